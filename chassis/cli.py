@@ -1,0 +1,74 @@
+"""The command line of a service: `python -m user_svc serve`, `migrate`, and what else it can do."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import sys
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import sqlalchemy.exc
+import uvloop
+
+from chassis.errors import DomainError
+from chassis.server import PortTaken
+from chassis.settings import Misconfigured
+from chassis.tls import CertificateUnusable
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    Command = Callable[..., Awaitable[None] | None]
+
+
+def main(package: str, commands: Mapping[str, Command]) -> None:
+    """Run the command that the arguments name. A mistake of the operator's is one line and exit code 1.
+
+    Args:
+        package: the service.
+        commands: by name, of one word or two: `serve`, `keys rotate`. The first line of a command's docstring is its
+            help; each of its parameters is an argument to be given.
+    """
+    parser = argparse.ArgumentParser(prog=f"python -m {package}")
+    _add(parser, commands)
+    arguments = vars(parser.parse_args())
+    run: Command = arguments.pop("run")
+    try:
+        result: Any = run(**arguments)
+        if inspect.isawaitable(result):
+            uvloop.run(_wait(result))
+    except PortTaken as error:
+        sys.exit(f"{error}. Set PORT to a free one.")
+    except CertificateUnusable as error:
+        sys.exit(f"{error}. Set TLS_CERT_FILE, TLS_KEY_FILE and TLS_CA_FILE to files that belong together.")
+    except Misconfigured as error:
+        sys.exit(f"{error}.")
+    except DomainError as error:
+        sys.exit(error.message)
+    except sqlalchemy.exc.ProgrammingError as error:
+        if not isinstance(error.orig, psycopg.errors.UndefinedTable):
+            raise
+        sys.exit(f"The database is not ready: run `python -m {package} migrate` first.")
+    except sqlalchemy.exc.OperationalError as error:
+        # Only the first line: the others guess why.
+        sys.exit(f"The database does not answer: {error.orig}".splitlines()[0])
+
+
+def _add(parser: argparse.ArgumentParser, commands: Mapping[str, Command]) -> None:
+    choices = parser.add_subparsers(required=True, metavar="command")
+    groups: dict[str, Any] = {}
+    for name, run in commands.items():
+        group, _, rest = name.rpartition(" ")
+        if group and group not in groups:
+            group_parser = choices.add_parser(group, help=f"{group} …")
+            groups[group] = group_parser.add_subparsers(required=True, metavar="command")
+        described = (inspect.getdoc(run) or "").partition("\n")[0]
+        command = (groups[group] if group else choices).add_parser(rest, help=described, description=described)
+        for parameter in inspect.signature(run).parameters:
+            command.add_argument(parameter)
+        command.set_defaults(run=run)
+
+
+async def _wait(result: Awaitable[None]) -> None:
+    await result

@@ -1,0 +1,94 @@
+"""What a call carries with it: who calls, its ids, its deadline."""
+
+from __future__ import annotations
+
+import time
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final
+from uuid import UUID
+
+
+class Role(StrEnum):
+    """What a caller may do; the contract's shop.system.v1.Role."""
+
+    USER = "USER"
+    SUPPORT = "SUPPORT"
+    ADMIN = "ADMIN"
+    SERVICE = "SERVICE"
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who calls.
+
+    Attributes:
+        subject: a user's id, or a service's name; empty for nobody in particular.
+        roles: what the caller may do.
+        session_id: the session of the caller's token; empty without one.
+    """
+
+    subject: str = ""
+    roles: frozenset[Role] = frozenset()
+    session_id: str = ""
+
+
+ANONYMOUS: Final = Caller()
+
+
+@dataclass(slots=True)
+class Call:
+    """One RPC being served.
+
+    Attributes:
+        method: `/package.Service/Method`.
+        deadline: when the caller stops waiting, on the clock of `time.monotonic`.
+        request_id: the edge's id of the request; the same for every attempt that the edge makes.
+        idempotency_key: what the caller chose to make a write safe to repeat, or empty.
+        traceparent: the W3C trace context, or empty.
+        authorization: the header of this name, or empty. A secret.
+        caller: who calls.
+        owner: the only user whose resources this call may touch; empty for all of them.
+        code: the status that was answered, by name; the interceptors set it.
+        reason: the error's reason, or empty; the interceptors set it.
+    """
+
+    method: str
+    deadline: float
+    request_id: str = ""
+    idempotency_key: str = ""
+    traceparent: str = ""
+    authorization: str = field(default="", repr=False)
+    caller: Caller = ANONYMOUS
+    owner: str = ""
+    code: str = "OK"
+    reason: str = ""
+
+    def time_left_s(self) -> float:
+        """Return the seconds until the caller stops waiting; negative when it already has."""
+        return self.deadline - time.monotonic()
+
+
+_current: ContextVar[Call | None] = ContextVar("call", default=None)
+
+
+def current_call() -> Call | None:
+    """Return the call being served, or None outside of one."""
+    return _current.get()
+
+
+def enter(call: Call) -> None:
+    """Make this the call being served, for this task and those it starts."""
+    _current.set(call)
+
+
+def owner() -> UUID | None:
+    """Return the only user whose resources the call being served may touch, or None if it may touch anybody's.
+
+    Fails rather than returning None outside of a call: no filter means everything.
+    """
+    call = _current.get()
+    if call is None:
+        raise LookupError("no call is being served")
+    return UUID(call.owner) if call.owner else None

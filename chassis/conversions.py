@@ -1,0 +1,46 @@
+"""Conversions between messages and Python that more than one service needs."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from google.protobuf.struct_pb2 import ListValue, Struct, Value
+    from google.protobuf.timestamp_pb2 import Timestamp
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def set_timestamp(field: Timestamp, moment: datetime) -> None:
+    """Set a message's timestamp to an aware time. A fraction of the price of Timestamp.FromDatetime."""
+    # Whole numbers: as a float, the last microseconds of a second are the next second, some centuries from now.
+    since = moment - _EPOCH
+    field.seconds = since.days * 86_400 + since.seconds
+    field.nanos = since.microseconds * 1000
+
+
+def struct_to_dict(struct: Struct) -> dict[str, object]:
+    """Return the struct as JSON values. Whole numbers come as int, since JSON knows no difference."""
+    return {key: _plain(value) for key, value in struct.fields.items()}
+
+
+def _plain(value: Value) -> object:
+    match value.WhichOneof("kind"):
+        case "struct_value":
+            return struct_to_dict(value.struct_value)
+        case "list_value":
+            return _plain_list(value.list_value)
+        case "number_value":
+            number = value.number_value
+            return int(number) if number.is_integer() and abs(number) < 2**53 else number
+        case "string_value":
+            return value.string_value
+        case "bool_value":
+            return value.bool_value
+        case _:
+            return None
+
+
+def _plain_list(values: ListValue) -> list[object]:
+    return [_plain(value) for value in values.values]

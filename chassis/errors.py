@@ -1,0 +1,208 @@
+"""The kinds of domain errors, and the errors that any service can raise.
+
+A service raises an error with facts; `chassis.interceptors.errors` alone knows which status a kind becomes. Nothing
+here knows gRPC. `reason` and `domain` name a value of the enum `ErrorReason` in the package `domain`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+
+@dataclass(frozen=True, slots=True)
+class FieldViolation:
+    """One field that is wrong.
+
+    Attributes:
+        field: its path as in the JSON of the request: `items[0].unitPrice`.
+        message: what it must be, for a person.
+        rule: the rule's name, for a program: `string.min_len`.
+    """
+
+    field: str
+    message: str
+    rule: str = ""
+
+
+class DomainError(Exception):
+    """A refusal with a reason.
+
+    Args:
+        message: what is wrong and what to do next. Reaches the caller: no secrets, no SQL, no personal data.
+        metadata: facts for a program, named in lowerCamelCase.
+        violations: the fields that are wrong.
+        retry_after_s: when it is worth trying again.
+    """
+
+    domain: ClassVar[str] = "shop.system.v1"
+    reason: ClassVar[str]
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        metadata: Mapping[str, str] | None = None,
+        violations: Sequence[FieldViolation] = (),
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.metadata = dict(metadata or {})
+        self.violations = tuple(violations)
+        self.retry_after_s = retry_after_s
+
+
+class InvalidArgument(DomainError):
+    """The request is wrong whatever the state of the system."""
+
+
+class NotFound(DomainError):
+    """The resource does not exist, or is not the caller's to see."""
+
+
+class AlreadyExists(DomainError):
+    """The request collides with something that exists."""
+
+
+class Aborted(DomainError):
+    """The request lost against another one. Read again and decide again."""
+
+
+class FailedPrecondition(DomainError):
+    """The state of the system forbids the request."""
+
+
+class Unauthenticated(DomainError):
+    """The caller is not who it says, or does not say."""
+
+
+class PermissionDenied(DomainError):
+    """The caller is known and may not."""
+
+
+class ResourceExhausted(DomainError):
+    """The caller has had enough for now."""
+
+
+class Unavailable(DomainError):
+    """Something that is needed does not answer. Try again."""
+
+
+class DeadlineExceeded(DomainError):
+    """The call took longer than it may."""
+
+    reason = "DEADLINE_EXCEEDED"
+
+    def __init__(self) -> None:
+        super().__init__("The call took longer than it may. Repeat a write with the same request id.")
+
+
+class InvalidFields(InvalidArgument):
+    """Fields of the request break their rules."""
+
+    reason = "INVALID_FIELDS"
+
+    def __init__(self, violations: Sequence[FieldViolation]) -> None:
+        listed = "; ".join(f"{each.field or 'request'}: {each.message}" for each in violations)
+        super().__init__(f"Correct these fields: {listed}", violations=violations)
+
+
+class InvalidPageToken(InvalidArgument):
+    """A page token that this list did not give out for this filter, or too long ago."""
+
+    reason = "INVALID_PAGE_TOKEN"
+
+    def __init__(self) -> None:
+        message = "is not a token of this list with this filter, or is over a day old"
+        super().__init__(
+            f"The page token {message}. Start again without one.",
+            violations=[FieldViolation("pageToken", message)],
+        )
+
+
+class MalformedRequest(InvalidArgument):
+    """Bytes that are not the request message, or far too many."""
+
+    reason = "MALFORMED_REQUEST"
+
+    def __init__(
+        self, message: str = "The request cannot be decoded. Send the message that the contract names."
+    ) -> None:
+        super().__init__(message)
+
+
+class RequestIdReused(AlreadyExists):
+    """A request id that another request has used."""
+
+    reason = "REQUEST_ID_REUSED"
+
+    def __init__(self, request_id: str) -> None:
+        super().__init__(
+            "The request id was used for a request with other content. Choose a new one.",
+            metadata={"requestId": request_id},
+        )
+
+
+class EtagMismatch(Aborted):
+    """A write based on a state that is gone."""
+
+    reason = "ETAG_MISMATCH"
+
+    def __init__(self, *, current: str) -> None:
+        super().__init__(
+            "The resource has changed since this etag was read. Read it again and decide again.",
+            metadata={"etag": current},
+        )
+
+
+class DatabaseUnavailable(Unavailable):
+    """The database does not answer, or not in time."""
+
+    reason = "DATABASE_UNAVAILABLE"
+
+    def __init__(self) -> None:
+        super().__init__("The database does not answer. Try again shortly.", retry_after_s=1)
+
+
+class TokenInvalid(Unauthenticated):
+    """No token, or none of ours."""
+
+    reason = "TOKEN_INVALID"
+
+    def __init__(self) -> None:
+        super().__init__("There is no token, or it is not valid. Log in and send the access token as a bearer token.")
+
+
+class TokenExpired(Unauthenticated):
+    """A token that was good once."""
+
+    reason = "TOKEN_EXPIRED"
+
+    def __init__(self) -> None:
+        super().__init__("The token has expired. Refresh the session, or log in.")
+
+
+class RoleRequired(PermissionDenied):
+    """The caller has no role that may do this."""
+
+    reason = "ROLE_REQUIRED"
+
+    def __init__(self, roles: Iterable[str]) -> None:
+        wanted = sorted(roles)
+        super().__init__(
+            f"This takes one of the roles {', '.join(wanted)}." if wanted else "Only the user may do this.",
+            metadata={"roles": ",".join(wanted)},
+        )
+
+
+class KeysUnavailable(Unavailable):
+    """Nobody says what tokens are signed with, so no token can be checked."""
+
+    reason = "SERVICE_UNAVAILABLE"
+
+    def __init__(self) -> None:
+        super().__init__("The token cannot be checked now. Try again shortly.", retry_after_s=1)

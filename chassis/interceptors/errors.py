@@ -1,0 +1,113 @@
+"""The one place where a domain error becomes a gRPC status.
+
+A servicer raises; this answers with a `google.rpc.Status` that always holds an `ErrorInfo`. Anything that is not a
+domain error is a defect: it is logged whole and answered with a fixed sentence, so that no class name, SQL or path
+ever reaches a caller.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, NoReturn
+
+import grpc
+import structlog
+from google.rpc import error_details_pb2, status_pb2
+
+from chassis.errors import (
+    Aborted,
+    AlreadyExists,
+    DeadlineExceeded,
+    DomainError,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    PermissionDenied,
+    ResourceExhausted,
+    Unauthenticated,
+    Unavailable,
+)
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
+    from grpc import aio
+
+    from chassis.context import Call
+
+log = structlog.get_logger(__name__)
+
+_CODES: dict[type[DomainError], grpc.StatusCode] = {
+    InvalidArgument: grpc.StatusCode.INVALID_ARGUMENT,
+    NotFound: grpc.StatusCode.NOT_FOUND,
+    AlreadyExists: grpc.StatusCode.ALREADY_EXISTS,
+    Aborted: grpc.StatusCode.ABORTED,
+    FailedPrecondition: grpc.StatusCode.FAILED_PRECONDITION,
+    PermissionDenied: grpc.StatusCode.PERMISSION_DENIED,
+    ResourceExhausted: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
+    Unavailable: grpc.StatusCode.UNAVAILABLE,
+    DeadlineExceeded: grpc.StatusCode.DEADLINE_EXCEEDED,
+}
+
+
+class _Internal(DomainError):
+    reason = "INTERNAL"
+
+    def __init__(self) -> None:
+        super().__init__("The service has a defect. Report the request id; trying again may help.")
+
+
+def code_of(error: DomainError) -> grpc.StatusCode:
+    """Return the status of the nearest kind that the error is; INTERNAL for an error of no kind."""
+    for kind in type(error).__mro__:
+        if kind in _CODES:
+            return _CODES[kind]
+    return grpc.StatusCode.INTERNAL
+
+
+def status_of(error: DomainError) -> status_pb2.Status:
+    """Return the error as every caller sees it, over gRPC and over REST."""
+    status = status_pb2.Status(code=code_of(error).value[0], message=error.message)
+    for detail in _details(error):
+        status.details.add().Pack(detail)
+    return status
+
+
+def _details(error: DomainError) -> list[Message]:
+    details: list[Message] = [
+        error_details_pb2.ErrorInfo(reason=error.reason, domain=error.domain, metadata=error.metadata)
+    ]
+    if error.violations:
+        bad_request = error_details_pb2.BadRequest()
+        for each in error.violations:
+            bad_request.field_violations.add(field=each.field, description=each.message, reason=each.rule)
+        details.append(bad_request)
+    if isinstance(error, FailedPrecondition):
+        failure = error_details_pb2.PreconditionFailure()
+        failure.violations.add(type=error.reason, description=error.message)
+        details.append(failure)
+    if error.retry_after_s is not None:
+        retry = error_details_pb2.RetryInfo()
+        retry.retry_delay.FromNanoseconds(round(error.retry_after_s * 1e9))
+        details.append(retry)
+    return details
+
+
+async def reject(error: Exception, context: aio.ServicerContext[Message, Message], call: Call) -> NoReturn:
+    """Answer the call with the error; log it first if it is a defect.
+
+    Raises:
+        grpc.aio.AbortError: always; it is how grpc.aio ends a call.
+    """
+    if not isinstance(error, DomainError):
+        log.error("rpc.defect", method=call.method, exc_info=error)
+        error = _Internal()
+    code = code_of(error)
+    call.code, call.reason = code.name, error.reason
+    trailer: list[tuple[str, str | bytes]] = [("grpc-status-details-bin", status_of(error).SerializeToString())]
+    if error.retry_after_s is not None:
+        # Trailers without a message are HTTP headers, so REST callers see Retry-After.
+        trailer.append(("retry-after", str(math.ceil(error.retry_after_s))))
+        # gRPC clients must not try again at once by themselves: we have just said when.
+        trailer.append(("grpc-retry-pushback-ms", "-1"))
+    await context.abort(code, error.message, tuple(trailer))

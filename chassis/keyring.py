@@ -1,0 +1,79 @@
+"""The public keys of access tokens, as a service that does not sign any knows them: asked for and remembered."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextvars
+import time
+from typing import TYPE_CHECKING, Final
+
+import structlog
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from shop.user.v1.session_service_pb2 import GetJwksRequest
+from shop.user.v1.session_service_pb2_grpc import SessionServiceStub
+
+from chassis.errors import KeysUnavailable
+
+if TYPE_CHECKING:
+    from grpc import aio
+
+log = structlog.get_logger(__name__)
+
+# Half of the time for which a new key is published before it signs (user_svc: KEYS_PUBLISH_LEAD_S).
+_EVERY_S: Final = 30.0
+# How often tokens with unknown keys may make us ask: anybody can send those.
+_PAUSE_S: Final = 1.0
+_TIMEOUT_S: Final = 2.0
+
+
+class RemoteKeyRing:
+    """Asks the user service for its keys.
+
+    Keys that are known stay known while it does not answer, so that nobody is logged out by its absence.
+    """
+
+    def __init__(self, channel: aio.Channel) -> None:
+        self._stub = SessionServiceStub(channel)
+        self._keys: dict[str, Ed25519PublicKey] = {}
+        self._asked_at = float("-inf")
+        self._has_answer = False
+        self._asking: asyncio.Task[None] | None = None
+
+    async def key(self, kid: str) -> Ed25519PublicKey | None:
+        """Return the key of this id, or None if there is none.
+
+        Raises:
+            KeysUnavailable: the user service does not say.
+        """
+        if kid not in self._keys and time.monotonic() - self._asked_at > _PAUSE_S:
+            # Shielded: it is asked on behalf of all, and one of them giving up must not end it.
+            await asyncio.shield(self._ask())
+        if kid not in self._keys and not self._has_answer:
+            raise KeysUnavailable
+        return self._keys.get(kid)
+
+    async def refresh_forever(self) -> None:
+        """Ask for the keys now and then, until cancelled."""
+        while True:
+            await self._ask()
+            await asyncio.sleep(_EVERY_S if self._has_answer else _PAUSE_S)
+
+    def _ask(self) -> asyncio.Task[None]:
+        if self._asking is None or self._asking.done():
+            # Not in the context of the call that needs a key: its deadline is not that of the others who wait.
+            self._asking = asyncio.create_task(self._fetch(), context=contextvars.Context())
+        return self._asking
+
+    async def _fetch(self) -> None:
+        try:
+            # Services start in any order: the first calls wait for the user service rather than fail.
+            jwks = await self._stub.GetJwks(GetJwksRequest(), timeout=_TIMEOUT_S, wait_for_ready=not self._keys)
+            self._keys = {
+                key.kid: Ed25519PublicKey.from_public_bytes(base64.urlsafe_b64decode(key.x + "=")) for key in jwks.keys
+            }
+            self._has_answer = True
+        except Exception as error:
+            log.warning("keyring.not_refreshed", exc_info=error)
+            self._has_answer = False
+        self._asked_at = time.monotonic()

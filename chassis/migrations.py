@@ -1,0 +1,53 @@
+"""Migrations of a service's database, by Alembic."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from alembic import command, context
+from alembic.config import Config
+from sqlalchemy import create_engine, text
+
+from chassis.db import sqlalchemy_url
+
+if TYPE_CHECKING:
+    from chassis.settings import DatabaseSettings
+
+# Any number will do, if it is always the same: two migrations at once wait for each other.
+_LOCK_KEY = 7_310_579_601
+
+
+def upgrade(package: str, settings: DatabaseSettings) -> None:
+    """Bring the database to the newest version. Does nothing when it is there already.
+
+    Args:
+        package: the service's package; its migrations are in `migrations/`.
+        settings: the database, with a role that owns its tables.
+    """
+    config = Config()
+    config.set_main_option("script_location", f"{package}:migrations")
+    engine = create_engine(
+        sqlalchemy_url(str(settings.url)),
+        connect_args={"connect_timeout": settings.connect_timeout_s},
+    )
+    try:
+        with engine.connect() as connection:
+            # Asked for again and again: a statement that waits for it would keep CREATE INDEX CONCURRENTLY waiting.
+            while not connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": _LOCK_KEY}):
+                connection.commit()
+                time.sleep(0.2)
+            # A migration that waits for a lock makes everybody behind it wait too: better to fail and try again.
+            connection.execute(text("SET lock_timeout = '5s'"))
+            connection.commit()
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+    finally:
+        engine.dispose()
+
+
+def run_in_env() -> None:
+    """Run the migrations that Alembic asks for; the whole of a service's `migrations/env.py`."""
+    context.configure(connection=context.config.attributes["connection"])
+    with context.begin_transaction():
+        context.run_migrations()

@@ -1,0 +1,202 @@
+"""The gRPC server of a service: from its first call to an orderly end."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import signal
+import socket
+import threading
+from typing import TYPE_CHECKING, Final, Protocol
+
+import structlog
+from grpc import aio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import aio as health
+from grpc_reflection.v1alpha import reflection
+from shop.system.v1 import system_service_pb2
+from shop.system.v1.system_service_pb2_grpc import add_SystemServiceServicer_to_server
+
+from chassis import contract
+from chassis.interceptors import Interceptors
+from chassis.interceptors.access import AccessControl
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Sequence
+
+    from chassis.settings import ServerSettings
+    from chassis.system import SystemServicer
+    from chassis.tls import Identity
+    from chassis.tokens import AccessTokens
+
+log = structlog.get_logger(__name__)
+
+# Kubernetes gives a pod 30 s, and so does every other supervisor we know; what is not done by then is killed anyway.
+_FORCED_AFTER_S: Final = 29
+
+# JSON grows when it becomes a message, `1,` in a Struct from 2 bytes to 11, so this is what the 10 MiB that the edge
+# lets through can become. gRPC itself refuses what is larger, with no reason; the interceptors refuse it with one.
+_MAX_MESSAGE_BYTES: Final = 64 * 1024 * 1024
+
+# The edge lets 32 KiB of headers through and gRPC counts 32 bytes more for each. What is over gRPC's own limit, 8 KiB,
+# it refuses at random and with a list of all headers.
+_MAX_METADATA_BYTES: Final = 64 * 1024
+
+_OPTIONS: Final = (
+    # Two replicas on one port would share it silently; a taken port must be an error.
+    ("grpc.so_reuseport", 0),
+    ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
+    ("grpc.max_metadata_size", _MAX_METADATA_BYTES),
+    ("grpc.absolute_max_metadata_size", _MAX_METADATA_BYTES),
+    # The edge and other services ping their idle connections every 30 s; by default that is answered with GOAWAY.
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+)
+
+
+class PortTaken(Exception):
+    """Somebody else listens on the port."""
+
+
+class Register(Protocol):
+    """Adds a service's servicers to a server."""
+
+    def __call__(self, server: aio.Server) -> Sequence[str]:
+        """Add the servicers and return the full names of their services."""
+
+
+class Server:
+    """One replica: its servicers, health, reflection, and the way it stops.
+
+    Args:
+        settings: where to listen and how to stop.
+        register: adds the service's servicers.
+        system: the service's SystemService.
+        tokens: checks access tokens.
+        identity: for TLS; without, the server listens in clear text and knows nobody.
+
+    Raises:
+        NoAccessRule: an rpc does not say who may call it.
+    """
+
+    def __init__(
+        self,
+        settings: ServerSettings,
+        *,
+        register: Register,
+        system: SystemServicer,
+        tokens: AccessTokens,
+        identity: Identity | None = None,
+    ) -> None:
+        self._settings = settings
+        self._system = system
+        self._identity = identity
+        access = AccessControl(tokens, allowed_peers=identity.allowed_peers if identity else None)
+        self._server = aio.server(interceptors=[Interceptors(access, max_call_s=settings.max_call_s)], options=_OPTIONS)
+        self._names = [*register(self._server), full_name(system_service_pb2, "SystemService")]
+        add_SystemServiceServicer_to_server(system, self._server)
+        access.guard(self._names)
+        self._health = health.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        self._probed: aio.Server | None = None
+        if settings.health_port:
+            self._probed = aio.server(options=_OPTIONS)
+            health_pb2_grpc.add_HealthServicer_to_server(self._health, self._probed)
+        if settings.grpc_reflection:
+            names = [*contract.service_names(), full_name(health_pb2, "Health"), reflection.SERVICE_NAME]
+            reflection.enable_server_reflection(names, self._server)
+
+    async def start(self, *, port: int | None = None) -> int:
+        """Listen, say SERVING, and return the port.
+
+        Raises:
+            PortTaken: somebody else listens on it.
+        """
+        wanted = self._settings.port if port is None else port
+        bound = self._listen(self._server, wanted, identity=self._identity)
+        if self._identity is None:
+            log.warning("tls.off", consequence="whoever reaches the port may connect, and nothing is encrypted")
+        if self._probed:
+            self._listen(self._probed, self._settings.health_port, identity=None)
+            await self._probed.start()
+        await self._server.start()
+        serving = health_pb2.HealthCheckResponse.SERVING
+        for name in ("", *self._names):
+            await self._health.set(name, serving)
+        return bound
+
+    def _listen(self, server: aio.Server, port: int, *, identity: Identity | None) -> int:
+        address = f"{self._settings.host}:{port}"
+        if _is_taken(self._settings.host, port):
+            raise PortTaken(f"{address} is taken")
+        try:
+            if identity is None:
+                return server.add_insecure_port(address)
+            return server.add_secure_port(address, identity.server_credentials())
+        except RuntimeError as error:
+            raise PortTaken(f"{address} is taken") from error
+
+    async def stop(self) -> None:
+        """Leave without losing a call: say so, serve on until everybody has heard, finish, close."""
+        self._system.is_draining = True
+        await self._health.enter_graceful_shutdown()
+        await asyncio.sleep(self._settings.drain_s)
+        await self._server.stop(self._settings.stop_grace_s)
+        if self._probed:
+            await self._probed.stop(None)
+
+
+async def run(server: Server, *, background: Sequence[Coroutine[object, object, None]]) -> None:
+    """Serve until SIGTERM or SIGINT, then stop in order; at the latest after 29 s by force, with exit code 1.
+
+    Args:
+        server: not started yet.
+        background: what runs beside the server until it stops.
+    """
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for each in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(each, stopping.set)
+    tasks = [asyncio.create_task(each) for each in background]
+    try:
+        port = await server.start()
+        log.info("server.started", port=port, pid=os.getpid())
+        await stopping.wait()
+        log.info("server.draining")
+        _force_the_end()
+        await server.stop()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    log.info("server.stopped")
+
+
+def _is_taken(host: str, port: int) -> bool:
+    """Return whether somebody listens there. gRPC finds out too, but writes lines of its own about it first."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        return error.errno == errno.EADDRINUSE
+    return False
+
+
+def _force_the_end() -> None:
+    def end() -> None:
+        log.error("server.forced", after_s=_FORCED_AFTER_S)
+        os._exit(1)
+
+    # A thread, because what hangs may be the event loop.
+    timer = threading.Timer(_FORCED_AFTER_S, end)
+    timer.daemon = True
+    timer.start()
+
+
+def full_name(module: object, service: str) -> str:
+    """Return a service's full name, as health and reflection know it: `shop.user.v1.UserService`."""
+    descriptor = module.DESCRIPTOR  # type: ignore[attr-defined]  # generated modules share no type
+    return str(descriptor.services_by_name[service].full_name)

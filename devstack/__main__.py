@@ -1,0 +1,93 @@
+"""`python -m devstack up` and `python -m devstack clean`."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import signal
+import sys
+import time
+from typing import TYPE_CHECKING, Final
+
+from devstack.errors import StackError
+from devstack.home import Home
+from devstack.screen import ready_screen
+from devstack.settings import Settings
+from devstack.stack import Stack
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+
+_LOOK_AT_CERTIFICATES_S: Final = 60
+
+
+class _StopRequested(BaseException):
+    """SIGINT or SIGTERM came."""
+
+
+def main() -> int:
+    """Do what the command line says and return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m devstack", description=__doc__)
+    parser.add_argument(
+        "command",
+        choices=("up", "clean"),
+        help="up: start everything and run until Ctrl-C. clean: remove data, passwords and logs.",
+    )
+    command = parser.parse_args().command
+    try:
+        settings = Settings.from_environment()
+        if command == "up":
+            _up(settings)
+        else:
+            _clean(settings)
+    except StackError as error:
+        _say(str(error), is_error=True)
+        return 1
+    return 0
+
+
+def _up(settings: Settings) -> None:
+    started = time.monotonic()
+    stack = Stack(settings, report=_say)
+    try:
+        _stop_on_signals(stack)
+        with stack:
+            _say(f"  {'Ready after':<32}{time.monotonic() - started:5.1f} s")
+            _say(ready_screen(stack))
+            while True:
+                time.sleep(_LOOK_AT_CERTIFICATES_S)
+                stack.certificates.renew()
+    except _StopRequested:
+        return
+
+
+def _stop_on_signals(stack: Stack) -> None:
+    """Make the first SIGINT or SIGTERM stop the stack in order, and the next one at once."""
+
+    def stop_now(_number: int, _frame: FrameType | None) -> None:
+        stack.kill()
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, stop_now)
+        _say("\nStopping. Once more Ctrl-C kills what still runs.")
+        raise _StopRequested
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, stop)
+
+
+def _clean(settings: Settings) -> None:
+    removed = Home(settings.home).remove()
+    _say(f"{settings.home} is removed." if removed else f"There is no {settings.home}.")
+
+
+def _say(line: str, *, is_error: bool = False) -> None:
+    # The terminal may be gone; that must not keep us from stopping what runs.
+    with contextlib.suppress(OSError):
+        print(line, file=sys.stderr if is_error else sys.stdout, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,218 @@
+"""A throw-away certificate authority, and a certificate for everybody who takes part in TLS on this machine."""
+
+from __future__ import annotations
+
+import ipaddress
+import shutil
+import tempfile
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from devstack.passwords import write_secret
+from devstack.ports import LOOPBACK
+from envoy.render import CertificateFolder
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_CA_LIFETIME: Final = timedelta(days=90)
+# A stack is not started with a CA that is older than this: processes trust the one they were started with.
+_CA_RENEWED_BEFORE: Final = timedelta(days=45)
+_LIFETIME: Final = timedelta(days=7)
+_RENEWED_BEFORE: Final = timedelta(days=4)  # a laptop may sleep over a long weekend
+# Clocks of containers and virtual machines on the laptop differ a little.
+_BACKDATED: Final = timedelta(minutes=5)
+
+DEBUG: Final = "debug"
+"""Who connects to a service past the edge: readiness checks, and people."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """Whom a certificate stands for.
+
+    Attributes:
+        name: a service's, or what people call it.
+        is_inside: whether it is somebody to the services, by the URI `spiffe://shop/<name>`.
+        hosts: the DNS names and IP addresses that it serves.
+    """
+
+    name: str
+    is_inside: bool = True
+    hosts: tuple[str, ...] = ()
+
+
+SUBJECTS: Final = (
+    Subject("edge"),
+    # Host names know no underscore.
+    Subject("user_svc", hosts=("user-svc",)),
+    Subject("order_svc", hosts=("order-svc",)),
+    Subject(DEBUG),
+    # What callers of the edge see. Nobody to the services.
+    Subject("localhost", is_inside=False, hosts=("localhost", LOOPBACK)),
+)
+
+
+class Certificates:
+    """The CA and the certificates, in a folder that only its owner reads.
+
+    `current` is a symbolic link to the folder of the newest ones, `current/<name>/tls.crt`, `tls.key` and `ca.crt`; it
+    is replaced in one step, as Kubernetes replaces the files of a secret.
+
+    Attributes:
+        folder: where they are.
+        authority: the CA's certificate, which callers of the edge's TLS port trust.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder: Final = folder
+        self.authority: Final = folder / "ca.crt"
+        self._authority_key: Final = folder / "ca.key"
+        self._current: Final = folder / "current"
+
+    def prepare(self) -> None:
+        """Make what is missing or expires soon. Nobody may be using the CA."""
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if self._authority_key.exists() and _time_left(self.authority) > _CA_RENEWED_BEFORE:
+            self.renew()
+        else:
+            self._make_authority()
+            self.rotate()
+
+    def renew(self) -> None:
+        """Replace the certificates if they expire soon."""
+        newest = [self._current / subject.name / "tls.crt" for subject in SUBJECTS]
+        if not all(path.exists() and _time_left(path) > _RENEWED_BEFORE for path in newest):
+            self.rotate()
+
+    def rotate(self) -> None:
+        """Replace every certificate and key but the CA's, in one step."""
+        replaced = self._current.resolve()
+        fresh = Path(tempfile.mkdtemp(prefix=f"{datetime.now(UTC):%Y%m%dT%H%M%S}-", dir=self.folder))
+        for subject in SUBJECTS:
+            self.issue(subject, into=fresh / subject.name)
+        link = self.folder / "current.new"
+        link.unlink(missing_ok=True)
+        link.symlink_to(fresh.name)
+        link.replace(self._current)
+        # Whoever reads them right now may finish: only what was replaced before goes.
+        for folder in self._generations():
+            if folder not in {fresh, replaced}:
+                shutil.rmtree(folder)
+
+    def folder_of(self, name: str) -> CertificateFolder:
+        """Return where the newest certificate of this name is found, now and after a rotation."""
+        return CertificateFolder(self._current / name, watched=self.folder)
+
+    def issue(self, subject: Subject, *, into: Path) -> None:
+        """Write a certificate of our CA, its key and the CA into a new folder."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        certificate = _certificate_of(subject, key, *self._read_authority())
+        into.mkdir(mode=0o700)
+        (into / "tls.crt").write_bytes(certificate.public_bytes(Encoding.PEM))
+        write_secret(into / "tls.key", _pem(key))
+        shutil.copyfile(self.authority, into / "ca.crt")
+
+    def _make_authority(self) -> None:
+        key = ec.generate_private_key(ec.SECP256R1())
+        name = _name("Shop on this machine")
+        certificate = (
+            _builder(name, issuer=name, key=key.public_key(), lifetime=_CA_LIFETIME)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .add_extension(_usage(signs_certificates=True), critical=True)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+            .sign(key, hashes.SHA256())
+        )
+        write_secret(self._authority_key, _pem(key))
+        self.authority.write_bytes(certificate.public_bytes(Encoding.PEM))
+
+    def _read_authority(self) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+        key = load_pem_private_key(self._authority_key.read_bytes(), password=None)
+        if not isinstance(key, ec.EllipticCurvePrivateKey):
+            raise TypeError(f"{self._authority_key} is not one of ours")
+        return x509.load_pem_x509_certificate(self.authority.read_bytes()), key
+
+    def _generations(self) -> list[Path]:
+        return [path for path in self.folder.iterdir() if path.is_dir() and not path.is_symlink()]
+
+
+def _certificate_of(
+    subject: Subject, key: ec.EllipticCurvePrivateKey, ca: x509.Certificate, ca_key: ec.EllipticCurvePrivateKey
+) -> x509.Certificate:
+    usages = [ExtendedKeyUsageOID.CLIENT_AUTH] if subject.is_inside else []
+    if subject.hosts:
+        usages.append(ExtendedKeyUsageOID.SERVER_AUTH)
+    return (
+        _builder(_name(subject.name), issuer=ca.subject, key=key.public_key(), lifetime=_LIFETIME)
+        .add_extension(x509.SubjectAlternativeName(_names_of(subject)), critical=False)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_usage(signs_certificates=False), critical=True)
+        .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), critical=False)
+        .sign(ca_key, hashes.SHA256())
+    )
+
+
+def _names_of(subject: Subject) -> Iterator[x509.GeneralName]:
+    if subject.is_inside:
+        yield x509.UniformResourceIdentifier(f"spiffe://shop/{subject.name}")
+    for host in subject.hosts:
+        try:
+            yield x509.IPAddress(ipaddress.ip_address(host))
+        except ValueError:
+            yield x509.DNSName(host)
+
+
+def _builder(
+    subject: x509.Name, *, issuer: x509.Name, key: ec.EllipticCurvePublicKey, lifetime: timedelta
+) -> x509.CertificateBuilder:
+    now = datetime.now(UTC)
+    return x509.CertificateBuilder(
+        subject_name=subject,
+        issuer_name=issuer,
+        public_key=key,
+        serial_number=x509.random_serial_number(),
+        not_valid_before=now - _BACKDATED,
+        not_valid_after=now + lifetime,
+    )
+
+
+def _name(common_name: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+
+
+def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not signs_certificates,
+        key_cert_sign=signs_certificates,
+        crl_sign=signs_certificates,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _pem(key: ec.EllipticCurvePrivateKey) -> str:
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+
+
+def _time_left(path: Path) -> timedelta:
+    certificate = x509.load_pem_x509_certificate(path.read_bytes())
+    return certificate.not_valid_after_utc - datetime.now(UTC)

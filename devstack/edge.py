@@ -1,0 +1,154 @@
+"""Envoy in front of the replicas, on the ports that callers know."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from devstack.errors import StackError
+from devstack.ports import LOOPBACK, ReservedPort
+from devstack.process import Command, Hooks, Process
+from devstack.settings import REPOSITORY
+from envoy.binary import EnvoyMissing, find_envoy
+from envoy.render import Address, Cluster, Edge, render, render_secrets
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from devstack.certificates import Certificates
+    from devstack.home import Home
+    from devstack.services import Replica
+    from devstack.settings import Settings
+
+_DRAIN_S: Final = 1  # callers are on this machine too: they see a GOAWAY at once
+
+
+@dataclass(frozen=True, slots=True)
+class EdgePorts:
+    """Where callers reach the edge."""
+
+    plain: ReservedPort
+    tls: ReservedPort
+
+
+class EdgeServer:
+    """The edge as a supervised child.
+
+    Attributes:
+        url: what callers use, REST and gRPC alike.
+        tls_url: the same with TLS.
+        admin_url: Envoy's own pages.
+        keys_port: where it asks itself for the keys of access tokens.
+        process: Envoy.
+    """
+
+    def __init__(self, ports: EdgePorts, *, settings: Settings, home: Home, report: Callable[[str], None]) -> None:
+        """Prepare an Envoy at the ports. Nothing is started.
+
+        Raises:
+            StackError: there is no Envoy.
+        """
+        self._settings: Final = settings
+        self._admin: Final = ReservedPort()
+        self._ports: Final = ports
+        self._keys: Final = ReservedPort()
+        self.keys_port: Final = self._keys.number
+        self._config: Final = home.edge_config
+        self._secrets: Final = home.edge_secrets
+        self.url: Final = f"http://{LOOPBACK}:{ports.plain.number}"
+        self.tls_url: Final = f"https://localhost:{ports.tls.number}"
+        self.admin_url: Final = f"http://{LOOPBACK}:{self._admin.number}"
+        self.process: Final = Process(
+            self._command(home.logs / "envoy.log"),
+            hooks=Hooks(is_ready=self._is_healthy, before_stop=self._drain),
+            report=report,
+        )
+
+    def configure(self, replicas: Mapping[str, Sequence[Replica]], *, certificates: Certificates) -> None:
+        """Write the configuration that sends calls to the replicas of each service."""
+        clusters = tuple(
+            Cluster(
+                name=service,
+                replicas=tuple(Address(host=LOOPBACK, port=replica.port) for replica in group),
+            )
+            for service, group in replicas.items()
+        )
+        edge = Edge(
+            address=LOOPBACK,
+            port=self._ports.plain.number,
+            tls_port=self._ports.tls.number,
+            inside=certificates.folder_of("edge"),
+            outside=certificates.folder_of("localhost"),
+            secrets_folder=self._secrets,
+            admin_port=self._admin.number,
+            keys_port=self.keys_port,
+            descriptor_path=REPOSITORY / "generated" / "shop.binpb",
+            files_root=REPOSITORY,
+            clusters=clusters,
+            drain_s=_DRAIN_S,
+            has_reflection=True,
+            rate_limit=self._settings.rate_limit,
+            public_write_limit=self._settings.public_write_limit,
+            cors_origins=self._settings.cors_origins,
+        )
+        self._secrets.mkdir(exist_ok=True)
+        for name, secret in render_secrets(edge).items():
+            (self._secrets / name).write_text(secret)
+        self._config.write_text(render(edge))
+
+    def release_ports(self) -> None:
+        """Let others have the ports, once Envoy is not needed any more."""
+        self._ports.plain.release()
+        self._ports.tls.release()
+        self._admin.release()
+        self._keys.release()
+
+    def _command(self, log: Path) -> Command:
+        try:
+            binary = find_envoy()
+        except EnvoyMissing as error:
+            raise StackError(str(error)) from None
+        flags = ("--disable-hot-restart", "--log-level", "warning", "--drain-time-s", str(_DRAIN_S))
+        return Command(
+            name="Envoy",
+            argv=(str(binary), "--config-path", str(self._config), "--concurrency", "2", *flags),
+            env={"PATH": os.defpath},
+            cwd=REPOSITORY,
+            log=log,
+        )
+
+    def _is_healthy(self) -> bool:
+        if self._ask("GET", "/healthz", port=self._ports.plain.number)[0] != http.client.OK:
+            return False
+        # Ready is who can check tokens: the keys are fetched in the background, and then known for good.
+        path = "/stats?filter=^http\\.edge\\.jwt_authn\\.jwks_fetch_success$"
+        _status, stat = self._ask("GET", path, port=self._admin.number)
+        return bool(stat.strip()) and not stat.strip().endswith(" 0")
+
+    def _drain(self) -> None:
+        """Let running requests finish, for a bounded time."""
+        self._ask("POST", "/drain_listeners?graceful&skip_exit", port=self._admin.number)
+        deadline = time.monotonic() + _DRAIN_S
+        while self._is_busy() and time.monotonic() < deadline:
+            time.sleep(0.05)
+
+    def _is_busy(self) -> bool:
+        path = "/stats?filter=^http\\.edge\\.downstream_rq_active$"
+        status, stat = self._ask("GET", path, port=self._admin.number)
+        return status == http.client.OK and not stat.strip().endswith(" 0")
+
+    def _ask(self, method: str, path: str, *, port: int) -> tuple[int, str]:
+        """Return the status and body of Envoy's answer; status 0 if there is none."""
+        connection = http.client.HTTPConnection(LOOPBACK, port, timeout=2)
+        try:
+            connection.request(method, path)
+            response = connection.getresponse()
+            return response.status, response.read().decode()
+        except (OSError, http.client.HTTPException):
+            return 0, ""
+        finally:
+            connection.close()

@@ -1,0 +1,123 @@
+"""Settings of the stack: environment variables, read once, frozen."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final, Literal, Self
+
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from devstack.errors import StackError
+from envoy.render import require_origin
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pydantic_core import ErrorDetails
+
+REPOSITORY: Final = Path(__file__).resolve().parent.parent
+
+
+def _absolute(path: Path) -> Path:
+    # Not resolve(): the screen shows the path as it was given.
+    return Path(os.path.normpath(path.expanduser().absolute()))
+
+
+def _postgres_url(url: SecretStr) -> SecretStr:
+    if not url.get_secret_value().startswith(("postgresql://", "postgres://")):
+        raise ValueError("must look like postgresql://user:password@host:5432/database")
+    return url
+
+
+def _list(value: object) -> object:
+    return tuple(filter(None, value.split(","))) if isinstance(value, str) else value
+
+
+def _origins(origins: tuple[str, ...]) -> tuple[str, ...]:
+    for origin in origins:
+        require_origin(origin)
+    return origins
+
+
+PostgresUrl = Annotated[SecretStr, AfterValidator(_postgres_url)]
+
+
+class Settings(BaseSettings):
+    """How one stack differs from the next. Two run side by side if port and home differ.
+
+    Attributes:
+        edge_port: where callers reach the system, REST and gRPC alike, on 127.0.0.1.
+        edge_tls_port: the same with TLS; 0 is any free one. The default is 8443 beside 8080, and any free one beside
+            another edge_port, so that a second stack needs no second setting.
+        home: the folder of the data, passwords and logs. Whoever can write to it owns the stack.
+        replicas: how many processes each service has.
+        database_url_users: a PostgreSQL to use instead of the stack's own.
+        database_url_orders: the same for orders.
+        keys_secret: what the signing keys in that PostgreSQL are encrypted with. The default is the stack's own.
+        drain_s: how long a replica that was told to stop still serves. The default is the services' own.
+        log_level: of the services.
+        rate_limit: how many calls one address may make in 15 minutes.
+        public_write_limit: the same for logging in, refreshing and registering.
+        cors_origins: whose pages may call from a browser, separated by commas. The default is where Vite, Next.js and
+            the like serve theirs.
+    """
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="ignore",
+        # Not an alias a field: with names allowed beside aliases, HOME and DRAIN_S would be read as ours.
+        env_prefix="SHOP_",
+        env_ignore_empty=True,
+        validate_by_name=True,
+        hide_input_in_errors=True,
+    )
+
+    edge_port: Annotated[int, Field(ge=1, le=65535)] = 8080
+    edge_tls_port: Annotated[int | None, Field(ge=0, le=65535)] = None
+    home: Annotated[Path, AfterValidator(_absolute)] = REPOSITORY / ".devstack"
+    # More than 8 of each would need more connections than the stack's PostgreSQL allows.
+    replicas: Annotated[int, Field(ge=1, le=8)] = 2
+    database_url_users: Annotated[PostgresUrl | None, Field(validation_alias="DATABASE_URL_USERS")] = None
+    database_url_orders: Annotated[PostgresUrl | None, Field(validation_alias="DATABASE_URL_ORDERS")] = None
+    keys_secret: Annotated[SecretStr | None, Field(validation_alias="KEYS_SECRET")] = None
+    drain_s: Annotated[float, Field(ge=0, le=15)] = 3
+    log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], Field(validation_alias="LOG_LEVEL")] = "INFO"
+    rate_limit: Annotated[int, Field(ge=1, le=1_000_000_000)] = 100
+    public_write_limit: Annotated[int, Field(ge=1, le=1_000_000_000)] = 20
+    cors_origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_list), AfterValidator(_origins)] = (
+        "http://localhost:3000",
+        "http://localhost:5173",
+    )
+
+    @property
+    def tls_port(self) -> int:
+        """The edge's TLS port; 0 for any free one."""
+        if self.edge_tls_port is not None:
+            return self.edge_tls_port
+        return 8443 if self.edge_port == 8080 else 0
+
+    @property
+    def database_urls(self) -> Mapping[str, SecretStr | None]:
+        """For each database the URL to use instead of the stack's own, if any."""
+        return {"users": self.database_url_users, "orders": self.database_url_orders}
+
+    @classmethod
+    def from_environment(cls) -> Self:
+        """Return the settings that the environment names.
+
+        Raises:
+            StackError: a variable makes no sense. Its value, which may be a secret, is not repeated.
+        """
+        try:
+            return cls()
+        except ValidationError as error:
+            mistakes = error.errors(include_input=False, include_url=False)
+            raise StackError("; ".join(_explained(mistake) for mistake in mistakes)) from None
+
+
+def _explained(mistake: ErrorDetails) -> str:
+    name = str(mistake["loc"][0])
+    variable = name if name.isupper() else f"SHOP_{name}".upper()
+    return f"{variable}: {mistake['msg'].removeprefix('Value error, ')}"

@@ -1,0 +1,291 @@
+"""The whole system, started and stopped in order."""
+
+from __future__ import annotations
+
+import base64
+import secrets
+import time
+from contextlib import ExitStack, contextmanager
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final, Self
+from urllib.parse import urlsplit
+
+from devstack.certificates import Certificates
+from devstack.edge import EdgePorts, EdgeServer
+from devstack.home import Home
+from devstack.passwords import kept_secret, write_secret
+from devstack.ports import reserve_edge_port
+from devstack.postgres import PostgresServer
+from devstack.process import Process, silent, stop_together
+from devstack.services import SERVICES, Replica, Service, Surroundings, targets, task
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from types import TracebackType
+
+    from devstack.settings import Settings
+
+_TASK_TIMEOUT_S: Final = 60
+ADMIN_EMAIL: Final = "admin@shop.local"
+_NO_ENV: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType({})
+
+
+class Stack:
+    """PostgreSQL, the replicas of every service and Envoy: `with Stack(settings) as stack: ...`.
+
+    Once started, each process that dies is started again, unless its `restarts` is set to False.
+
+    Attributes:
+        settings: what it was made from.
+        home: its folder.
+        postgres: the server, or None if every database is somebody else's.
+        edge: Envoy.
+        certificates: everybody's. They can be rotated at any time.
+    """
+
+    edge: EdgeServer
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        extra_env: Mapping[str, Mapping[str, str]] = _NO_ENV,
+        report: Callable[[str], None] = silent,
+    ) -> None:
+        """Prepare a stack; nothing is started or written.
+
+        Args:
+            settings: how it differs from others.
+            extra_env: more environment variables for the services of these names.
+            report: is told of every step and of every process that dies.
+        """
+        self.settings: Final = settings
+        self.home: Final = Home(settings.home)
+        self.certificates: Final = Certificates(self.home.tls)
+        self.postgres: PostgresServer | None = None
+        self._extra_env: Final = extra_env
+        self._report: Final = report
+        self._replicas: Final[dict[str, list[Replica]]] = {}
+        self._stages: Final[list[tuple[str, list[Process]]]] = []
+        self._resources: Final = ExitStack()
+
+    @property
+    def edge_url(self) -> str:
+        """Where callers reach the system, REST and gRPC alike."""
+        return self.edge.url
+
+    @property
+    def edge_tls_url(self) -> str:
+        """The same with TLS; `certificates.authority` is to be trusted."""
+        return self.edge.tls_url
+
+    @property
+    def admin_email(self) -> str:
+        """Who may do everything."""
+        return ADMIN_EMAIL
+
+    @property
+    def admin_password(self) -> str:
+        """Their password."""
+        return self.home.admin.read_text().strip()
+
+    def replicas(self, service: str) -> list[Replica]:
+        """Return the replicas of the service."""
+        return list(self._replicas[service])
+
+    @property
+    def service_names(self) -> tuple[str, ...]:
+        """The services, in the order of starting."""
+        return tuple(self._replicas)
+
+    def psql_url(self, database: str) -> str:
+        """Return the database's URL for people, without the password."""
+        if theirs := self.settings.database_urls[database]:
+            parts = urlsplit(theirs.get_secret_value())
+            return f"{parts.scheme}://{_without_password(parts.netloc)}{parts.path}"
+        return self._own_postgres().psql_url(database, role=_owner_of(database))
+
+    def database_url(self, database: str) -> str:
+        """Return the URL, password included, that the database's service is given."""
+        if theirs := self.settings.database_urls[database]:
+            return theirs.get_secret_value()
+        return self._own_postgres().url(database, role=_owner_of(database))
+
+    def start(self) -> None:
+        """Start everything and return when the edge serves it. If that fails, nothing is left running.
+
+        Raises:
+            StackError: something is missing, taken or broken. The message says what to do.
+        """
+        try:
+            self._start()
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """Stop everything, callers before callees; stopping again does nothing."""
+        while self._stages:
+            name, processes = self._stages[-1]
+            started = time.monotonic()
+            was_running = any(process.pid for process in processes)
+            stop_together(processes)
+            if was_running:
+                self._tell(f"{name} stopped", since=started)
+            self._stages.pop()
+        self._resources.close()
+
+    def kill(self) -> None:
+        """End every process at once. `stop`, running or called later, then has nothing to wait for."""
+        for _name, processes in self._stages:
+            for process in processes:
+                process.kill_group()
+
+    def __enter__(self) -> Self:
+        """Start."""
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Stop."""
+        self.stop()
+
+    def _start(self) -> None:
+        self._resources.enter_context(self.home.claimed())
+        # What can be missing or taken is looked at before anything is started.
+        self.edge = EdgeServer(self._edge_ports(), settings=self.settings, home=self.home, report=self._report)
+        self._resources.callback(self.edge.release_ports)
+        self.certificates.prepare()
+        self._start_postgres()
+        self._prepare_replicas()
+        self._migrate()
+        self._make_admin()
+        self._start_services()
+        self._start_edge()
+        for _name, processes in self._stages:
+            for process in processes:
+                process.restarts = True
+
+    def _edge_ports(self) -> EdgePorts:
+        plain = reserve_edge_port(self.settings.edge_port, variable="SHOP_EDGE_PORT")
+        self._resources.callback(plain.release)
+        tls = reserve_edge_port(self.settings.tls_port, variable="SHOP_EDGE_TLS_PORT")
+        self._resources.callback(tls.release)
+        return EdgePorts(plain, tls)
+
+    def _start_postgres(self) -> None:
+        ours = [service for service in SERVICES if not self.settings.database_urls[service.database]]
+        if not ours:
+            return
+        with self._step("PostgreSQL"):
+            log = self.home.logs / "postgres.log"
+            self.postgres = PostgresServer(self.home.postgres, log=log, report=self._report)
+            self._resources.callback(self.postgres.close)
+            self._stages.append(("PostgreSQL", [self.postgres.process]))
+            self.postgres.start()
+            for service in ours:
+                self.postgres.create_private_database(service.database, role=service.name)
+
+    def _prepare_replicas(self) -> None:
+        for service in SERVICES:
+            numbers = range(1, self.settings.replicas + 1)
+            around = self._around(service)
+            replicas = [Replica(service, number, around=around) for number in numbers]
+            for replica in replicas:
+                self._resources.callback(replica.release_port)
+            self._replicas[service.name] = replicas
+
+    def _migrate(self) -> None:
+        with self._step("Migrations"):
+            self._run("Migrations", [task(service, "migrate", around=self._around(service)) for service in SERVICES])
+
+    def _make_admin(self) -> None:
+        """Make the first admin, once."""
+        if self.home.admin.exists():
+            return
+        service = next(each for each in SERVICES if each.name == "user_svc")
+        # The file gets its name when the admin exists: a crash in between leaves no wrong password behind.
+        unfinished = self.home.admin.with_suffix(".new")
+        write_secret(unfinished, f"{secrets.token_urlsafe(18)}\n")
+        with self._step("Admin"):
+            command = ("admin", "create", ADMIN_EMAIL)
+            self._run("Admin", [task(service, *command, around=self._around(service), stdin=unfinished)])
+        unfinished.replace(self.home.admin)
+
+    def _start_services(self) -> None:
+        with self._step(f"{self.settings.replicas} x {', '.join(self._replicas)}"):
+            for name, replicas in self._replicas.items():
+                self._launch(name, replicas)
+            for replicas in self._replicas.values():
+                for replica in replicas:
+                    replica.wait_ready()
+
+    def _start_edge(self) -> None:
+        # After the services: Envoy looks at once and then every second, and would first find nobody.
+        with self._step("Envoy"):
+            self.edge.configure(self._replicas, certificates=self.certificates)
+            self._launch("Envoy", [self.edge.process])
+            self.edge.process.wait_ready()
+
+    def _own_postgres(self) -> PostgresServer:
+        if self.postgres is None:
+            raise RuntimeError("the stack has not been started")
+        return self.postgres
+
+    def _run(self, stage: str, tasks: Sequence[Process]) -> None:
+        self._launch(stage, tasks)
+        for process in tasks:
+            process.wait_end(_TASK_TIMEOUT_S)
+        self._stages.pop()
+
+    def _launch(self, stage: str, processes: Sequence[Process]) -> None:
+        # Remembered before they are started: an interrupt in between must not leave one behind.
+        self._stages.append((stage, list(processes)))
+        for process in processes:
+            process.start()
+
+    def _around(self, service: Service) -> Surroundings:
+        peers = {name: targets(self._replicas[peer]) for name, peer in service.peers.items()}
+        env = {
+            "SERVICE_NAME": service.name,
+            "LOG_LEVEL": self.settings.log_level,
+            "DATABASE_URL": self.database_url(service.database),
+            "KEYS_SECRET": self._keys_secret(),
+            **peers,
+            **self._extra_env.get(service.name, {}),
+        }
+        return Surroundings(
+            logs=self.home.logs,
+            env=env,
+            certificates=self.certificates,
+            drain_s=self.settings.drain_s,
+            report=self._report,
+        )
+
+    def _keys_secret(self) -> str:
+        if theirs := self.settings.keys_secret:
+            return theirs.get_secret_value()
+        return kept_secret(self.home.keys_secret, lambda: base64.urlsafe_b64encode(secrets.token_bytes(32)).decode())
+
+    @contextmanager
+    def _step(self, what: str) -> Iterator[None]:
+        started = time.monotonic()
+        yield
+        self._tell(what, since=started)
+
+    def _tell(self, what: str, *, since: float) -> None:
+        self._report(f"  {what:<32}{time.monotonic() - since:5.1f} s")
+
+
+def _without_password(netloc: str) -> str:
+    user, at, host = netloc.rpartition("@")
+    return user.partition(":")[0] + at + host
+
+
+def _owner_of(database: str) -> str:
+    return next(service.name for service in SERVICES if service.database == database)

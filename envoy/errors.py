@@ -1,0 +1,172 @@
+"""What the edge itself answers when a call fails, in the shape of the services' errors: a google.rpc.Status."""
+
+import math
+from base64 import b64encode
+from dataclasses import dataclass
+from typing import Final
+
+from google.protobuf.duration_pb2 import Duration
+from google.rpc.code_pb2 import Code
+from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
+from google.rpc.status_pb2 import Status
+from shop.system.v1.error_reason_pb2 import DESCRIPTOR
+
+DOMAIN: Final = DESCRIPTOR.package
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EdgeError:
+    """One error of the edge.
+
+    Attributes:
+        condition: on which of Envoy's own answers, in CEL over its attributes.
+        http: the HTTP status over REST.
+        code: the gRPC status in the JSON over REST, as shop/system/v1/error_reason.proto has it.
+        rpc: the gRPC status over gRPC: the same, but where gRPC itself has a rule.
+        reason: a value of shop.system.v1.ErrorReason, without its prefix.
+        message: what happened and what to do, for the caller.
+        quotes_envoy: whether REST callers read Envoy's own words instead. The transcoder's words about a body help
+            them; the router's tell of hosts and sockets.
+        retry_after_s: when the same call may succeed, None if never.
+    """
+
+    condition: str
+    http: int
+    code: "Code.ValueType"
+    rpc: "Code.ValueType"
+    reason: str
+    message: str
+    quotes_envoy: bool = False
+    retry_after_s: int | None = None
+
+    @property
+    def domain(self) -> str:
+        """The package that declares the reason."""
+        return DOMAIN
+
+    @property
+    def status_details_bin(self) -> str:
+        """The header `grpc-status-details-bin`, from which gRPC callers read the reason."""
+        status = Status(code=self.rpc, message=self.message)
+        status.details.add().Pack(ErrorInfo(reason=self.reason, domain=DOMAIN))
+        if self.retry_after_s is not None:
+            status.details.add().Pack(RetryInfo(retry_delay=Duration(seconds=self.retry_after_s)))
+        return b64encode(status.SerializeToString(deterministic=True)).decode().rstrip("=")
+
+
+EDGE_ERRORS: Final = (
+    EdgeError(
+        condition="response.code in [404, 405]",
+        http=404,
+        code=Code.NOT_FOUND,
+        rpc=Code.UNIMPLEMENTED,  # what gRPC prescribes for a method that is not there
+        reason="ROUTE_NOT_FOUND",
+        message="There is no such path, or not with this verb: the contract lists those there are.",
+    ),
+    EdgeError(
+        condition="response.code in [408, 504]",
+        http=504,
+        code=Code.DEADLINE_EXCEEDED,
+        rpc=Code.DEADLINE_EXCEEDED,
+        reason="DEADLINE_EXCEEDED",
+        message="The call took too long. A write may have been done: repeat it with the same request id.",
+    ),
+    # The keys could not be asked for: who is told that the token is bad would log out for nothing.
+    EdgeError(
+        condition="response.code in [401, 403] && response.code_details.matches('fetch')",
+        http=503,
+        code=Code.UNAVAILABLE,
+        rpc=Code.UNAVAILABLE,
+        reason="SERVICE_UNAVAILABLE",
+        message="Tokens cannot be checked right now: try again in a moment.",
+        retry_after_s=1,
+    ),
+    EdgeError(
+        condition="response.code == 401 && response.code_details.matches('Jwt_is_expired')",
+        http=401,
+        code=Code.UNAUTHENTICATED,
+        rpc=Code.UNAUTHENTICATED,
+        reason="TOKEN_EXPIRED",
+        message="The token has expired. Refresh the session, or log in.",
+    ),
+    EdgeError(
+        condition="response.code in [401, 403]",  # 403: a token for somebody else, which is no better than none
+        http=401,
+        code=Code.UNAUTHENTICATED,
+        rpc=Code.UNAUTHENTICATED,
+        reason="TOKEN_INVALID",
+        message="There is no token, or it is not valid. Log in and send the access token as a bearer token.",
+    ),
+    EdgeError(
+        condition="response.code == 413",
+        http=413,
+        code=Code.RESOURCE_EXHAUSTED,
+        rpc=Code.RESOURCE_EXHAUSTED,
+        reason="PAYLOAD_TOO_LARGE",
+        message="The body is larger than 10 MiB: send less in one call.",
+    ),
+    EdgeError(
+        condition="response.code == 415",
+        http=415,
+        code=Code.INVALID_ARGUMENT,
+        rpc=Code.INVALID_ARGUMENT,
+        reason="UNSUPPORTED_MEDIA_TYPE",
+        message="A body must be JSON, with the header content-type: application/json.",
+    ),
+    EdgeError(
+        condition="response.code == 400 && response.code_details.matches('lua|transcode|direct')",
+        http=400,
+        code=Code.INVALID_ARGUMENT,
+        rpc=Code.INVALID_ARGUMENT,
+        reason="MALFORMED_REQUEST",
+        message="A header or the body cannot be read: see the contract for what they may hold.",
+        quotes_envoy=True,
+    ),
+    EdgeError(
+        condition="response.code >= 400 && response.code < 500 || response.code == 501",
+        http=400,
+        code=Code.INVALID_ARGUMENT,
+        rpc=Code.INVALID_ARGUMENT,
+        reason="MALFORMED_REQUEST",
+        message="The path or a header cannot be read: no escaped slashes, no underscores in header names.",
+    ),
+    EdgeError(
+        condition="response.code in [502, 503]",
+        http=503,
+        code=Code.UNAVAILABLE,
+        rpc=Code.UNAVAILABLE,
+        reason="SERVICE_UNAVAILABLE",
+        message="No replica of the service can take the call: try again in a moment.",
+        retry_after_s=1,  # one round of health checks: a replica that came back is known by then
+    ),
+    EdgeError(
+        condition="response.code >= 500",
+        http=500,
+        code=Code.INTERNAL,
+        rpc=Code.INTERNAL,
+        reason="INTERNAL",
+        message="Something went wrong at the edge; its log has the cause under the request id.",
+    ),
+)
+"""The first one that fits counts."""
+
+RATE_LIMIT_WINDOW_S: Final = 900
+"""The time for which the limits of `Edge` count."""
+
+
+def rate_limited(limit: int, *, condition: str = "true") -> EdgeError:
+    """Return what callers are told who have used up a limit.
+
+    Args:
+        limit: how many calls the window has. They come back evenly, so the next one does after a `limit`-th of it.
+        condition: whether it is this limit, in CEL.
+    """
+    return EdgeError(
+        condition=f"response.code == 429 && {condition}",
+        http=429,
+        code=Code.RESOURCE_EXHAUSTED,
+        rpc=Code.RESOURCE_EXHAUSTED,
+        reason="RATE_LIMITED",
+        message="Too many calls came from this address: wait as long as Retry-After says.",
+        retry_after_s=math.ceil(RATE_LIMIT_WINDOW_S / limit),
+    )

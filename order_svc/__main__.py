@@ -1,0 +1,82 @@
+"""`python -m order_svc serve | migrate`: reads the settings, puts the service together, runs it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from shop.order.v1 import order_service_pb2
+from shop.order.v1.order_service_pb2_grpc import add_OrderServiceServicer_to_server
+
+from chassis import cli, idempotency, migrations
+from chassis.breaker import Breaker, BreakerSettings
+from chassis.clients import CallPolicy, connect, is_sick
+from chassis.clock import SystemClock
+from chassis.db import Database
+from chassis.keyring import RemoteKeyRing
+from chassis.renewable_channel import RenewableChannel
+from chassis.server import Server, full_name, run
+from chassis.settings import DatabaseSettings, ServerSettings, load
+from chassis.system import SystemServicer
+from chassis.telemetry import configure_logging
+from chassis.tls import Identity, TlsSettings
+from chassis.tokens import AccessTokens, TokenSettings
+from order_svc.rpc import OrderServicer
+from order_svc.service import OrderService
+from order_svc.settings import OrderTelemetrySettings, UserServiceSettings
+from order_svc.users import GrpcUserDirectory
+
+if TYPE_CHECKING:
+    from grpc import aio
+
+
+async def serve() -> None:
+    """Serve calls until SIGTERM or SIGINT."""
+    telemetry = load(OrderTelemetrySettings)
+    configure_logging(telemetry)
+    clock = SystemClock()
+    server_settings = load(ServerSettings)
+    tokens = load(TokenSettings)
+    user_service = load(UserServiceSettings)
+    # It does not ask for health: while one replica restarts, the other may say NOT_SERVING and serve on, for DRAIN_S.
+    policy = CallPolicy(timeout_s=user_service.timeout_s)
+    breaker = Breaker("user_svc", load(BreakerSettings), is_failure=is_sick)
+    database = Database(load(DatabaseSettings), name=telemetry.service_name)
+    identity = Identity.of(load(TlsSettings))
+
+    def connect_to_users() -> aio.Channel:
+        if identity is None:
+            return connect(user_service.url, policy=policy)
+        credentials = identity.channel_credentials()
+        return connect(user_service.url, policy=policy, credentials=credentials, server_name=user_service.tls_name)
+
+    async with RenewableChannel(connect_to_users) as channel:
+        keys = RemoteKeyRing(channel)
+        service = OrderService(database, GrpcUserDirectory(channel, breaker), clock)
+
+        def register(server: aio.Server) -> list[str]:
+            add_OrderServiceServicer_to_server(OrderServicer(service, clock), server)
+            return [full_name(order_service_pb2, "OrderService")]
+
+        server = Server(
+            server_settings,
+            register=register,
+            system=SystemServicer(telemetry, database),
+            tokens=AccessTokens(tokens, keys),
+            identity=identity,
+        )
+        background = [idempotency.sweep_forever(database, clock), keys.refresh_forever()]
+        if identity:
+            background.append(identity.renew_forever(channel))
+        try:
+            await run(server, background=background)
+        finally:
+            database.close()
+
+
+def migrate() -> None:
+    """Bring the database to the newest version."""
+    migrations.upgrade("order_svc", load(DatabaseSettings))
+
+
+if __name__ == "__main__":
+    cli.main("order_svc", {"serve": serve, "migrate": migrate})

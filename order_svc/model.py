@@ -1,0 +1,197 @@
+"""What an order is, what it costs and how it moves on. No I/O."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence  # noqa: TC003  pydantic reads the annotations when it makes snapshots
+from dataclasses import dataclass
+from datetime import datetime  # noqa: TC003  the same
+from decimal import Decimal
+from enum import StrEnum
+from typing import Final, NewType
+from uuid import UUID
+
+from chassis.errors import EtagMismatch
+from order_svc.errors import AmountOutOfRange, CurrencyMismatch, InvalidStatusTransition
+
+OrderId = NewType("OrderId", UUID)
+BuyerId = NewType("BuyerId", UUID)
+
+# With nine decimals, 10,000 pieces and 100 items a total has at most 27 digits: within the 28 that Decimal keeps
+# exactly, so no amount is ever rounded.
+PRICE_LIMIT: Final = Decimal(10) ** 12
+TOTAL_LIMIT: Final = Decimal(10) ** 15
+
+
+class OrderStatus(StrEnum):
+    """How far an order has come."""
+
+    PENDING = "PENDING"
+    CONFIRMED = "CONFIRMED"
+    PROCESSING = "PROCESSING"
+    SHIPPED = "SHIPPED"
+    DELIVERED = "DELIVERED"
+    CANCELLED = "CANCELLED"
+
+
+class Actor(StrEnum):
+    """In which role somebody moves an order on."""
+
+    OWNER = "OWNER"
+    STAFF = "STAFF"
+
+
+_STAFF_TRANSITIONS: Final[Mapping[OrderStatus, Sequence[OrderStatus]]] = {
+    OrderStatus.PENDING: (OrderStatus.CONFIRMED, OrderStatus.CANCELLED),
+    OrderStatus.CONFIRMED: (OrderStatus.PROCESSING, OrderStatus.CANCELLED),
+    OrderStatus.PROCESSING: (OrderStatus.SHIPPED, OrderStatus.CANCELLED),
+    OrderStatus.SHIPPED: (OrderStatus.DELIVERED,),
+    OrderStatus.DELIVERED: (),
+    OrderStatus.CANCELLED: (),
+}
+_OWNER_TRANSITIONS: Final[Mapping[OrderStatus, Sequence[OrderStatus]]] = {
+    OrderStatus.PENDING: (OrderStatus.CANCELLED,),
+    OrderStatus.CONFIRMED: (OrderStatus.CANCELLED,),
+}
+
+
+def allowed_transitions(status: OrderStatus, *, by: Actor) -> Sequence[OrderStatus]:
+    """Return the statuses that an order in this one can go to."""
+    return _STAFF_TRANSITIONS[status] if by is Actor.STAFF else _OWNER_TRANSITIONS.get(status, ())
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One line of an order. The amounts are in the order's currency, exact, with at most nine decimals."""
+
+    product_id: str
+    name: str
+    quantity: int
+    unit_price: Decimal
+
+    @property
+    def total_price(self) -> Decimal:
+        """What the line costs."""
+        return self.quantity * self.unit_price
+
+
+@dataclass(frozen=True, slots=True)
+class NewItem:
+    """One line of an order to place.
+
+    Attributes:
+        currency_code: of the price; empty for the order's.
+    """
+
+    product_id: str
+    name: str
+    quantity: int
+    unit_price: Decimal
+    currency_code: str
+
+
+def price_items(new: Sequence[NewItem], *, currency_code: str) -> tuple[Item, ...]:
+    """Return the items of an order in this currency.
+
+    Raises:
+        CurrencyMismatch: a price is in another one.
+        AmountOutOfRange: a price, or the sum of all, is too large.
+    """
+    items: list[Item] = []
+    for index, each in enumerate(new):
+        price = f"items[{index}].unitPrice"
+        if each.currency_code not in {"", currency_code}:
+            raise CurrencyMismatch(f"{price}.currencyCode", expected=currency_code)
+        if each.unit_price >= PRICE_LIMIT:
+            raise AmountOutOfRange(price, limit=f"{PRICE_LIMIT:f}")
+        items.append(Item(each.product_id, each.name, each.quantity, each.unit_price))
+    if sum(item.total_price for item in items) >= TOTAL_LIMIT:
+        raise AmountOutOfRange("items", limit=f"{TOTAL_LIMIT:f}")
+    return tuple(items)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """What somebody bought, and how far it has come.
+
+    Attributes:
+        cancel_reason: empty unless it was cancelled with a reason.
+        version: counts the changes from 1.
+    """
+
+    id: OrderId
+    user_id: BuyerId
+    status: OrderStatus
+    currency_code: str
+    items: tuple[Item, ...]
+    cancel_reason: str
+    created_at: datetime
+    updated_at: datetime
+    version: int
+
+    @property
+    def total_amount(self) -> Decimal:
+        """What the order costs, in its currency, exact."""
+        return sum((item.total_price for item in self.items), Decimal(0))
+
+    @property
+    def etag(self) -> str:
+        """What stands for this version of the order."""
+        return f"v{self.version}"
+
+    def require_etag(self, etag: str) -> None:
+        """Return if the etag is empty or current.
+
+        Raises:
+            EtagMismatch: it is stale.
+        """
+        if etag and etag != self.etag:
+            raise EtagMismatch(current=self.etag)
+
+    def moved_to(self, status: OrderStatus, *, by: Actor, reason: str, now: datetime) -> Order:
+        """Return the order in its next status.
+
+        Raises:
+            InvalidStatusTransition: it cannot go there, or not at the hands of this actor.
+        """
+        allowed = allowed_transitions(self.status, by=by)
+        if status not in allowed:
+            raise InvalidStatusTransition(current=self.status, wanted=status, allowed=allowed)
+        return dataclasses.replace(
+            self,
+            status=status,
+            cancel_reason=reason if status is OrderStatus.CANCELLED else "",
+            updated_at=now,
+            version=self.version + 1,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrderEvent:
+    """One entry of an order's history.
+
+    Attributes:
+        from_status: None when the order was placed.
+    """
+
+    id: UUID
+    order_id: OrderId
+    from_status: OrderStatus | None
+    to_status: OrderStatus
+    reason: str
+    occurred_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrderFilter:
+    """Which orders to list; None filters nothing.
+
+    Attributes:
+        owner: whose orders the caller may see.
+        user_id: whose orders the caller asks for.
+        status: in which status.
+    """
+
+    owner: BuyerId | None
+    user_id: BuyerId | None
+    status: OrderStatus | None

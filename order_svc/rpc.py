@@ -1,0 +1,190 @@
+"""OrderService over gRPC: messages to the model and back, nothing else."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Final
+from uuid import UUID
+
+from shop.order.v1 import order_pb2
+from shop.order.v1 import order_service_pb2 as pb
+from shop.order.v1.order_service_pb2_grpc import OrderServiceServicer
+from typing_extensions import override
+
+from chassis import context
+from chassis.conversions import set_timestamp
+from chassis.errors import FieldViolation, InvalidFields
+from chassis.pagination import PageTokens
+from chassis.requests import once
+from order_svc.errors import OrderingUserNotFound
+from order_svc.model import Actor, BuyerId, NewItem, Order, OrderEvent, OrderFilter, OrderId, OrderStatus
+from order_svc.service import MoveOrder, PlaceOrder
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
+    from google.type.money_pb2 import Money
+    from grpc import aio
+
+    from chassis.clock import Clock
+    from chassis.idempotency import Once
+    from order_svc.service import OrderService
+
+    Context = aio.ServicerContext[Any, Any]
+
+_STATUSES = {
+    OrderStatus.PENDING: order_pb2.ORDER_STATUS_PENDING,
+    OrderStatus.CONFIRMED: order_pb2.ORDER_STATUS_CONFIRMED,
+    OrderStatus.PROCESSING: order_pb2.ORDER_STATUS_PROCESSING,
+    OrderStatus.SHIPPED: order_pb2.ORDER_STATUS_SHIPPED,
+    OrderStatus.DELIVERED: order_pb2.ORDER_STATUS_DELIVERED,
+    OrderStatus.CANCELLED: order_pb2.ORDER_STATUS_CANCELLED,
+}
+_STATUSES_BACK = {message: status for status, message in _STATUSES.items()}
+
+_NANO: Final = Decimal(1).scaleb(-9)
+
+
+class OrderServicer(OrderServiceServicer):
+    """Answers OrderService."""
+
+    def __init__(self, service: OrderService, clock: Clock) -> None:
+        self._service = service
+        self._clock = clock
+
+    @override
+    async def CreateOrder(self, request: pb.CreateOrderRequest, context: Context) -> order_pb2.Order:
+        command = PlaceOrder(
+            user_id=_buyer(request.user_id),
+            currency_code=request.currency_code,
+            items=[_new_item(item) for item in request.items],
+        )
+        return _to_message(await self._service.place_order(command, once=self._once(request)))
+
+    @override
+    async def GetOrder(self, request: pb.GetOrderRequest, context: Context) -> order_pb2.Order:
+        return _to_message(await self._service.get_order(OrderId(UUID(request.id)), owner=_owner()))
+
+    @override
+    async def ListOrders(self, request: pb.ListOrdersRequest, context: Context) -> pb.ListOrdersResponse:
+        user_id = BuyerId(UUID(request.user_id)) if request.user_id else None
+        status = _STATUSES_BACK.get(request.status)
+        filters = OrderFilter(owner=_owner(), user_id=user_id, status=status)
+        query = ("ListOrders", str(filters.owner or ""), str(user_id or ""), status or "")
+        tokens = PageTokens(query, self._clock.now())
+        page = tokens.page(page_size=request.page_size, page_token=request.page_token)
+        found = await self._service.list_orders(page, filters=filters)
+        shown, has_more = page.split(found)
+        return pb.ListOrdersResponse(
+            orders=[_to_message(order) for order in shown],
+            next_page_token=tokens.after(shown[-1].id) if has_more else "",
+        )
+
+    @override
+    async def UpdateOrderStatus(self, request: pb.UpdateOrderStatusRequest, context: Context) -> order_pb2.Order:
+        command = MoveOrder(
+            order_id=OrderId(UUID(request.id)),
+            status=_STATUSES_BACK[request.status],
+            by=Actor.STAFF,
+            reason=request.reason,
+            etag=request.etag,
+        )
+        return _to_message(await self._service.move_order(command, owner=_owner(), once=self._once(request)))
+
+    @override
+    async def CancelOrder(self, request: pb.CancelOrderRequest, context: Context) -> order_pb2.Order:
+        command = MoveOrder(
+            order_id=OrderId(UUID(request.id)),
+            status=OrderStatus.CANCELLED,
+            by=Actor.OWNER if _owner() else Actor.STAFF,
+            reason=request.reason,
+            etag=request.etag,
+            is_repeatable=True,
+        )
+        return _to_message(await self._service.move_order(command, owner=_owner(), once=self._once(request)))
+
+    @override
+    async def ListOrderEvents(self, request: pb.ListOrderEventsRequest, context: Context) -> pb.ListOrderEventsResponse:
+        order_id = OrderId(UUID(request.id))
+        tokens = PageTokens(("ListOrderEvents", str(order_id)), self._clock.now())
+        page = tokens.page(page_size=request.page_size, page_token=request.page_token)
+        found = await self._service.list_events(page, order_id=order_id, owner=_owner())
+        shown, has_more = page.split(found)
+        return pb.ListOrderEventsResponse(
+            events=[_to_event_message(event) for event in shown],
+            next_page_token=tokens.after(shown[-1].id) if has_more else "",
+        )
+
+    def _once(self, request: Message) -> Once:
+        return once(request, now=self._clock.now())
+
+
+def _owner() -> BuyerId | None:
+    owner = context.owner()
+    return BuyerId(owner) if owner else None
+
+
+def _buyer(named: str) -> BuyerId:
+    """Return who orders: the one that is named, else the caller.
+
+    Raises:
+        OrderingUserNotFound: the caller may not order for the one that is named.
+        InvalidFields: nobody is named, and the caller is no user.
+    """
+    owner = _owner()
+    if named:
+        buyer = BuyerId(UUID(named))
+        if owner is not None and buyer != owner:
+            raise OrderingUserNotFound(buyer)
+        return buyer
+    call = context.current_call()
+    try:
+        return BuyerId(UUID(call.caller.subject if call else ""))
+    except ValueError:
+        raise InvalidFields([FieldViolation("userId", "must be given by a caller who is no user")]) from None
+
+
+def _new_item(item: pb.CreateOrderItem) -> NewItem:
+    price = item.unit_price
+    return NewItem(
+        product_id=item.product_id,
+        name=item.name,
+        quantity=item.quantity,
+        unit_price=price.units + price.nanos * _NANO,
+        currency_code=price.currency_code,
+    )
+
+
+def _set_money(field: Money, amount: Decimal, *, currency_code: str) -> None:
+    field.currency_code = currency_code
+    field.units = units = int(amount)
+    field.nanos = int((amount - units) / _NANO)
+
+
+def _to_message(order: Order) -> order_pb2.Order:
+    message = order_pb2.Order(
+        id=str(order.id),
+        user_id=str(order.user_id),
+        status=_STATUSES[order.status],
+        cancel_reason=order.cancel_reason,
+        etag=order.etag,
+    )
+    for item in order.items:
+        line = message.items.add(product_id=item.product_id, name=item.name, quantity=item.quantity)
+        _set_money(line.unit_price, item.unit_price, currency_code=order.currency_code)
+        _set_money(line.total_price, item.total_price, currency_code=order.currency_code)
+    _set_money(message.total_amount, order.total_amount, currency_code=order.currency_code)
+    set_timestamp(message.created_at, order.created_at)
+    set_timestamp(message.updated_at, order.updated_at)
+    return message
+
+
+def _to_event_message(event: OrderEvent) -> order_pb2.OrderEvent:
+    message = order_pb2.OrderEvent(
+        id=str(event.id),
+        order_id=str(event.order_id),
+        from_status=_STATUSES[event.from_status] if event.from_status else order_pb2.ORDER_STATUS_UNSPECIFIED,
+        to_status=_STATUSES[event.to_status],
+        reason=event.reason,
+    )
+    set_timestamp(message.occurred_at, event.occurred_at)
+    return message

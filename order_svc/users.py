@@ -1,0 +1,84 @@
+"""The UserDirectory over gRPC: BatchGetUsers of the user service, behind a circuit breaker."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import grpc
+from grpc import aio
+from shop.user.v1 import user_pb2
+from shop.user.v1 import user_service_pb2 as pb
+from shop.user.v1.user_service_pb2_grpc import UserServiceStub
+
+from chassis.breaker import CircuitOpen, Inconclusive
+from chassis.clients import is_sick
+from chassis.context import current_call
+from chassis.errors import DeadlineExceeded
+from order_svc.errors import OrderingUserNotFound, UserNotActive, UserServiceUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from chassis.breaker import Breaker
+    from order_svc.model import BuyerId
+
+# While the circuit is closed the next call may well succeed.
+_RETRY_AFTER_S: Final = 1
+
+# Who gives the user service less time than this finds out nothing about it by running out of time: without this a few
+# impatient callers would open the circuit for everybody.
+_FAIR_TIME_S: Final = 0.5
+
+
+class GrpcUserDirectory:
+    """Asks the user service.
+
+    Args:
+        channel: to the user service; its policy bounds the deadline.
+        breaker: of the user service.
+    """
+
+    def __init__(self, channel: aio.Channel, breaker: Breaker) -> None:
+        self._stub = UserServiceStub(channel)
+        self._breaker = breaker
+
+    async def require_active(self, user_ids: Sequence[BuyerId]) -> None:
+        """Return if every user exists and may order.
+
+        Raises:
+            OrderingUserNotFound: one does not exist.
+            UserNotActive: one may not order.
+            UserServiceUnavailable: the user service does not answer, or is not being asked.
+            DeadlineExceeded: the caller left too little time to ask.
+        """
+        request = pb.BatchGetUsersRequest(ids=[str(user_id) for user_id in user_ids])
+        states = {user.id: user.state for user in (await self._ask(request)).users}
+        for user_id in user_ids:
+            state = states.get(str(user_id))
+            if state is None:
+                raise OrderingUserNotFound(user_id)
+            if state != user_pb2.USER_STATE_ACTIVE:
+                raise UserNotActive(user_id)
+
+    async def _ask(self, request: pb.BatchGetUsersRequest) -> pb.BatchGetUsersResponse:
+        serving = current_call()
+        had_fair_time = serving is None or serving.time_left_s() >= _FAIR_TIME_S
+
+        async def call() -> pb.BatchGetUsersResponse:
+            try:
+                return await self._stub.BatchGetUsers(request)
+            except aio.AioRpcError as error:
+                if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED and not had_fair_time:
+                    raise Inconclusive from error
+                raise
+
+        try:
+            return await self._breaker.call(call)
+        except Inconclusive as error:
+            raise DeadlineExceeded from error
+        except CircuitOpen as error:
+            raise UserServiceUnavailable(retry_after_s=error.retry_after_s) from error
+        except Exception as error:
+            if is_sick(error):
+                raise UserServiceUnavailable(retry_after_s=_RETRY_AFTER_S) from error
+            raise

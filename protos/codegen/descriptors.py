@@ -1,0 +1,141 @@
+"""The contract as the generators of documents read it: its rpcs, its enums, and the comment of each element."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from google.api.annotations_pb2 import http  # its stubs break those of gRPC
+from google.api.field_behavior_pb2 import FieldBehavior, field_behavior
+from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
+from google.protobuf.descriptor_pool import DescriptorPool
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from google.protobuf.descriptor import (
+        Descriptor,
+        EnumDescriptor,
+        FieldDescriptor,
+        MethodDescriptor,
+        ServiceDescriptor,
+    )
+    from google.protobuf.message import Message
+
+_OWN_PACKAGES: Final = "shop."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Binding:
+    """One way to call an rpc over REST.
+
+    Attributes:
+        verb: the HTTP method in lower case.
+        path: the path's template, as `/api/v1/users/{id}:changePassword`.
+        has_body: whether the fields that are not in the path come as a JSON body, and not as a query.
+    """
+
+    verb: str
+    path: str
+    has_body: bool
+
+    @property
+    def path_fields(self) -> list[str]:
+        """The fields of the request that stand in the path."""
+        return re.findall(r"\{([a-z_]+)\}", self.path)
+
+
+class Contract:
+    """The contract's own services, read from a descriptor set with source info."""
+
+    def __init__(self, descriptor_set: bytes) -> None:
+        """Read the descriptor set.
+
+        Raises:
+            ValueError: it holds no comments; they are half of what there is to say.
+        """
+        files = FileDescriptorSet.FromString(descriptor_set).file
+        self._pool: Final = DescriptorPool()
+        for file in files:
+            self._pool.AddSerializedFile(file.SerializeToString())
+        self._names: Final = [file.name for file in files if file.package.startswith(_OWN_PACKAGES)]
+        self._comments: Final = {name: text for file in files for name, text in _comments(file)}
+        if not any(name.startswith(_OWN_PACKAGES) for name in self._comments):
+            raise ValueError("the descriptor set has no comments: build it with source info")
+
+    @property
+    def services(self) -> list[ServiceDescriptor]:
+        """Every service of the contract."""
+        files = map(self._pool.FindFileByName, self._names)
+        return [service for file in files for service in file.services_by_name.values()]
+
+    def enums_named(self, name: str) -> list[EnumDescriptor]:
+        """Return the enums of this name, at most one a package."""
+        files = map(self._pool.FindFileByName, self._names)
+        return [file.enum_types_by_name[name] for file in files if name in file.enum_types_by_name]
+
+    def comment(self, full_name: str) -> str:
+        """Return the comment above the element, with the fields that it quotes as JSON spells them.
+
+        A value of an enum is named as `shop.user.v1.Role.ROLE_USER`.
+        """
+        return _with_json_names(self._comments.get(full_name, ""))
+
+
+def bindings(method: MethodDescriptor) -> list[Binding]:
+    """Return the rpc's REST bindings, the main one first.
+
+    Raises:
+        ValueError: one has a body that is not the whole message.
+    """
+    rule = method.GetOptions().Extensions[http]
+    found = []
+    for each in (rule, *rule.additional_bindings):
+        verb = each.WhichOneof("pattern")
+        if verb is None:
+            continue
+        if each.body not in {"", "*"}:
+            raise ValueError(f"{method.full_name}: a body can only be the whole message, not its field {each.body}")
+        found.append(Binding(verb=verb, path=getattr(each, verb), has_body=each.body == "*"))
+    return found
+
+
+def behaves(field: FieldDescriptor, *, as_any_of: Sequence[str]) -> bool:
+    """Return whether the field is marked with one of these values of google.api.FieldBehavior."""
+    marks = field.GetOptions().Extensions[field_behavior]
+    return any(FieldBehavior.Name(mark) in as_any_of for mark in marks)
+
+
+def fields_of(message: Descriptor, *, without: Sequence[str] = ()) -> list[FieldDescriptor]:
+    """Return the message's fields in the order of the file, without those named."""
+    return [field for field in message.fields if field.name not in without]
+
+
+def _comments(file: FileDescriptorProto) -> Iterator[tuple[str, str]]:
+    for location in file.source_code_info.location:
+        name = _full_name(file, path=location.path)
+        if name and location.leading_comments:
+            yield name, re.sub(r"(?m)^ ", "", location.leading_comments).strip()
+
+
+def _full_name(file: FileDescriptorProto, *, path: Sequence[int]) -> str | None:
+    """Return the name of the element at a path of source info; None for what has none, as options."""
+    element: Message = file
+    names = [file.package]
+    for number, index in zip(path[::2], path[1::2], strict=False):
+        field = element.DESCRIPTOR.fields_by_number[number]
+        if len(path) % 2 or not field.is_repeated or field.message_type is None:
+            return None
+        element = getattr(element, field.name)[index]
+        names.append(getattr(element, "name", ""))
+    return ".".join(names) if path else None
+
+
+def _with_json_names(text: str) -> str:
+    """Return the text with `snake_case` in backquotes as `snakeCase`."""
+
+    def spelt(match: re.Match[str]) -> str:
+        return re.sub(r"_([a-z])", lambda letter: letter[1].upper(), match[0])
+
+    return re.sub(r"`[a-z]+(?:_[a-z]+)+`", spelt, text)

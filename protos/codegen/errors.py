@@ -1,0 +1,136 @@
+"""Failures as the document shows them: one schema for all, one example for each reason."""
+
+from __future__ import annotations
+
+from itertools import groupby
+from typing import TYPE_CHECKING, Final
+
+from google.rpc.code_pb2 import Code
+
+from protos.codegen.examples import metadata_example
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from protos.codegen.json_types import Json, JsonObject
+    from protos.codegen.reasons import Reason
+
+_TYPE: Final = "type.googleapis.com/google.rpc."
+_TEXT: Final[JsonObject] = {"type": "string"}
+
+
+def error_responses(reasons: Sequence[Reason]) -> JsonObject:
+    """Return the answers of an operation that fails for these reasons, which are in the order of their status."""
+    return {str(status): _response(list(group)) for status, group in groupby(reasons, key=lambda reason: reason.http)}
+
+
+def error_examples(reasons: Sequence[Reason]) -> JsonObject:
+    """Return the examples that the answers refer to, for the document's components."""
+    return {
+        f"{each.domain}.{each.name}": {"summary": each.name, "value": _body(each)}
+        for each in sorted(reasons, key=lambda reason: (reason.domain, reason.name))
+    }
+
+
+def _response(reasons: Sequence[Reason]) -> JsonObject:
+    listed = "\n".join(f"* `{reason.name}`: {reason.text}" for reason in reasons)
+    headers = {"x-request-id": {"$ref": "#/components/headers/RequestId"}}
+    if any(reason.retries for reason in reasons):
+        headers["retry-after"] = {"$ref": "#/components/headers/RetryAfter"}
+    return {
+        "description": listed,
+        "headers": headers,
+        "content": {
+            "application/json": {
+                "schema": {"$ref": "#/components/schemas/Error"},
+                "examples": {
+                    reason.name: {"$ref": f"#/components/examples/{reason.domain}.{reason.name}"} for reason in reasons
+                },
+            }
+        },
+    }
+
+
+def _body(reason: Reason) -> Mapping[str, Json]:
+    message = reason.text.partition(" Metadata:")[0]
+    return {"code": Code.Value(reason.code), "message": message, "details": _details(reason, message=message)}
+
+
+def _details(reason: Reason, *, message: str) -> list[Json]:
+    facts = {name: metadata_example(name) for name in reason.metadata}
+    details: list[Json] = [
+        {"@type": f"{_TYPE}ErrorInfo", "reason": reason.name, "domain": reason.domain, "metadata": facts}
+    ]
+    if "BadRequest" in reason.text:
+        violation = {"field": "email", "description": "must be at least 3 characters", "reason": "string.min_len"}
+        details.append({"@type": f"{_TYPE}BadRequest", "fieldViolations": [violation]})
+    if reason.code == "FAILED_PRECONDITION":
+        violation = {"type": reason.name, "subject": "", "description": message}
+        details.append({"@type": f"{_TYPE}PreconditionFailure", "violations": [violation]})
+    if reason.retries:
+        details.append({"@type": f"{_TYPE}RetryInfo", "retryDelay": "1s"})
+    return details
+
+
+def _detail(name: str, *, says: str, properties: JsonObject) -> JsonObject:
+    kind: JsonObject = {"type": "string", "const": _TYPE + name}
+    return {
+        "type": "object",
+        "title": name,
+        "description": says,
+        "required": ["@type", *properties],
+        "properties": {"@type": kind, **properties},
+    }
+
+
+def _list_of(**properties: Json) -> JsonObject:
+    return {"type": "array", "items": {"type": "object", "required": list(properties), "properties": properties}}
+
+
+ERROR_SCHEMAS: Final[Mapping[str, JsonObject]] = {
+    "Error": {
+        "type": "object",
+        "description": "Every failure, the edge's own included, is a google.rpc.Status.",
+        "required": ["code", "message", "details"],
+        "properties": {
+            "code": {"type": "integer", "description": "The gRPC status.", "minimum": 1, "maximum": 16},
+            "message": {"type": "string", "description": "What happened and what to do, for a person."},
+            "details": {
+                "type": "array",
+                "description": "For programs: always an ErrorInfo with the reason; the others where they help.",
+                "items": {
+                    "anyOf": [
+                        {"$ref": "#/components/schemas/ErrorInfo"},
+                        {"$ref": "#/components/schemas/BadRequest"},
+                        {"$ref": "#/components/schemas/PreconditionFailure"},
+                        {"$ref": "#/components/schemas/RetryInfo"},
+                    ]
+                },
+            },
+        },
+    },
+    "ErrorInfo": _detail(
+        "ErrorInfo",
+        says="Why the call failed.",
+        properties={
+            "reason": {"type": "string", "description": "One of those listed with the answer.", "pattern": "^[A-Z_]+$"},
+            "domain": {"type": "string", "description": "The package of the contract that declares the reason."},
+            "metadata": {"type": "object", "description": "The facts.", "additionalProperties": _TEXT},
+        },
+    ),
+    "BadRequest": _detail(
+        "BadRequest",
+        says="Which fields of the request are wrong: `reason` names the rule that is broken.",
+        properties={"fieldViolations": _list_of(field=_TEXT, description=_TEXT, reason=_TEXT)},
+    ),
+    "PreconditionFailure": _detail(
+        "PreconditionFailure",
+        says="Which state of the system forbids the call.",
+        properties={"violations": _list_of(type=_TEXT, subject=_TEXT, description=_TEXT)},
+    ),
+    "RetryInfo": _detail(
+        "RetryInfo",
+        says="When the same call may succeed.",
+        properties={"retryDelay": {"type": "string", "pattern": r"^[0-9]+(\.[0-9]{1,9})?s$", "examples": ["1s"]}},
+    ),
+}

@@ -1,0 +1,177 @@
+"""Prints the contract as an OpenAPI 3.1 document, from a descriptor set with source info on standard input.
+
+It describes REST exactly as Envoy's transcoder renders it, so it is generated from what the transcoder reads, and
+strict: what has no translation, as a rule, a comment or an example, ends the generation.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from protos.codegen.access import BEARER, callers_of, security_of
+from protos.codegen.descriptors import Contract, bindings, fields_of
+from protos.codegen.errors import ERROR_SCHEMAS, error_examples, error_responses
+from protos.codegen.examples import REQUEST_ID, example_of
+from protos.codegen.reasons import Reasons, without_reasons
+from protos.codegen.schemas import Schemas, is_required
+
+if TYPE_CHECKING:
+    from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor, ServiceDescriptor
+
+    from protos.codegen.descriptors import Binding
+    from protos.codegen.json_types import Json, JsonObject
+
+_INTRODUCTION: Final = Path(__file__).with_name("introduction.md")
+
+_TAGS: Final = {"User": "Users", "Session": "Sessions", "Order": "Orders", "System": "System"}
+"""The services on the page, in the order of reading: who, then what. A new one comes last under its own name."""
+
+_HEADERS: Final[JsonObject] = {
+    "RequestId": {
+        "description": "Names the call in the logs of the edge and of the services.",
+        "schema": {"type": "string", "format": "uuid"},
+    },
+    "RetryAfter": {
+        "description": "In how many seconds the same call may succeed.",
+        "schema": {"type": "integer", "minimum": 0},
+    },
+}
+_PARAMETERS: Final[JsonObject] = {
+    "IdempotencyKey": {
+        "name": "idempotency-key",
+        "in": "header",
+        "description": "Does what the field `requestId` does, for clients that set headers; the field comes first.",
+        "schema": {"type": "string", "format": "uuid", "examples": [REQUEST_ID]},
+    }
+}
+
+
+class Document:
+    """The document of one contract."""
+
+    def __init__(self, contract: Contract) -> None:
+        self._contract: Final = contract
+        self._schemas: Final = Schemas(contract)
+        self._reasons: Final = Reasons(contract)
+
+    def as_json(self) -> JsonObject:
+        """Return the whole document."""
+        services = sorted(self._contract.services, key=_place_on_page)
+        paths = self._paths(services)
+        schemas = {**self._schemas.components, **ERROR_SCHEMAS}
+        return {
+            "openapi": "3.1.0",
+            "info": {"title": "Shop", "version": "v1", "description": _INTRODUCTION.read_text()},
+            "servers": [{"url": "/", "description": "The edge that serves this document."}],
+            "tags": [{"name": _tag(each), "description": self._comment(each.full_name)} for each in services],
+            "paths": paths,
+            "components": {
+                "schemas": dict(sorted(schemas.items())),
+                "parameters": _PARAMETERS,
+                "headers": _HEADERS,
+                "examples": error_examples(self._reasons.declared),
+                "securitySchemes": BEARER,
+            },
+        }
+
+    def _paths(self, services: list[ServiceDescriptor]) -> dict[str, dict[str, JsonObject]]:
+        paths: dict[str, dict[str, JsonObject]] = {}
+        for service in services:
+            for method in service.methods:
+                for number, binding in enumerate(bindings(method), start=1):
+                    operation = self._operation(method, binding=binding, number=number)
+                    paths.setdefault(binding.path, {})[binding.verb] = operation
+        return paths
+
+    def _operation(self, method: MethodDescriptor, *, binding: Binding, number: int) -> JsonObject:
+        operation: JsonObject = {
+            "operationId": method.name[0].lower() + method.name[1:] + (f"_{number}" if number > 1 else ""),
+            "tags": [_tag(method.containing_service)],
+            "summary": _in_words(method.name),
+            "description": f"{self._comment(method.full_name)}\n\n{callers_of(method)}",
+            "parameters": self._parameters(method, binding=binding),
+        }
+        if binding.has_body:
+            operation["requestBody"] = self._body(method, binding=binding)
+        reasons = self._reasons.of(method, binding=binding)
+        operation["responses"] = self._success(method, binding=binding) | error_responses(reasons)
+        return operation | security_of(method)
+
+    def _parameters(self, method: MethodDescriptor, *, binding: Binding) -> list[Json]:
+        fields = method.input_type.fields
+        in_path = [self._parameter(each, place="path") for each in fields if each.name in binding.path_fields]
+        in_query = [
+            self._parameter(each, place="query")
+            for each in fields_of(method.input_type, without=binding.path_fields)
+            if each.message_type is None and not binding.has_body
+        ]
+        has_request_id = "request_id" in method.input_type.fields_by_name
+        headers = [{"$ref": "#/components/parameters/IdempotencyKey"}] if has_request_id else []
+        return [*in_path, *in_query, *headers]
+
+    def _parameter(self, field: FieldDescriptor, *, place: str) -> JsonObject:
+        schema = self._schemas.field(field, is_request=True)
+        # A page fills its form with examples: a call with somebody else's id or a made-up page token would fail.
+        schema.pop("examples", None)
+        return {
+            "name": field.json_name,
+            "in": place,
+            "description": schema.pop("description"),
+            **({"required": True} if is_required(field) else {}),
+            "schema": schema,
+        }
+
+    def _body(self, method: MethodDescriptor, *, binding: Binding) -> JsonObject:
+        request = method.input_type
+        content: JsonObject = {
+            "schema": self._schemas.message(request, is_request=True, without=binding.path_fields),
+            "example": example_of(request, is_request=True, without=binding.path_fields),
+        }
+        return {"required": True, "content": {"application/json": content}}
+
+    def _success(self, method: MethodDescriptor, *, binding: Binding) -> JsonObject:
+        answer = method.output_type
+        content: JsonObject = {
+            "schema": self._schemas.message(answer, is_request=False),
+            "example": example_of(answer, is_request=False),
+        }
+        is_creation = binding.verb == "post" and method.name.startswith("Create")
+        response: JsonObject = {
+            "description": "Created" if is_creation else "OK",
+            "headers": {"x-request-id": {"$ref": "#/components/headers/RequestId"}},
+            "content": {"application/json": content},
+        }
+        return {"201" if is_creation else "200": response}
+
+    def _comment(self, name: str) -> str:
+        return without_reasons(self._contract.comment(name))
+
+
+def _tag(service: ServiceDescriptor) -> str:
+    name = service.name.removesuffix("Service")
+    return _TAGS.get(name, name)
+
+
+def _place_on_page(service: ServiceDescriptor) -> tuple[int, str]:
+    tag = _tag(service)
+    tags = list(_TAGS.values())
+    return (tags.index(tag) if tag in tags else len(tags), tag)
+
+
+def _in_words(name: str) -> str:
+    """Return the name of an rpc as a heading: `BatchGetUsers` becomes `Batch get users`."""
+    return re.sub(r"(?<=[a-z])([A-Z])", r" \1", name).capitalize()
+
+
+def main() -> None:
+    """Print the document of the descriptor set on standard input."""
+    contract = Contract(sys.stdin.buffer.read())
+    sys.stdout.write(json.dumps(Document(contract).as_json(), indent=2, ensure_ascii=False) + "\n")
+
+
+if __name__ == "__main__":
+    main()

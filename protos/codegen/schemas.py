@@ -1,0 +1,146 @@
+"""Messages as JSON Schema, as Envoy's transcoder reads and writes them.
+
+An answer holds every field that cannot be absent (`always_print_primitive_fields`); a request is refused if it holds
+a field that the message does not have.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from google.protobuf.descriptor import FieldDescriptor
+
+from protos.codegen.descriptors import behaves, fields_of
+from protos.codegen.errors import ERROR_SCHEMAS
+from protos.codegen.examples import example
+from protos.codegen.rules import rules_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from google.protobuf.descriptor import Descriptor, EnumDescriptor
+
+    from protos.codegen.descriptors import Contract
+    from protos.codegen.json_types import JsonObject
+
+_SCALARS: Final[Mapping[int, JsonObject]] = {
+    FieldDescriptor.TYPE_STRING: {"type": "string"},
+    FieldDescriptor.TYPE_BOOL: {"type": "boolean"},
+    FieldDescriptor.TYPE_BYTES: {"type": "string", "contentEncoding": "base64"},
+    FieldDescriptor.TYPE_DOUBLE: {"type": "number", "format": "double"},
+    FieldDescriptor.TYPE_INT32: {"type": "integer", "format": "int32"},
+    FieldDescriptor.TYPE_UINT32: {"type": "integer", "minimum": 0, "maximum": 2**32 - 1},
+    # Text, because a number of JavaScript holds only 53 bits.
+    FieldDescriptor.TYPE_INT64: {"type": "string", "format": "int64", "pattern": "^-?[0-9]{1,19}$"},
+    FieldDescriptor.TYPE_UINT64: {"type": "string", "format": "uint64", "pattern": "^[0-9]{1,20}$"},
+}
+_WELL_KNOWN: Final[Mapping[str, JsonObject]] = {
+    "google.protobuf.Duration": {"type": "string", "pattern": r"^-?[0-9]+(\.[0-9]{1,9})?s$"},
+    "google.protobuf.Empty": {"type": "object", "additionalProperties": False},
+    "google.protobuf.Struct": {"type": "object", "additionalProperties": True},
+    "google.protobuf.Timestamp": {"type": "string", "format": "date-time"},
+}
+
+
+class NameTaken(Exception):
+    """Two messages or enums would have the same name in the document."""
+
+
+class Schemas:
+    """The schemas of one document; each message and enum that is asked for becomes a component."""
+
+    def __init__(self, contract: Contract) -> None:
+        self._contract: Final = contract
+        self._owners: Final = dict.fromkeys(ERROR_SCHEMAS, "an error")
+        self.components: Final[dict[str, JsonObject]] = {}
+
+    def message(self, message: Descriptor, *, is_request: bool, without: Sequence[str] = ()) -> JsonObject:
+        """Return the schema of a message, without the fields that come another way.
+
+        Raises:
+            NameTaken: another message has its name.
+        """
+        if message.full_name in _WELL_KNOWN:
+            return dict(_WELL_KNOWN[message.full_name])
+        # Requests and answers have rules of their own, so what stands in both is two schemas.
+        name = f"{message.name}Input" if is_request and not message.name.endswith("Request") else message.name
+        if self._is_new(name, owner=message.full_name + "".join(without)):
+            fields = fields_of(message, without=without)
+            self.components[name] = {
+                "type": "object",
+                "description": self._contract.comment(message.full_name),
+                "properties": {field.json_name: self.field(field, is_request=is_request) for field in fields},
+                **_bounds(fields, is_request=is_request),
+            }
+        return {"$ref": f"#/components/schemas/{name}"}
+
+    def field(self, field: FieldDescriptor, *, is_request: bool) -> JsonObject:
+        """Return the schema of a field: its type, its comment, an example; in a request the rules it must keep."""
+        comment = self._contract.comment(field.full_name)
+        schema = self._value(field, is_request=is_request)
+        if not is_request:
+            schema = _listed(schema, field=field) | {"description": comment}
+        else:
+            rules = rules_of(field)
+            schema = _listed(schema | rules.items, field=field) | rules.keywords
+            schema["description"] = f"{comment} Rules: {'; '.join(rules.words)}." if rules.words else comment
+            if "enum" in rules.keywords:
+                schema["type"] = "string"
+                schema.pop("$ref")
+        if field.message_type is None:
+            schema["examples"] = [example(field, is_request=is_request)]
+        return schema | _marks(field)
+
+    def _value(self, field: FieldDescriptor, *, is_request: bool) -> JsonObject:
+        """Return the schema of one value of the field."""
+        if field.enum_type is not None:
+            return self._enum(field.enum_type)
+        if field.message_type is not None:
+            return self.message(field.message_type, is_request=is_request)
+        return dict(_SCALARS[field.type])
+
+    def _enum(self, enum: EnumDescriptor) -> JsonObject:
+        if self._is_new(enum.name, owner=enum.full_name):
+            values = [
+                f"* `{each.name}`: {self._contract.comment(f'{enum.full_name}.{each.name}')}" for each in enum.values
+            ]
+            self.components[enum.name] = {
+                "type": "string",
+                "description": "\n".join([self._contract.comment(enum.full_name), "", *values]),
+                "enum": [each.name for each in enum.values],
+            }
+        return {"$ref": f"#/components/schemas/{enum.name}"}
+
+    def _is_new(self, name: str, *, owner: str) -> bool:
+        if self._owners.setdefault(name, owner) != owner:
+            raise NameTaken(f"{owner} and {self._owners[name]} would both be {name}")
+        # Taken from here on, so that a message may hold itself.
+        return self.components.setdefault(name, {}) == {}
+
+
+def is_required(field: FieldDescriptor) -> bool:
+    """Return whether a request must hold the field."""
+    return behaves(field, as_any_of=["REQUIRED"])
+
+
+def _bounds(fields: Sequence[FieldDescriptor], *, is_request: bool) -> JsonObject:
+    """Return which fields an object has to have, and whether it may have others."""
+    if is_request:
+        return {"required": [field.json_name for field in fields if is_required(field)], "additionalProperties": False}
+    return {"required": [field.json_name for field in fields if not field.has_presence]}
+
+
+def _listed(schema: JsonObject, *, field: FieldDescriptor) -> JsonObject:
+    return {"type": "array", "items": schema} if field.is_repeated else schema
+
+
+def _marks(field: FieldDescriptor) -> JsonObject:
+    """Return who sets the field, and whether it must not be shown."""
+    marks: JsonObject = {}
+    if behaves(field, as_any_of=["OUTPUT_ONLY", "IDENTIFIER"]):
+        marks["readOnly"] = True
+    if behaves(field, as_any_of=["INPUT_ONLY"]):
+        marks["writeOnly"] = True
+    if field.GetOptions().debug_redact:
+        marks["format"] = "password"
+    return marks

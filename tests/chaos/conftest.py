@@ -1,0 +1,62 @@
+"""Stacks to break, and a report of what breaking them did."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from devstack.ports import ReservedPort
+from devstack.settings import Settings
+from devstack.stack import Stack
+from tests.chaos.report import Report
+from tests.logins import NO_LIMITS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+_REPORT = pytest.StashKey[Report]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_REPORT] = Report()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if lines := config.stash[_REPORT].lines:
+        terminalreporter.section("faults")
+        for line in lines:
+            terminalreporter.line(line)
+
+
+@pytest.fixture
+def report(pytestconfig: pytest.Config) -> Report:
+    return pytestconfig.stash[_REPORT]
+
+
+@pytest.fixture(scope="session")
+def rounds() -> range:
+    """How often a test repeats its fault: once for everyday, CHAOS_ROUNDS times for a thorough look."""
+    return range(int(os.environ.get("CHAOS_ROUNDS", "1")))
+
+
+def free_port() -> int:
+    reserved = ReservedPort()
+    reserved.release()
+    return reserved.number
+
+
+@contextlib.contextmanager
+def running_stack(
+    home: Path, *, drain_s: float = 3, extra_env: Mapping[str, Mapping[str, str]] | None = None
+) -> Iterator[Stack]:
+    """Run a stack with the product's defaults: drain, health checks, two replicas of each service."""
+    stack = Stack(Settings(home=home, edge_port=free_port(), drain_s=drain_s, **NO_LIMITS), extra_env=extra_env or {})
+    with stack:
+        try:
+            yield stack
+        finally:
+            stack.kill()  # nobody calls any more: no need to drain

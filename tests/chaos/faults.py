@@ -1,0 +1,102 @@
+"""What can happen to a stack."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import httpx
+
+from chassis.testing import until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from devstack.postgres import PostgresServer
+    from devstack.services import Replica
+    from devstack.stack import Stack
+
+
+async def kill(replica: Replica, *, stack: Stack) -> None:
+    """Kill a replica (-9) and return when the edge counts on the one that the stack starts instead."""
+    await asyncio.to_thread(replica.kill)
+    await back_in_use(replica, stack=stack)
+
+
+async def terminate(replica: Replica, *, stack: Stack) -> None:
+    """Send SIGTERM to a replica and return when the edge counts on the one that the stack starts instead."""
+    pid = replica.pid
+
+    async def has_ended() -> bool:
+        return replica.pid != pid
+
+    replica.terminate()
+    await until(has_ended, timeout_s=30)
+    await back_in_use(replica, stack=stack)
+
+
+async def roll_out(stack: Stack, service: str) -> None:
+    """Restart the replicas of a service one after the other, the next when the edge counts on the last."""
+    for replica in stack.replicas(service):
+        await asyncio.to_thread(replica.restart)
+        await back_in_use(replica, stack=stack)
+
+
+async def back_in_use(replica: Replica, *, stack: Stack) -> None:
+    """Return when the replica serves and the edge has seen that: until then any other one is alone."""
+    await asyncio.to_thread(replica.wait_ready)
+    line = f"{replica.service.name}::{replica.address}::health_flags::healthy\n"
+
+    async def is_in_use() -> bool:
+        async with httpx.AsyncClient(base_url=stack.edge.admin_url, trust_env=False) as admin:
+            return line in (await admin.get("/clusters")).text
+
+    await until(is_in_use)
+
+
+async def stop_service(stack: Stack, service: str) -> None:
+    """Stop every replica of a service, for as long as nobody starts them."""
+    await asyncio.gather(*(asyncio.to_thread(replica.stop) for replica in stack.replicas(service)))
+
+
+async def start_service(stack: Stack, service: str) -> None:
+    """Start every replica of a service and return when they serve."""
+    for replica in stack.replicas(service):
+        await asyncio.to_thread(replica.start)
+    for replica in stack.replicas(service):
+        await asyncio.to_thread(replica.wait_ready)
+
+
+async def kill_database(postgres: PostgresServer) -> None:
+    """Kill PostgreSQL (-9) and return when the server that the stack starts instead answers."""
+    await asyncio.to_thread(postgres.kill)
+    await asyncio.to_thread(postgres.process.wait_ready)
+
+
+async def restart_edge(stack: Stack) -> None:
+    """Drain the edge, stop it, start it and return when it serves."""
+    await asyncio.to_thread(stack.edge.process.restart)
+
+
+def processes_of(home: Path) -> list[int]:
+    """Return the processes that write to a log in a stack's folder: all that the stack has started."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            if (entry / "fd" / "1").readlink().is_relative_to(home):
+                found.append(int(entry.name))
+        except OSError:  # somebody else's, or gone meanwhile
+            continue
+    return found
+
+
+def kill_all(pids: Iterable[int]) -> None:
+    """Kill processes (-9), as a power cut would."""
+    for pid in pids:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue

@@ -1,0 +1,24 @@
+"""What holds for every test of every suite."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# What the services read. Set in a developer's shell, it would make a test pass or fail there and nowhere else.
+_SETTINGS = ("ARGON2_", "BREAKER_", "DATABASE_", "DRAIN_S", "GRPC_", "HOST", "LOG_LEVEL", "MAX_CALL_S", "PORT")
+_SETTINGS += ("KEYS_", "SERVICE_", "SESSION_", "STOP_GRACE_S", "TLS_", "TOKEN_", "USER_SERVICE_")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_settings_from_the_shell() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name in list(os.environ):
+            if name.startswith(_SETTINGS) and name != "HOSTNAME":
+                patch.delenv(name)
+        yield

@@ -1,0 +1,58 @@
+"""One system for the whole suite: PostgreSQL, two replicas of each service, Envoy. Who breaks it repairs it."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+
+from devstack.ports import ReservedPort
+from devstack.settings import Settings
+from devstack.stack import Stack
+from tests.e2e.callers import Edge
+from tests.e2e.world import World
+from tests.logins import NO_LIMITS, admins_token
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# Not what they are in production, where a password hash is dear and an open circuit stays open for a minute.
+_QUICK = {
+    "user_svc": {"ARGON2_MEMORY_KIB": "64", "SESSION_ACCESS_LIFETIME_S": "3600"},
+    "order_svc": {"BREAKER_RESET_TIMEOUT_S": "0.5", "BREAKER_SUCCESS_THRESHOLD": "1"},
+}
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    home = tmp_path_factory.mktemp("stack")
+    port = ReservedPort()
+    port.release()
+    with Stack(
+        Settings(edge_port=port.number, home=home, drain_s=0.2, **NO_LIMITS),
+        extra_env=_QUICK,
+    ) as stack:
+        _do_not_wait_for_the_disk(stack)
+        yield stack
+    shutil.rmtree(home)
+
+
+@pytest.fixture(scope="session")
+def edge(stack: Stack) -> Iterator[Edge]:
+    with Edge(stack.edge_url, admins_token(stack)) as edge:
+        yield edge
+
+
+@pytest.fixture(scope="session")
+def world(stack: Stack, edge: Edge) -> World:
+    return World(stack, edge)
+
+
+def _do_not_wait_for_the_disk(stack: Stack) -> None:
+    assert stack.postgres
+    with contextlib.closing(psycopg.connect(stack.postgres.superuser_url(), autocommit=True)) as connection:
+        connection.execute("ALTER SYSTEM SET fsync = off")
+        connection.execute("SELECT pg_reload_conf()")

@@ -1,0 +1,91 @@
+"""Who may call what, at both doors of the edge: every rpc by every kind of caller, over REST and over gRPC."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+import grpc
+import httpx
+import pytest
+from shop.user.v1 import session_service_pb2 as sessions_pb
+from shop.user.v1.session_service_pb2_grpc import SessionServiceStub
+
+from chassis.testing import PASSWORD
+from tests.access_table import CALLERS, NOTHING, REQUESTS, Subject, expected
+from tests.e2e.callers import Edge, require_clean, rest_outcome
+from tests.e2e.contract import RPCS, name_of
+from tests.e2e.world import request_json
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.e2e.callers import Outcome
+    from tests.e2e.contract import Rpc
+    from tests.e2e.world import World
+
+    Tokens = dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Doors:
+    """The two doors, with no token but the one that a call names."""
+
+    edge: Edge
+    http: httpx.Client
+
+    def knock(self, door: str, rpc: Rpc, subject: Subject, *, token: str) -> Outcome:
+        request = REQUESTS[f"{rpc.service}.{rpc.name}"](subject)
+        if door == "REST":
+            call = rpc.bindings[0].call(request_json(request))
+            headers = {"authorization": f"Bearer {token}"} if token else {}
+            response = self.http.request(
+                call.verb, call.path, params=tuple(call.query), json=call.body, headers=headers
+            )
+            return rest_outcome(response)
+        return self.edge.grpc(rpc, request, metadata=(("authorization", f"Bearer {token}"),) if token else ())
+
+
+@pytest.fixture(scope="module")
+def doors(edge: Edge) -> Iterator[Doors]:
+    nobody = Edge(edge.url, "")
+    nobody.channel = grpc.insecure_channel(edge.authority, [("grpc.enable_http_proxy", 0)])
+    with httpx.Client(base_url=edge.url, timeout=30, trust_env=False) as http, nobody:
+        yield Doors(nobody, http)
+
+
+@pytest.fixture(scope="module")
+def staff(world: World) -> Tokens:
+    """Tokens of everybody who is neither the owner nor nobody."""
+    roles = {"other": "USER", "support": "USER,SUPPORT", "admin": "USER,ADMIN", "service": "SERVICE"}
+    return {caller: world.token_of(world.user_with_roles(names)) for caller, names in roles.items()}
+
+
+def new_subject(world: World) -> Subject:
+    owner = world.user()
+    login = sessions_pb.CreateSessionRequest(email=owner.email, password=PASSWORD)
+    session = SessionServiceStub(world.edge.channel).CreateSession(login, timeout=10)
+    return Subject(owner, world.order(owner.id), cast("sessions_pb.Session", session))
+
+
+@pytest.mark.parametrize("rpc", RPCS, ids=name_of)
+def test_both_doors_let_in_whom_the_contract_lets_in(world: World, doors: Doors, staff: Tokens, rpc: Rpc) -> None:
+    method = f"{rpc.service}.{rpc.name}"
+    outcomes: dict[tuple[str, str], str] = {}
+
+    for caller in CALLERS:
+        for door in ("REST", "gRPC"):
+            subject = new_subject(world)
+            tokens = {"anonymous": "", "owner": subject.session.access_token, **staff}
+            outcome = doors.knock(door, rpc, subject, token=tokens[caller])
+            outcomes[caller, door] = _seen(outcome, expects_nothing=expected(method, caller) == NOTHING)
+
+    assert outcomes == {(caller, door): expected(method, caller) for caller, door in outcomes}
+    assert len(outcomes) == 12
+
+
+def _seen(outcome: Outcome, *, expects_nothing: bool) -> str:
+    if outcome.is_refusal:
+        require_clean(outcome)
+        return outcome.reason[1]
+    return NOTHING if expects_nothing and not any(outcome.body.values()) else "OK"

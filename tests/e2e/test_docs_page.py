@@ -1,0 +1,142 @@
+"""The page at /docs in a real browser: it loads nothing foreign, and calls can be made from it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import expect, sync_playwright
+
+from chassis.testing import PASSWORD, new_uuid
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from playwright.sync_api import Browser, Locator, Page
+
+    from tests.e2e.callers import Edge
+    from tests.e2e.world import World
+
+BROWSERS: Final = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    paths = [path for name in BROWSERS if (path := shutil.which(name))]
+    if not paths:
+        pytest.skip("there is no Chromium on this machine: on Debian, apt-get install chromium")
+    # Chromium's own sandbox refuses root.
+    arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=paths[0], args=arguments)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(params=["light", "dark"])
+def page(request: pytest.FixtureRequest, browser: Browser, edge: Edge) -> Iterator[Page]:
+    """The page, loaded; afterwards it must have complained of nothing."""
+    context = browser.new_context(color_scheme=request.param, viewport={"width": 1280, "height": 1000})
+    page = context.new_page()
+    page.set_default_timeout(15_000)
+    complaints: list[str] = []
+    hosts: set[str] = set()
+    page.on("console", lambda message: complaints.append(message.text))  # breaches of the policy too
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("request", lambda sent: hosts.add(urlsplit(sent.url).netloc))
+    page.goto(f"{edge.url}/docs")
+    expect(operation(page, "Users-listUsers")).to_be_visible()
+    yield page
+    context.close()
+    assert complaints == []
+    assert hosts == {edge.authority}
+
+
+def operation(page: Page, name: str) -> Locator:
+    return page.locator(f"#operations-{name}")
+
+
+def opened(page: Page, name: str) -> Locator:
+    block = operation(page, name)
+    block.locator(".opblock-summary-control").click()
+    expect(block.locator(".execute")).to_be_visible()
+    return block
+
+
+def executed(block: Locator, *, status: int) -> str:
+    """Press the button and return the body of the answer, which must have the status."""
+    block.locator(".execute").click()
+    expect(block.locator(".live-responses-table .response .response-col_status")).to_contain_text(str(status))
+    return block.locator(".live-responses-table .response .highlight-code code").first.inner_text()
+
+
+def test_every_operation_is_on_the_page(page: Page, edge: Edge) -> None:
+    paths = edge.http.get("/openapi.json").json()["paths"]
+
+    expect(page.locator(".opblock")).to_have_count(sum(len(item) for item in paths.values()))
+
+
+def authorize(page: Page, token: str) -> None:
+    """Enter the token as a reader would, for all calls from the page."""
+    page.locator("button.authorize").first.click()
+    dialog = page.locator(".dialog-ux")
+    dialog.locator("input").fill(token)
+    dialog.locator("button.authorize").click()
+    dialog.locator("button.btn-done").click()
+
+
+def test_users_can_be_listed_from_the_page(page: Page, world: World) -> None:
+    authorize(page, world.edge.token)
+    user = world.user()
+    block = opened(page, "Users-listUsers")
+
+    block.locator("tr[data-param-name=email] input").fill(user.email)
+    body = executed(block, status=200)
+
+    assert [each["id"] for each in json.loads(body)["users"]] == [user.id]
+
+
+def test_a_user_can_be_created_from_the_page(page: Page, edge: Edge) -> None:
+    block = opened(page, "Users-createUser")
+    body = block.locator("textarea")
+    # The page fills in an example that can be sent as it is; another run may have done so.
+    example = json.loads(body.input_value())
+    example["email"] = f"ada-{new_uuid()}@example.com"
+
+    body.fill(json.dumps(example))
+    created = json.loads(executed(block, status=201))
+
+    assert created["displayName"] == example["displayName"]
+    assert edge.http.get(f"/api/v1/users/{created['id']}").json()["email"] == example["email"]
+
+
+def test_a_reader_can_log_in_and_order_from_the_page(page: Page, world: World) -> None:
+    user = world.user()
+    log_in = opened(page, "Sessions-createSession")
+    log_in.locator("textarea").fill(json.dumps({"email": user.email, "password": PASSWORD}))
+    session = json.loads(executed(log_in, status=201))
+    authorize(page, session["accessToken"])
+
+    # The page fills in an example that can be sent as it is, for whoever is logged in.
+    order = json.loads(executed(opened(page, "Orders-createOrder"), status=201))
+
+    assert order["userId"] == user.id
+    assert order["status"] == "ORDER_STATUS_PENDING"
+
+
+def test_the_page_is_as_dark_as_the_system(page: Page) -> None:
+    background = page.evaluate("getComputedStyle(document.body).backgroundColor")
+
+    is_dark = page.evaluate("matchMedia('(prefers-color-scheme: dark)').matches")
+    assert background == ("rgb(13, 19, 28)" if is_dark else "rgb(246, 248, 250)")
+
+
+def test_the_root_leads_to_the_page(page: Page, edge: Edge) -> None:
+    page.goto(edge.url)
+
+    assert page.url == f"{edge.url}/docs"
+    expect(operation(page, "Orders-createOrder")).to_be_visible()

@@ -1,0 +1,41 @@
+"""What monitors and probes ask."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from grpc_health.v1 import health_pb2
+
+from chassis.contract import service_names
+
+if TYPE_CHECKING:
+    from tests.e2e.callers import Edge
+
+
+@pytest.mark.parametrize(
+    ("path", "service"),
+    [("/health", "user_svc"), ("/health/users", "user_svc"), ("/health/orders", "order_svc")],
+)
+def test_the_service_that_was_asked_answers(edge: Edge, path: str, service: str) -> None:
+    health = edge.http.get(path).json()
+
+    assert health["status"] == "HEALTH_STATUS_HEALTHY"
+    assert health["service"] == service
+    assert health["memory"]["rssKib"] > 0
+    assert float(health["uptime"].removesuffix("s")) > 0
+
+
+def test_the_edge_is_content(edge: Edge) -> None:
+    assert edge.http.get("/healthz").status_code == 200
+
+
+@pytest.mark.parametrize("service", ["", *service_names()])
+def test_every_service_serves_over_grpc_health(edge: Edge, service: str) -> None:
+    question = health_pb2.HealthCheckRequest(service=service)
+
+    outcome = edge.grpc_at(
+        "/grpc.health.v1.Health/Check", question.SerializeToString(), reply=health_pb2.HealthCheckResponse
+    )
+
+    assert outcome.body == {"status": "SERVING"}

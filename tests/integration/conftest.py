@@ -1,0 +1,190 @@
+"""One PostgreSQL server for the session, with migrated databases to copy; every test finds its databases empty.
+
+A copy costs 120 ms, so the tests share one and empty it. A test that breaks its database asks for a copy of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import shutil
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+from cryptography.fernet import Fernet
+from shop.order.v1.order_service_pb2_grpc import OrderServiceStub
+from shop.user.v1.session_service_pb2_grpc import SessionServiceStub
+from shop.user.v1.user_service_pb2_grpc import UserServiceStub
+
+from chassis import migrations
+from chassis.testing import SIGNER, ManualClock, create_user_request, plain_channel
+from devstack.postgres import PostgresServer
+from tests.integration.inprocess import KEY_SETTINGS, database_settings, order_service, user_service
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+    from shop.order.v1.order_service_pb2_grpc import OrderServiceAsyncStub
+    from shop.user.v1.session_service_pb2_grpc import SessionServiceAsyncStub
+    from shop.user.v1.user_pb2 import User
+    from shop.user.v1.user_service_pb2_grpc import UserServiceAsyncStub
+
+_numbers = itertools.count(1)
+
+
+class TestDatabase:
+    """A service's database, for one test.
+
+    Attributes:
+        url: where a service finds it.
+    """
+
+    __test__ = False
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def query(self, statement: str, *parameters: object) -> list[tuple[Any, ...]]:
+        """Return the rows that a statement gives; none for one that gives none."""
+        with self.connect() as connection:
+            cursor = connection.execute(statement.encode(), parameters)
+            return cursor.fetchall() if cursor.description else []
+
+    def connect(self) -> contextlib.closing[psycopg.Connection[Any]]:
+        """Return a session of its own; what it does is committed at once, unless it says BEGIN."""
+        return contextlib.closing(psycopg.connect(self.url, autocommit=True))
+
+    def everything(self) -> str:
+        """Return every row of every table, as text."""
+        rows = [row for table in self._tables() for row in self.query(f"SELECT t::text FROM {table} AS t")]
+        return "\n".join(text for (text,) in rows)
+
+    def empty(self) -> None:
+        """Remove every row that a test has left."""
+        tables = [table for table in self._tables() if table not in {"alembic_version", "signing_keys"}]
+        self.query(f"TRUNCATE {', '.join(tables)} RESTART IDENTITY")
+
+    def _tables(self) -> list[str]:
+        tables = self.query("SELECT quote_ident(tablename) FROM pg_tables WHERE schemaname = 'public' ORDER BY 1")
+        return [table for (table,) in tables]
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+    """A server with a migrated database of each service, to be copied."""
+    home = tmp_path_factory.mktemp("postgres")
+    with PostgresServer(home) as server:
+        prepare(server)
+        yield server
+    shutil.rmtree(home)
+
+
+def prepare(server: PostgresServer) -> None:
+    """Make the databases that tests copy."""
+    with contextlib.closing(psycopg.connect(server.superuser_url(), autocommit=True)) as connection:
+        # No test cuts the machine's power, and waiting for the disk is half of a test's time.
+        connection.execute("ALTER SYSTEM SET fsync = off")
+        # Below the services' lock_timeout: otherwise a deadlock ends as a lock that was not to be had.
+        connection.execute("ALTER SYSTEM SET deadlock_timeout = '100ms'")
+        connection.execute("SELECT pg_reload_conf()")
+    for package in ("user_svc", "order_svc"):
+        server.create_database(package)
+        migrations.upgrade(package, database_settings(server.superuser_url(package)))
+    publish_test_key(TestDatabase(server.superuser_url("user_svc")))
+
+
+def publish_test_key(database: TestDatabase) -> None:
+    """Make the key that tests sign with the one that the user service signs with."""
+    sealed = Fernet(KEY_SETTINGS.secret.get_secret_value()).encrypt(SIGNER.private.private_bytes_raw())
+    statement = "INSERT INTO signing_keys VALUES (%s, %s, now(), now() - interval '1 hour')"
+    database.query(statement, SIGNER.kid, sealed)
+
+
+@contextlib.contextmanager
+def fresh_database(server: PostgresServer, template: str) -> Iterator[TestDatabase]:
+    """Make a copy of the template, for the time of the block."""
+    name = f"{template}_{next(_numbers)}"
+    server.create_database(name, template=template)
+    try:
+        yield TestDatabase(server.superuser_url(name))
+    finally:
+        server.drop_database(name)
+
+
+@pytest.fixture(scope="session")
+def shared_databases(postgres: PostgresServer) -> Iterator[dict[str, TestDatabase]]:
+    with fresh_database(postgres, "user_svc") as users, fresh_database(postgres, "order_svc") as orders:
+        yield {"user_svc": users, "order_svc": orders}
+
+
+@pytest.fixture
+def users_database(shared_databases: dict[str, TestDatabase]) -> Iterator[TestDatabase]:
+    """The user service's database, empty."""
+    yield shared_databases["user_svc"]
+    shared_databases["user_svc"].empty()
+
+
+@pytest.fixture
+def orders_database(shared_databases: dict[str, TestDatabase]) -> Iterator[TestDatabase]:
+    """The order service's database, empty."""
+    yield shared_databases["order_svc"]
+    shared_databases["order_svc"].empty()
+
+
+@pytest.fixture
+def users_copy(postgres: PostgresServer) -> Iterator[TestDatabase]:
+    """A database for the user service, to be broken."""
+    with fresh_database(postgres, "user_svc") as database:
+        yield database
+
+
+@pytest.fixture
+def empty_database(postgres: PostgresServer) -> Iterator[TestDatabase]:
+    """A database without tables."""
+    with fresh_database(postgres, "template1") as database:
+        yield database
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+async def users_address(users_database: TestDatabase, clock: ManualClock) -> AsyncIterator[str]:
+    async with user_service(database_settings(users_database.url), clock=clock) as address:
+        yield address
+
+
+@pytest.fixture
+async def users(users_address: str) -> AsyncIterator[UserServiceAsyncStub]:
+    """The user service."""
+    async with plain_channel(users_address) as channel:
+        yield UserServiceStub(channel)
+
+
+@pytest.fixture
+async def sessions(users_address: str) -> AsyncIterator[SessionServiceAsyncStub]:
+    """The user service's sessions, for callers without a token."""
+    async with plain_channel(users_address, token="") as channel:
+        yield SessionServiceStub(channel)
+
+
+@pytest.fixture
+async def orders_address(users_address: str, orders_database: TestDatabase, clock: ManualClock) -> AsyncIterator[str]:
+    async with order_service(database_settings(orders_database.url), users=users_address, clock=clock) as address:
+        yield address
+
+
+@pytest.fixture
+async def orders(orders_address: str) -> AsyncIterator[OrderServiceAsyncStub]:
+    """The order service, with a user service behind it."""
+    async with plain_channel(orders_address) as channel:
+        yield OrderServiceStub(channel)
+
+
+@pytest.fixture
+async def buyer(users: UserServiceAsyncStub) -> User:
+    """Somebody who may order."""
+    return await users.CreateUser(create_user_request())

@@ -1,0 +1,614 @@
+"""The edge's configuration, as the real Envoy understands it, and what the edge answers with no service behind it."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import re
+import socket
+import subprocess
+import time
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import jwt
+import pytest
+import yaml
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from google.api.annotations_pb2 import http
+from google.protobuf.descriptor_pb2 import FileDescriptorSet
+from shop.system.v1.error_reason_pb2 import ErrorReason
+
+from chassis.tokens import TokenSettings
+from devstack.certificates import Certificates
+from envoy.binary import find_envoy
+from envoy.contract import DESCRIPTOR_SET, Binding, Contract
+from envoy.environments import compose, kubernetes, laptop
+from envoy.errors import EDGE_ERRORS
+from envoy.files import FILES, REPOSITORY, File, FileMissing
+from envoy.render import (
+    SERVED_BY,
+    Address,
+    Cluster,
+    Edge,
+    MethodNotGuarded,
+    ServiceNotRouted,
+    render,
+    render_secrets,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+CONTRACT = Contract(DESCRIPTOR_SET.read_bytes())
+
+PORTS = {"user_svc": [1, 2], "order_svc": [3, 4]}
+
+ENVIRONMENTS = {
+    "laptop": laptop(port=18080, admin_port=19901, keys_port=19902, service_ports=PORTS),
+    "compose": compose(),
+    "kubernetes": kubernetes(),
+}
+
+JSON = {"content-type": "application/json"}
+
+KEY = Ed25519PrivateKey.generate()
+X = base64.urlsafe_b64encode(KEY.public_key().public_bytes_raw()).decode().rstrip("=")
+JWKS = f'{{"keys": [{{"kty": "OKP", "crv": "Ed25519", "alg": "EdDSA", "x": "{X}"}}]}}'
+
+
+@functools.cache
+def configuration(edge: Edge) -> Any:
+    return yaml.safe_load(render(edge))
+
+
+def connection_manager(edge: Edge) -> Any:
+    plain, *_ = configuration(edge)["static_resources"]["listeners"]
+    return plain["filter_chains"][0]["filters"][0]["typed_config"]
+
+
+def http_filter(edge: Edge, name: str) -> Any:
+    filters = connection_manager(edge)["http_filters"]
+    return next(each["typed_config"] for each in filters if each["name"] == name)
+
+
+def routes(edge: Edge) -> Any:
+    return connection_manager(edge)["route_config"]["virtual_hosts"][0]["routes"]
+
+
+def free_port() -> int:
+    with closing(socket.create_server(("127.0.0.1", 0))) as server:
+        return int(server.getsockname()[1])
+
+
+@pytest.fixture(params=ENVIRONMENTS)
+def edge(request: pytest.FixtureRequest, tmp_path: Path) -> Edge:
+    # Images hold the files and the certificates elsewhere; Envoy reads them when it validates.
+    certificates = Certificates(tmp_path / "tls")
+    certificates.prepare()
+    edge = replace(
+        ENVIRONMENTS[request.param],
+        descriptor_path=DESCRIPTOR_SET,
+        files_root=REPOSITORY,
+        inside=certificates.folder_of("edge"),
+        outside=certificates.folder_of("localhost"),
+        secrets_folder=tmp_path,
+    )
+    for name, secret in render_secrets(edge).items():
+        (tmp_path / name).write_text(secret)
+    return edge
+
+
+def test_envoy_accepts_the_configuration_of_every_environment(edge: Edge, tmp_path: Path) -> None:
+    config = tmp_path / "edge.yaml"
+    config.write_text(render(edge))
+
+    envoy = subprocess.run(
+        [find_envoy(), "--mode", "validate", "--config-path", config],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+    assert envoy.returncode == 0, envoy.stderr
+
+
+def test_each_cluster_is_reached_by_mutual_tls_and_by_its_own_name(edge: Edge) -> None:
+    services = {cluster.name for cluster in edge.clusters}
+    clusters = [each for each in configuration(edge)["static_resources"]["clusters"] if each["name"] in services]
+
+    assert len(clusters) == len(services)
+    for cluster in clusters:
+        context = cluster["transport_socket"]["typed_config"]["common_tls_context"]
+        validation = context["combined_validation_context"]
+        (name,) = validation["default_validation_context"]["match_typed_subject_alt_names"]
+        assert name == {"san_type": "URI", "matcher": {"exact": f"spiffe://shop/{cluster['name']}"}}
+        assert validation["validation_context_sds_secret_config"]["name"] == "inside_authorities"
+        assert [each["name"] for each in context["tls_certificate_sds_secret_configs"]] == ["inside_certificate"]
+
+
+def test_the_tls_port_does_what_the_plain_one_does(edge: Edge) -> None:
+    plain, encrypted, _keys = configuration(edge)["static_resources"]["listeners"]
+
+    assert encrypted["filter_chains"][0]["filters"] == plain["filter_chains"][0]["filters"]
+    assert "transport_socket" not in plain["filter_chains"][0]
+    context = encrypted["filter_chains"][0]["transport_socket"]["typed_config"]["common_tls_context"]
+    assert context["tls_params"] == {"tls_minimum_protocol_version": "TLSv1_2"}
+
+
+def test_without_certificates_there_is_no_tls() -> None:
+    edge = ENVIRONMENTS["laptop"]
+
+    assert [each["name"] for each in configuration(edge)["static_resources"]["listeners"]] == ["edge", "keys"]
+    assert not render_secrets(edge)
+
+
+@pytest.mark.parametrize("environment", ["compose", "kubernetes"])
+def test_containers_have_tls_on_both_sides(environment: str) -> None:
+    edge = ENVIRONMENTS[environment]
+
+    assert edge.inside
+    assert edge.outside
+    assert edge.inside.path != edge.outside.path
+
+
+def test_the_admin_interface_is_on_loopback_only(edge: Edge) -> None:
+    address = configuration(edge)["admin"]["address"]["socket_address"]["address"]
+
+    assert address == "127.0.0.1"
+
+
+def test_calls_never_go_to_replicas_that_are_known_to_be_down(edge: Edge) -> None:
+    clusters = [each for each in configuration(edge)["static_resources"]["clusters"] if each["name"] != "keys"]
+
+    assert {cluster["name"] for cluster in clusters} == set(SERVED_BY)
+    for cluster in clusters:
+        assert cluster["common_lb_config"]["healthy_panic_threshold"] == {"value": 0}
+        (check,) = cluster["health_checks"]
+        assert check["grpc_health_check"]["service_name"] in SERVED_BY[cluster["name"]]
+
+
+def test_containers_are_found_by_name_and_processes_by_address() -> None:
+    types = {
+        name: {
+            cluster["type"]
+            for cluster in configuration(edge)["static_resources"]["clusters"]
+            if cluster["name"] in SERVED_BY
+        }
+        for name, edge in ENVIRONMENTS.items()
+    }
+
+    assert types == {"laptop": {"STATIC"}, "compose": {"STRICT_DNS"}, "kubernetes": {"STRICT_DNS"}}
+
+
+@pytest.mark.parametrize("service", CONTRACT.services)
+def test_every_service_of_the_contract_is_transcoded_and_routed(service: str, edge: Edge) -> None:
+    transcoder = http_filter(edge, "envoy.filters.http.grpc_json_transcoder")
+    paths = {route["match"].get("path") for route in routes(edge)}
+    prefixes = {route["match"].get("prefix") for route in routes(edge)}
+
+    assert service in transcoder["services"]
+    assert f"/{service}/" in prefixes or {f"/{service}/{method}" for method in CONTRACT.methods(service)} <= paths
+
+
+@pytest.mark.parametrize("path", sorted({binding.path for binding in CONTRACT.bindings}))
+def test_every_rest_path_of_the_contract_has_a_route(path: str, edge: Edge) -> None:
+    matches = [route["match"] for route in routes(edge) if "route" in route]
+
+    assert any(path == match.get("path") or path.startswith(match.get("prefix", "nowhere")) for match in matches)
+
+
+def test_creations_over_rest_are_201_and_nothing_else_is(edge: Edge) -> None:
+    lua = "envoy.filters.http.lua"
+    created = [
+        route["match"]
+        for route in routes(edge)
+        if route.get("typed_per_filter_config", {}).get(lua, {}).get("name") == "created"
+    ]
+
+    assert sorted(match["path"] for match in created) == [
+        "/shop.order.v1.OrderService/CreateOrder",
+        "/shop.user.v1.SessionService/CreateSession",
+        "/shop.user.v1.UserService/CreateUser",
+    ]
+    assert all(match["headers"][0]["name"] == "x-envoy-original-path" for match in created)
+
+
+def test_reflection_is_for_those_who_develop() -> None:
+    reflected = {
+        name
+        for name, edge in ENVIRONMENTS.items()
+        if "/grpc.reflection." in [route["match"].get("prefix") for route in routes(edge)]
+    }
+
+    assert reflected == {"laptop"}
+
+
+def needs_token(edge: Edge, *, verb: str, path: str) -> bool:
+    """Return what the first rule says that fits."""
+    for rule in http_filter(edge, "envoy.filters.http.jwt_authn")["rules"]:
+        match = rule["match"]
+        verbs = [header["string_match"]["exact"] for header in match.get("headers", ())]
+        is_path = (
+            path == match.get("path")
+            or path.startswith(match.get("prefix", "nowhere"))
+            or ("safe_regex" in match and re.fullmatch(match["safe_regex"]["regex"], path) is not None)
+        )
+        if is_path and verb in (verbs or [verb]):
+            return "requires" in rule
+    return False
+
+
+@pytest.mark.parametrize("binding", CONTRACT.bindings, ids=lambda binding: f"{binding.method} {binding.path}")
+def test_a_token_is_asked_for_wherever_the_contract_does_not_say_public(binding: Binding, edge: Edge) -> None:
+    path = re.sub(r"\{[^}]+\}", "0197", binding.path)
+
+    assert needs_token(edge, verb=binding.verb, path=path) is not binding.is_public
+    assert needs_token(edge, verb="POST", path=binding.rpc) is not binding.is_public
+
+
+@pytest.mark.parametrize("path", ["/api/", "/api/v1/users/", "/api/v1/users:export", "/shop.user.v1.UserService/New"])
+def test_a_token_is_asked_for_where_nobody_has_said_anything(path: str, edge: Edge) -> None:
+    assert needs_token(edge, verb="POST", path=path)
+
+
+def test_a_method_at_a_path_where_no_token_is_asked_for_is_refused(tmp_path: Path) -> None:
+    contract = FileDescriptorSet.FromString(DESCRIPTOR_SET.read_bytes())
+    (get_user,) = [
+        method
+        for file in contract.file
+        for service in file.service
+        for method in service.method
+        if method.name == "GetUser"
+    ]
+    get_user.options.Extensions[http].get = "/elsewhere/{id}"
+    descriptor_set = tmp_path / "shop.binpb"
+    descriptor_set.write_bytes(contract.SerializeToString())
+
+    with pytest.raises(MethodNotGuarded, match="/elsewhere/"):
+        render(ENVIRONMENTS["compose"], descriptor_set=descriptor_set)
+
+
+def test_the_edge_and_the_services_want_the_same_of_a_token(edge: Edge) -> None:
+    provider = http_filter(edge, "envoy.filters.http.jwt_authn")["providers"]["shop"]
+    services = TokenSettings()
+
+    assert (provider["issuer"], provider["audiences"]) == (services.issuer, [services.audience])
+    assert provider["clock_skew_seconds"] == services.leeway_s
+    assert [location["name"] for location in provider["from_headers"]] == ["authorization"]
+
+
+def removed_from_every_request(edge: Edge) -> set[str]:
+    (extension,) = connection_manager(edge)["early_header_mutation_extensions"]
+    return {
+        each.get("remove") or str(next(iter(each["remove_on_match"]["key_matcher"].values())))
+        for each in extension["typed_config"]["mutations"]
+    }
+
+
+def test_nobody_can_say_in_a_header_who_they_are(edge: Edge) -> None:
+    removed = removed_from_every_request(edge)
+
+    assert {"x-user-", "x-jwt-", "x-edge-", "x-envoy-", "x-forwarded-client-cert", "x-request-id"} <= removed
+    assert {"forwarded", "x-forwarded-host", "x-original-url", "baggage", "-bin"} <= removed
+    assert "authorization" not in removed
+
+
+def test_x_forwarded_for_is_believed_as_far_as_there_are_proxies_of_ours() -> None:
+    alone = ENVIRONMENTS["kubernetes"]
+    behind_one = replace(alone, trusted_hops=1)
+
+    assert "x-forwarded-for" in removed_from_every_request(alone)
+    assert "x-forwarded-for" not in removed_from_every_request(behind_one)
+    assert connection_manager(behind_one)["xff_num_trusted_hops"] == 1
+
+
+def test_no_page_may_call_unless_its_origin_is_named() -> None:
+    assert (
+        "typed_per_filter_config"
+        not in connection_manager(ENVIRONMENTS["kubernetes"])["route_config"]["virtual_hosts"][0]
+    )
+
+
+@pytest.mark.parametrize(
+    "origin", ["*", "shop.example", "https://shop.example/", "https://*.example", "https://", "file://shop"]
+)
+def test_what_is_no_origin_is_refused(origin: str) -> None:
+    with pytest.raises(ValueError, match="must be an origin"):
+        replace(ENVIRONMENTS["compose"], cors_origins=(origin,))
+
+
+def test_100_calls_in_15_minutes_are_the_limit_unless_set(edge: Edge) -> None:
+    limits = http_filter(edge, "envoy.filters.http.local_ratelimit")
+
+    buckets = [
+        (each["token_bucket"]["max_tokens"], each["token_bucket"]["fill_interval"]) for each in limits["descriptors"]
+    ]
+    assert buckets == [(100, "900s"), (20, "900s")]
+
+
+def test_a_service_that_no_cluster_serves_cannot_be_forgotten(tmp_path: Path) -> None:
+    contract = FileDescriptorSet.FromString(DESCRIPTOR_SET.read_bytes())
+    file = contract.file.add(name="shop/stock/v1/stock.proto", package="shop.stock.v1")
+    file.service.add(name="StockService")
+    descriptor_set = tmp_path / "shop.binpb"
+    descriptor_set.write_bytes(contract.SerializeToString())
+
+    with pytest.raises(ServiceNotRouted, match=r"shop\.stock\.v1\.StockService"):
+        render(ENVIRONMENTS["compose"], descriptor_set=descriptor_set)
+
+
+def test_an_edge_without_one_of_the_clusters_is_refused() -> None:
+    with pytest.raises(ValueError, match="order_svc"):
+        laptop(port=1, admin_port=2, keys_port=4, service_ports={"user_svc": [3]})
+
+
+def test_a_cluster_has_either_addresses_or_a_name() -> None:
+    address = Address("127.0.0.1", 1)
+
+    with pytest.raises(ValueError, match="either"):
+        Cluster(name="user_svc")
+    with pytest.raises(ValueError, match="either"):
+        Cluster(name="user_svc", replicas=(address,), dns=address)
+
+
+@pytest.mark.parametrize("reason", sorted({error.reason for error in EDGE_ERRORS}))
+def test_the_reasons_of_the_edge_are_declared_in_the_contract(reason: str) -> None:
+    assert f"ERROR_REASON_{reason}" in ErrorReason.keys()  # noqa: SIM118 - an enum wrapper, no dict
+
+
+@pytest.fixture(scope="module")
+def lonely_edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    """A running edge with no service behind it: whatever it answers, it answers itself."""
+    closed = {"user_svc": [free_port()], "order_svc": [free_port()]}
+    edge = laptop(port=free_port(), admin_port=free_port(), keys_port=free_port(), service_ports=closed)
+    edge = replace(edge, rate_limit=100_000, public_write_limit=100_000)
+    config = configuration(edge)
+    # There is nobody to ask for the keys.
+    provider = http_filter(edge, "envoy.filters.http.jwt_authn")["providers"]["shop"]
+    del provider["remote_jwks"]
+    provider["local_jwks"] = {"inline_string": JWKS}
+    with running(config, tmp_path_factory.mktemp("edge"), port=edge.port) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def keyless_edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    """The same, without any key."""
+    closed = {"user_svc": [free_port()], "order_svc": [free_port()]}
+    edge = laptop(port=free_port(), admin_port=free_port(), keys_port=free_port(), service_ports=closed)
+    with running(configuration(edge), tmp_path_factory.mktemp("edge"), port=edge.port) as client:
+        yield client
+
+
+@contextmanager
+def running(config: Any, folder: Path, *, port: int) -> Iterator[httpx.Client]:
+    """Run Envoy and yield a client of it who has a good token."""
+    path = folder / "edge.yaml"
+    path.write_text(yaml.safe_dump(config))
+    arguments = ["--disable-hot-restart", "--concurrency", "1", "--log-level", "off"]
+    token = jwt.encode(
+        {"iss": "https://shop.local", "aud": "shop", "exp": int(time.time()) + 600}, KEY, algorithm="EdDSA"
+    )
+    headers = {"authorization": f"Bearer {token}"}
+    with (
+        subprocess.Popen([find_envoy(), "--config-path", path, *arguments], stdout=subprocess.DEVNULL) as envoy,
+        httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers) as client,
+    ):
+        try:
+            await_answer(client)
+            yield client
+        finally:
+            envoy.terminate()
+
+
+def await_answer(client: httpx.Client) -> None:
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            client.get("/healthz")
+        except httpx.TransportError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+        else:
+            return
+
+
+def reason_of(response: httpx.Response) -> str:
+    status = response.json()
+    assert set(status) == {"code", "message", "details"}
+    assert status["message"]
+    error_info = status["details"][0]
+    assert error_info["@type"] == "type.googleapis.com/google.rpc.ErrorInfo"
+    assert error_info["domain"] == "shop.system.v1"
+    return str(error_info["reason"])
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "reason"),
+    [
+        ("GET", "/nowhere", 404, "ROUTE_NOT_FOUND"),
+        ("GET", "/api/v1/nowhere", 404, "ROUTE_NOT_FOUND"),
+        ("PUT", "/api/v1/users/1", 404, "ROUTE_NOT_FOUND"),
+        ("GET", "/api/v1/users?nope=1", 400, "MALFORMED_REQUEST"),
+        ("GET", "/api/v1/users?pageSize=many", 400, "MALFORMED_REQUEST"),
+        ("GET", "/api/v1/users/a%2Fb", 400, "MALFORMED_REQUEST"),
+        ("GET", "/api/v1/users/a%00b", 400, "MALFORMED_REQUEST"),
+        ("GET", "/api/v1/users/1", 503, "SERVICE_UNAVAILABLE"),
+        ("GET", "/health/orders", 503, "SERVICE_UNAVAILABLE"),
+        ("GET", "/healthz", 503, "SERVICE_UNAVAILABLE"),
+    ],
+)
+def test_what_the_edge_refuses_has_the_shape_of_a_services_error(
+    lonely_edge: httpx.Client, method: str, path: str, status: int, reason: str
+) -> None:
+    response = lonely_edge.request(method, path)
+
+    assert (response.status_code, reason_of(response)) == (status, reason)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"nope": 1}',
+        '{"items": [{"productId": "a"}, {"product": "a"}]}',
+        '{"items": [{"unitPrice": {"units": "1", "cents": 2}}]}',
+        '{"userId": "a \\" {[", "currency": 1}',
+    ],
+)
+def test_a_field_that_is_not_in_the_contract_is_named_and_refused(lonely_edge: httpx.Client, body: str) -> None:
+    response = lonely_edge.post("/api/v1/orders", content=body, headers=JSON)
+
+    assert (response.status_code, reason_of(response)) == (400, "MALFORMED_REQUEST")
+    assert "There is no field" in response.json()["message"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"userId": "a", "currency_code": "EUR"}',
+        '{"items": [{"unitPrice": {"units": "1", "nanos": 2, "currencyCode": "EUR"}}, {"name": ""}]}',
+        '{"items": [], "requestId": "nope\\": {"}',
+    ],
+)
+def test_every_field_of_the_contract_passes(lonely_edge: httpx.Client, body: str) -> None:
+    response = lonely_edge.post("/api/v1/orders", content=body, headers=JSON)
+
+    assert reason_of(response) == "SERVICE_UNAVAILABLE"
+
+
+def test_a_struct_may_hold_any_name(lonely_edge: httpx.Client) -> None:
+    body = {"profile": {"any": [{"thing": {"email": 1}}]}, "displayName": "Ada"}
+
+    response = lonely_edge.patch("/api/v1/users/1", json=body)
+
+    assert reason_of(response) == "SERVICE_UNAVAILABLE"
+
+
+@pytest.mark.parametrize("content_type", ["text/plain", "application/x-www-form-urlencoded", ""])
+def test_a_body_that_does_not_call_itself_json_is_refused(lonely_edge: httpx.Client, content_type: str) -> None:
+    headers = {"content-type": content_type} if content_type else {}
+
+    response = lonely_edge.post("/api/v1/orders", content="{}", headers=headers)
+
+    assert (response.status_code, reason_of(response)) == (415, "UNSUPPORTED_MEDIA_TYPE")
+
+
+def test_a_call_without_a_body_needs_no_content_type(lonely_edge: httpx.Client) -> None:
+    response = lonely_edge.post("/api/v1/orders/1:cancel")
+
+    assert reason_of(response) == "SERVICE_UNAVAILABLE"
+
+
+def test_a_body_over_10_mib_is_refused(lonely_edge: httpx.Client) -> None:
+    body = '{"email": "' + "a" * 11 * 1024 * 1024 + '"}'
+
+    response = lonely_edge.post("/api/v1/users", content=body, headers=JSON)
+
+    assert (response.status_code, reason_of(response)) == (413, "PAYLOAD_TOO_LARGE")
+
+
+def test_callers_learn_when_to_try_again(lonely_edge: httpx.Client) -> None:
+    response = lonely_edge.get("/api/v1/users/1")
+
+    assert response.headers["retry-after"] == "1"
+    assert response.json()["details"][1]["retryDelay"] == "1s"
+
+
+def test_a_callers_own_request_id_is_not_taken(lonely_edge: httpx.Client) -> None:
+    response = lonely_edge.get("/api/v1/users/1", headers={"x-request-id": "mine"})
+
+    assert response.headers["x-request-id"] != "mine"
+
+
+def test_the_edge_does_not_say_what_it_is(lonely_edge: httpx.Client) -> None:
+    response = lonely_edge.get("/api/v1/users/1")
+
+    assert "server" not in response.headers
+    assert "envoy" not in response.text.lower()
+    assert response.headers["x-content-type-options"] == "nosniff"
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.path)
+def test_the_page_and_its_files_are_served(lonely_edge: httpx.Client, file: File) -> None:
+    response = lonely_edge.get(file.path)
+
+    assert response.status_code == 200
+    assert response.headers["content-type"] == file.content_type
+    assert response.content == (REPOSITORY / file.source).read_bytes()
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.path)
+def test_the_page_may_run_and_load_only_its_own_files(lonely_edge: httpx.Client, file: File) -> None:
+    policy = lonely_edge.get(file.path).headers["content-security-policy"]
+
+    assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self';")
+    assert "unsafe" not in policy
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.path)
+def test_a_file_that_has_not_changed_is_not_sent_again(lonely_edge: httpx.Client, file: File) -> None:
+    etag = lonely_edge.get(file.path).headers["etag"]
+
+    again = lonely_edge.get(file.path, headers={"if-none-match": etag})
+    older = lonely_edge.get(file.path, headers={"if-none-match": 'W/"0123456789abcdef"'})
+
+    assert (again.status_code, again.content) == (304, b"")
+    assert "location" not in again.headers
+    assert older.status_code == 200
+
+
+def test_the_page_is_compressed_for_those_who_can_read_it(lonely_edge: httpx.Client) -> None:
+    compressed = lonely_edge.get("/docs/swagger-ui.css", headers={"accept-encoding": "gzip"})
+    plain = lonely_edge.get("/docs/swagger-ui.css", headers={"accept-encoding": "identity"})
+
+    assert compressed.headers["content-encoding"] == "gzip"
+    assert "content-encoding" not in plain.headers
+
+
+def test_every_file_that_the_page_names_is_served() -> None:
+    page = (REPOSITORY / "envoy" / "page" / "index.html").read_text()
+
+    named = set(re.findall(r'(?:href|src)="([^"]+)"', page))
+    assert named == {file.path for file in FILES} - {"/docs"}
+
+
+@pytest.mark.parametrize("path", ["/", "/docs/"])
+def test_the_root_leads_to_the_page(lonely_edge: httpx.Client, path: str) -> None:
+    response = lonely_edge.get(path)
+
+    assert (response.status_code, response.headers["location"]) == (302, "/docs")
+
+
+def test_a_file_that_is_not_installed_cannot_be_forgotten() -> None:
+    file = File(path="/docs/nowhere.js", source="node_modules/nowhere.js", content_type="text/javascript")
+
+    with pytest.raises(FileMissing, match="make setup"):
+        _ = file.etag
+
+
+@pytest.mark.parametrize("method", ["POST", "DELETE"])
+def test_the_page_is_only_for_reading(lonely_edge: httpx.Client, method: str) -> None:
+    response = lonely_edge.request(method, "/docs")
+
+    assert (response.status_code, reason_of(response)) == (404, "ROUTE_NOT_FOUND")
+
+
+def test_who_cannot_be_checked_is_not_told_to_log_in_again(keyless_edge: httpx.Client) -> None:
+    response = keyless_edge.get("/api/v1/users/1")
+
+    assert (response.status_code, reason_of(response)) == (503, "SERVICE_UNAVAILABLE")
+    assert response.headers["retry-after"] == "1"
+
+
+def test_an_unavailable_service_is_answered_with_the_security_headers_too(lonely_edge: httpx.Client) -> None:
+    response = lonely_edge.get("/api/v1/users/1")
+
+    assert response.status_code == 503
+    assert response.headers["content-security-policy"] == "default-src 'none'; frame-ancestors 'none'"
+    assert response.headers["cache-control"] == "no-store"

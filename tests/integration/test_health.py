@@ -1,0 +1,107 @@
+"""What a replica tells about itself: health by service name, reflection, SystemService."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from grpc import StatusCode, aio
+from grpc_health.v1 import health_pb2
+from grpc_reflection.v1alpha import reflection_pb2
+from shop.system.v1 import system_service_pb2 as pb
+from shop.system.v1.system_service_pb2_grpc import SystemServiceStub
+
+from chassis.testing import LOOPBACK, plain_channel, refusal_of, server_settings
+from tests.integration.inprocess import database_settings, user_service
+
+if TYPE_CHECKING:
+    from tests.integration.conftest import TestDatabase
+
+NO_DATABASE = database_settings(f"postgresql://nobody:wrong@{LOOPBACK}:1/none")
+SERVING = health_pb2.HealthCheckResponse.SERVING
+
+
+async def test_a_replica_is_healthy_under_the_names_of_its_services(users_address: str, orders_address: str) -> None:
+    for address, service in (
+        (users_address, ""),
+        (users_address, "shop.user.v1.UserService"),
+        (users_address, "shop.system.v1.SystemService"),
+        (orders_address, ""),
+        (orders_address, "shop.order.v1.OrderService"),
+        (orders_address, "shop.system.v1.SystemService"),
+    ):
+        assert await check(address, service) == SERVING
+
+
+async def test_a_service_of_another_replica_is_not_known(users_address: str) -> None:
+    with pytest.raises(aio.AioRpcError) as failure:
+        await check(users_address, "shop.order.v1.OrderService")
+
+    assert failure.value.code() is StatusCode.NOT_FOUND
+
+
+async def test_liveness_does_not_ask_the_database() -> None:
+    async with user_service(NO_DATABASE) as address:
+        assert await check(address, "shop.user.v1.UserService") == SERVING
+
+
+async def test_the_system_service_tells_how_a_replica_is(users_address: str, orders_address: str) -> None:
+    for address, name in ((users_address, "user_svc"), (orders_address, "order_svc")):
+        async with plain_channel(address) as channel:
+            health = await SystemServiceStub(channel).GetHealth(pb.GetHealthRequest())
+
+        assert health.status == pb.HEALTH_STATUS_HEALTHY
+        assert (health.service, health.version) == (name, "dev")
+        assert abs(health.timestamp.ToSeconds() - time.time()) < 5
+        assert 0 < health.uptime.ToSeconds() + 1 < 60
+        assert 1_000 < health.memory.rss_kib <= health.memory.peak_rss_kib
+
+
+async def test_the_system_service_says_when_the_database_is_gone() -> None:
+    async with user_service(NO_DATABASE) as address, plain_channel(address) as channel:
+        refusal = await refusal_of(SystemServiceStub(channel).GetHealth(pb.GetHealthRequest()))
+
+    assert (refusal.code, refusal.reason) == (StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE")
+
+
+async def test_reflection_names_the_services_of_the_whole_contract(users_database: TestDatabase) -> None:
+    settings = database_settings(users_database.url)
+    async with user_service(settings, server=server_settings(grpc_reflection=True)) as address:
+        names = await reflected(address)
+
+    assert names >= {
+        "shop.user.v1.UserService",
+        "shop.order.v1.OrderService",
+        "shop.system.v1.SystemService",
+        "grpc.health.v1.Health",
+    }
+
+
+async def test_reflection_is_off_unless_switched_on(users_address: str) -> None:
+    with pytest.raises(aio.AioRpcError) as failure:
+        await reflected(users_address)
+
+    assert failure.value.code() is StatusCode.UNIMPLEMENTED
+
+
+async def check(address: str, service: str) -> int:
+    async with plain_channel(address) as channel:
+        ask = channel.unary_unary(
+            "/grpc.health.v1.Health/Check",
+            request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
+            response_deserializer=health_pb2.HealthCheckResponse.FromString,
+        )
+        answer: health_pb2.HealthCheckResponse = await ask(health_pb2.HealthCheckRequest(service=service))
+        return answer.status
+
+
+async def reflected(address: str) -> set[str]:
+    async with plain_channel(address) as channel:
+        ask = channel.stream_stream(
+            "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+            request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,
+            response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
+        )
+        answers = ask(iter([reflection_pb2.ServerReflectionRequest(list_services="")]))
+        return {each.name async for answer in answers for each in answer.list_services_response.service}

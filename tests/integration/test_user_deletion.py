@@ -1,0 +1,120 @@
+"""What is left of a deleted user: an id, and that there was one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from google.protobuf.empty_pb2 import Empty
+from grpc import StatusCode
+from shop.user.v1 import user_pb2
+from shop.user.v1 import user_service_pb2 as pb
+
+from chassis.testing import bearer, create_user_request, new_uuid, refusal_of, token_of
+
+if TYPE_CHECKING:
+    from shop.user.v1.user_service_pb2_grpc import UserServiceAsyncStub
+
+    from tests.integration.conftest import TestDatabase
+
+
+async def test_everything_personal_is_erased_from_every_table(
+    users: UserServiceAsyncStub, users_database: TestDatabase
+) -> None:
+    user = await users.CreateUser(
+        create_user_request(
+            email="canary-one@example.com",
+            password="canary password one",
+            display_name="canary name one",
+            profile={"canary": "profile one"},
+            request_id=new_uuid(),
+        )
+    )
+    await users.UpdateUser(
+        pb.UpdateUserRequest(
+            id=user.id, email="canary-two@example.com", display_name="canary name two", request_id=new_uuid()
+        )
+    )
+    await users.ChangePassword(
+        pb.ChangePasswordRequest(
+            id=user.id,
+            current_password="canary password one",
+            new_password="canary password two",
+            request_id=new_uuid(),
+        ),
+        metadata=bearer(token_of(user.id)),
+    )
+    before = users_database.everything()
+
+    await users.DeleteUser(pb.DeleteUserRequest(id=user.id, request_id=new_uuid()))
+
+    after = users_database.everything()
+    # bytea is shown in hexadecimal, and that is how the answers are kept.
+    for trace in ("canary", b"canary".hex(), "argon2", b"argon2".hex()):
+        assert trace in before
+        assert trace not in after
+    assert user.id in after
+
+
+async def test_a_deleted_user_is_an_id_and_a_state(users: UserServiceAsyncStub) -> None:
+    user = await users.CreateUser(create_user_request(profile={"a": 1}))
+
+    answer = await users.DeleteUser(pb.DeleteUserRequest(id=user.id))
+
+    assert answer == Empty()
+    tombstone = await users.GetUser(pb.GetUserRequest(id=user.id))
+    assert (tombstone.id, tombstone.state) == (user.id, user_pb2.USER_STATE_DELETED)
+    assert (tombstone.email, tombstone.display_name, list(tombstone.roles)) == ("", "", [])
+    assert not tombstone.HasField("profile")
+    assert tombstone.etag != user.etag
+    batch = await users.BatchGetUsers(pb.BatchGetUsersRequest(ids=[user.id]))
+    assert list(batch.users) == [tombstone]
+
+
+async def test_the_email_of_a_deleted_user_is_free(users: UserServiceAsyncStub) -> None:
+    user = await users.CreateUser(create_user_request(email="ada@example.com"))
+    await users.DeleteUser(pb.DeleteUserRequest(id=user.id))
+
+    again = await users.CreateUser(create_user_request(email="ADA@example.com"))
+
+    assert again.id != user.id
+    [found] = (await users.ListUsers(pb.ListUsersRequest(email="ada@example.com"))).users
+    assert found.id == again.id
+
+
+async def test_deleting_a_deleted_user_succeeds_and_changes_nothing(
+    users: UserServiceAsyncStub, users_database: TestDatabase
+) -> None:
+    user = await users.CreateUser(create_user_request())
+    await users.DeleteUser(pb.DeleteUserRequest(id=user.id, etag=user.etag))
+    before = users_database.everything()
+
+    answer = await users.DeleteUser(pb.DeleteUserRequest(id=user.id, etag=user.etag))
+
+    assert answer == Empty()
+    assert users_database.everything() == before
+
+
+async def test_a_deleted_user_cannot_be_changed(users: UserServiceAsyncStub) -> None:
+    user = await users.CreateUser(create_user_request())
+    await users.DeleteUser(pb.DeleteUserRequest(id=user.id))
+    password = pb.ChangePasswordRequest(id=user.id, current_password="x", new_password="another horse battery")
+
+    refusals = [
+        await refusal_of(users.UpdateUser(pb.UpdateUserRequest(id=user.id, display_name="Eve"))),
+        await refusal_of(users.ChangePassword(password, metadata=bearer(token_of(user.id)))),
+    ]
+
+    for refusal in refusals:
+        assert (refusal.code, refusal.domain) == (StatusCode.FAILED_PRECONDITION, "shop.user.v1")
+        assert (refusal.reason, refusal.metadata) == ("USER_NOT_ACTIVE", {"userId": user.id})
+
+
+async def test_a_repeated_update_does_not_bring_a_deleted_user_back(users: UserServiceAsyncStub) -> None:
+    user = await users.CreateUser(create_user_request())
+    update = pb.UpdateUserRequest(id=user.id, display_name="canary", request_id=new_uuid())
+    await users.UpdateUser(update)
+    await users.DeleteUser(pb.DeleteUserRequest(id=user.id))
+
+    refusal = await refusal_of(users.UpdateUser(update))
+
+    assert refusal.reason == "USER_NOT_ACTIVE"

@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+from pydantic import ValidationError
+
+from chassis.breaker import BreakerSettings
+from chassis.settings import DatabaseSettings, ServerSettings, load
+from order_svc.settings import OrderTelemetrySettings, UserServiceSettings
+from user_svc.settings import PasswordSettings, UserTelemetrySettings
+
+if TYPE_CHECKING:
+    from pydantic_settings import BaseSettings
+
+SECRET = "hunter2-of-the-database"
+
+
+@pytest.fixture(autouse=True)
+def empty_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        monkeypatch.delenv(name)
+
+
+def mistakes_of(section: type[BaseSettings], capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """Return what load() complains of, line by line."""
+    with pytest.raises(SystemExit) as stopped:
+        load(section)
+    assert stopped.value.code == 1
+    output = capsys.readouterr()
+    assert output.out == ""
+    return output.err.splitlines()
+
+
+def test_what_is_not_set_has_a_default() -> None:
+    server = load(ServerSettings)
+
+    assert (server.host, server.port, server.grpc_reflection) == ("0.0.0.0", 50051, False)
+    assert (server.drain_s, server.stop_grace_s) == (3, 10)
+
+
+def test_drain_and_stop_fit_into_30_s_at_their_longest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DRAIN_S", "15")
+    monkeypatch.setenv("STOP_GRACE_S", "12")
+
+    server = load(ServerSettings)
+
+    assert server.drain_s + server.stop_grace_s < 30
+
+
+def test_the_breaker_is_the_contracts_by_default() -> None:
+    breaker = load(BreakerSettings)
+
+    assert (breaker.fail_max, breaker.success_threshold, breaker.reset_timeout_s) == (5, 2, 60)
+
+
+@pytest.mark.parametrize(
+    ("section", "name"), [(UserTelemetrySettings, "user_svc"), (OrderTelemetrySettings, "order_svc")]
+)
+def test_a_service_has_its_own_name(section: type[UserTelemetrySettings | OrderTelemetrySettings], name: str) -> None:
+    assert load(section).service_name == name
+
+
+def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PORT", "50052")
+    monkeypatch.setenv("GRPC_REFLECTION", "true")
+    monkeypatch.setenv("DATABASE_URL", f"postgresql://users:{SECRET}@localhost:5432/users")
+    monkeypatch.setenv("DATABASE_POOL_SIZE", "3")
+    monkeypatch.setenv("BREAKER_RESET_TIMEOUT_S", "0.5")
+    monkeypatch.setenv("UNKNOWN_TO_US", "1")
+
+    server, database, breaker = load(ServerSettings), load(DatabaseSettings), load(BreakerSettings)
+
+    assert (server.port, server.grpc_reflection) == (50052, True)
+    assert str(database.url) == f"postgresql://users:{SECRET}@localhost:5432/users"
+    assert (database.pool_size, breaker.reset_timeout_s) == (3, 0.5)
+
+
+def test_a_variable_that_is_missing_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert mistakes_of(DatabaseSettings, capsys) == ["DATABASE_URL: Field required"]
+
+
+@pytest.mark.parametrize(
+    ("section", "name", "value"),
+    [
+        (DatabaseSettings, "DATABASE_URL", f"mysql://users:{SECRET}@localhost/users"),
+        (DatabaseSettings, "DATABASE_URL", SECRET),
+        (DatabaseSettings, "DATABASE_URL", f"postgresql://users:{SECRET}@localhost:99999/users"),
+        (ServerSettings, "PORT", SECRET),
+        (ServerSettings, "PORT", "0"),
+        (ServerSettings, "PORT", "65536"),
+        (ServerSettings, "DRAIN_S", "-1"),
+        (ServerSettings, "DRAIN_S", "nan"),
+        (ServerSettings, "MAX_CALL_S", "inf"),
+        (ServerSettings, "GRPC_REFLECTION", SECRET),
+        (BreakerSettings, "BREAKER_FAIL_MAX", "0"),
+        (BreakerSettings, "BREAKER_RESET_TIMEOUT_S", "0"),
+        (UserTelemetrySettings, "LOG_LEVEL", SECRET),
+        (UserServiceSettings, "USER_SERVICE_URL", ""),
+        (PasswordSettings, "ARGON2_WORKERS", SECRET),
+    ],
+)
+def test_a_mistake_names_the_variable_and_never_its_value(
+    section: type[BaseSettings],
+    name: str,
+    value: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv(name, value)
+
+    mistakes = mistakes_of(section, capsys)
+
+    assert [line.partition(":")[0] for line in mistakes] == [name]
+    assert SECRET not in mistakes[0]
+
+
+def test_every_mistake_has_a_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("DATABASE_URL", f"mysql://users:{SECRET}@localhost/users")
+    monkeypatch.setenv("DATABASE_POOL_SIZE", "many")
+    monkeypatch.setenv("DATABASE_LOCK_TIMEOUT_S", "0")
+
+    mistakes = mistakes_of(DatabaseSettings, capsys)
+
+    names = sorted(line.partition(":")[0] for line in mistakes)
+    assert names == ["DATABASE_LOCK_TIMEOUT_S", "DATABASE_POOL_SIZE", "DATABASE_URL"]
+    assert SECRET not in "".join(mistakes)
+
+
+@pytest.mark.parametrize(
+    ("section", "name"),
+    [
+        (ServerSettings, "port"),
+        (DatabaseSettings, "pool_size"),
+        (BreakerSettings, "fail_max"),
+        (UserTelemetrySettings, "service_name"),
+        (UserServiceSettings, "timeout_s"),
+        (PasswordSettings, "workers"),
+    ],
+)
+def test_settings_cannot_be_changed(section: type[BaseSettings], name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", "postgresql://localhost/users")
+    monkeypatch.setenv("USER_SERVICE_URL", "localhost:50051")
+    settings = load(section)
+
+    with pytest.raises(ValidationError):
+        setattr(settings, name, 1)

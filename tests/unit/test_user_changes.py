@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from chassis.errors import EtagMismatch, InvalidFields
+from tests.unit.builders import NOON, a_user
+from user_svc.errors import UserNotActive
+from user_svc.model import Email, User, UserState, require_small_profile
+
+LATER = NOON + timedelta(hours=1)
+NUL = chr(0)
+
+
+def nested(levels: int, *, leaf: object = 1) -> dict[str, object]:
+    """Return objects and lists in turn, this many levels of them."""
+    value = leaf
+    for level in range(levels - 1):
+        value = [value] if level % 2 else {"k": value}
+    return {"k": value}
+
+
+def of_size(size: int) -> dict[str, object]:
+    """Return a profile of this many bytes as JSON without white space."""
+    empty = len(json.dumps({"k": ""}, separators=(",", ":")))
+    return {"k": "x" * (size - empty)}
+
+
+@pytest.mark.parametrize(
+    "profile",
+    [
+        {},
+        {"k": None, "l": [1, 2.5, "x", True, {}]},
+        nested(16),
+        nested(16, leaf="x"),
+        of_size(16 * 1024),
+        {"k": "é" * 8000},
+        {"k": r"\u0000 in letters, as a text about JSON has it"},
+    ],
+)
+def test_a_small_profile_is_accepted(profile: dict[str, object]) -> None:
+    require_small_profile(profile)
+
+
+@pytest.mark.parametrize(
+    ("profile", "rule"),
+    [
+        (nested(17), "profile.depth"),
+        (nested(16, leaf={}), "profile.depth"),
+        (nested(16, leaf=[]), "profile.depth"),
+        (nested(900), "profile.depth"),
+        (of_size(16 * 1024 + 1), "profile.size"),
+        ({"k": "é" * 8200}, "profile.size"),
+        ({str(n): n for n in range(5000)}, "profile.size"),
+        ({"k": f"a{NUL}b"}, "string.no_nul"),
+        ({f"a{NUL}b": 1}, "string.no_nul"),
+        ({"k": [{"l": NUL}]}, "string.no_nul"),
+        ({"k": "\\" + NUL}, "string.no_nul"),
+        ({"k": float("nan")}, "profile.number"),
+        ({"k": [float("inf")]}, "profile.number"),
+    ],
+)
+def test_what_cannot_be_kept_is_an_invalid_field(profile: dict[str, object], rule: str) -> None:
+    with pytest.raises(InvalidFields) as refused:
+        require_small_profile(profile)
+
+    assert [(each.field, each.rule) for each in refused.value.violations] == [("profile", rule)]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"email": Email.parse("grace@example.com")}, {"display_name": "Grace"}, {"display_name": ""}, {"profile": {}}],
+)
+def test_a_change_replaces_what_is_given_and_nothing_else(change: dict[str, Any]) -> None:
+    user = a_user()
+
+    changed = user.changed(now=LATER, **change)
+
+    assert changed == dataclasses.replace(user, **change, updated_at=LATER, version=2)
+
+
+def test_another_password_changes_the_version() -> None:
+    changed = a_user().with_password("$argon2id$another", now=LATER)
+
+    assert changed == a_user(password_hash="$argon2id$another", updated_at=LATER, version=2)
+
+
+def test_deletion_erases_everything_personal() -> None:
+    user = a_user(email=Email.parse("Ada@Example.com"), display_name="Ada", profile={"city": "London"})
+
+    deleted = user.deleted(now=LATER)
+
+    assert {name: value for name, value in dataclasses.asdict(deleted).items() if value} == {
+        "id": user.id,
+        "state": UserState.DELETED,
+        "created_at": NOON,
+        "updated_at": LATER,
+        "version": 2,
+    }
+
+
+def test_a_deleted_user_cannot_be_changed() -> None:
+    deleted = a_user().deleted(now=NOON)
+
+    with pytest.raises(UserNotActive):
+        deleted.changed(now=LATER, display_name="Ada")
+    with pytest.raises(UserNotActive):
+        deleted.with_password("$argon2id$another", now=LATER)
+
+
+def test_a_suspended_user_can_be_changed() -> None:
+    changed = a_user(state=UserState.SUSPENDED).changed(now=LATER, display_name="Grace")
+
+    assert changed.state is UserState.SUSPENDED
+
+
+def test_every_change_makes_another_etag() -> None:
+    user = a_user()
+
+    versions: list[User] = [
+        user,
+        (changed := user.changed(now=LATER, display_name="Ada")),
+        (rekeyed := changed.with_password("$argon2id$another", now=LATER)),
+        rekeyed.deleted(now=LATER),
+    ]
+
+    assert len({each.etag for each in versions}) == len(versions)
+
+
+def test_a_stale_etag_is_refused_with_the_current_one() -> None:
+    user = a_user(version=7)
+
+    user.require_etag("")
+    user.require_etag("v7")
+    with pytest.raises(EtagMismatch) as refused:
+        user.require_etag("v6")
+
+    assert refused.value.metadata == {"etag": "v7"}
+
+
+def test_a_password_hash_is_not_in_the_repr() -> None:
+    assert "argon2id" not in repr(a_user())

@@ -1,0 +1,144 @@
+"""`python -m user_svc serve | migrate | keys … | admin …`: reads the settings, puts the service together, runs it."""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from shop.user.v1 import session_service_pb2, user_service_pb2
+from shop.user.v1.session_service_pb2_grpc import add_SessionServiceServicer_to_server
+from shop.user.v1.user_service_pb2_grpc import add_UserServiceServicer_to_server
+
+from chassis import cli, idempotency, migrations
+from chassis.clock import SystemClock
+from chassis.db import Database
+from chassis.errors import DatabaseUnavailable
+from chassis.interceptors.validation import require_valid
+from chassis.server import Server, full_name, run
+from chassis.settings import DatabaseSettings, ServerSettings, load
+from chassis.system import SystemServicer
+from chassis.telemetry import configure_logging
+from chassis.tls import Identity, TlsSettings
+from chassis.tokens import AccessTokens, TokenSettings
+from user_svc.keys import KeySettings, SigningKeys
+from user_svc.model import Email
+from user_svc.passwords import Passwords
+from user_svc.rpc import UserServicer
+from user_svc.service import NewUser, UserService
+from user_svc.session_rpc import SessionServicer
+from user_svc.session_service import SessionService, SessionSettings
+from user_svc.settings import PasswordSettings, UserTelemetrySettings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from grpc import aio
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What every command is put together from."""
+
+    clock: SystemClock
+    database: Database
+    passwords: Passwords
+    keys: SigningKeys
+    sessions: SessionSettings
+
+    @property
+    def users(self) -> UserService:
+        return UserService(self.database, self.passwords, self.clock)
+
+
+@contextlib.contextmanager
+def _parts() -> Iterator[_Parts]:
+    clock = SystemClock()
+    sessions = load(SessionSettings)
+    database = Database(load(DatabaseSettings), name=load(UserTelemetrySettings).service_name)
+    passwords = Passwords(load(PasswordSettings))
+    keys = SigningKeys(database, load(KeySettings), clock, token_lifetime_s=sessions.access_lifetime_s)
+    try:
+        yield _Parts(clock, database, passwords, keys, sessions)
+    finally:
+        passwords.close()
+        database.close()
+
+
+async def serve() -> None:
+    """Serve calls until SIGTERM or SIGINT."""
+    telemetry = load(UserTelemetrySettings)
+    configure_logging(telemetry)
+    identity = Identity.of(load(TlsSettings))
+    with _parts() as parts:
+        tokens = load(TokenSettings)
+        sessions = SessionService(
+            parts.database, parts.passwords, parts.keys, parts.clock, settings=parts.sessions, tokens=tokens
+        )
+
+        # Now, and not with the first login: the edge needs a key, and a wrong secret must not become a running replica.
+        with contextlib.suppress(DatabaseUnavailable):
+            await parts.keys.current()
+
+        def register(server: aio.Server) -> list[str]:
+            add_UserServiceServicer_to_server(UserServicer(parts.users, parts.clock), server)
+            add_SessionServiceServicer_to_server(SessionServicer(sessions, parts.keys), server)
+            return [full_name(user_service_pb2, "UserService"), full_name(session_service_pb2, "SessionService")]
+
+        server = Server(
+            load(ServerSettings),
+            register=register,
+            system=SystemServicer(telemetry, parts.database),
+            tokens=AccessTokens(tokens, parts.keys),
+            identity=identity,
+        )
+        await run(
+            server,
+            background=[idempotency.sweep_forever(parts.database, parts.clock), sessions.sweep_forever()],
+        )
+
+
+def migrate() -> None:
+    """Bring the database to the newest version."""
+    migrations.upgrade("user_svc", load(DatabaseSettings))
+
+
+async def rotate_keys() -> None:
+    """Make a new signing key; it signs as soon as everybody can know it."""
+    with _parts() as parts:
+        key = await parts.keys.rotate()
+        print(f"{key.kid} signs from {key.active_from:%Y-%m-%d %H:%M:%S} UTC")  # noqa: T201  the command's answer
+
+
+async def list_keys() -> None:
+    """List the published signing keys, newest first, and say which one signs."""
+    with _parts() as parts:
+        current = await parts.keys.current()
+        for key in await parts.keys.published():
+            mark = "  signs now" if key.kid == current.kid else ""
+            print(f"{key.kid}  from {key.active_from:%Y-%m-%d %H:%M:%S} UTC{mark}")  # noqa: T201  the answer
+
+
+async def create_admin(email: str) -> None:
+    """Make the user with this email an admin; a new one with the password on standard input if there is none."""
+    with _parts() as parts:
+        password = getpass.getpass("Password: ") if sys.stdin.isatty() else sys.stdin.readline().rstrip("\n")
+        require_valid(user_service_pb2.CreateUserRequest(email=email, password=password, display_name="Admin"))
+        new = NewUser(email=Email.parse(email), password=password, display_name="Admin", profile={})
+        user = await parts.users.make_admin(new)
+        print(f"{user.id} is an admin")  # noqa: T201  the command's answer
+
+
+if __name__ == "__main__":
+    cli.main(
+        "user_svc",
+        {
+            "serve": serve,
+            "migrate": migrate,
+            "keys rotate": rotate_keys,
+            "keys list": list_keys,
+            "admin create": create_admin,
+        },
+    )

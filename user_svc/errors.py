@@ -1,0 +1,84 @@
+"""Why the user service refuses; each names a reason of shop.user.v1.ErrorReason."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from chassis.errors import (
+    AlreadyExists,
+    DomainError,
+    FailedPrecondition,
+    FieldViolation,
+    NotFound,
+    ResourceExhausted,
+    Unauthenticated,
+)
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+
+class UserError(DomainError):
+    """A refusal of the user service."""
+
+    domain: ClassVar[str] = "shop.user.v1"
+
+
+class UserNotFound(UserError, NotFound):
+    """There is no such user, or it is not the caller's to see."""
+
+    reason = "USER_NOT_FOUND"
+
+    def __init__(self, user_id: UUID) -> None:
+        super().__init__("There is no such user.", metadata={"userId": str(user_id)})
+
+
+class EmailTaken(UserError, AlreadyExists):
+    """Another user has the email. Its text stays out of the message, which may be logged."""
+
+    reason = "EMAIL_TAKEN"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Another user has this email. Choose a different one.",
+            violations=[FieldViolation("email", "belongs to another user")],
+        )
+
+
+class UserNotActive(UserError, FailedPrecondition):
+    """The user is deleted."""
+
+    reason = "USER_NOT_ACTIVE"
+
+    def __init__(self, user_id: UUID) -> None:
+        super().__init__("The user is deleted and cannot be changed.", metadata={"userId": str(user_id)})
+
+
+class InvalidCredentials(UserError, Unauthenticated):
+    """The password is not the user's."""
+
+    reason = "INVALID_CREDENTIALS"
+
+    def __init__(self) -> None:
+        super().__init__("The password is not correct.")
+
+
+class TooManyAttempts(UserError, ResourceExhausted):
+    """Too many wrong passwords for this email."""
+
+    reason = "TOO_MANY_ATTEMPTS"
+
+    def __init__(self, *, retry_after_s: float) -> None:
+        super().__init__(
+            "There were too many wrong passwords for this email. Wait before the next try.",
+            retry_after_s=retry_after_s,
+        )
+
+
+class TokenReused(UserError, Unauthenticated):
+    """A refresh token that was used before."""
+
+    reason = "TOKEN_REUSED"
+
+    def __init__(self) -> None:
+        super().__init__("The refresh token was used before, so the session is ended. Log in again.")

@@ -1,0 +1,186 @@
+"""The keys that access tokens are signed with: made here, published to whoever checks tokens, replaced in time.
+
+A new key is published for a while before it signs, so that everybody knows it by its first token; an old one stays
+published until its last token has expired. In the database keys are sealed with a secret that is not in the database.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Annotated, Final
+
+from cryptography.fernet import Fernet, InvalidToken
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+from sqlalchemy import Connection, delete, insert, select, text
+
+from chassis.errors import DatabaseUnavailable
+from chassis.settings import Misconfigured
+from user_svc.tables import signing_keys
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from chassis.clock import Clock
+    from chassis.db import Database
+
+# How old the keys may be that this process knows; so often, at most, a token with an unknown key makes it look.
+_FRESH_S: Final = 1.0
+_LOCK_KEY: Final = 7_310_579_602
+
+
+class KeySettings(BaseSettings):
+    """How signing keys are kept and replaced."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_prefix="KEYS_")
+
+    # Seals the keys in the database: 32 random bytes, base64url, as Fernet.generate_key() makes them.
+    secret: SecretStr
+    # Twice the time for which verifiers remember the keys (the edge and chassis.keyring: 30 s).
+    publish_lead_s: Annotated[float, Field(ge=0, le=3600)] = 60
+
+    @field_validator("secret")
+    @classmethod
+    def _seals(cls, secret: SecretStr) -> SecretStr:
+        Fernet(secret.get_secret_value())  # raises ValueError, which does not show it
+        return secret
+
+
+@dataclass(frozen=True, slots=True)
+class SigningKey:
+    """One key.
+
+    Attributes:
+        kid: its id, in the header of each token.
+        active_from: signs from then on, until the next one does.
+    """
+
+    kid: str
+    private: Ed25519PrivateKey
+    active_from: datetime
+
+    @property
+    def public(self) -> Ed25519PublicKey:
+        """What everybody may know of it."""
+        return self.private.public_key()
+
+
+class SigningKeys:
+    """The keys in the database, remembered for a second.
+
+    Args:
+        database: of the user service.
+        settings: how they are sealed and replaced.
+        clock: what time it is.
+        token_lifetime_s: how long a token lives; so long an old key is published.
+    """
+
+    def __init__(self, database: Database, settings: KeySettings, clock: Clock, *, token_lifetime_s: float) -> None:
+        self._database = database
+        self._seal = Fernet(settings.secret.get_secret_value())
+        self._lead = timedelta(seconds=settings.publish_lead_s)
+        self._clock = clock
+        # The leeway of those who check, and their memory of the keys, with a margin.
+        self._kept = timedelta(seconds=token_lifetime_s + 120)
+        self._keys: list[SigningKey] = []
+        self._loaded_at = float("-inf")
+        self._loading = asyncio.Lock()
+
+    async def current(self) -> SigningKey:
+        """Return the key to sign with now."""
+        now = self._clock.now()
+        keys = await self._known()
+        # The oldest, for a clock that was set back.
+        return next((key for key in keys if key.active_from <= now), keys[-1])
+
+    async def published(self) -> Sequence[SigningKey]:
+        """Return every key that a good token may be signed with, now or soon, the newest first."""
+        return self._needed(await self._known())
+
+    async def key(self, kid: str) -> Ed25519PublicKey | None:
+        """Return the public key of this id, or None if no good token can be signed with it."""
+        return next((key.public for key in await self.published() if key.kid == kid), None)
+
+    async def rotate(self) -> SigningKey:
+        """Make the next key and return it. It signs once everybody can know it.
+
+        Raises:
+            Misconfigured: the others are sealed with another secret.
+        """
+
+        def work(connection: Connection) -> SigningKey:
+            _wait_for_others(connection)
+            needed = [key.kid for key in self._needed(self._load(connection))]
+            connection.execute(delete(signing_keys).where(signing_keys.c.kid.not_in(needed)))
+            return self._insert(connection, active_from=self._clock.now() + self._lead)
+
+        return await self._database.transaction(work)
+
+    def _needed(self, keys: Sequence[SigningKey]) -> list[SigningKey]:
+        """Return the keys that tokens which are still good may be signed with."""
+        now = self._clock.now()
+        retired_at = [None, *(key.active_from for key in keys)]  # by the next one
+        return [
+            key for key, retired in zip(keys, retired_at, strict=False) if retired is None or now < retired + self._kept
+        ]
+
+    async def _known(self) -> list[SigningKey]:
+        """Return every key, the newest first. One of them signs."""
+        async with self._loading:
+            if time.monotonic() - self._loaded_at > _FRESH_S:
+                try:
+                    self._keys = await self._loaded()
+                except DatabaseUnavailable:
+                    if not self._keys:
+                        raise
+                    # Keys that are known stay known while the database does not answer.
+                self._loaded_at = time.monotonic()
+        return self._keys
+
+    async def _loaded(self) -> list[SigningKey]:
+        keys = await self._database.read(self._load)
+        now = self._clock.now()
+        if any(key.active_from <= now for key in keys):
+            return keys
+        await self._database.transaction(self._make_first)
+        return await self._database.read(self._load)
+
+    def _load(self, connection: Connection) -> list[SigningKey]:
+        rows = connection.execute(select(signing_keys).order_by(signing_keys.c.active_from.desc()))
+        return [SigningKey(row.kid, self._unsealed(row.sealed_key), row.active_from) for row in rows]
+
+    def _unsealed(self, sealed_key: bytes) -> Ed25519PrivateKey:
+        try:
+            return Ed25519PrivateKey.from_private_bytes(self._seal.decrypt(sealed_key))
+        except InvalidToken as error:
+            raise Misconfigured("KEYS_SECRET is not the secret that the signing keys are sealed with") from error
+
+    def _make_first(self, connection: Connection) -> None:
+        _wait_for_others(connection)
+        now = self._clock.now()
+        active = select(signing_keys.c.kid).where(signing_keys.c.active_from <= now).limit(1)
+        if connection.execute(active).one_or_none() is None:
+            self._insert(connection, active_from=now)
+
+    def _insert(self, connection: Connection, *, active_from: datetime) -> SigningKey:
+        key = SigningKey(secrets.token_hex(8), Ed25519PrivateKey.generate(), active_from)
+        connection.execute(
+            insert(signing_keys).values(
+                kid=key.kid,
+                sealed_key=self._seal.encrypt(key.private.private_bytes_raw()),
+                created_at=self._clock.now(),
+                active_from=active_from,
+            )
+        )
+        return key
+
+
+def _wait_for_others(connection: Connection) -> None:
+    """Be the only one to make keys until the transaction ends: replicas start together, operators press twice."""
+    connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK_KEY})

@@ -1,0 +1,231 @@
+"""What a user is and how it changes. No I/O."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime  # noqa: TC003  pydantic reads the annotations when it makes snapshots
+from enum import StrEnum
+from typing import TYPE_CHECKING, Final, NewType
+from uuid import UUID
+
+import idna
+
+from chassis.context import Role
+from chassis.errors import EtagMismatch, FieldViolation, InvalidFields
+from user_svc.errors import UserNotActive
+
+if TYPE_CHECKING:
+    from typing import Self
+
+UserId = NewType("UserId", UUID)
+
+MAX_PROFILE_BYTES: Final = 16 * 1024
+MAX_PROFILE_DEPTH: Final = 16
+
+# RFC 5321, 4.5.3.1.
+_MAX_LOCAL_PART: Final = 64
+
+# After an even number of backslashes: the others escape each other, and `u0000` is just letters.
+_NUL_IN_JSON: Final = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
+
+
+class UserState(StrEnum):
+    """Where a user stands."""
+
+    ACTIVE = "ACTIVE"
+    SUSPENDED = "SUSPENDED"
+    DELETED = "DELETED"
+
+
+@dataclass(frozen=True, slots=True)
+class Email:
+    """An email address.
+
+    Attributes:
+        text: as it was typed.
+        key: the same for every way to write the address: the local part in one case, the domain as DNS has it.
+    """
+
+    text: str
+    key: str
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Return the address.
+
+        Raises:
+            InvalidFields: it is none.
+        """
+        local, at, domain = text.rpartition("@")
+        is_plausible = at and 0 < len(local) <= _MAX_LOCAL_PART and "@" not in local
+        if not is_plausible or any(char.isspace() or not char.isprintable() for char in text):
+            raise _not_an_email()
+        try:
+            ascii_domain = idna.encode(domain, uts46=True).decode().lower()
+        except (idna.IDNAError, UnicodeError) as error:
+            raise _not_an_email() from error
+        # With a dot at the end it is the same domain, which would have a second key.
+        if "." not in ascii_domain or ascii_domain.endswith("."):
+            raise _not_an_email()
+        return cls(text=text, key=f"{local.casefold()}@{ascii_domain}")
+
+
+def _not_an_email() -> InvalidFields:
+    return InvalidFields([FieldViolation("email", "must be an email address, such as ada@example.com", "email")])
+
+
+def require_small_profile(profile: Mapping[str, object]) -> None:
+    """Return if the profile can be kept.
+
+    Raises:
+        InvalidFields: it is over 16 KiB as JSON without white space, nested over 16 levels, or holds a NUL character
+            or a number that is not finite. PostgreSQL's jsonb has neither.
+    """
+    if _depth(profile) > MAX_PROFILE_DEPTH:
+        raise _wrong_profile(f"must be at most {MAX_PROFILE_DEPTH} levels deep", "profile.depth")
+    try:
+        text = json.dumps(profile, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    except ValueError:
+        raise _wrong_profile("must hold no number that JSON cannot", "profile.number") from None
+    if len(text.encode()) > MAX_PROFILE_BYTES:
+        raise profile_too_large()
+    if _NUL_IN_JSON.search(text):
+        raise _wrong_profile("must not contain the NUL character", "string.no_nul")
+
+
+def _depth(value: object) -> int:
+    """Return how many levels of objects and lists there are; counts no further than is needed to refuse."""
+    depth = 0
+    level = [value]
+    while level and depth <= MAX_PROFILE_DEPTH:
+        children: list[object] = []
+        for each in level:
+            if isinstance(each, Mapping):
+                children.extend(each.values())
+            elif isinstance(each, list):
+                children.extend(each)
+        if not any(isinstance(each, Mapping | list) for each in level):
+            return depth
+        depth += 1
+        level = children
+    return depth
+
+
+def profile_too_large() -> InvalidFields:
+    """Return what is said of a profile that is over 16 KiB."""
+    return _wrong_profile(f"must be at most {MAX_PROFILE_BYTES} bytes as JSON", "profile.size")
+
+
+def _wrong_profile(message: str, rule: str) -> InvalidFields:
+    return InvalidFields([FieldViolation("profile", message, rule)])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class User:
+    """Somebody who can order; or who could, and is remembered by id only.
+
+    Attributes:
+        email: None once deleted.
+        profile: JSON; None once deleted.
+        password_hash: argon2id in PHC form; empty once deleted.
+        version: counts the changes from 1.
+    """
+
+    id: UserId
+    email: Email | None
+    display_name: str
+    profile: Mapping[str, object] | None
+    state: UserState
+    roles: tuple[Role, ...]
+    password_hash: str = field(repr=False)
+    created_at: datetime
+    updated_at: datetime
+    version: int
+
+    @property
+    def etag(self) -> str:
+        """What stands for this version of the user."""
+        return f"v{self.version}"
+
+    def has_password_of(self, earlier: User) -> bool:
+        """Return whether the password is still the one of an earlier reading; its hash may be a newer one."""
+        # A login that hashes the password anew does not change the user, and so leaves the version.
+        return self.password_hash == earlier.password_hash or self.version == earlier.version
+
+    def require_etag(self, etag: str) -> None:
+        """Return if the etag is empty or current.
+
+        Raises:
+            EtagMismatch: it is stale.
+        """
+        if etag and etag != self.etag:
+            raise EtagMismatch(current=self.etag)
+
+    def require_not_deleted(self) -> None:
+        """Return if the user can be changed.
+
+        Raises:
+            UserNotActive: it is deleted.
+        """
+        if self.state is UserState.DELETED:
+            raise UserNotActive(self.id)
+
+    def changed(
+        self,
+        *,
+        now: datetime,
+        email: Email | None = None,
+        display_name: str | None = None,
+        profile: Mapping[str, object] | None = None,
+    ) -> User:
+        """Return the user with every field that is not None replaced.
+
+        Raises:
+            UserNotActive: it is deleted.
+        """
+        self.require_not_deleted()
+        return dataclasses.replace(
+            self,
+            email=self.email if email is None else email,
+            display_name=self.display_name if display_name is None else display_name,
+            profile=self.profile if profile is None else profile,
+            updated_at=now,
+            version=self.version + 1,
+        )
+
+    def with_password(self, password_hash: str, *, now: datetime) -> User:
+        """Return the user with another password.
+
+        Raises:
+            UserNotActive: it is deleted.
+        """
+        self.require_not_deleted()
+        return dataclasses.replace(self, password_hash=password_hash, updated_at=now, version=self.version + 1)
+
+    def with_role(self, role: Role, *, now: datetime) -> User:
+        """Return the user with one more role.
+
+        Raises:
+            UserNotActive: it is deleted.
+        """
+        self.require_not_deleted()
+        roles = tuple(each for each in Role if each is role or each in self.roles)
+        return dataclasses.replace(self, roles=roles, updated_at=now, version=self.version + 1)
+
+    def deleted(self, *, now: datetime) -> User:
+        """Return what is kept of the user: the id, and that there was one."""
+        return dataclasses.replace(
+            self,
+            email=None,
+            display_name="",
+            profile=None,
+            state=UserState.DELETED,
+            roles=(),
+            password_hash="",
+            updated_at=now,
+            version=self.version + 1,
+        )

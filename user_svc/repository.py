@@ -1,0 +1,133 @@
+"""The statements on users. Set-based: a list in, a list out. Never commits."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Connection, Row, Select, any_, bindparam, func, select, update
+from sqlalchemy.dialects.postgresql import ARRAY, UUID, insert
+from sqlalchemy.exc import IntegrityError
+
+from chassis.context import Role
+from chassis.db import broken_constraint
+from user_svc.errors import EmailTaken
+from user_svc.model import Email, User, UserId, UserState
+from user_svc.tables import users
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from chassis.pagination import PageRequest
+
+_by_ids = select(users).where(
+    users.c.id == any_(bindparam("ids", type_=ARRAY(UUID))),
+    # Whose rows the caller may see stands in the query, so that no later line can forget it.
+    users.c.id == func.coalesce(bindparam("owner", type_=UUID), users.c.id),
+)
+# In the order of the key, so that two transactions that lock the same users cannot lock each other.
+_by_ids_locked = _by_ids.order_by(users.c.id).with_for_update()
+
+_insert = insert(users).on_conflict_do_nothing(constraint="users_email_key").returning(users.c.id)
+
+_replace = (
+    update(users)
+    .where(users.c.id == bindparam("key_id"), users.c.version == bindparam("key_version"))
+    .values({column.name: bindparam(column.name) for column in users.c if column.name not in {"id", "created_at"}})
+)
+
+
+def insert_users(connection: Connection, new: Sequence[User]) -> list[UserId]:
+    """Write new users; return the ids of those whose email was free."""
+    written = connection.execute(_insert, [_to_row(user) for user in new])
+    return [UserId(row.id) for row in written]
+
+
+def find_users(connection: Connection, ids: Sequence[UserId], *, owner: UserId | None = None) -> list[User]:
+    """Return the users that exist and, if an owner is given, are the owner; in any order."""
+    return [_to_user(row) for row in connection.execute(_by_ids, {"ids": list(ids), "owner": owner})]
+
+
+def find_by_email(connection: Connection, email_key: str) -> User | None:
+    """Return the user with this email, or None."""
+    row = connection.execute(select(users).where(users.c.email_key == email_key)).one_or_none()
+    return _to_user(row) if row else None
+
+
+def rehash(connection: Connection, user_id: UserId, *, password_hash: str) -> None:
+    """Write another hash of the same password. The user has not changed by it, so neither has its version."""
+    connection.execute(update(users).where(users.c.id == user_id).values(password_hash=password_hash))
+
+
+def lock_users(connection: Connection, ids: Sequence[UserId], *, owner: UserId | None = None) -> list[User]:
+    """Return users as find_users() does, by id, and keep others from changing them until the transaction ends."""
+    return [_to_user(row) for row in connection.execute(_by_ids_locked, {"ids": list(ids), "owner": owner})]
+
+
+def replace_users(connection: Connection, changed: Sequence[User]) -> None:
+    """Write the next version of users that this transaction has locked.
+
+    Raises:
+        EmailTaken: another user has one of the emails.
+    """
+    rows = [{**_to_row(user), "key_id": user.id, "key_version": user.version - 1} for user in changed]
+    try:
+        connection.execute(_replace, rows)
+    except IntegrityError as error:
+        if broken_constraint(error) == "users_email_key":
+            raise EmailTaken from error
+        raise
+
+
+def list_users(
+    connection: Connection, page: PageRequest, *, email: Email | None, state: UserState | None
+) -> list[User]:
+    """Return a page of users, newest first, and one more if there are more.
+
+    Args:
+        connection: any.
+        page: which page.
+        email: only the user with this email.
+        state: only users in this state; None stands for every state but DELETED.
+    """
+    query: Select[Any] = select(users).order_by(users.c.id.desc()).limit(page.size + 1)
+    if page.after is not None:
+        query = query.where(users.c.id < page.after)
+    if email is not None:
+        query = query.where(users.c.email_key == email.key)
+    if state is None:
+        # The text of users_present_idx, as a constant: with a parameter the planner could not use it.
+        query = query.where(users.c.state != bindparam("deleted", "DELETED", literal_execute=True))
+    else:
+        query = query.where(users.c.state == state)
+    return [_to_user(row) for row in connection.execute(query)]
+
+
+def _to_row(user: User) -> dict[str, object]:
+    return {
+        "id": user.id,
+        "email": user.email.text if user.email else None,
+        "email_key": user.email.key if user.email else None,
+        "display_name": user.display_name,
+        "profile": user.profile,
+        "state": user.state,
+        "roles": list(user.roles),
+        "password_hash": user.password_hash,
+        "created_at": user.created_at,
+        "updated_at": user.updated_at,
+        "version": user.version,
+    }
+
+
+def _to_user(row: Row[Any]) -> User:
+    return User(
+        id=UserId(row.id),
+        email=Email(row.email, row.email_key) if row.email is not None else None,
+        display_name=row.display_name,
+        profile=row.profile,
+        state=UserState(row.state),
+        roles=tuple(Role(role) for role in row.roles),
+        password_hash=row.password_hash,
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+        version=row.version,
+    )

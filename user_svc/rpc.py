@@ -1,0 +1,164 @@
+"""UserService over gRPC: messages to the model and back, nothing else."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, cast
+from uuid import UUID
+
+from google.protobuf.empty_pb2 import Empty
+from shop.system.v1 import access_pb2
+from shop.user.v1 import user_pb2
+from shop.user.v1 import user_service_pb2 as pb
+from shop.user.v1.user_service_pb2_grpc import UserServiceServicer
+from typing_extensions import override
+
+from chassis import context
+from chassis.context import Role
+from chassis.conversions import set_timestamp, struct_to_dict
+from chassis.pagination import PageTokens
+from chassis.requests import once
+from user_svc.model import MAX_PROFILE_BYTES, Email, User, UserId, UserState, profile_too_large
+from user_svc.service import NewUser, PasswordChange, UserChange
+from user_svc.session_model import SessionId
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
+    from google.protobuf.struct_pb2 import Struct
+    from grpc import aio
+
+    from chassis.clock import Clock
+    from chassis.idempotency import Once
+    from user_svc.service import UserService
+
+    Context = aio.ServicerContext[Any, Any]
+
+_STATES = {
+    UserState.ACTIVE: user_pb2.USER_STATE_ACTIVE,
+    UserState.SUSPENDED: user_pb2.USER_STATE_SUSPENDED,
+    UserState.DELETED: user_pb2.USER_STATE_DELETED,
+}
+_STATES_BACK = {message: state for state, message in _STATES.items()}
+_ROLES = {
+    Role.USER: access_pb2.ROLE_USER,
+    Role.SUPPORT: access_pb2.ROLE_SUPPORT,
+    Role.ADMIN: access_pb2.ROLE_ADMIN,
+    Role.SERVICE: access_pb2.ROLE_SERVICE,
+}
+
+# A number that takes two bytes of JSON, `1,`, takes eleven of a message; everything else grows less.
+_MAX_PROFILE_MESSAGE_BYTES: Final = 6 * MAX_PROFILE_BYTES
+
+
+class UserServicer(UserServiceServicer):
+    """Answers UserService."""
+
+    def __init__(self, service: UserService, clock: Clock) -> None:
+        self._service = service
+        self._clock = clock
+
+    @override
+    async def CreateUser(self, request: pb.CreateUserRequest, context: Context) -> user_pb2.User:
+        new = NewUser(
+            email=Email.parse(request.email),
+            password=request.password,
+            display_name=request.display_name,
+            profile=_profile(request.profile),
+        )
+        return _to_message(await self._service.create_user(new, once=self._once(request)))
+
+    @override
+    async def GetUser(self, request: pb.GetUserRequest, context: Context) -> user_pb2.User:
+        return _to_message(await self._service.get_user(_user_id(request.id), owner=_owner()))
+
+    @override
+    async def BatchGetUsers(self, request: pb.BatchGetUsersRequest, context: Context) -> pb.BatchGetUsersResponse:
+        wanted = dict.fromkeys(_user_id(each) for each in request.ids)
+        users = await self._service.get_users(list(wanted))
+        found = {user.id for user in users}
+        return pb.BatchGetUsersResponse(
+            users=[_to_message(user) for user in users],
+            missing_ids=[str(user_id) for user_id in wanted if user_id not in found],
+        )
+
+    @override
+    async def ListUsers(self, request: pb.ListUsersRequest, context: Context) -> pb.ListUsersResponse:
+        email = Email.parse(request.email) if request.email else None
+        state = _STATES_BACK.get(request.state)
+        query = ("ListUsers", email.key if email else "", state or "")
+        tokens = PageTokens(query, self._clock.now())
+        page = tokens.page(page_size=request.page_size, page_token=request.page_token)
+        found = await self._service.list_users(page, email=email, state=state)
+        shown, has_more = page.split(found)
+        return pb.ListUsersResponse(
+            users=[_to_message(user) for user in shown],
+            next_page_token=tokens.after(shown[-1].id) if has_more else "",
+        )
+
+    @override
+    async def UpdateUser(self, request: pb.UpdateUserRequest, context: Context) -> user_pb2.User:
+        has = request.HasField
+        change = UserChange(
+            user_id=_user_id(request.id),
+            email=Email.parse(request.email) if has("email") else None,
+            display_name=request.display_name if has("display_name") else None,
+            profile=_profile(request.profile) if has("profile") else None,
+            etag=request.etag,
+        )
+        return _to_message(await self._service.update_user(change, owner=_owner(), once=self._once(request)))
+
+    @override
+    async def ChangePassword(self, request: pb.ChangePasswordRequest, context: Context) -> user_pb2.User:
+        change = PasswordChange(
+            user_id=_user_id(request.id),
+            current=request.current_password,
+            new=request.new_password,
+            session_id=_own_session(),
+        )
+        return _to_message(await self._service.change_password(change, owner=_owner(), once=self._once(request)))
+
+    @override
+    async def DeleteUser(self, request: pb.DeleteUserRequest, context: Context) -> Empty:
+        user_id = _user_id(request.id)
+        await self._service.delete_user(user_id, etag=request.etag, owner=_owner(), once=self._once(request))
+        return Empty()
+
+    def _once(self, request: Message) -> Once:
+        return once(request, now=self._clock.now())
+
+
+def _user_id(text: str) -> UserId:
+    return UserId(UUID(text))
+
+
+def _owner() -> UserId | None:
+    owner = context.owner()
+    return UserId(owner) if owner else None
+
+
+def _own_session() -> SessionId | None:
+    call = context.current_call()
+    return SessionId(UUID(call.caller.session_id)) if call and call.caller.session_id else None
+
+
+def _profile(struct: Struct) -> dict[str, object]:
+    # Before a megabyte is turned into objects that nobody wants, while every other call waits.
+    if struct.ByteSize() > _MAX_PROFILE_MESSAGE_BYTES:
+        raise profile_too_large()
+    return struct_to_dict(struct)
+
+
+def _to_message(user: User) -> user_pb2.User:
+    message = user_pb2.User(
+        id=str(user.id),
+        email=user.email.text if user.email else "",
+        display_name=user.display_name,
+        state=_STATES[user.state],
+        roles=[_ROLES[role] for role in user.roles],
+        etag=user.etag,
+    )
+    if user.profile is not None:
+        message.profile.SetInParent()  # an empty one is not an absent one
+        message.profile.update(cast("dict[str, Any]", user.profile))
+    set_timestamp(message.created_at, user.created_at)
+    set_timestamp(message.updated_at, user.updated_at)
+    return message

@@ -1,0 +1,301 @@
+"""The use cases of users. Opens the transactions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from pydantic import TypeAdapter
+
+from chassis import idempotency, outbox
+from chassis.clock import new_id
+from chassis.context import Role
+from chassis.errors import RequestIdReused
+from user_svc import repository, session_repository
+from user_svc.errors import EmailTaken, InvalidCredentials, UserNotFound
+from user_svc.model import Email, User, UserId, UserState, require_small_profile
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from datetime import datetime
+
+    from sqlalchemy import Connection
+
+    from chassis.clock import Clock
+    from chassis.db import Database
+    from chassis.idempotency import Once
+    from chassis.pagination import PageRequest
+    from user_svc.passwords import Passwords
+    from user_svc.session_model import SessionId
+
+# How the answer to a write is kept for its repetition.
+SNAPSHOT: Final = TypeAdapter(User)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewUser:
+    """A user to create."""
+
+    email: Email
+    password: str
+    display_name: str
+    profile: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserChange:
+    """What to change of a user; None leaves a field as it is."""
+
+    user_id: UserId
+    email: Email | None
+    display_name: str | None
+    profile: Mapping[str, object] | None
+    etag: str
+
+    def changed_fields(self) -> list[str]:
+        """Return the names of the fields to change, as in the contract's JSON."""
+        fields = {
+            "email": self.email,
+            "displayName": self.display_name,
+            "profile": self.profile,
+        }
+        return [name for name, value in fields.items() if value is not None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PasswordChange:
+    """A password to replace.
+
+    Attributes:
+        session_id: the session to keep; None ends all of them.
+    """
+
+    user_id: UserId
+    current: str = field(repr=False)
+    new: str = field(repr=False)
+    session_id: SessionId | None
+
+
+class UserService:
+    """The use cases of users."""
+
+    def __init__(self, database: Database, passwords: Passwords, clock: Clock) -> None:
+        self._database = database
+        self._passwords = passwords
+        self._clock = clock
+
+    async def create_user(self, new: NewUser, *, once: Once) -> User:
+        """Create a user, in state ACTIVE with the role USER.
+
+        Raises:
+            EmailTaken: another user has the email.
+            InvalidFields: the profile cannot be kept.
+            RequestIdReused: the request id was used with other content.
+        """
+        require_small_profile(new.profile)
+        password_hash = await self._passwords.hash(new.password)
+        user = _new_user(new, roles=(Role.USER,), password_hash=password_hash, now=self._clock.now())
+
+        def write(connection: Connection) -> User:
+            if not repository.insert_users(connection, [user]):
+                raise EmailTaken
+            outbox.add(connection, [_event("user.created", user)])
+            return user
+
+        created = await self._once(write, once)
+        if created.password_hash != user.password_hash:
+            await self._require_repetition(created, password=new.password, once=once)
+        return created
+
+    async def make_admin(self, new: NewUser) -> User:
+        """Give the user with this email the role ADMIN; create one if there is none. For the operator, not for RPCs.
+
+        A user who exists keeps their password.
+
+        Raises:
+            EmailTaken: somebody else took the email just now.
+        """
+        password_hash = await self._passwords.hash(new.password)
+        now = self._clock.now()
+
+        def write(connection: Connection) -> User:
+            found = repository.find_by_email(connection, new.email.key)
+            if found is None:
+                admin = _new_user(new, roles=(Role.USER, Role.ADMIN), password_hash=password_hash, now=now)
+                if not repository.insert_users(connection, [admin]):
+                    raise EmailTaken
+                outbox.add(connection, [_event("user.created", admin)])
+                return admin
+            admin = _locked(connection, found.id, owner=None).with_role(Role.ADMIN, now=now)
+            repository.replace_users(connection, [admin])
+            outbox.add(connection, [_event("user.updated", admin, changed=["roles"])])
+            return admin
+
+        return await self._database.transaction(write)
+
+    async def get_user(self, user_id: UserId, *, owner: UserId | None) -> User:
+        """Return a user, be it a deleted one.
+
+        Args:
+            user_id: of the user.
+            owner: the only user to be seen; None for everybody.
+
+        Raises:
+            UserNotFound: there is none.
+        """
+        found = await self._database.read(lambda connection: repository.find_users(connection, [user_id], owner=owner))
+        if not found:
+            raise UserNotFound(user_id)
+        return found[0]
+
+    async def get_users(self, ids: Sequence[UserId]) -> list[User]:
+        """Return the users that exist, deleted ones included, each once, in the order of the ids."""
+        wanted = list(dict.fromkeys(ids))
+        found = await self._database.read(lambda connection: repository.find_users(connection, wanted))
+        by_id = {user.id: user for user in found}
+        return [by_id[user_id] for user_id in wanted if user_id in by_id]
+
+    async def list_users(self, page: PageRequest, *, email: Email | None, state: UserState | None) -> list[User]:
+        """Return a page of users, newest first, and one more if there are more."""
+        return await self._database.read(
+            lambda connection: repository.list_users(connection, page, email=email, state=state)
+        )
+
+    async def update_user(self, change: UserChange, *, owner: UserId | None, once: Once) -> User:
+        """Change a user's fields. `owner` as in get_user().
+
+        Raises:
+            UserNotFound: there is no such user.
+            UserNotActive: it is deleted.
+            EmailTaken: another user has the email.
+            EtagMismatch: the user has changed since.
+            InvalidFields: the profile cannot be kept.
+            RequestIdReused: the request id was used with other content.
+        """
+        if change.profile is not None:
+            require_small_profile(change.profile)
+
+        def write(connection: Connection) -> User:
+            user = _locked(connection, change.user_id, owner=owner)
+            user.require_not_deleted()
+            user.require_etag(change.etag)
+            if not change.changed_fields():
+                return user
+            changed = user.changed(
+                now=self._clock.now(),
+                email=change.email,
+                display_name=change.display_name,
+                profile=change.profile,
+            )
+            repository.replace_users(connection, [changed])
+            event = _event("user.updated", changed, changed=change.changed_fields())
+            outbox.add(connection, [event])
+            return changed
+
+        return await self._once(write, once)
+
+    async def change_password(self, change: PasswordChange, *, owner: UserId | None, once: Once) -> User:
+        """Replace a user's password and end the user's other sessions. `owner` as in get_user().
+
+        Raises:
+            UserNotFound: there is no such user.
+            UserNotActive: it is deleted.
+            InvalidCredentials: the current password is wrong.
+            RequestIdReused: the request id was used with other content.
+        """
+        # Outside of the transaction: a hash takes far longer than a row may be locked.
+        user = await self.get_user(change.user_id, owner=owner)
+        user.require_not_deleted()
+        if not await self._passwords.is_correct(change.current, password_hash=user.password_hash):
+            # It may have been current until this very request, sent before, replaced it.
+            answered = await self._database.read(lambda connection: once.find(connection, snapshot=SNAPSHOT))
+            if answered is None:
+                raise InvalidCredentials
+            await self._require_repetition(answered, password=change.new, once=once)
+            return answered
+        password_hash = await self._passwords.hash(change.new)
+
+        def write(connection: Connection) -> User:
+            locked = _locked(connection, change.user_id, owner=owner)
+            if not locked.has_password_of(user):
+                raise InvalidCredentials
+            now = self._clock.now()
+            changed = locked.with_password(password_hash, now=now)
+            repository.replace_users(connection, [changed])
+            # Whoever knew the old password may be logged in somewhere.
+            session_repository.end_sessions_of(connection, [changed.id], but=change.session_id, now=now)
+            outbox.add(connection, [_event("user.updated", changed, changed=["password"])])
+            return changed
+
+        changed = await self._once(write, once)
+        if changed.password_hash != password_hash:
+            await self._require_repetition(changed, password=change.new, once=once)
+        return changed
+
+    async def delete_user(self, user_id: UserId, *, etag: str, owner: UserId | None, once: Once) -> None:
+        """Delete a user and everything personal about it. Succeeds if it is deleted already. `owner` as in get_user().
+
+        Raises:
+            UserNotFound: there never was such a user.
+            EtagMismatch: the user has changed since.
+            RequestIdReused: the request id was used with other content.
+        """
+
+        def write(connection: Connection) -> User:
+            user = _locked(connection, user_id, owner=owner)
+            if user.state is UserState.DELETED:
+                return user
+            user.require_etag(etag)
+            deleted = user.deleted(now=self._clock.now())
+            repository.replace_users(connection, [deleted])
+            session_repository.end_sessions_of(connection, [user_id], now=deleted.updated_at)
+            idempotency.forget(connection, user_id)
+            outbox.add(connection, [_event("user.deleted", deleted)])
+            return deleted
+
+        await self._once(write, once)
+
+    async def _once(self, write: Callable[[Connection], User], once: Once) -> User:
+        def run(connection: Connection) -> User:
+            return once.run(
+                connection,
+                lambda: write(connection),
+                snapshot=SNAPSHOT,
+                resource_id=lambda user: user.id,
+            )
+
+        return await self._database.transaction(run)
+
+    async def _require_repetition(self, answered: User, *, password: str, once: Once) -> None:
+        """Return if an earlier request with this key named the same password; its fingerprint leaves that out."""
+        if not await self._passwords.is_correct(password, password_hash=answered.password_hash):
+            raise RequestIdReused(str(once.key.request_id) if once.key else "")
+
+
+def _new_user(new: NewUser, *, roles: tuple[Role, ...], password_hash: str, now: datetime) -> User:
+    return User(
+        id=UserId(new_id()),
+        email=new.email,
+        display_name=new.display_name,
+        profile=new.profile,
+        state=UserState.ACTIVE,
+        roles=roles,
+        password_hash=password_hash,
+        created_at=now,
+        updated_at=now,
+        version=1,
+    )
+
+
+def _locked(connection: Connection, user_id: UserId, *, owner: UserId | None) -> User:
+    found = repository.lock_users(connection, [user_id], owner=owner)
+    if not found:
+        raise UserNotFound(user_id)
+    return found[0]
+
+
+def _event(kind: str, user: User, *, changed: Sequence[str] = ()) -> outbox.Event:
+    data: dict[str, object] = {"userId": str(user.id), "state": user.state.value}
+    if changed:
+        data["changedFields"] = list(changed)
+    return outbox.Event(kind, user.id, user.version, data, user.updated_at)

@@ -1,0 +1,78 @@
+"""What a session is, and what becomes of its refresh tokens. No I/O."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import secrets
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final, NewType
+from uuid import UUID
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from user_svc.model import UserId
+
+SessionId = NewType("SessionId", UUID)
+
+# After this long a repeated refresh is no lost answer any more but a second holder of the token.
+LOST_ANSWER: Final = timedelta(seconds=10)
+
+FREE_ATTEMPTS: Final = 5
+LONGEST_WAIT: Final = timedelta(minutes=5)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session:
+    """A user who is logged in, on one device.
+
+    Attributes:
+        chain_key: makes each refresh token out of the one before. Secret.
+    """
+
+    id: SessionId
+    user_id: UserId
+    chain_key: bytes
+    created_at: datetime
+    expires_at: datetime
+    ended_at: datetime | None = None
+
+    def next_token(self, token: str) -> str:
+        """Return the refresh token that follows this one: always the same, so that a lost answer can be repeated.
+
+        Only who has both the token and the session's key can tell, and the key never leaves the database.
+        """
+        return _text(hmac.digest(self.chain_key, token.encode(), "sha256"))
+
+
+@dataclass(frozen=True, slots=True)
+class RefreshToken:
+    """What is kept of a refresh token: its hash, and when it was used."""
+
+    token_hash: bytes
+    session_id: SessionId
+    used_at: datetime | None
+
+
+def new_token() -> str:
+    """Return the first refresh token of a session: 256 random bits."""
+    return _text(secrets.token_bytes(32))
+
+
+def hash_token(token: str) -> bytes:
+    """Return what is kept of a token. No salt and no cost: it is random enough that nobody can guess it."""
+    return hashlib.sha256(token.encode()).digest()
+
+
+def wait_after(failures: int) -> timedelta:
+    """Return how long an account's next login has to wait after so many failures: 1 s from the fifth, then doubling."""
+    if failures < FREE_ATTEMPTS:
+        return timedelta(0)
+    return min(timedelta(seconds=2 ** min(failures - FREE_ATTEMPTS, 16)), LONGEST_WAIT)
+
+
+def _text(raw: bytes) -> str:
+    return base64.urlsafe_b64encode(raw).decode().rstrip("=")

@@ -1,0 +1,215 @@
+"""The use cases of sessions: log in, go on, log out. Opens the transactions."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import secrets
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Annotated, Final
+
+import jwt
+import structlog
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from chassis.clock import new_id
+from chassis.errors import InvalidFields, TokenExpired, TokenInvalid
+from chassis.tokens import ALGORITHM, TYPE, Claims
+from user_svc import repository, session_repository
+from user_svc.errors import InvalidCredentials, TokenReused, TooManyAttempts
+from user_svc.model import Email, User, UserState
+from user_svc.session_model import LOST_ANSWER, RefreshToken, Session, SessionId, hash_token, new_token
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from sqlalchemy import Connection
+
+    from chassis.clock import Clock
+    from chassis.db import Database
+    from chassis.tokens import TokenSettings
+    from user_svc.keys import SigningKeys
+    from user_svc.model import UserId
+    from user_svc.passwords import Passwords
+
+log = structlog.get_logger(__name__)
+
+_SWEEP_EVERY_S: Final = 3600
+
+
+class SessionSettings(BaseSettings):
+    """How long tokens and sessions live."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_prefix="SESSION_")
+
+    # A stolen access token works for so long, and no longer.
+    access_lifetime_s: Annotated[int, Field(ge=10, le=3600)] = 900
+    # Who does not come back for a month logs in again.
+    lifetime_s: Annotated[int, Field(ge=60)] = 30 * 24 * 3600
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoggedIn:
+    """A session and its tokens, as its user gets them. Not for any log."""
+
+    session: Session
+    access_token: str
+    access_expires_at: datetime
+    refresh_token: str
+
+
+class SessionService:
+    """The use cases of sessions."""
+
+    def __init__(  # noqa: PLR0913  the composition root's business; a bag for them would be worth nothing else
+        self,
+        database: Database,
+        passwords: Passwords,
+        keys: SigningKeys,
+        clock: Clock,
+        *,
+        settings: SessionSettings,
+        tokens: TokenSettings,
+    ) -> None:
+        self._database = database
+        self._passwords = passwords
+        self._keys = keys
+        self._clock = clock
+        self._settings = settings
+        self._tokens = tokens
+
+    async def log_in(self, *, email: str, password: str) -> LoggedIn:
+        """Begin a session.
+
+        An email that belongs to nobody takes as long as a wrong password, and counts like one.
+
+        Raises:
+            InvalidCredentials: the email and the password do not belong together.
+            TooManyAttempts: there were too many failures for this email.
+        """
+        key = _email_key(email)
+        account = hashlib.sha256(key.encode()).digest()
+        await self._require_patience(account)
+        user = await self._database.read(lambda connection: repository.find_by_email(connection, key))
+        is_correct = await self._passwords.is_correct(password, password_hash=user.password_hash if user else "")
+        if user is None or not is_correct or user.state is not UserState.ACTIVE:
+            raise InvalidCredentials
+        rehashed = await self._passwords.rehashed(password, password_hash=user.password_hash)
+        now = self._clock.now()
+        session = Session(
+            id=SessionId(new_id()),
+            user_id=user.id,
+            chain_key=secrets.token_bytes(32),
+            created_at=now,
+            expires_at=now + timedelta(seconds=self._settings.lifetime_s),
+        )
+        token = new_token()
+
+        def write(connection: Connection) -> None:
+            [locked] = repository.lock_users(connection, [user.id])
+            if not locked.has_password_of(user):  # changed, or deleted, while we were hashing
+                raise InvalidCredentials
+            if rehashed:
+                repository.rehash(connection, user.id, password_hash=rehashed)
+            session_repository.forget_attempts(connection, account)
+            session_repository.insert_session(connection, session, token_hash=hash_token(token))
+
+        await self._database.transaction(write)
+        return await self._logged_in(session, user, refresh_token=token)
+
+    async def refresh(self, token: str) -> LoggedIn:
+        """Exchange a refresh token for the next one.
+
+        Raises:
+            TokenInvalid: it is none of ours, or its session has ended.
+            TokenExpired: its session is over.
+            TokenReused: it was used before. The session has ended by this.
+        """
+
+        def work(connection: Connection) -> tuple[Session, User, str] | TokenReused:
+            now = self._clock.now()
+            found = session_repository.lock_token(connection, hash_token(token))
+            if found is None:
+                raise TokenInvalid
+            kept, session = found
+            if session.ended_at is not None:
+                raise TokenInvalid
+            if session.expires_at <= now:
+                raise TokenExpired
+            successor = session.next_token(token)
+            if kept.used_at is None:
+                session_repository.mark_used(connection, kept.token_hash, now=now)
+                session_repository.insert_token(connection, RefreshToken(hash_token(successor), session.id, None))
+            elif now - kept.used_at > LOST_ANSWER or session_repository.is_used(connection, hash_token(successor)):
+                session_repository.end_session(connection, session.id, owner=None, now=now)
+                return TokenReused()  # returned, for the end of the session to be committed
+            user = repository.find_users(connection, [session.user_id])[0]
+            if user.state is not UserState.ACTIVE:
+                raise TokenInvalid
+            return session, user, successor
+
+        outcome = await self._database.transaction(work)
+        if isinstance(outcome, TokenReused):
+            raise outcome
+        session, user, successor = outcome
+        return await self._logged_in(session, user, refresh_token=successor)
+
+    async def log_out(self, session_id: SessionId, *, owner: UserId | None) -> None:
+        """End a session. Does nothing if it has ended, is somebody else's, or never was."""
+
+        def work(connection: Connection) -> None:
+            session_repository.end_session(connection, session_id, owner=owner, now=self._clock.now())
+
+        await self._database.transaction(work)
+
+    async def sweep_forever(self) -> None:
+        """Remove what is long over, now and then, until cancelled."""
+
+        def work(connection: Connection) -> None:
+            session_repository.remove_outdated(connection, now=self._clock.now())
+
+        while True:
+            await asyncio.sleep(_SWEEP_EVERY_S)
+            try:
+                await self._database.transaction(work)
+            except Exception as error:
+                log.warning("sessions.sweep_failed", exc_info=error)
+
+    async def _require_patience(self, account: bytes) -> None:
+        now = self._clock.now()
+        next_at = await self._database.transaction(
+            lambda connection: session_repository.reserve_attempt(connection, account, now=now)
+        )
+        if next_at is not None:
+            raise TooManyAttempts(retry_after_s=(next_at - now).total_seconds())
+
+    async def _logged_in(self, session: Session, user: User, *, refresh_token: str) -> LoggedIn:
+        key = await self._keys.current()
+        now = self._clock.now()
+        claims = Claims(
+            subject=user.id,
+            session_id=session.id,
+            roles=user.roles,
+            token_id=new_id(),
+            issued_at_s=int(now.timestamp()),
+            lifetime_s=self._settings.access_lifetime_s,
+        )
+        access_token = jwt.encode(
+            claims.payload(self._tokens), key.private, algorithm=ALGORITHM, headers={"kid": key.kid, "typ": TYPE}
+        )
+        return LoggedIn(
+            session=session,
+            access_token=access_token,
+            access_expires_at=now + timedelta(seconds=self._settings.access_lifetime_s),
+            refresh_token=refresh_token,
+        )
+
+
+def _email_key(email: str) -> str:
+    """Return the key of an email; of a text that is none, the text, so that it fails as an unknown email does."""
+    try:
+        return Email.parse(email).key
+    except InvalidFields:
+        return email

@@ -1,0 +1,28 @@
+"""The user service's settings: its own, and its name for the common ones."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from chassis.settings import TelemetrySettings
+
+
+class UserTelemetrySettings(TelemetrySettings):
+    """Names the service."""
+
+    service_name: str = "user_svc"
+
+
+class PasswordSettings(BaseSettings):
+    """The cost of a password hash: OWASP's argon2id with 46 MiB, one pass, one lane (Password Storage Cheat Sheet)."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_prefix="ARGON2_")
+
+    memory_kib: Annotated[int, Field(ge=8)] = 47_104
+    passes: Annotated[int, Field(ge=1)] = 1
+    lanes: Annotated[int, Field(ge=1)] = 1
+    # Hashes at the same time: each takes a core and its memory for tens of milliseconds.
+    workers: Annotated[int, Field(ge=1, le=64)] = 2
