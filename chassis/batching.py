@@ -91,7 +91,7 @@ class Batcher(Generic[Item, Result]):
         """
         if len(self._waiting) + self._running_alone >= self._limits.max_waiting:
             raise Overloaded
-        call = _Call[Item, Result](item)
+        call: _Call[Item, Result] = _Call(item)
         self._waiting[call] = None
         self._plan()
         try:

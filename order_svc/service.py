@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 SNAPSHOT: Final = TypeAdapter(Order)
 
 # Groups of orders to place that are under way: while some ask the user service, others write.
-_PLACING_AT_ONCE: Final = 4
+_PLACING_AT_ONCE: Final = 2
 
 
 class UserDirectory(Protocol):
