@@ -168,6 +168,15 @@ class DatabaseUnavailable(Unavailable):
         super().__init__("The database does not answer. Try again shortly.", retry_after_s=1)
 
 
+class Overloaded(ResourceExhausted):
+    """More calls wait than can be answered in time."""
+
+    reason = "OVERLOADED"
+
+    def __init__(self) -> None:
+        super().__init__("Too many calls wait already, so this one was not begun. Try again shortly.", retry_after_s=1)
+
+
 class TokenInvalid(Unauthenticated):
     """No token, or none of ours."""
 

@@ -9,34 +9,21 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, TypeVar
 
 import structlog
-from sqlalchemy import (
-    Column,
-    Connection,
-    DateTime,
-    LargeBinary,
-    MetaData,
-    Table,
-    Text,
-    Uuid,
-    bindparam,
-    delete,
-    select,
-    text,
-    update,
-)
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import text
 
+from chassis.db import as_json
 from chassis.errors import DatabaseUnavailable, RequestIdReused
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from datetime import datetime
     from uuid import UUID
 
     from pydantic import TypeAdapter
+    from sqlalchemy import Connection, Row, TextClause
 
     from chassis.clock import Clock
     from chassis.db import Database
@@ -63,29 +50,61 @@ CREATE INDEX idempotency_keys_created_at_idx ON idempotency_keys (created_at);
 CREATE INDEX idempotency_keys_resource_id_idx ON idempotency_keys (resource_id);
 """
 
-_keys = Table(
-    "idempotency_keys",
-    MetaData(),
-    Column("caller", Text, primary_key=True),
-    Column("method", Text, primary_key=True),
-    Column("request_id", Uuid, primary_key=True),
-    Column("fingerprint", LargeBinary),
-    Column("resource_id", Uuid),
-    Column("response", LargeBinary),
-    Column("created_at", DateTime(timezone=True)),
-)
+# For a statement that claims keys together with the effects of their requests: the columns that Once.row() fills, and
+# the claim, from a query named `claims`. It returns the keys that are ours now; an expired one is taken over.
+COLUMNS: Final = """
+    key_caller text, key_method text, key_request_id uuid, key_fingerprint text, key_created_at timestamptz,
+    key_resource_id uuid, key_response text
+"""
+# In the order of the keys: two transactions that claim the same ones then cannot wait for each other.
+CLAIM: Final = f"""
+    INSERT INTO idempotency_keys AS kept
+        (caller, method, request_id, fingerprint, resource_id, response, created_at)
+    SELECT
+        key_caller, key_method, key_request_id, decode(key_fingerprint, 'hex'),
+        key_resource_id, convert_to(key_response, 'UTF8'), key_created_at
+    FROM claims
+    WHERE key_request_id IS NOT NULL
+    ORDER BY key_caller, key_method, key_request_id
+    ON CONFLICT ON CONSTRAINT idempotency_keys_pkey DO UPDATE
+    SET
+        fingerprint = excluded.fingerprint,
+        resource_id = excluded.resource_id,
+        response = excluded.response,
+        created_at = excluded.created_at
+    WHERE kept.created_at < excluded.created_at - interval '{KEPT.total_seconds():.0f} seconds'
+    RETURNING kept.caller, kept.method, kept.request_id
+"""  # noqa: S608  put together from constants
+_GIVEN: Final = f"SELECT * FROM json_to_recordset(CAST(:keys AS json)) AS given ({COLUMNS})"  # noqa: S608  a constant
+_IS_GIVEN: Final = """
+    kept.caller = given.key_caller AND kept.method = given.key_method AND kept.request_id = given.key_request_id
+"""
 
-_is_this_key = (
-    (_keys.c.caller == bindparam("key_caller"))
-    & (_keys.c.method == bindparam("key_method"))
-    & (_keys.c.request_id == bindparam("key_request_id"))
-)
-_find = select(_keys.c.fingerprint, _keys.c.response).where(_is_this_key, _keys.c.created_at >= bindparam("oldest"))
-_complete = (
-    update(_keys)
-    .where(_is_this_key)
-    .values(resource_id=bindparam("key_resource_id"), response=bindparam("key_response"))
-)
+_claim = text(f"WITH claims AS ({_GIVEN}) {CLAIM}")
+_find = text(f"""
+    WITH given AS ({_GIVEN})
+    SELECT kept.caller, kept.method, kept.request_id, kept.fingerprint, kept.response, kept.created_at
+    FROM given
+    JOIN idempotency_keys AS kept ON {_IS_GIVEN}
+""")  # noqa: S608  put together from constants
+_complete = text(f"""
+    WITH given AS ({_GIVEN})
+    UPDATE idempotency_keys AS kept
+    SET resource_id = given.key_resource_id, response = convert_to(given.key_response, 'UTF8')
+    FROM given
+    WHERE {_IS_GIVEN}
+""")  # noqa: S608  put together from constants
+_forget = text("DELETE FROM idempotency_keys WHERE resource_id = :resource_id")
+_release = text(f"""
+    WITH given AS ({_GIVEN})
+    DELETE FROM idempotency_keys AS kept
+    USING given
+    WHERE {_IS_GIVEN}
+""")  # noqa: S608  put together from constants
+
+
+# Of one request: caller, method and request id.
+Identity: TypeAlias = "tuple[str, str, UUID]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,13 +123,10 @@ class RequestKey:
     request_id: UUID
     fingerprint: bytes
 
-    def parameters(self) -> dict[str, object]:
-        """Return the key's columns as bind parameters."""
-        return {
-            "key_caller": self.caller,
-            "key_method": self.method,
-            "key_request_id": self.request_id,
-        }
+    @property
+    def identity(self) -> Identity:
+        """What there can be one request of."""
+        return self.caller, self.method, self.request_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +140,23 @@ class Once:
 
     key: RequestKey | None
     now: datetime
+
+    def is_in(self, ours: Collection[Identity]) -> bool:
+        """Return whether the request may take effect: its key is among these, or it has none."""
+        return self.key is None or self.key.identity in ours
+
+    def row(self, *, resource_id: UUID | None = None, response: bytes | None = None) -> dict[str, object]:
+        """Return the key as COLUMNS has it, with the answer that it is to hold."""
+        key = self.key
+        return {
+            "key_caller": key and key.caller,
+            "key_method": key and key.method,
+            "key_request_id": key and key.request_id,
+            "key_fingerprint": key and key.fingerprint.hex(),
+            "key_created_at": self.now,
+            "key_resource_id": resource_id,
+            "key_response": response and response.decode(),
+        }
 
     def run(
         self,
@@ -146,23 +179,14 @@ class Once:
         Raises:
             RequestIdReused: the key was used with other content.
         """
-        if self.key is None:
-            return action()
-        if not self._claim(connection, self.key):
+        if self.key is not None and not claim(connection, [self]):
             found = self.find(connection, snapshot=snapshot)
             if found is None:
                 # Removed between the two statements, by its expiry or with its user.
                 raise DatabaseUnavailable
             return found
         result = action()
-        connection.execute(
-            _complete,
-            {
-                **self.key.parameters(),
-                "key_resource_id": resource_id(result),
-                "key_response": snapshot.dump_json(result),
-            },
-        )
+        complete(connection, [Answered(self, resource_id(result), snapshot.dump_json(result))])
         return result
 
     def find(self, connection: Connection, *, snapshot: TypeAdapter[T]) -> T | None:
@@ -171,39 +195,88 @@ class Once:
         Raises:
             RequestIdReused: the key was used with other content.
         """
-        if self.key is None:
-            return None
-        row = connection.execute(_find, {**self.key.parameters(), "oldest": self.now - KEPT}).one_or_none()
-        if row is None:
-            return None
-        if row.fingerprint != self.key.fingerprint:
-            raise RequestIdReused(str(self.key.request_id))
-        return snapshot.validate_json(row.response)
+        [found] = find(connection, [self], snapshot=snapshot)
+        if isinstance(found, RequestIdReused):
+            raise found
+        return found
 
-    def _claim(self, connection: Connection, key: RequestKey) -> bool:
-        """Return whether the key is ours now. An expired one is taken over."""
-        statement = insert(_keys).values(
-            caller=key.caller,
-            method=key.method,
-            request_id=key.request_id,
-            fingerprint=key.fingerprint,
-            created_at=self.now,
-        )
-        statement = statement.on_conflict_do_update(
-            constraint="idempotency_keys_pkey",
-            set_={
-                "fingerprint": statement.excluded.fingerprint,
-                "created_at": statement.excluded.created_at,
-            },
-            where=_keys.c.created_at < self.now - KEPT,
-        )
-        claimed = connection.execute(statement.returning(_keys.c.request_id))
-        return claimed.one_or_none() is not None
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What a request was answered; `resource_id` as in Once.run()."""
+
+    once: Once
+    resource_id: UUID
+    response: bytes
+
+
+class Keyed(Protocol):
+    """Something that belongs to a request."""
+
+    @property
+    def once(self) -> Once:
+        """The request."""
+
+
+_Keyed = TypeVar("_Keyed", bound=Keyed)
+
+
+def first_of_each_key(requests: Sequence[_Keyed]) -> Mapping[int, _Keyed]:
+    """Return by their number those requests of which no earlier one has the same key."""
+    first: dict[Identity | int, int] = {}
+    for n, each in enumerate(requests):
+        first.setdefault(each.once.key.identity if each.once.key else n, n)
+    return {n: requests[n] for n in first.values()}
+
+
+def claim(connection: Connection, requests: Sequence[Once]) -> set[Identity]:
+    """Return the identities of the keys that are ours now, out of requests with different keys, or none.
+
+    Waits for transactions that have claimed one of them.
+    """
+    rows = [once.row() for once in requests if once.key]
+    return {(caller, method, request_id) for caller, method, request_id in map(tuple, _run(connection, _claim, rows))}
+
+
+def find(
+    connection: Connection, requests: Sequence[Once], *, snapshot: TypeAdapter[T]
+) -> list[T | RequestIdReused | None]:
+    """Return for each request the result of an earlier one with its key, or None; RequestIdReused for other content."""
+    rows = _run(connection, _find, [once.row() for once in requests if once.key])
+    kept = {(row.caller, row.method, row.request_id): row for row in rows}
+
+    def answer_to(once: Once) -> T | RequestIdReused | None:
+        found = kept.get(once.key.identity) if once.key else None
+        if once.key is None or found is None or found.created_at < once.now - KEPT:
+            return None
+        if found.fingerprint != once.key.fingerprint:
+            return RequestIdReused(str(once.key.request_id))
+        return snapshot.validate_json(found.response)
+
+    return [answer_to(once) for once in requests]
+
+
+def complete(connection: Connection, answered: Sequence[Answered]) -> None:
+    """Keep the answers to requests whose keys are ours."""
+    rows = [each.once.row(resource_id=each.resource_id, response=each.response) for each in answered if each.once.key]
+    _run(connection, _complete, rows)
+
+
+def release(connection: Connection, requests: Sequence[Once]) -> None:
+    """Leave keys that are ours unused, since their requests fail while others of the transaction do not."""
+    _run(connection, _release, [once.row() for once in requests if once.key])
+
+
+def _run(connection: Connection, statement: TextClause, rows: Sequence[Mapping[str, object]]) -> Sequence[Row[Any]]:
+    if not rows:
+        return ()
+    result = connection.execute(statement, {"keys": as_json(rows)})
+    return result.all() if result.returns_rows else ()
 
 
 def forget(connection: Connection, resource_id: UUID) -> None:
     """Remove every kept answer about a resource, so that nothing personal outlives it."""
-    connection.execute(delete(_keys).where(_keys.c.resource_id == resource_id))
+    connection.execute(_forget, {"resource_id": resource_id})
 
 
 async def sweep_forever(database: Database, clock: Clock, *, every_s: float = 600) -> None:

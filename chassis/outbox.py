@@ -6,7 +6,7 @@ a relay publishes them, at least once, in order per subject.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import (
@@ -19,12 +19,13 @@ from sqlalchemy import (
     Table,
     Text,
     Uuid,
-    insert,
+    text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
 from chassis.clock import new_id
 from chassis.context import current_call
+from chassis.db import as_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -65,6 +66,25 @@ outbox = Table(
 )
 
 
+# For a statement that writes events together with what they tell of: the columns that Event.row() fills, and the way of
+# such rows into the outbox, from a query named `told`.
+COLUMNS: Final = """
+    event_id uuid, event_type text, event_subject uuid, event_sequence bigint, event_data jsonb,
+    event_traceparent text, event_occurred_at timestamptz
+"""
+ADD: Final = """
+    INSERT INTO outbox (id, type, subject, sequence, data, traceparent, occurred_at)
+    SELECT event_id, event_type, event_subject, event_sequence, event_data, event_traceparent, event_occurred_at
+    FROM told
+"""
+
+
+def traceparent_now() -> str:
+    """Return the trace of the call that is being served, or empty."""
+    call = current_call()
+    return call.traceparent if call else ""
+
+
 @dataclass(frozen=True, slots=True)
 class Event:
     """A CloudEvent to be: something that happened to a resource.
@@ -75,6 +95,8 @@ class Event:
         sequence: counts the resource's changes from 1, so that a reader can order them and see a gap.
         data: the event's content as JSON; nothing personal.
         occurred_at: when, aware.
+        traceparent: the trace of the call that it happened in: by default the one that is being served now. A batch
+            serves many calls and none, so there it is to be given.
     """
 
     type: str
@@ -82,23 +104,27 @@ class Event:
     sequence: int
     data: Mapping[str, object]
     occurred_at: datetime
+    traceparent: str = field(default_factory=traceparent_now)
+
+    def row(self) -> dict[str, object]:
+        """Return the event as COLUMNS has it, with an id of its own."""
+        return {
+            "event_id": new_id(),
+            "event_type": self.type,
+            "event_subject": self.subject,
+            "event_sequence": self.sequence,
+            "event_data": self.data,
+            "event_traceparent": self.traceparent,
+            "event_occurred_at": self.occurred_at,
+        }
+
+
+_add = text(f"""
+    WITH told AS (SELECT * FROM json_to_recordset(CAST(:events AS json)) AS told ({COLUMNS}))
+    {ADD}
+""")  # noqa: S608  put together from constants
 
 
 def add(connection: Connection, events: Sequence[Event]) -> None:
     """Write the events, in the transaction of their change."""
-    call = current_call()
-    connection.execute(
-        insert(outbox),
-        [
-            {
-                "id": new_id(),
-                "type": event.type,
-                "subject": event.subject,
-                "sequence": event.sequence,
-                "data": event.data,
-                "traceparent": call.traceparent if call else "",
-                "occurred_at": event.occurred_at,
-            }
-            for event in events
-        ],
-    )
+    connection.execute(_add, {"events": as_json([event.row() for event in events])})

@@ -6,9 +6,9 @@ A service reads its sections in `__main__` and hands them on; nothing else looks
 from __future__ import annotations
 
 import sys
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal, Self, TypeVar
 
-from pydantic import Field, PostgresDsn, ValidationError
+from pydantic import Field, PostgresDsn, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 Seconds = Annotated[float, Field(gt=0, le=3600)]
@@ -46,13 +46,37 @@ class DatabaseSettings(BaseSettings):
 
     url: PostgresDsn
     # Connections, and threads that use them. replicas x pool_size must stay below max_connections.
-    pool_size: Annotated[int, Field(ge=1, le=100)] = 8
+    pool_size: Annotated[int, Field(ge=3, le=100)] = 8
+    # Of these, for batches of short reads. One: while a batch is read the next one gathers, and with two each would be
+    # half as long and cost as much.
+    read_lanes: Annotated[int, Field(ge=1, le=50)] = 1
+    # Of these, for batches of short writes. Two: while one waits for its commit the other works.
+    write_lanes: Annotated[int, Field(ge=1, le=50)] = 2
+    # How long a call waits for others once calls come in company; a call that comes alone never waits.
+    batch_linger_s: Annotated[float, Field(ge=0, le=0.1)] = 0.001
+    # Longer statements save nothing more, and the first of a batch waits for the last. At most the 200 ids of
+    # BatchGetUsers.
+    batch_max_items: Annotated[int, Field(ge=1, le=200)] = 128
+    # Calls that may wait for their turn. A replica does thousands in a second: who is behind so many waits a good part
+    # of one, and had better go elsewhere.
+    batch_max_waiting: Annotated[int, Field(ge=1, le=100_000)] = 1024
     # How long a call waits for a connection to be opened before it is refused.
     connect_timeout_s: Annotated[int, Field(ge=1, le=30)] = 2
     # Below the edge's timeout of 15 s, so that a stuck statement is an error with a reason.
     statement_timeout_s: Seconds = 5
     # A row is locked for one short transaction; who waits longer than this waits for a fault.
     lock_timeout_s: Seconds = 0.5
+
+    @property
+    def slow_lanes(self) -> int:
+        """How many connections are left for everything that is neither a short read nor a short write."""
+        return self.pool_size - self.read_lanes - self.write_lanes
+
+    @model_validator(mode="after")
+    def _leave_some_for_the_rest(self) -> Self:
+        if self.slow_lanes < 1:
+            raise ValueError("pool_size must be larger than read_lanes and write_lanes together")
+        return self
 
 
 class TelemetrySettings(BaseSettings):

@@ -6,8 +6,9 @@ other way is worth no more.
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Final, Protocol
+from typing import TYPE_CHECKING, Annotated, Final, Protocol, cast
 from uuid import UUID
 
 import jwt
@@ -27,6 +28,8 @@ TYPE: Final = "at+jwt"
 
 # Ours have some 500 characters. Whatever is far longer is refused before it is looked at.
 _MAX_LENGTH: Final = 4096
+# As many users as call one replica within a token's life, on a busy day; some 5 MB. The oldest goes first.
+_REMEMBERED: Final = 4096
 _CLAIMS: Final = ("iss", "aud", "sub", "exp", "iat", "jti", "sid", "roles")
 
 
@@ -48,12 +51,28 @@ class KeyRing(Protocol):
         """Return the key of this id, or None if there is none."""
 
 
-@dataclass(frozen=True, slots=True)
-class AccessTokens:
-    """Checks access tokens."""
+@dataclass(slots=True)
+class _Checked:
+    """A token whose signature is known to be good."""
 
-    settings: TokenSettings
-    keys: KeyRing
+    caller: Caller
+    expires_at_s: float
+    kid: str
+    key: Ed25519PublicKey
+
+
+class AccessTokens:
+    """Checks access tokens. A signature costs more than the rest of a call, so each is checked once.
+
+    Args:
+        settings: what all services agree on.
+        keys: the keys that are published. A token whose key no longer is counts for nothing, checked or not.
+    """
+
+    def __init__(self, settings: TokenSettings, keys: KeyRing) -> None:
+        self._settings = settings
+        self._keys = keys
+        self._checked: dict[str, _Checked] = {}  # in the order in which they were
 
     async def caller(self, token: str) -> Caller:
         """Return whom a token stands for.
@@ -62,25 +81,44 @@ class AccessTokens:
             TokenExpired: it was good once.
             TokenInvalid: it is none of ours.
         """
+        known = self._checked.get(token)
+        if known is not None and await self._is_still_good(known):
+            return known.caller
         kid = _kid(token)
-        key = await self.keys.key(kid)
+        key = await self._keys.key(kid)
         if key is None:
             raise TokenInvalid
+        claims = self._claims(token, key)
+        caller = _caller(claims)
+        if len(self._checked) >= _REMEMBERED:
+            del self._checked[next(iter(self._checked))]
+        self._checked[token] = _Checked(caller, int(cast("float | str", claims["exp"])) + self._settings.leeway_s, kid, key)
+        return caller
+
+    async def _is_still_good(self, known: _Checked) -> bool:
+        key = await self._keys.key(known.kid)
+        # A ring that has asked for its keys again has the same ones as other objects, whose comparison costs something.
+        if key is None or (key is not known.key and key != known.key):
+            return False
+        known.key = key
+        return time.time() < known.expires_at_s
+
+    def _claims(self, token: str, key: Ed25519PublicKey) -> dict[str, object]:
         try:
-            claims = jwt.decode(
+            claims: dict[str, object] = jwt.decode(
                 token,
                 key,
                 algorithms=[ALGORITHM],
-                issuer=self.settings.issuer,
-                audience=self.settings.audience,
-                leeway=self.settings.leeway_s,
+                issuer=self._settings.issuer,
+                audience=self._settings.audience,
+                leeway=self._settings.leeway_s,
                 options={"require": list(_CLAIMS)},
             )
         except jwt.ExpiredSignatureError as error:
             raise TokenExpired from error
         except jwt.InvalidTokenError as error:
             raise TokenInvalid from error
-        return _caller(claims)
+        return claims
 
 
 def _kid(token: str) -> str:

@@ -2,85 +2,195 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import Connection, Row, Select, any_, bindparam, func, insert, select, update
+from sqlalchemy import Connection, Row, Select, bindparam, func, select, text
 from sqlalchemy.dialects.postgresql import ARRAY, UUID
 
+from chassis import idempotency, outbox
+from chassis.clock import new_id
+from chassis.db import as_json
 from order_svc.model import BuyerId, Item, Order, OrderEvent, OrderFilter, OrderId, OrderStatus
 from order_svc.tables import order_events, orders
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from chassis.idempotency import Once
     from chassis.pagination import PageRequest
 
-_by_ids = select(orders).where(
-    orders.c.id == any_(bindparam("ids", type_=ARRAY(UUID))),
-    # Whose rows the caller may see stands in the query, so that no later line can forget it.
-    orders.c.user_id == func.coalesce(bindparam("owner", type_=UUID), orders.c.user_id),
+_wanted = (
+    func.unnest(bindparam("ids", type_=ARRAY(UUID)), bindparam("owners", type_=ARRAY(UUID)))
+    .table_valued("id", "owner", with_ordinality="n")
+    .render_derived(name="wanted")
+)
+_by_ids = select(_wanted.c.n, orders).join_from(
+    _wanted,
+    orders,
+    # Whose rows each caller may see stands in the query, so that no later line can forget it.
+    (orders.c.id == _wanted.c.id) & (orders.c.user_id == func.coalesce(_wanted.c.owner, orders.c.user_id)),
 )
 # In the order of the key, so that two transactions that lock the same orders cannot lock each other.
-_by_ids_locked = _by_ids.order_by(orders.c.id).with_for_update()
+_by_ids_locked = _by_ids.order_by(orders.c.id).with_for_update(of=orders)
+_by_ids_locked_if_free = _by_ids.order_by(orders.c.id).with_for_update(of=orders, skip_locked=True)
 
-_move = (
-    update(orders)
-    .where(orders.c.id == bindparam("key_id"), orders.c.version == bindparam("key_version"))
-    .values(
-        status=bindparam("status"),
-        cancel_reason=bindparam("cancel_reason"),
-        updated_at=bindparam("updated_at"),
-        version=bindparam("version"),
+# Orders with their history, their events and the keys of their requests: all of a batch, in one statement. An order
+# whose key is not claimed by it is a repetition and leaves nothing.
+_place = text(f"""
+    WITH given AS MATERIALIZED (
+        SELECT *
+        FROM json_to_recordset(CAST(:placements AS json)) AS given (
+            id uuid, user_id uuid, currency_code text, items jsonb, total_amount numeric, placed_at timestamptz,
+            history_id uuid, {outbox.COLUMNS}, {idempotency.COLUMNS}
+        )
+    ),
+    claims AS (SELECT * FROM given),
+    claimed AS ({idempotency.CLAIM}),
+    told AS (
+        SELECT given.*
+        FROM given
+        LEFT JOIN claimed
+            ON (caller, method, request_id) = (key_caller, key_method, key_request_id)
+        WHERE key_request_id IS NULL OR request_id IS NOT NULL
+    ),
+    placed AS (
+        INSERT INTO orders
+            (id, user_id, status, currency_code, items, total_amount, cancel_reason, created_at, updated_at, version)
+        SELECT id, user_id, 'PENDING', currency_code, items, total_amount, '', placed_at, placed_at, 1
+        FROM told
+        RETURNING id
+    ),
+    history AS (
+        INSERT INTO order_events (id, order_id, from_status, to_status, reason, occurred_at)
+        SELECT history_id, id, NULL, 'PENDING', '', placed_at
+        FROM told
+    ),
+    events AS ({outbox.ADD})
+    SELECT id
+    FROM placed
+""")  # noqa: S608  put together from constants
+
+_move = text(f"""
+    WITH told AS MATERIALIZED (
+        SELECT *
+        FROM json_to_recordset(CAST(:moves AS json)) AS given (
+            id uuid, version integer, from_status text, status text, reason text, cancel_reason text,
+            moved_at timestamptz, history_id uuid, {outbox.COLUMNS}
+        )
+    ),
+    moved AS (
+        UPDATE orders
+        SET status = told.status, cancel_reason = told.cancel_reason, updated_at = told.moved_at, version = told.version
+        FROM told
+        WHERE orders.id = told.id AND orders.version = told.version - 1
+    ),
+    history AS (
+        INSERT INTO order_events (id, order_id, from_status, to_status, reason, occurred_at)
+        SELECT history_id, id, from_status, status, reason, moved_at
+        FROM told
     )
-)
+    {outbox.ADD}
+""")  # noqa: S608  put together from constants
 
 
-def insert_orders(connection: Connection, new: Sequence[Order]) -> None:
-    """Write new orders."""
-    connection.execute(insert(orders), [_to_row(order) for order in new])
+class Wanted(NamedTuple):
+    """An order to be read.
+
+    Attributes:
+        owner: the only user whose orders are to be seen; None for everybody's.
+    """
+
+    order_id: OrderId
+    owner: BuyerId | None = None
 
 
-def insert_events(connection: Connection, new: Sequence[OrderEvent]) -> None:
-    """Write entries of histories."""
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """An order to write, once, with what tells of it and the answer to keep."""
+
+    order: Order
+    event: outbox.Event
+    once: Once
+    answer: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """The next version of an order to write, and where it comes from."""
+
+    order: Order
+    from_status: OrderStatus
+    reason: str
+    event: outbox.Event
+
+
+def place_orders(connection: Connection, placements: Sequence[Placement]) -> set[OrderId]:
+    """Write new orders with different keys, or none; return the ids of those that are not repetitions."""
+    if not placements:
+        return set()
     rows = [
         {
-            "id": event.id,
-            "order_id": event.order_id,
-            "from_status": event.from_status,
-            "to_status": event.to_status,
-            "reason": event.reason,
-            "occurred_at": event.occurred_at,
+            "id": order.id,
+            "user_id": order.user_id,
+            "currency_code": order.currency_code,
+            "items": [_to_json(item) for item in order.items],
+            "total_amount": f"{order.total_amount:f}",
+            "placed_at": order.created_at,
+            "history_id": new_id(),
+            **placement.event.row(),
+            **placement.once.row(resource_id=order.id, response=placement.answer),
         }
-        for event in new
+        for placement in placements
+        for order in (placement.order,)
     ]
-    connection.execute(insert(order_events), rows)
+    return {OrderId(order_id) for (order_id,) in connection.execute(_place, {"placements": as_json(rows)})}
 
 
-def find_orders(connection: Connection, ids: Sequence[OrderId], *, owner: BuyerId | None) -> list[Order]:
-    """Return the orders that exist and, if an owner is given, are the owner's; in any order."""
-    return [_to_order(row) for row in connection.execute(_by_ids, {"ids": list(ids), "owner": owner})]
+def find_orders(connection: Connection, wanted: Sequence[Wanted]) -> list[Order | None]:
+    """Return for each the order, or None if it does not exist or is not to be seen."""
+    return _find(connection, _by_ids, wanted)
 
 
-def lock_orders(connection: Connection, ids: Sequence[OrderId], *, owner: BuyerId | None) -> list[Order]:
-    """Return orders as find_orders() does, by id, and keep others from changing them until the transaction ends."""
-    return [_to_order(row) for row in connection.execute(_by_ids_locked, {"ids": list(ids), "owner": owner})]
+def lock_orders(connection: Connection, wanted: Sequence[Wanted], *, waits: bool) -> list[Order | None]:
+    """Return orders as find_orders() does, and keep others from changing them until the transaction ends.
+
+    Args:
+        connection: inside the transaction.
+        wanted: which.
+        waits: for transactions that have locked one of them; otherwise those are None.
+    """
+    return _find(connection, _by_ids_locked if waits else _by_ids_locked_if_free, wanted)
 
 
-def move_orders(connection: Connection, moved: Sequence[Order]) -> None:
-    """Write the next version of orders that this transaction has locked."""
+def _find(connection: Connection, query: Select[Any], wanted: Sequence[Wanted]) -> list[Order | None]:
+    found: list[Order | None] = [None] * len(wanted)
+    ids, owners = [each.order_id for each in wanted], [each.owner for each in wanted]
+    for row in connection.execute(query, {"ids": ids, "owners": owners}):
+        found[row.n - 1] = _to_order(row)
+    return found
+
+
+def move_orders(connection: Connection, moves: Sequence[Move]) -> None:
+    """Write the next version of different orders that this transaction has locked, their histories and events."""
+    if not moves:
+        return
     rows = [
         {
-            "key_id": order.id,
-            "key_version": order.version - 1,
-            "status": order.status,
-            "cancel_reason": order.cancel_reason,
-            "updated_at": order.updated_at,
-            "version": order.version,
+            "id": move.order.id,
+            "version": move.order.version,
+            "from_status": move.from_status,
+            "status": move.order.status,
+            "reason": move.reason,
+            "cancel_reason": move.order.cancel_reason,
+            "moved_at": move.order.updated_at,
+            "history_id": new_id(),
+            **move.event.row(),
         }
-        for order in moved
+        for move in moves
     ]
-    connection.execute(_move, rows)
+    connection.execute(_move, {"moves": as_json(rows)})
 
 
 def list_orders(connection: Connection, page: PageRequest, *, filters: OrderFilter) -> list[Order]:
@@ -111,27 +221,13 @@ def list_events(
     return [_to_event(row) for row in connection.execute(query)]
 
 
-def _to_row(order: Order) -> dict[str, object]:
+def _to_json(item: Item) -> dict[str, object]:
     return {
-        "id": order.id,
-        "user_id": order.user_id,
-        "status": order.status,
-        "currency_code": order.currency_code,
-        "items": [
-            {
-                "productId": item.product_id,
-                "name": item.name,
-                "quantity": item.quantity,
-                # A string: a JSON number would be read as a float somewhere.
-                "unitPrice": f"{item.unit_price:f}",
-            }
-            for item in order.items
-        ],
-        "total_amount": order.total_amount,
-        "cancel_reason": order.cancel_reason,
-        "created_at": order.created_at,
-        "updated_at": order.updated_at,
-        "version": order.version,
+        "productId": item.product_id,
+        "name": item.name,
+        "quantity": item.quantity,
+        # A string: a JSON number would be read as a float somewhere.
+        "unitPrice": f"{item.unit_price:f}",
     }
 
 

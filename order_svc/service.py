@@ -7,15 +7,19 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from pydantic import TypeAdapter
 
-from chassis import outbox
+from chassis import idempotency, outbox
+from chassis.batching import Batcher, RunAlone
 from chassis.clock import new_id
-from chassis.errors import DomainError
+from chassis.errors import DatabaseUnavailable, DomainError
+from chassis.idempotency import Answered, first_of_each_key
 from order_svc import repository
 from order_svc.errors import OrderNotFound
 from order_svc.model import Actor, BuyerId, NewItem, Order, OrderEvent, OrderFilter, OrderId, OrderStatus, price_items
+from order_svc.repository import Move, Placement, Wanted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
+    from datetime import datetime
 
     from sqlalchemy import Connection
 
@@ -27,16 +31,17 @@ if TYPE_CHECKING:
 # How the answer to a write is kept for its repetition.
 SNAPSHOT: Final = TypeAdapter(Order)
 
+# Groups of orders to place that are under way: while some ask the user service, others write.
+_PLACING_AT_ONCE: Final = 2
+
 
 class UserDirectory(Protocol):
     """Knows the users; the user service, in truth."""
 
-    async def require_active(self, user_ids: Sequence[BuyerId]) -> None:
-        """Return if every user exists and may order.
+    async def refusals(self, user_ids: Collection[BuyerId]) -> Mapping[BuyerId, DomainError]:
+        """Return why those users may not order who may not: OrderingUserNotFound or UserNotActive.
 
         Raises:
-            OrderingUserNotFound: one does not exist.
-            UserNotActive: one may not order.
             UserServiceUnavailable: nobody can say.
         """
 
@@ -65,14 +70,41 @@ class MoveOrder:
     etag: str
     is_repeatable: bool = False
 
+    def applied_to(self, order: Order, *, now: datetime) -> Order:
+        """Return the order as it is then: the same object if it is there already and that is good.
+
+        Raises:
+            InvalidStatusTransition: it cannot go there.
+            EtagMismatch: it has changed since.
+        """
+        if self.is_repeatable and order.status is self.status:
+            return order
+        order.require_etag(self.etag)
+        return order.moved_to(self.status, by=self.by, reason=self.reason, now=now)
+
+
+@dataclass(frozen=True, slots=True)
+class _Moving:
+    """An order to move, once, by who may touch this owner's orders."""
+
+    command: MoveOrder
+    owner: BuyerId | None
+    once: Once
+    traceparent: str
+
 
 class OrderService:
-    """The use cases of orders."""
+    """The use cases of orders. What callers ask for at the same time is done together."""
 
     def __init__(self, database: Database, users: UserDirectory, clock: Clock) -> None:
         self._database = database
         self._users = users
         self._clock = clock
+        self._lookups = database.batched_reads(repository.find_orders)
+        self._moves = database.batched_writes(self._move)
+        self._placements = Batcher(
+            self._place_together, alone=self._place_alone, limits=database.limits(at_once=_PLACING_AT_ONCE)
+        )
 
     async def place_order(self, command: PlaceOrder, *, once: Once) -> Order:
         """Place an order, in status PENDING.
@@ -84,15 +116,6 @@ class OrderService:
             RequestIdReused: the request id was used with other content.
         """
         items = price_items(command.items, currency_code=command.currency_code)
-        try:
-            # Before BEGIN: a slow peer must not hold row locks.
-            await self._users.require_active([command.user_id])
-        except DomainError:
-            # A repetition gets the first answer, whatever has become of the buyer since.
-            answered = await self._database.read(lambda connection: once.find(connection, snapshot=SNAPSHOT))
-            if answered is not None:
-                return answered
-            raise
         now = self._clock.now()
         order = Order(
             id=OrderId(new_id()),
@@ -105,13 +128,27 @@ class OrderService:
             updated_at=now,
             version=1,
         )
+        event = _event(order, from_status=None, traceparent=outbox.traceparent_now())
+        return await self._placements.submit(Placement(order, event, once, SNAPSHOT.dump_json(order)))
 
-        def write(connection: Connection) -> Order:
-            repository.insert_orders(connection, [order])
-            _write_history(connection, order, from_status=None, reason="")
-            return order
+    async def _place_together(self, placements: Sequence[Placement]) -> list[Order | Exception]:
+        write = await self._writing(placements)
+        return await self._database.short_transaction(write)
 
-        return await self._once(write, once)
+    async def _place_alone(self, placements: Sequence[Placement]) -> list[Order | Exception]:
+        write = await self._writing(placements)
+        return await self._database.transaction(write)
+
+    async def _writing(self, placements: Sequence[Placement]) -> Callable[[Connection], list[Order | Exception]]:
+        """Return what writes the placements of those who may order."""
+        buyers = {placement.order.user_id for placement in placements}
+        refused: Mapping[BuyerId, DomainError]
+        try:
+            # Before BEGIN: a slow peer must not hold row locks.
+            refused = await self._users.refusals(buyers)
+        except DomainError as error:
+            refused = dict.fromkeys(buyers, error)
+        return lambda connection: _place(connection, placements, refused=refused)
 
     async def get_order(self, order_id: OrderId, *, owner: BuyerId | None) -> Order:
         """Return an order.
@@ -123,12 +160,10 @@ class OrderService:
         Raises:
             OrderNotFound: there is none.
         """
-        found = await self._database.read(
-            lambda connection: repository.find_orders(connection, [order_id], owner=owner)
-        )
-        if not found:
+        found = await self._lookups.submit(Wanted(order_id, owner))
+        if found is None:
             raise OrderNotFound(order_id)
-        return found[0]
+        return found
 
     async def list_orders(self, page: PageRequest, *, filters: OrderFilter) -> list[Order]:
         """Return a page of orders, newest first, and one more if there are more."""
@@ -156,48 +191,97 @@ class OrderService:
             EtagMismatch: the order has changed since.
             RequestIdReused: the request id was used with other content.
         """
+        return await self._moves.submit(_Moving(command, owner, once, outbox.traceparent_now()))
 
-        def write(connection: Connection) -> Order:
-            found = repository.lock_orders(connection, [command.order_id], owner=owner)
-            if not found:
-                raise OrderNotFound(command.order_id)
-            order = found[0]
-            if command.is_repeatable and order.status is command.status:
-                return order
-            order.require_etag(command.etag)
-            moved = order.moved_to(command.status, by=command.by, reason=command.reason, now=self._clock.now())
-            repository.move_orders(connection, [moved])
-            _write_history(connection, moved, from_status=order.status, reason=command.reason)
-            return moved
+    def _move(self, connection: Connection, moving: Sequence[_Moving]) -> list[Order | Exception]:
+        """Move orders in one transaction; give each, or why it does not move.
 
-        return await self._once(write, once)
+        Several together wait for nobody: those that would have to, for another transaction or for one another, are to
+        be run alone.
+        """
+        answers: list[Order | Exception] = [RunAlone()] * len(moving)
+        chosen = _first_of_each_order(moving)
+        ours = idempotency.claim(connection, [each.once for each in chosen.values()])
+        repeated = {n: each.once for n, each in chosen.items() if not each.once.is_in(ours)}
+        kept = idempotency.find(connection, list(repeated.values()), snapshot=SNAPSHOT)
+        for n, answer in zip(repeated, kept, strict=True):
+            # None was removed between the two statements, by its expiry.
+            answers[n] = answer or DatabaseUnavailable()
+        fresh = {n: each for n, each in chosen.items() if n not in repeated}
+        for n, outcome in self._moved(connection, fresh, waits=len(moving) == 1).items():
+            answers[n] = outcome
+        return answers
 
-    async def _once(self, write: Callable[[Connection], Order], once: Once) -> Order:
-        def run(connection: Connection) -> Order:
-            return once.run(
-                connection,
-                lambda: write(connection),
-                snapshot=SNAPSHOT,
-                resource_id=lambda order: order.id,
-            )
+    def _moved(
+        self, connection: Connection, moving: Mapping[int, _Moving], *, waits: bool
+    ) -> Mapping[int, Order | Exception]:
+        """Move orders whose keys are ours. Keys of those that do not move are given back."""
+        wanted = [Wanted(each.command.order_id, each.owner) for each in moving.values()]
+        locked = repository.lock_orders(connection, wanted, waits=waits)
+        moves: list[Move] = []
+        outcomes: dict[int, Order | Exception] = {}
+        for (n, each), order in zip(moving.items(), locked, strict=True):
+            if order is None:
+                outcomes[n] = OrderNotFound(each.command.order_id) if waits else RunAlone()
+                continue
+            try:
+                moved = each.command.applied_to(order, now=self._clock.now())
+            except DomainError as error:
+                outcomes[n] = error
+                continue
+            outcomes[n] = moved
+            if moved is not order:
+                event = _event(moved, from_status=order.status, traceparent=each.traceparent)
+                moves.append(Move(moved, order.status, each.command.reason, event))
+        repository.move_orders(connection, moves)
+        _settle(connection, moving, outcomes)
+        return outcomes
 
-        return await self._database.transaction(run)
+
+def _first_of_each_order(moving: Sequence[_Moving]) -> Mapping[int, _Moving]:
+    """Return by their number those of which no earlier one is for the same order or has the same key."""
+    chosen: dict[OrderId, int] = {}
+    for n, each in first_of_each_key(moving).items():
+        chosen.setdefault(each.command.order_id, n)
+    return {n: moving[n] for n in chosen.values()}
 
 
-def _write_history(connection: Connection, order: Order, *, from_status: OrderStatus | None, reason: str) -> None:
-    entry = OrderEvent(
-        id=new_id(),
-        order_id=order.id,
-        from_status=from_status,
-        to_status=order.status,
-        reason=reason,
-        occurred_at=order.updated_at,
-    )
-    repository.insert_events(connection, [entry])
-    outbox.add(connection, [_event(order, from_status=from_status)])
+def _settle(connection: Connection, moving: Mapping[int, _Moving], outcomes: Mapping[int, Order | Exception]) -> None:
+    """Keep the answers under the keys of the requests, and give back the keys of those that failed."""
+    answered: list[Answered] = []
+    failed: list[Once] = []
+    for n, outcome in outcomes.items():
+        once = moving[n].once
+        if isinstance(outcome, Exception):
+            failed.append(once)
+        else:
+            answered.append(Answered(once, outcome.id, SNAPSHOT.dump_json(outcome)))
+    idempotency.complete(connection, answered)
+    idempotency.release(connection, failed)
 
 
-def _event(order: Order, *, from_status: OrderStatus | None) -> outbox.Event:
+def _place(
+    connection: Connection, placements: Sequence[Placement], *, refused: Mapping[BuyerId, DomainError]
+) -> list[Order | Exception]:
+    """Write the orders of those who are not refused; give each order, of an earlier request with its key the first."""
+    candidates = [placement for placement in placements if placement.order.user_id not in refused]
+    written = repository.place_orders(connection, list(first_of_each_key(candidates).values()))
+    # A repetition gets the first answer, whatever has become of the buyer since.
+    rest = [placement for placement in placements if placement.order.id not in written]
+    kept = idempotency.find(connection, [placement.once for placement in rest], snapshot=SNAPSHOT)
+    answered = dict(zip((placement.order.id for placement in rest), kept, strict=True))
+
+    def answer_to(placement: Placement) -> Order | Exception:
+        order = placement.order
+        if order.id in written:
+            return order
+        # If it is nowhere, it was removed between the two statements, by its expiry.
+        return answered[order.id] or refused.get(order.user_id) or DatabaseUnavailable()
+
+    return [answer_to(placement) for placement in placements]
+
+
+def _event(order: Order, *, from_status: OrderStatus | None, traceparent: str) -> outbox.Event:
     """Return the event that tells of the order's last change. No reason in it: people write names there."""
     data: dict[str, object] = {"orderId": str(order.id), "userId": str(order.user_id)}
     if from_status is None:
@@ -212,4 +296,4 @@ def _event(order: Order, *, from_status: OrderStatus | None) -> outbox.Event:
     else:
         data |= {"from": from_status.value, "to": order.status.value}
         kind = "order.cancelled" if order.status is OrderStatus.CANCELLED else "order.status_changed"
-    return outbox.Event(kind, order.id, order.version, data, order.updated_at)
+    return outbox.Event(kind, order.id, order.version, data, order.updated_at, traceparent)

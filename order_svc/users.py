@@ -17,9 +17,10 @@ from chassis.errors import DeadlineExceeded
 from order_svc.errors import OrderingUserNotFound, UserNotActive, UserServiceUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Mapping
 
     from chassis.breaker import Breaker
+    from order_svc.errors import OrderError
     from order_svc.model import BuyerId
 
 # While the circuit is closed the next call may well succeed.
@@ -42,23 +43,26 @@ class GrpcUserDirectory:
         self._stub = UserServiceStub(channel)
         self._breaker = breaker
 
-    async def require_active(self, user_ids: Sequence[BuyerId]) -> None:
-        """Return if every user exists and may order.
+    async def refusals(self, user_ids: Collection[BuyerId]) -> Mapping[BuyerId, OrderError]:
+        """Return why those users may not order who may not: OrderingUserNotFound or UserNotActive.
+
+        At most 200 users, as many as the contract lets ask for. For a group of calls the policy's deadline holds and
+        none of theirs: one impatient caller must not fail the others.
 
         Raises:
-            OrderingUserNotFound: one does not exist.
-            UserNotActive: one may not order.
             UserServiceUnavailable: the user service does not answer, or is not being asked.
             DeadlineExceeded: the caller left too little time to ask.
         """
         request = pb.BatchGetUsersRequest(ids=[str(user_id) for user_id in user_ids])
         states = {user.id: user.state for user in (await self._ask(request)).users}
+        refused: dict[BuyerId, OrderError] = {}
         for user_id in user_ids:
             state = states.get(str(user_id))
             if state is None:
-                raise OrderingUserNotFound(user_id)
-            if state != user_pb2.USER_STATE_ACTIVE:
-                raise UserNotActive(user_id)
+                refused[user_id] = OrderingUserNotFound(user_id)
+            elif state != user_pb2.USER_STATE_ACTIVE:
+                refused[user_id] = UserNotActive(user_id)
+        return refused
 
     async def _ask(self, request: pb.BatchGetUsersRequest) -> pb.BatchGetUsersResponse:
         serving = current_call()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -59,16 +59,17 @@ class SigningKey:
     Attributes:
         kid: its id, in the header of each token.
         active_from: signs from then on, until the next one does.
+        public: what everybody may know of it.
     """
 
     kid: str
     private: Ed25519PrivateKey
     active_from: datetime
+    public: Ed25519PublicKey = field(init=False)
 
-    @property
-    def public(self) -> Ed25519PublicKey:
-        """What everybody may know of it."""
-        return self.private.public_key()
+    def __post_init__(self) -> None:
+        # Once: every call asks for it.
+        object.__setattr__(self, "public", self.private.public_key())
 
 
 class SigningKeys:
@@ -132,8 +133,10 @@ class SigningKeys:
 
     async def _known(self) -> list[SigningKey]:
         """Return every key, the newest first. One of them signs."""
+        if self._is_fresh():
+            return self._keys
         async with self._loading:
-            if time.monotonic() - self._loaded_at > _FRESH_S:
+            if not self._is_fresh():
                 try:
                     self._keys = await self._loaded()
                 except DatabaseUnavailable:
@@ -142,6 +145,9 @@ class SigningKeys:
                     # Keys that are known stay known while the database does not answer.
                 self._loaded_at = time.monotonic()
         return self._keys
+
+    def _is_fresh(self) -> bool:
+        return time.monotonic() - self._loaded_at <= _FRESH_S
 
     async def _loaded(self) -> list[SigningKey]:
         keys = await self._database.read(self._load)

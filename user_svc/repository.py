@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import Connection, Row, Select, any_, bindparam, func, select, update
 from sqlalchemy.dialects.postgresql import ARRAY, UUID, insert
@@ -19,13 +19,28 @@ if TYPE_CHECKING:
 
     from chassis.pagination import PageRequest
 
-_by_ids = select(users).where(
-    users.c.id == any_(bindparam("ids", type_=ARRAY(UUID))),
-    # Whose rows the caller may see stands in the query, so that no later line can forget it.
-    users.c.id == func.coalesce(bindparam("owner", type_=UUID), users.c.id),
+_wanted = (
+    func.unnest(bindparam("ids", type_=ARRAY(UUID)), bindparam("owners", type_=ARRAY(UUID)))
+    .table_valued("id", "owner", with_ordinality="n")
+    .render_derived(name="wanted")
 )
+_by_ids = select(_wanted.c.n, users).join_from(
+    _wanted,
+    users,
+    # Whose rows each caller may see stands in the query, so that no later line can forget it.
+    (users.c.id == _wanted.c.id) & (users.c.id == func.coalesce(_wanted.c.owner, users.c.id)),
+)
+
 # In the order of the key, so that two transactions that lock the same users cannot lock each other.
-_by_ids_locked = _by_ids.order_by(users.c.id).with_for_update()
+_by_ids_locked = (
+    select(users)
+    .where(
+        users.c.id == any_(bindparam("ids", type_=ARRAY(UUID))),
+        users.c.id == func.coalesce(bindparam("owner", type_=UUID), users.c.id),
+    )
+    .order_by(users.c.id)
+    .with_for_update()
+)
 
 _insert = insert(users).on_conflict_do_nothing(constraint="users_email_key").returning(users.c.id)
 
@@ -42,9 +57,24 @@ def insert_users(connection: Connection, new: Sequence[User]) -> list[UserId]:
     return [UserId(row.id) for row in written]
 
 
-def find_users(connection: Connection, ids: Sequence[UserId], *, owner: UserId | None = None) -> list[User]:
-    """Return the users that exist and, if an owner is given, are the owner; in any order."""
-    return [_to_user(row) for row in connection.execute(_by_ids, {"ids": list(ids), "owner": owner})]
+class Wanted(NamedTuple):
+    """A user to be read.
+
+    Attributes:
+        owner: the only user to be seen; None for everybody.
+    """
+
+    user_id: UserId
+    owner: UserId | None = None
+
+
+def find_users(connection: Connection, wanted: Sequence[Wanted]) -> list[User | None]:
+    """Return for each the user, or None if it does not exist or is not to be seen."""
+    found: list[User | None] = [None] * len(wanted)
+    ids, owners = [each.user_id for each in wanted], [each.owner for each in wanted]
+    for row in connection.execute(_by_ids, {"ids": ids, "owners": owners}):
+        found[row.n - 1] = _to_user(row)
+    return found
 
 
 def find_by_email(connection: Connection, email_key: str) -> User | None:
@@ -59,7 +89,10 @@ def rehash(connection: Connection, user_id: UserId, *, password_hash: str) -> No
 
 
 def lock_users(connection: Connection, ids: Sequence[UserId], *, owner: UserId | None = None) -> list[User]:
-    """Return users as find_users() does, by id, and keep others from changing them until the transaction ends."""
+    """Return the users that exist and, if an owner is given, are the owner; by id.
+
+    Keeps others from changing them until the transaction ends.
+    """
     return [_to_user(row) for row in connection.execute(_by_ids_locked, {"ids": list(ids), "owner": owner})]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -14,6 +15,7 @@ from chassis.errors import RequestIdReused
 from user_svc import repository, session_repository
 from user_svc.errors import EmailTaken, InvalidCredentials, UserNotFound
 from user_svc.model import Email, User, UserId, UserState, require_small_profile
+from user_svc.repository import Wanted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -30,6 +32,9 @@ if TYPE_CHECKING:
 
 # How the answer to a write is kept for its repetition.
 SNAPSHOT: Final = TypeAdapter(User)
+
+# Of up to 200 users each: more in one statement would only make the first wait for the last.
+_GROUPS_AT_ONCE: Final = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +88,8 @@ class UserService:
         self._database = database
         self._passwords = passwords
         self._clock = clock
+        self._lookups = database.batched_reads(repository.find_users)
+        self._group_lookups = database.batched_reads(_find_groups, max_items=_GROUPS_AT_ONCE)
 
     async def create_user(self, new: NewUser, *, once: Once) -> User:
         """Create a user, in state ACTIVE with the role USER.
@@ -143,17 +150,15 @@ class UserService:
         Raises:
             UserNotFound: there is none.
         """
-        found = await self._database.read(lambda connection: repository.find_users(connection, [user_id], owner=owner))
-        if not found:
+        found = await self._lookups.submit(Wanted(user_id, owner))
+        if found is None:
             raise UserNotFound(user_id)
-        return found[0]
+        return found
 
     async def get_users(self, ids: Sequence[UserId]) -> list[User]:
         """Return the users that exist, deleted ones included, each once, in the order of the ids."""
-        wanted = list(dict.fromkeys(ids))
-        found = await self._database.read(lambda connection: repository.find_users(connection, wanted))
-        by_id = {user.id: user for user in found}
-        return [by_id[user_id] for user_id in wanted if user_id in by_id]
+        found = await self._group_lookups.submit([Wanted(user_id) for user_id in dict.fromkeys(ids)])
+        return [user for user in found if user is not None]
 
     async def list_users(self, page: PageRequest, *, email: Email | None, state: UserState | None) -> list[User]:
         """Return a page of users, newest first, and one more if there are more."""
@@ -270,6 +275,12 @@ class UserService:
         """Return if an earlier request with this key named the same password; its fingerprint leaves that out."""
         if not await self._passwords.is_correct(password, password_hash=answered.password_hash):
             raise RequestIdReused(str(once.key.request_id) if once.key else "")
+
+
+def _find_groups(connection: Connection, groups: Sequence[Sequence[Wanted]]) -> list[list[User | None]]:
+    """Return for each group what find_users() does."""
+    found = iter(repository.find_users(connection, list(itertools.chain.from_iterable(groups))))
+    return [list(itertools.islice(found, len(group))) for group in groups]
 
 
 def _new_user(new: NewUser, *, roles: tuple[Role, ...], password_hash: str, now: datetime) -> User:

@@ -30,7 +30,7 @@ class OrderServiceStub:
     """What the users ordered.
 
     Every rpc can also answer the reasons of shop.system.v1: INVALID_FIELDS, MALFORMED_REQUEST, DATABASE_UNAVAILABLE,
-    DEADLINE_EXCEEDED, INTERNAL, and every one with a request id REQUEST_ID_REUSED.
+    OVERLOADED, DEADLINE_EXCEEDED, INTERNAL, and every one with a request id REQUEST_ID_REUSED.
 
     Who may call an rpc is in its option `access`. Those that are not public answer TOKEN_INVALID, TOKEN_EXPIRED and
     ROLE_REQUIRED to everybody else.
@@ -78,7 +78,7 @@ class OrderServiceServicer:
     """What the users ordered.
 
     Every rpc can also answer the reasons of shop.system.v1: INVALID_FIELDS, MALFORMED_REQUEST, DATABASE_UNAVAILABLE,
-    DEADLINE_EXCEEDED, INTERNAL, and every one with a request id REQUEST_ID_REUSED.
+    OVERLOADED, DEADLINE_EXCEEDED, INTERNAL, and every one with a request id REQUEST_ID_REUSED.
 
     Who may call an rpc is in its option `access`. Those that are not public answer TOKEN_INVALID, TOKEN_EXPIRED and
     ROLE_REQUIRED to everybody else.
@@ -185,7 +185,7 @@ class OrderService:
     """What the users ordered.
 
     Every rpc can also answer the reasons of shop.system.v1: INVALID_FIELDS, MALFORMED_REQUEST, DATABASE_UNAVAILABLE,
-    DEADLINE_EXCEEDED, INTERNAL, and every one with a request id REQUEST_ID_REUSED.
+    OVERLOADED, DEADLINE_EXCEEDED, INTERNAL, and every one with a request id REQUEST_ID_REUSED.
 
     Who may call an rpc is in its option `access`. Those that are not public answer TOKEN_INVALID, TOKEN_EXPIRED and
     ROLE_REQUIRED to everybody else.

@@ -70,6 +70,10 @@ class _ErrorReasonEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_ErrorReaso
     """RESOURCE_EXHAUSTED, 429. Too many calls came from one address. RetryInfo says when the next one is let in. Given by
     the edge.
     """
+    ERROR_REASON_OVERLOADED: _ErrorReason.ValueType  # 17
+    """RESOURCE_EXHAUSTED, 429. A replica has more calls waiting than it can answer in time, so it did not begin this one.
+    A RetryInfo says when to try again.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed, for reasons that any service, or the edge in front of it, can give.
@@ -125,4 +129,8 @@ do, separated by commas.
 ERROR_REASON_RATE_LIMITED: ErrorReason.ValueType  # 16
 """RESOURCE_EXHAUSTED, 429. Too many calls came from one address. RetryInfo says when the next one is let in. Given by
 the edge.
+"""
+ERROR_REASON_OVERLOADED: ErrorReason.ValueType  # 17
+"""RESOURCE_EXHAUSTED, 429. A replica has more calls waiting than it can answer in time, so it did not begin this one.
+A RetryInfo says when to try again.
 """

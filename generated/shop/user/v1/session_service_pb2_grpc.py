@@ -30,7 +30,7 @@ class SessionServiceStub:
     """Who is logged in, and the tokens that prove it.
 
     Every rpc can also answer the reasons of shop.system.v1: INVALID_FIELDS, MALFORMED_REQUEST, DATABASE_UNAVAILABLE,
-    INTERNAL.
+    OVERLOADED, INTERNAL.
     """
 
     def __init__(self, channel):
@@ -65,7 +65,7 @@ class SessionServiceServicer:
     """Who is logged in, and the tokens that prove it.
 
     Every rpc can also answer the reasons of shop.system.v1: INVALID_FIELDS, MALFORMED_REQUEST, DATABASE_UNAVAILABLE,
-    INTERNAL.
+    OVERLOADED, INTERNAL.
     """
 
     def CreateSession(self, request, context):
@@ -140,7 +140,7 @@ class SessionService:
     """Who is logged in, and the tokens that prove it.
 
     Every rpc can also answer the reasons of shop.system.v1: INVALID_FIELDS, MALFORMED_REQUEST, DATABASE_UNAVAILABLE,
-    INTERNAL.
+    OVERLOADED, INTERNAL.
     """
 
     @staticmethod

@@ -31,7 +31,7 @@ class SessionServiceStub:
     """Who is logged in, and the tokens that prove it.
 
     Every rpc can also answer the reasons of shop.system.v1: INVALID_FIELDS, MALFORMED_REQUEST, DATABASE_UNAVAILABLE,
-    INTERNAL.
+    OVERLOADED, INTERNAL.
     """
 
     @_typing.overload
@@ -65,7 +65,7 @@ class SessionServiceAsyncStub(SessionServiceStub):
     """Who is logged in, and the tokens that prove it.
 
     Every rpc can also answer the reasons of shop.system.v1: INVALID_FIELDS, MALFORMED_REQUEST, DATABASE_UNAVAILABLE,
-    INTERNAL.
+    OVERLOADED, INTERNAL.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -95,7 +95,7 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
     """Who is logged in, and the tokens that prove it.
 
     Every rpc can also answer the reasons of shop.system.v1: INVALID_FIELDS, MALFORMED_REQUEST, DATABASE_UNAVAILABLE,
-    INTERNAL.
+    OVERLOADED, INTERNAL.
     """
 
     @_abc_1.abstractmethod

@@ -32,7 +32,7 @@ class UserServiceStub:
     """Who the users are.
 
     Every rpc can also answer the reasons of shop.system.v1: INVALID_FIELDS, MALFORMED_REQUEST, DATABASE_UNAVAILABLE,
-    DEADLINE_EXCEEDED, INTERNAL, and every one with a request id REQUEST_ID_REUSED.
+    OVERLOADED, DEADLINE_EXCEEDED, INTERNAL, and every one with a request id REQUEST_ID_REUSED.
 
     Who may call an rpc is in its option `access`. Those that are not public answer TOKEN_INVALID, TOKEN_EXPIRED and
     ROLE_REQUIRED to everybody else.
@@ -81,7 +81,7 @@ class UserServiceAsyncStub(UserServiceStub):
     """Who the users are.
 
     Every rpc can also answer the reasons of shop.system.v1: INVALID_FIELDS, MALFORMED_REQUEST, DATABASE_UNAVAILABLE,
-    DEADLINE_EXCEEDED, INTERNAL, and every one with a request id REQUEST_ID_REUSED.
+    OVERLOADED, DEADLINE_EXCEEDED, INTERNAL, and every one with a request id REQUEST_ID_REUSED.
 
     Who may call an rpc is in its option `access`. Those that are not public answer TOKEN_INVALID, TOKEN_EXPIRED and
     ROLE_REQUIRED to everybody else.
@@ -126,7 +126,7 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
     """Who the users are.
 
     Every rpc can also answer the reasons of shop.system.v1: INVALID_FIELDS, MALFORMED_REQUEST, DATABASE_UNAVAILABLE,
-    DEADLINE_EXCEEDED, INTERNAL, and every one with a request id REQUEST_ID_REUSED.
+    OVERLOADED, DEADLINE_EXCEEDED, INTERNAL, and every one with a request id REQUEST_ID_REUSED.
 
     Who may call an rpc is in its option `access`. Those that are not public answer TOKEN_INVALID, TOKEN_EXPIRED and
     ROLE_REQUIRED to everybody else.

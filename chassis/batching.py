@@ -1,0 +1,226 @@
+"""Concurrent calls become one: one statement, or one call of another service, for all that wait.
+
+A call that finds nothing going on is run at once. While calls come in company, which the last batch tells, they are
+waited for a moment, so that a batch has many. What is waiting has a bound: past it calls are refused, rather than
+answered too late. Calls whose caller has left, or whose deadline has passed, are not run.
+
+A batch that fails is run again one by one, so that a call that makes its batch fail is the only one to hear of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
+
+from chassis.context import current_call
+from chassis.errors import DeadlineExceeded, Overloaded, Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine, Sequence
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+_NEVER: Final = float("inf")
+
+# Of calls that are run one by one: after so many in a row that found nothing answering it is no row's fault, and the
+# others are told the same, instead of each waiting for it.
+_HOPELESS: Final = 2
+
+
+class RunAlone(Exception):
+    """The answer to an item that would keep the others of its batch waiting: it is to be run by itself."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchLimits:
+    """How calls are put together.
+
+    Attributes:
+        linger_s: how long the first call of a batch waits for others, while calls come in company.
+        max_items: of one batch.
+        max_waiting: calls that wait for a batch or are run one by one; more are refused.
+        at_once: batches at a time.
+    """
+
+    linger_s: float
+    max_items: int
+    max_waiting: int
+    at_once: int
+
+
+class Batcher(Generic[Item, Result]):
+    """Puts concurrent calls together. Belongs to one event loop.
+
+    Args:
+        together: runs a batch: gives the answers to the items, in their order; an exception among them is raised to
+            that caller alone. Must not look at the call being served: a batch serves many.
+        alone: the same, for a batch that failed and for what was answered with RunAlone: called with one item at a
+            time. Without, the failure of a batch is everybody's.
+        limits: how calls are put together.
+    """
+
+    def __init__(
+        self,
+        together: Callable[[Sequence[Item]], Awaitable[Sequence[Result | Exception]]],
+        *,
+        alone: Callable[[Sequence[Item]], Awaitable[Sequence[Result | Exception]]] | None = None,
+        limits: BatchLimits,
+    ) -> None:
+        self._together = together
+        self._alone = alone
+        self._limits = limits
+        # In the order of arrival; a dict, because who leaves is taken out of the middle.
+        self._waiting: dict[_Call[Item, Result], None] = {}
+        self._running = 0
+        self._running_alone = 0
+        self._had_company = False
+        self._wakeup: asyncio.Handle | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def submit(self, item: Item) -> Result:
+        """Return the answer to this item.
+
+        Raises:
+            Overloaded: too many calls wait already.
+            DeadlineExceeded: its turn came too late.
+            Exception: what its answer was.
+        """
+        if len(self._waiting) + self._running_alone >= self._limits.max_waiting:
+            raise Overloaded
+        call: _Call[Item, Result] = _Call(item)
+        self._waiting[call] = None
+        self._plan()
+        try:
+            return await call.answer
+        finally:
+            # Whoever leaves, leaves at once: otherwise callers who give up fill the place of those who wait.
+            self._waiting.pop(call, None)
+
+    def _plan(self) -> None:
+        """Have the next batch sent: at once if nothing is going on or if it is full, else after a moment."""
+        if self._running >= self._limits.at_once or not self._waiting:
+            return
+        is_full = len(self._waiting) >= self._limits.max_items
+        if self._wakeup is not None:
+            if not is_full:
+                return
+            self._wakeup.cancel()
+        loop = asyncio.get_running_loop()
+        if self._had_company and not is_full:
+            self._wakeup = loop.call_later(self._limits.linger_s, self._send)
+        else:
+            # Not here and now: calls that arrive in the same turn of the loop come along for nothing.
+            self._wakeup = loop.call_soon(self._send)
+
+    def _send(self) -> None:
+        self._wakeup = None
+        batch = self._next_batch()
+        if not batch:
+            return
+        self._had_company = len(batch) > 1
+        self._running += 1
+        # A batch of one is still its caller's: request id, trace and deadline go along. One of many is nobody's.
+        context = batch[0].context if len(batch) == 1 else contextvars.Context()
+        self._start(self._run(batch), context)
+        self._plan()
+
+    def _next_batch(self) -> list[_Call[Item, Result]]:
+        now = time.monotonic()
+        batch: list[_Call[Item, Result]] = []
+        while self._waiting and len(batch) < self._limits.max_items:
+            call = next(iter(self._waiting))
+            del self._waiting[call]
+            if call.is_still_wanted(now):
+                batch.append(call)
+        return batch
+
+    async def _run(self, batch: Sequence[_Call[Item, Result]]) -> None:
+        """Run a batch and answer its calls."""
+        try:
+            answers = await _answers(self._together, batch)
+        except Exception as error:  # noqa: BLE001  whatever it is, it is the callers'
+            is_everybodys = self._alone is None or len(batch) == 1
+            answers = [error if is_everybodys else RunAlone()] * len(batch)
+        finally:
+            self._running -= 1
+            self._plan()
+        apart: list[_Call[Item, Result]] = []
+        for call, answer in zip(batch, answers, strict=True):
+            if isinstance(answer, RunAlone):
+                apart.append(call)
+            else:
+                call.complete(answer)
+        if apart:
+            # Beside the batches to come, which do not wait for it.
+            self._start(self._run_one_by_one(apart), contextvars.Context())
+
+    async def _run_one_by_one(self, calls: Sequence[_Call[Item, Result]]) -> None:
+        run = self._alone or self._together
+        failures: list[Exception] = []  # in a row, of the last calls
+        self._running_alone += len(calls)
+        for call in calls:
+            if len(failures) >= _HOPELESS:
+                call.complete(failures[-1])
+            elif call.is_still_wanted(time.monotonic()):
+                try:
+                    [answer] = await _answers(run, [call])
+                except Exception as error:  # noqa: BLE001  as above
+                    answer = error
+                call.complete(answer)
+                failures = [*failures, answer] if isinstance(answer, Unavailable) else []
+            self._running_alone -= 1
+
+    def _start(self, work: Coroutine[None, None, None], context: contextvars.Context) -> None:
+        # The loop itself keeps no task alive.
+        task = asyncio.get_running_loop().create_task(work, context=context)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+async def _answers(
+    run: Callable[[Sequence[Item]], Awaitable[Sequence[Result | Exception]]],
+    batch: Sequence[_Call[Item, Result]],
+) -> Sequence[Result | Exception]:
+    """Return the answers to a batch. The one place where a batch is run, alone or together."""
+    try:
+        answers = await run([call.item for call in batch])
+    except asyncio.CancelledError:
+        # The service stops: nobody is to wait for what will not come.
+        for call in batch:
+            call.answer.cancel()
+        raise
+    if len(answers) != len(batch):
+        raise AssertionError(f"{len(answers)} answers to {len(batch)} items")
+    return answers
+
+
+class _Call(Generic[Item, Result]):
+    """One call that waits for its answer."""
+
+    __slots__ = ("answer", "context", "deadline", "item")
+
+    def __init__(self, item: Item) -> None:
+        serving = current_call()
+        self.item = item
+        self.answer: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self.context = contextvars.copy_context()
+        self.deadline = _NEVER if serving is None else serving.deadline
+
+    def is_still_wanted(self, now: float) -> bool:
+        """Return whether the caller waits. One whose deadline has passed is told so."""
+        if self.deadline <= now:
+            self.complete(DeadlineExceeded())
+        return not self.answer.done()
+
+    def complete(self, answer: Result | Exception) -> None:
+        """Give the caller the answer, unless it has left."""
+        if self.answer.done():
+            return
+        if isinstance(answer, Exception):
+            self.answer.set_exception(answer)
+        else:
+            self.answer.set_result(answer)
