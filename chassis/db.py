@@ -15,6 +15,7 @@ import psycopg
 from sqlalchemy import Connection, create_engine, exc, text
 from sqlalchemy.engine import make_url
 
+from chassis import metrics, tracing
 from chassis.errors import DatabaseUnavailable
 
 if TYPE_CHECKING:
@@ -58,6 +59,8 @@ class Database:
         # A read is one statement, which is a transaction of its own: BEGIN and COMMIT would be two round trips.
         self._reading = self._engine.execution_options(isolation_level="AUTOCOMMIT")
         self._lanes = ThreadPoolExecutor(settings.pool_size, thread_name_prefix="lane")
+        tracing.trace_statements(self._engine)
+        metrics.watch_pool(self._engine.pool, size=settings.pool_size, waiting=self._lanes._work_queue.qsize)  # noqa: SLF001  there is no other way to ask
 
     async def transaction(self, work: Callable[[Connection], T]) -> T:
         """Return what the work returns, once it is committed.

@@ -29,6 +29,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import insert
 
+from chassis import metrics
 from chassis.errors import DatabaseUnavailable, RequestIdReused
 
 if TYPE_CHECKING:
@@ -153,6 +154,7 @@ class Once:
             if found is None:
                 # Removed between the two statements, by its expiry or with its user.
                 raise DatabaseUnavailable
+            metrics.write_replayed(self.key.method)
             return found
         result = action()
         connection.execute(

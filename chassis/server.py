@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import os
 import signal
 import socket
@@ -188,6 +189,7 @@ def _is_taken(host: str, port: int) -> bool:
 def _force_the_end() -> None:
     def end() -> None:
         log.error("server.forced", after_s=_FORCED_AFTER_S)
+        logging.shutdown()  # writes the lines that wait: _exit does nothing of the kind
         os._exit(1)
 
     # A thread, because what hangs may be the event loop.

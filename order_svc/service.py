@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 from chassis import outbox
 from chassis.clock import new_id
 from chassis.errors import DomainError
-from order_svc import repository
+from order_svc import metrics, repository
 from order_svc.errors import OrderNotFound
 from order_svc.model import Actor, BuyerId, NewItem, Order, OrderEvent, OrderFilter, OrderId, OrderStatus, price_items
 
@@ -111,7 +111,10 @@ class OrderService:
             _write_history(connection, order, from_status=None, reason="")
             return order
 
-        return await self._once(write, once)
+        placed = await self._once(write, once)
+        if placed is order:  # and not the answer of an earlier request
+            metrics.status_changed(before=None, after=placed.status)
+        return placed
 
     async def get_order(self, order_id: OrderId, *, owner: BuyerId | None) -> Order:
         """Return an order.
@@ -156,8 +159,10 @@ class OrderService:
             EtagMismatch: the order has changed since.
             RequestIdReused: the request id was used with other content.
         """
+        before: OrderStatus | None = None
 
         def write(connection: Connection) -> Order:
+            nonlocal before
             found = repository.lock_orders(connection, [command.order_id], owner=owner)
             if not found:
                 raise OrderNotFound(command.order_id)
@@ -168,9 +173,13 @@ class OrderService:
             moved = order.moved_to(command.status, by=command.by, reason=command.reason, now=self._clock.now())
             repository.move_orders(connection, [moved])
             _write_history(connection, moved, from_status=order.status, reason=command.reason)
+            before = order.status
             return moved
 
-        return await self._once(write, once)
+        moved = await self._once(write, once)
+        if before:  # and not the answer of an earlier request
+            metrics.status_changed(before=before, after=moved.status)
+        return moved
 
     async def _once(self, write: Callable[[Connection], Order], once: Once) -> Order:
         def run(connection: Connection) -> Order:
