@@ -10,7 +10,15 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Final, cast
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, start_http_server
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    start_http_server,
+)
 
 from chassis.settings import Misconfigured
 
@@ -18,6 +26,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from sqlalchemy.pool import Pool, QueuePool
+
+# A series more for each counter and histogram, which says when it began, and which nobody here asks for.
+disable_created_metrics()
 
 # Not prometheus_client's own, to which any library may add.
 REGISTRY: Final = CollectorRegistry()

@@ -24,7 +24,6 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import grpc
 import structlog
 from grpc import aio
-from typing_extensions import override
 
 from chassis import tracing
 from chassis.context import Call, enter
@@ -34,7 +33,7 @@ from chassis.interceptors.validation import require_valid
 from chassis.metrics import Calls
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
 
     from google.protobuf.message import Message
 
@@ -52,8 +51,10 @@ log = structlog.get_logger(__name__)
 MAX_REQUEST_BYTES: Final = 10 * 1024 * 1024
 
 
-class Interceptors(aio.ServerInterceptor):
+class Interceptors:
     """The wrapper around every unary method. Of streams (health, reflection) only the peer is checked.
+
+    Not an interceptor as grpc.aio has them: those are asked at each call which handler to take, for 4 µs.
 
     Args:
         access: decides who may call what.
@@ -63,24 +64,10 @@ class Interceptors(aio.ServerInterceptor):
     def __init__(self, access: AccessControl, *, max_call_s: float) -> None:
         self._access = access
         self._max_call_s = max_call_s
-        self._wrapped: dict[str, Handler] = {}
 
-    @override
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> Handler | None:
-        method = handler_call_details.method
-        known = self._wrapped.get(method)
-        if known is not None:
-            return known
-        handler = await continuation(handler_call_details)
-        if handler is None:
-            return None
-        wrap = self._wrap if handler.unary_unary else self._wrap_stream
-        self._wrapped[method] = wrapped = wrap(method, handler)
-        return wrapped
+    def wrapped(self, method: str, handler: Handler) -> Handler:
+        """Return the handler with all that happens around a call of it; `method` is `/package.Service/Method`."""
+        return self._wrap(method, handler) if handler.unary_unary else self._wrap_stream(method, handler)
 
     def _wrap(self, method: str, handler: Handler) -> Handler:
         # grpcio's types know only sync servicers here.
@@ -158,6 +145,26 @@ class Interceptors(aio.ServerInterceptor):
         if handler.unary_stream:
             return grpc.unary_stream_rpc_method_handler(watch, decode, encode)
         return grpc.stream_stream_rpc_method_handler(converse, decode, encode)
+
+
+class Servicers:
+    """What generated code adds servicers to, before they are wrapped and served."""
+
+    def __init__(self) -> None:
+        self._handlers: dict[str, Mapping[str, Handler]] = {}
+
+    def add_generic_rpc_handlers(self, _handlers: object) -> None:
+        """Do nothing: generated code also registers each of these handlers by name."""
+
+    def add_registered_method_handlers(self, service_name: str, method_handlers: Mapping[str, Handler]) -> None:
+        """Remember the handlers of a service."""
+        self._handlers[service_name] = method_handlers
+
+    def serve_on(self, server: aio.Server, interceptors: Interceptors) -> None:
+        """Have the server serve them all, wrapped."""
+        for service, handlers in self._handlers.items():
+            wrapped = {name: interceptors.wrapped(f"/{service}/{name}", each) for name, each in handlers.items()}
+            server.add_registered_method_handlers(service, wrapped)
 
 
 def _safely(decode: Callable[[bytes], Message]) -> Callable[[bytes], Message | DomainError]:

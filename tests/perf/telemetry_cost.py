@@ -47,25 +47,27 @@ class Servicer:
     def add_to(self, server: aio.Server) -> None:
         handler = grpc.unary_unary_rpc_method_handler(self.answer, Empty.FromString, Empty.SerializeToString)
         service, method = _METHOD[1:].split("/")
-        server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(service, {method: handler})])
+        server.add_registered_method_handlers(service, {method: handler})
 
 
 async def serve(kind: str) -> None:
     """Serve until standard input ends; the first line on standard error is the port."""
     from chassis import telemetry
-    from chassis.interceptors import Interceptors
+    from chassis.interceptors import Interceptors, Servicers
     from chassis.interceptors.access import AccessControl, Rule
     from chassis.settings import TelemetrySettings
 
     with contextlib.ExitStack() as stack:
-        interceptors = []
+        server = aio.server()
+        servicers: Any = server
         if kind != "bare":
             stack.enter_context(telemetry.started(TelemetrySettings(service_name="empty")))
             access = AccessControl(tokens=None)
             access._rules[_METHOD] = Rule(is_public=True, is_for_owner=False, roles=frozenset())
-            interceptors = [Interceptors(access, max_call_s=30)]
-        server = aio.server(interceptors=interceptors)
-        Servicer().add_to(server)
+            servicers = Servicers()
+        Servicer().add_to(servicers)
+        if kind != "bare":
+            servicers.serve_on(server, Interceptors(access, max_call_s=30))
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
         print(port, file=sys.stderr, flush=True)
