@@ -15,6 +15,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
+from chassis import metrics, tracing
 from chassis.context import current_call
 from chassis.errors import DeadlineExceeded, Overloaded, Unavailable
 
@@ -58,6 +59,7 @@ class Batcher(Generic[Item, Result]):
     Args:
         together: runs a batch: gives the answers to the items, in their order; an exception among them is raised to
             that caller alone. Must not look at the call being served: a batch serves many.
+        name: of the batches, for metrics and traces: one of a few in the code.
         alone: the same, for a batch that failed and for what was answered with RunAlone: called with one item at a
             time. Without, the failure of a batch is everybody's.
         limits: how calls are put together.
@@ -67,9 +69,11 @@ class Batcher(Generic[Item, Result]):
         self,
         together: Callable[[Sequence[Item]], Awaitable[Sequence[Result | Exception]]],
         *,
+        name: str,
         alone: Callable[[Sequence[Item]], Awaitable[Sequence[Result | Exception]]] | None = None,
         limits: BatchLimits,
     ) -> None:
+        self._name = name
         self._together = together
         self._alone = alone
         self._limits = limits
@@ -141,7 +145,7 @@ class Batcher(Generic[Item, Result]):
     async def _run(self, batch: Sequence[_Call[Item, Result]]) -> None:
         """Run a batch and answer its calls."""
         try:
-            answers = await _answers(self._together, batch)
+            answers = await self._answers(self._together, batch)
         except Exception as error:  # noqa: BLE001  whatever it is, it is the callers'
             is_everybodys = self._alone is None or len(batch) == 1
             answers = [error if is_everybodys else RunAlone()] * len(batch)
@@ -167,12 +171,31 @@ class Batcher(Generic[Item, Result]):
                 call.complete(failures[-1])
             elif call.is_still_wanted(time.monotonic()):
                 try:
-                    [answer] = await _answers(run, [call])
+                    [answer] = await self._answers(run, [call])
                 except Exception as error:  # noqa: BLE001  as above
                     answer = error
                 call.complete(answer)
                 failures = [*failures, answer] if isinstance(answer, Unavailable) else []
             self._running_alone -= 1
+
+    async def _answers(
+        self,
+        run: Callable[[Sequence[Item]], Awaitable[Sequence[Result | Exception]]],
+        batch: Sequence[_Call[Item, Result]],
+    ) -> Sequence[Result | Exception]:
+        """Return the answers to a batch. The one place where a batch is run, alone or together."""
+        metrics.batch_ran(self._name, size=len(batch))
+        try:
+            with tracing.batch_span(self._name, [call.serving for call in batch if call.serving]):
+                answers = await run([call.item for call in batch])
+        except asyncio.CancelledError:
+            # The service stops: nobody is to wait for what will not come.
+            for call in batch:
+                call.answer.cancel()
+            raise
+        if len(answers) != len(batch):
+            raise AssertionError(f"{len(answers)} answers to {len(batch)} items")
+        return answers
 
     def _start(self, work: Coroutine[None, None, None], context: contextvars.Context) -> None:
         # The loop itself keeps no task alive.
@@ -181,30 +204,13 @@ class Batcher(Generic[Item, Result]):
         task.add_done_callback(self._tasks.discard)
 
 
-async def _answers(
-    run: Callable[[Sequence[Item]], Awaitable[Sequence[Result | Exception]]],
-    batch: Sequence[_Call[Item, Result]],
-) -> Sequence[Result | Exception]:
-    """Return the answers to a batch. The one place where a batch is run, alone or together."""
-    try:
-        answers = await run([call.item for call in batch])
-    except asyncio.CancelledError:
-        # The service stops: nobody is to wait for what will not come.
-        for call in batch:
-            call.answer.cancel()
-        raise
-    if len(answers) != len(batch):
-        raise AssertionError(f"{len(answers)} answers to {len(batch)} items")
-    return answers
-
-
 class _Call(Generic[Item, Result]):
     """One call that waits for its answer."""
 
-    __slots__ = ("answer", "context", "deadline", "item")
+    __slots__ = ("answer", "context", "deadline", "item", "serving")
 
     def __init__(self, item: Item) -> None:
-        serving = current_call()
+        self.serving = serving = current_call()
         self.item = item
         self.answer: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self.context = contextvars.copy_context()

@@ -18,6 +18,8 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from typing_extensions import override
 
+from chassis import metrics
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
@@ -64,6 +66,7 @@ class _Log(pybreaker.CircuitBreakerListener):
         new_state: pybreaker.CircuitBreakerState,
     ) -> None:
         log.warning("breaker.state_changed", dependency=cb.name, state=new_state.name)
+        metrics.breaker_is(new_state.name, dependency=str(cb.name))
 
 
 class Breaker:
@@ -90,6 +93,7 @@ class Breaker:
             listeners=[_Log()],
         )
         self._probe = asyncio.Lock()
+        metrics.breaker_is(self.state, dependency=name)
 
     @property
     def state(self) -> str:
@@ -110,6 +114,7 @@ class Breaker:
             return await self._observed(work)
         time_left_s = self._time_left_s()
         if time_left_s > 0 or self._probe.locked():
+            metrics.breaker_rejected(self._name)
             # Never 0: who is told to come back at once comes back while the probe is still out.
             raise CircuitOpen(self._name, retry_after_s=max(time_left_s, 0.1))
         async with self._probe:

@@ -15,7 +15,7 @@ import asyncio
 import json
 import uuid
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, cast
 
 import grpc
 from google.protobuf.message import Message
@@ -27,7 +27,7 @@ from typing_extensions import override
 from chassis.context import current_call
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     Token = str | Callable[[], str]
 
@@ -37,6 +37,26 @@ _MARGIN_S: Final = 0.1
 _Request = TypeVar("_Request")
 
 
+class Observation(Protocol):
+    """One call, being observed.
+
+    Attributes:
+        traceparent: what to send, or empty.
+    """
+
+    traceparent: str
+
+    def end(self, code: str) -> None:
+        """Take note of how it ended: the name of its status."""
+
+
+class Observer(Protocol):
+    """Observes calls, for metrics and traces."""
+
+    def begin(self, method: str) -> Observation:
+        """Take note of a call that begins."""
+
+
 @dataclass(frozen=True, slots=True)
 class CallPolicy:
     """How a channel makes its calls.
@@ -44,10 +64,12 @@ class CallPolicy:
     Attributes:
         timeout_s: the deadline of a call that names none.
         max_attempts: how often a call is tried in all, when the server is UNAVAILABLE. 1 to 5.
+        observer: is told of every call under asyncio; of none without one.
     """
 
     timeout_s: float = 10
     max_attempts: int = 3
+    observer: Observer | None = None
 
     def service_config(self) -> str:
         """Return the gRPC service config, as JSON."""
@@ -194,14 +216,33 @@ class _AioDefaults(aio.UnaryUnaryClientInterceptor):
         client_call_details: aio.ClientCallDetails,
         request: Any,
     ) -> Any:
+        method = cast("bytes | str", client_call_details.method)
+        observer = self._policy.observer
+        observed = observer.begin(method.decode() if isinstance(method, bytes) else method) if observer else None
+        named = list(cast("Any", client_call_details.metadata) or ())
+        if observed and observed.traceparent:
+            named.append(("traceparent", observed.traceparent))
         details = aio.ClientCallDetails(
             method=client_call_details.method,
             timeout=_timeout_s(client_call_details.timeout, self._policy),
-            metadata=aio.Metadata(*_metadata(client_call_details.metadata, self._token)),
+            metadata=aio.Metadata(*_metadata(named, self._token)),
             credentials=client_call_details.credentials,
             wait_for_ready=client_call_details.wait_for_ready,
         )
-        return await continuation(details, with_request_id(request))
+        if observed is None:
+            return await continuation(details, with_request_id(request))
+        return await _observed(continuation(details, with_request_id(request)), observed)
+
+
+async def _observed(calling: Awaitable[Any], observed: Observation) -> Any:
+    """Return the call once it has ended and that is taken note of."""
+    code = "CANCELLED"
+    try:
+        call = await calling
+        code = (await call.code()).name
+        return call
+    finally:
+        observed.end(code)
 
 
 @dataclass

@@ -6,8 +6,11 @@ import time
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from uuid import UUID
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Span
 
 
 class Role(StrEnum):
@@ -46,12 +49,13 @@ class Call:
         deadline: when the caller stops waiting, on the clock of `time.monotonic`.
         request_id: the edge's id of the request; the same for every attempt that the edge makes.
         idempotency_key: what the caller chose to make a write safe to repeat, or empty.
-        traceparent: the W3C trace context, or empty.
+        traceparent: the W3C trace context to pass on, of the call's own span if it is traced; or empty.
         authorization: the header of this name, or empty. A secret.
         caller: who calls.
         owner: the only user whose resources this call may touch; empty for all of them.
         code: the status that was answered, by name; the interceptors set it.
         reason: the error's reason, or empty; the interceptors set it.
+        span: of the call, if it is traced and spans are exported.
     """
 
     method: str
@@ -64,6 +68,7 @@ class Call:
     owner: str = ""
     code: str = "OK"
     reason: str = ""
+    span: Span | None = None
 
     def time_left_s(self) -> float:
         """Return the seconds until the caller stops waiting; negative when it already has."""

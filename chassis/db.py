@@ -17,6 +17,7 @@ import psycopg
 from sqlalchemy import Connection, create_engine, exc, text
 from sqlalchemy.engine import make_url
 
+from chassis import metrics, tracing
 from chassis.batching import Batcher, BatchLimits
 from chassis.errors import DatabaseUnavailable, Overloaded
 
@@ -65,12 +66,16 @@ class Database:
         self._reads = Lanes("reads", settings.read_lanes, max_waiting=settings.batch_max_waiting)
         self._writes = Lanes("writes", settings.write_lanes, max_waiting=settings.batch_max_waiting)
         self._slow = Lanes("slow", settings.slow_lanes, max_waiting=settings.batch_max_waiting)
+        self._lanes = (self._reads, self._writes, self._slow)
         self._settings = settings
+        tracing.trace_statements(self._engine)
+        metrics.watch_pool(self._engine.pool, size=settings.pool_size, waiting=self._waiting)
 
     def batched_reads(
         self,
         find: Callable[[Connection, Sequence[Item]], Sequence[Result | Exception]],
         *,
+        name: str,
         max_items: int | None = None,
     ) -> Batcher[Item, Result]:
         """Return what puts concurrent reads together into one call of `find`, of one statement, as read() wants it.
@@ -79,6 +84,7 @@ class Database:
 
         Args:
             find: gives the answers to the items, in their order.
+            name: of the batches, for metrics and traces.
             max_items: of one batch, if the settings have too many.
         """
 
@@ -88,12 +94,11 @@ class Database:
         async def alone(items: Sequence[Item]) -> Sequence[Result | Exception]:
             return await self.read(lambda connection: find(connection, items))
 
-        return Batcher(
-            together, alone=alone, limits=self.limits(at_once=self._settings.read_lanes, max_items=max_items)
-        )
+        limits = self.limits(at_once=self._settings.read_lanes, max_items=max_items)
+        return Batcher(together, name=name, alone=alone, limits=limits)
 
     def batched_writes(
-        self, write: Callable[[Connection, Sequence[Item]], Sequence[Result | Exception]]
+        self, write: Callable[[Connection, Sequence[Item]], Sequence[Result | Exception]], *, name: str
     ) -> Batcher[Item, Result]:
         """Return what puts concurrent writes together into one call of `write`, which is one transaction.
 
@@ -106,7 +111,7 @@ class Database:
         async def alone(items: Sequence[Item]) -> Sequence[Result | Exception]:
             return await self.transaction(lambda connection: write(connection, items))
 
-        return Batcher(together, alone=alone, limits=self.limits(at_once=self._settings.write_lanes))
+        return Batcher(together, name=name, alone=alone, limits=self.limits(at_once=self._settings.write_lanes))
 
     def limits(self, *, at_once: int, max_items: int | None = None) -> BatchLimits:
         """Return how calls are put together, as the settings have it."""
@@ -155,9 +160,12 @@ class Database:
 
     def close(self) -> None:
         """Wait for the work that is under way, then close every connection."""
-        for lanes in (self._reads, self._writes, self._slow):
+        for lanes in self._lanes:
             lanes.close()
         self._engine.dispose()
+
+    def _waiting(self) -> int:
+        return sum(lanes.waiting for lanes in self._lanes)
 
     def _transact(self, work: Callable[[Connection], T]) -> T:
         for attempt in range(1, _ATTEMPTS + 1):
@@ -192,13 +200,16 @@ class Lanes:
         name: of the threads.
         number: of the threads.
         max_waiting: how much work may wait for one of them.
+
+    Attributes:
+        waiting: how much work waits now.
     """
 
     def __init__(self, name: str, number: int, *, max_waiting: int) -> None:
         self._threads: Final = ThreadPoolExecutor(number, thread_name_prefix=name)
         self._free: Final = asyncio.Semaphore(number)
         self._max_waiting: Final = max_waiting
-        self._waiting = 0
+        self.waiting = 0
 
     async def run(self, run: Callable[[Callable[[Connection], T]], T], work: Callable[[Connection], T]) -> T:
         """Return what the work returns. A caller who gives up before it begins takes it away; later it goes on.
@@ -206,14 +217,14 @@ class Lanes:
         Raises:
             Overloaded: too much waits already.
         """
-        if self._waiting >= self._max_waiting:
+        if self.waiting >= self._max_waiting:
             raise Overloaded
         # Waiting is done here and not in the executor, whose queue keeps the work of those who have left.
-        self._waiting += 1
+        self.waiting += 1
         try:
             await self._free.acquire()
         finally:
-            self._waiting -= 1
+            self.waiting -= 1
         # The work sees the call it serves: threads of an executor do not inherit the context.
         context = contextvars.copy_context()
         job = asyncio.get_running_loop().run_in_executor(self._threads, context.run, run, work)

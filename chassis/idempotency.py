@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, TypeVar
 import structlog
 from sqlalchemy import text
 
+from chassis import metrics
 from chassis.db import as_json
 from chassis.errors import DatabaseUnavailable, RequestIdReused
 
@@ -251,6 +252,7 @@ def find(
             return None
         if found.fingerprint != once.key.fingerprint:
             return RequestIdReused(str(once.key.request_id))
+        metrics.write_replayed(once.key.method)
         return snapshot.validate_json(found.response)
 
     return [answer_to(once) for once in requests]

@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import os
 import signal
 import socket
 import threading
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, cast
 
 import structlog
 from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 from shop.system.v1 import system_service_pb2
 from shop.system.v1.system_service_pb2_grpc import add_SystemServiceServicer_to_server
 
 from chassis import contract
-from chassis.interceptors import Interceptors
+from chassis.interceptors import Interceptors, Servicers
 from chassis.interceptors.access import AccessControl
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Sequence
+    from collections.abc import Callable, Coroutine, Sequence
 
     from chassis.settings import ServerSettings
     from chassis.system import SystemServicer
@@ -93,19 +94,24 @@ class Server:
         self._system = system
         self._identity = identity
         access = AccessControl(tokens, allowed_peers=identity.allowed_peers if identity else None)
-        self._server = aio.server(interceptors=[Interceptors(access, max_call_s=settings.max_call_s)], options=_OPTIONS)
-        self._names = [*register(self._server), full_name(system_service_pb2, "SystemService")]
-        add_SystemServiceServicer_to_server(system, self._server)
+        servicers = Servicers()
+        # To generated code it is a server.
+        adding = cast("aio.Server", servicers)
+        self._names = [*register(adding), full_name(system_service_pb2, "SystemService")]
+        add_SystemServiceServicer_to_server(system, adding)
         access.guard(self._names)
         self._health = health.HealthServicer()
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, adding)
+        if settings.grpc_reflection:
+            names = [*contract.service_names(), full_name(health_pb2, "Health"), reflection.SERVICE_NAME]
+            add = cast("Callable[..., None]", reflection_pb2_grpc.add_ServerReflectionServicer_to_server)
+            add(reflection.aio.ReflectionServicer(names), adding)
+        self._server = aio.server(options=_OPTIONS)
+        servicers.serve_on(self._server, Interceptors(access, max_call_s=settings.max_call_s))
         self._probed: aio.Server | None = None
         if settings.health_port:
             self._probed = aio.server(options=_OPTIONS)
             health_pb2_grpc.add_HealthServicer_to_server(self._health, self._probed)
-        if settings.grpc_reflection:
-            names = [*contract.service_names(), full_name(health_pb2, "Health"), reflection.SERVICE_NAME]
-            reflection.enable_server_reflection(names, self._server)
 
     async def start(self, *, port: int | None = None) -> int:
         """Listen, say SERVING, and return the port.
@@ -188,6 +194,7 @@ def _is_taken(host: str, port: int) -> bool:
 def _force_the_end() -> None:
     def end() -> None:
         log.error("server.forced", after_s=_FORCED_AFTER_S)
+        logging.shutdown()  # writes the lines that wait: _exit does nothing of the kind
         os._exit(1)
 
     # A thread, because what hangs may be the event loop.

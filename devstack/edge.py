@@ -43,6 +43,7 @@ class EdgeServer:
         tls_url: the same with TLS.
         admin_url: Envoy's own pages.
         keys_port: where it asks itself for the keys of access tokens.
+        metrics_url: what Prometheus fetches.
         process: Envoy.
     """
 
@@ -57,6 +58,8 @@ class EdgeServer:
         self._ports: Final = ports
         self._keys: Final = ReservedPort()
         self.keys_port: Final = self._keys.number
+        self._metrics: Final = ReservedPort()
+        self.metrics_url: Final = f"http://{LOOPBACK}:{self._metrics.number}/metrics"
         self._config: Final = home.edge_config
         self._secrets: Final = home.edge_secrets
         self.url: Final = f"http://{LOOPBACK}:{ports.plain.number}"
@@ -94,6 +97,9 @@ class EdgeServer:
             rate_limit=self._settings.rate_limit,
             public_write_limit=self._settings.public_write_limit,
             cors_origins=self._settings.cors_origins,
+            metrics_port=self._metrics.number,
+            traces_to=self._settings.traces_to,
+            trace_sampling=self._settings.trace_sampling,
         )
         self._secrets.mkdir(exist_ok=True)
         for name, secret in render_secrets(edge).items():
@@ -106,6 +112,7 @@ class EdgeServer:
         self._ports.tls.release()
         self._admin.release()
         self._keys.release()
+        self._metrics.release()
 
     def _command(self, log: Path) -> Command:
         try:

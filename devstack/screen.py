@@ -41,6 +41,7 @@ Ready. REST and gRPC at {stack.edge_url}
 {_replicas(stack)}
 {_databases(stack)}
   Logs         {_short(stack.home.logs)}/*.log
+{_metrics(stack)}
 
 Ctrl-C stops everything and keeps the data; `make clean` removes it.
 
@@ -61,6 +62,12 @@ def _replicas(stack: Stack) -> str:
     return "\n".join(
         f"  {name:<13}" + ", ".join(replica.address for replica in stack.replicas(name)) for name in stack.service_names
     )
+
+
+def _metrics(stack: Stack) -> str:
+    replicas = (replica for name in stack.service_names for replica in stack.replicas(name))
+    urls = [stack.edge.metrics_url, *(replica.metrics_url for replica in replicas)]
+    return "  Metrics      " + "\n               ".join(urls)
 
 
 def _databases(stack: Stack) -> str:

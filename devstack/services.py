@@ -85,6 +85,8 @@ class Replica(Process):
         self._certificates: Final = around.certificates
         self._reserved: Final = ReservedPort()
         self.port: Final = self._reserved.number
+        self._reserved_for_metrics: Final = ReservedPort()
+        self.metrics_url: Final = f"http://{LOOPBACK}:{self._reserved_for_metrics.number}/metrics"
         env = {
             "DRAIN_S": f"{around.drain_s:g}",
             "GRPC_REFLECTION": "true",
@@ -92,6 +94,7 @@ class Replica(Process):
             **around.env,
             "HOST": LOOPBACK,
             "PORT": str(self.port),
+            "METRICS_PORT": str(self._reserved_for_metrics.number),
         }
         command = Command(
             name=f"{service.name}-{number}",
@@ -111,6 +114,7 @@ class Replica(Process):
     def release_port(self) -> None:
         """Let others have the port, once the replica is not needed any more."""
         self._reserved.release()
+        self._reserved_for_metrics.release()
 
     def _is_serving(self) -> bool:
         # gRPC waits a second and more after a refused connection: knock first.

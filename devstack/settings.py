@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, Validati
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from devstack.errors import StackError
-from envoy.render import require_origin
+from envoy.render import Address, require_origin
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,6 +41,12 @@ def _origins(origins: tuple[str, ...]) -> tuple[str, ...]:
     return origins
 
 
+def _receiver(endpoint: str) -> str:
+    if endpoint:
+        Address.parse(endpoint)
+    return endpoint
+
+
 PostgresUrl = Annotated[SecretStr, AfterValidator(_postgres_url)]
 
 
@@ -62,6 +68,8 @@ class Settings(BaseSettings):
         public_write_limit: the same for logging in, refreshing and registering.
         cors_origins: whose pages may call from a browser, separated by commas. The default is where Vite, Next.js and
             the like serve theirs.
+        otlp_endpoint: who takes traces, with OTLP over gRPC, as http://host:port; nobody unless it is set.
+        trace_sampling: of how many calls in a hundred there is a trace. All, on a machine with so few.
     """
 
     model_config = SettingsConfigDict(
@@ -90,6 +98,14 @@ class Settings(BaseSettings):
         "http://localhost:3000",
         "http://localhost:5173",
     )
+
+    otlp_endpoint: Annotated[str, AfterValidator(_receiver), Field(validation_alias="OTEL_EXPORTER_OTLP_ENDPOINT")] = ""
+    trace_sampling: Annotated[float, Field(ge=0, le=100)] = 100
+
+    @property
+    def traces_to(self) -> Address | None:
+        """Who takes traces."""
+        return Address.parse(self.otlp_endpoint) if self.otlp_endpoint else None
 
     @property
     def tls_port(self) -> int:

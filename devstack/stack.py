@@ -256,6 +256,7 @@ class Stack:
             "LOG_LEVEL": self.settings.log_level,
             "DATABASE_URL": self.database_url(service.database),
             "KEYS_SECRET": self._keys_secret(),
+            "OTEL_EXPORTER_OTLP_ENDPOINT": self.settings.otlp_endpoint,
             **peers,
             **self._extra_env.get(service.name, {}),
         }

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from envoy.environments import ADMIN_PORT, KEYS_PORT, PORT, compose, kubernetes, laptop
-from envoy.render import SERVED_BY, Edge, render, render_secrets
+from envoy.render import SERVED_BY, Address, Edge, render, render_secrets
 
 
 def _origins(text: str) -> tuple[str, ...]:
@@ -20,6 +20,9 @@ _EVERYWHERE: Final[Mapping[str, Callable[[str], object]]] = {
     "public_write_limit": int,
     "trusted_hops": int,
     "cors_origins": _origins,
+    "metrics_port": int,
+    "traces_to": Address.parse,
+    "trace_sampling": float,
 }
 """What the operator of any environment may set, and how it is read."""
 

@@ -11,6 +11,7 @@ from envoy.render import Address, CertificateFolder, Cluster, Edge
 PORT: Final = 8080
 ADMIN_PORT: Final = 9901
 KEYS_PORT: Final = 9902
+METRICS_PORT: Final = 9903
 SERVICE_PORT: Final = 50051
 
 INSIDE: Final = Path("/etc/shop/tls")
@@ -64,4 +65,5 @@ def _container(names: Mapping[str, str]) -> Edge:
         clusters=tuple(Cluster(name=name, dns=Address(host, SERVICE_PORT)) for name, host in names.items()),
         inside=CertificateFolder(INSIDE, watched=INSIDE),
         outside=CertificateFolder(OUTSIDE, watched=OUTSIDE),
+        metrics_port=METRICS_PORT,
     )

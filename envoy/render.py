@@ -43,6 +43,18 @@ class Address:
     host: str
     port: int
 
+    @classmethod
+    def parse(cls, text: str) -> "Address":
+        """Return the address that a text, `host:port` or `http://host:port`, names.
+
+        Raises:
+            ValueError: it names none.
+        """
+        parts = urlsplit(text if "://" in text else f"//{text}")
+        if not parts.hostname or parts.port is None or parts.scheme not in {"", "http"}:
+            raise ValueError("must be host:port or http://host:port")
+        return cls(parts.hostname, parts.port)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cluster:
@@ -113,6 +125,10 @@ class Edge:
         trusted_hops: how many proxies of ours stand before the edge and add to `x-forwarded-for`. One too many, and
             callers choose the address that they are limited by; one too few, and all callers share the proxy's.
         cors_origins: the origins, as `https://shop.example`, whose pages may call from a browser.
+        metrics_port: where Prometheus finds `/metrics`, and nothing else; 0 is nowhere. For a network that callers are
+            not in.
+        traces_to: who takes traces, with OTLP over gRPC in clear text. Without one nothing is traced.
+        trace_sampling: of how many calls in a hundred there is a trace. The services do as the edge says.
     """
 
     address: str
@@ -135,6 +151,9 @@ class Edge:
     public_write_limit: int = 20
     trusted_hops: int = 0
     cors_origins: tuple[str, ...] = ()
+    metrics_port: int = 0
+    traces_to: Address | None = None
+    trace_sampling: float = 1
 
     def __post_init__(self) -> None:
         """Refuse an edge without a service, which would answer 503 for it for ever, and origins that are none."""

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING
 from shop.order.v1 import order_service_pb2
 from shop.order.v1.order_service_pb2_grpc import add_OrderServiceServicer_to_server
 
-from chassis import cli, idempotency, migrations
+from chassis import cli, idempotency, migrations, outbox_watch, telemetry
 from chassis.breaker import Breaker, BreakerSettings
 from chassis.clients import CallPolicy, connect, is_sick
 from chassis.clock import SystemClock
 from chassis.db import Database
+from chassis.interceptors.client import ClientTelemetry
 from chassis.keyring import RemoteKeyRing
 from chassis.renewable_channel import RenewableChannel
 from chassis.server import Server, full_name, run
 from chassis.settings import DatabaseSettings, ServerSettings, load
 from chassis.system import SystemServicer
-from chassis.telemetry import configure_logging
 from chassis.tls import Identity, TlsSettings
 from chassis.tokens import AccessTokens, TokenSettings
 from order_svc.rpc import OrderServicer
@@ -31,16 +31,20 @@ if TYPE_CHECKING:
 
 async def serve() -> None:
     """Serve calls until SIGTERM or SIGINT."""
-    telemetry = load(OrderTelemetrySettings)
-    configure_logging(telemetry)
+    settings = load(OrderTelemetrySettings)
+    with telemetry.started(settings):
+        await _serve(settings)
+
+
+async def _serve(settings: OrderTelemetrySettings) -> None:
     clock = SystemClock()
     server_settings = load(ServerSettings)
     tokens = load(TokenSettings)
     user_service = load(UserServiceSettings)
     # It does not ask for health: while one replica restarts, the other may say NOT_SERVING and serve on, for DRAIN_S.
-    policy = CallPolicy(timeout_s=user_service.timeout_s)
+    policy = CallPolicy(timeout_s=user_service.timeout_s, observer=ClientTelemetry())
     breaker = Breaker("user_svc", load(BreakerSettings), is_failure=is_sick)
-    database = Database(load(DatabaseSettings), name=telemetry.service_name)
+    database = Database(load(DatabaseSettings), name=settings.service_name)
     identity = Identity.of(load(TlsSettings))
 
     def connect_to_users() -> aio.Channel:
@@ -60,11 +64,15 @@ async def serve() -> None:
         server = Server(
             server_settings,
             register=register,
-            system=SystemServicer(telemetry, database),
+            system=SystemServicer(settings, database),
             tokens=AccessTokens(tokens, keys),
             identity=identity,
         )
-        background = [idempotency.sweep_forever(database, clock), keys.refresh_forever()]
+        background = [
+            idempotency.sweep_forever(database, clock),
+            outbox_watch.watch_forever(database),
+            keys.refresh_forever(),
+        ]
         if identity:
             background.append(identity.renew_forever(channel))
         try:

@@ -12,7 +12,7 @@ from chassis.batching import Batcher, RunAlone
 from chassis.clock import new_id
 from chassis.errors import DatabaseUnavailable, DomainError
 from chassis.idempotency import Answered, first_of_each_key
-from order_svc import repository
+from order_svc import metrics, repository
 from order_svc.errors import OrderNotFound
 from order_svc.model import Actor, BuyerId, NewItem, Order, OrderEvent, OrderFilter, OrderId, OrderStatus, price_items
 from order_svc.repository import Move, Placement, Wanted
@@ -93,6 +93,18 @@ class _Moving:
     traceparent: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Moved:
+    """An order after a request to move it.
+
+    Attributes:
+        before: the status that it had; None if this request has not moved it, but was repeated or found it there.
+    """
+
+    order: Order
+    before: OrderStatus | None = None
+
+
 class OrderService:
     """The use cases of orders. What callers ask for at the same time is done together."""
 
@@ -100,10 +112,13 @@ class OrderService:
         self._database = database
         self._users = users
         self._clock = clock
-        self._lookups = database.batched_reads(repository.find_orders)
-        self._moves = database.batched_writes(self._move)
+        self._lookups = database.batched_reads(repository.find_orders, name="orders.find")
+        self._moves = database.batched_writes(self._move, name="orders.move")
         self._placements = Batcher(
-            self._place_together, alone=self._place_alone, limits=database.limits(at_once=_PLACING_AT_ONCE)
+            self._place_together,
+            name="orders.place",
+            alone=self._place_alone,
+            limits=database.limits(at_once=_PLACING_AT_ONCE),
         )
 
     async def place_order(self, command: PlaceOrder, *, once: Once) -> Order:
@@ -129,7 +144,10 @@ class OrderService:
             version=1,
         )
         event = _event(order, from_status=None, traceparent=outbox.traceparent_now())
-        return await self._placements.submit(Placement(order, event, once, SNAPSHOT.dump_json(order)))
+        placed = await self._placements.submit(Placement(order, event, once, SNAPSHOT.dump_json(order)))
+        if placed is order:  # and not the answer of an earlier request
+            metrics.status_changed(before=None, after=placed.status)
+        return placed
 
     async def _place_together(self, placements: Sequence[Placement]) -> list[Order | Exception]:
         write = await self._writing(placements)
@@ -191,22 +209,25 @@ class OrderService:
             EtagMismatch: the order has changed since.
             RequestIdReused: the request id was used with other content.
         """
-        return await self._moves.submit(_Moving(command, owner, once, outbox.traceparent_now()))
+        moved = await self._moves.submit(_Moving(command, owner, once, outbox.traceparent_now()))
+        if moved.before:
+            metrics.status_changed(before=moved.before, after=moved.order.status)
+        return moved.order
 
-    def _move(self, connection: Connection, moving: Sequence[_Moving]) -> list[Order | Exception]:
+    def _move(self, connection: Connection, moving: Sequence[_Moving]) -> list[_Moved | Exception]:
         """Move orders in one transaction; give each, or why it does not move.
 
         Several together wait for nobody: those that would have to, for another transaction or for one another, are to
         be run alone.
         """
-        answers: list[Order | Exception] = [RunAlone()] * len(moving)
+        answers: list[_Moved | Exception] = [RunAlone()] * len(moving)
         chosen = _first_of_each_order(moving)
         ours = idempotency.claim(connection, [each.once for each in chosen.values()])
         repeated = {n: each.once for n, each in chosen.items() if not each.once.is_in(ours)}
         kept = idempotency.find(connection, list(repeated.values()), snapshot=SNAPSHOT)
         for n, answer in zip(repeated, kept, strict=True):
             # None was removed between the two statements, by its expiry.
-            answers[n] = answer or DatabaseUnavailable()
+            answers[n] = _Moved(answer) if isinstance(answer, Order) else answer or DatabaseUnavailable()
         fresh = {n: each for n, each in chosen.items() if n not in repeated}
         for n, outcome in self._moved(connection, fresh, waits=len(moving) == 1).items():
             answers[n] = outcome
@@ -214,12 +235,12 @@ class OrderService:
 
     def _moved(
         self, connection: Connection, moving: Mapping[int, _Moving], *, waits: bool
-    ) -> Mapping[int, Order | Exception]:
+    ) -> Mapping[int, _Moved | Exception]:
         """Move orders whose keys are ours. Keys of those that do not move are given back."""
         wanted = [Wanted(each.command.order_id, each.owner) for each in moving.values()]
         locked = repository.lock_orders(connection, wanted, waits=waits)
         moves: list[Move] = []
-        outcomes: dict[int, Order | Exception] = {}
+        outcomes: dict[int, _Moved | Exception] = {}
         for (n, each), order in zip(moving.items(), locked, strict=True):
             if order is None:
                 outcomes[n] = OrderNotFound(each.command.order_id) if waits else RunAlone()
@@ -229,7 +250,7 @@ class OrderService:
             except DomainError as error:
                 outcomes[n] = error
                 continue
-            outcomes[n] = moved
+            outcomes[n] = _Moved(moved, None if moved is order else order.status)
             if moved is not order:
                 event = _event(moved, from_status=order.status, traceparent=each.traceparent)
                 moves.append(Move(moved, order.status, each.command.reason, event))
@@ -246,7 +267,7 @@ def _first_of_each_order(moving: Sequence[_Moving]) -> Mapping[int, _Moving]:
     return {n: moving[n] for n in chosen.values()}
 
 
-def _settle(connection: Connection, moving: Mapping[int, _Moving], outcomes: Mapping[int, Order | Exception]) -> None:
+def _settle(connection: Connection, moving: Mapping[int, _Moving], outcomes: Mapping[int, _Moved | Exception]) -> None:
     """Keep the answers under the keys of the requests, and give back the keys of those that failed."""
     answered: list[Answered] = []
     failed: list[Once] = []
@@ -255,7 +276,7 @@ def _settle(connection: Connection, moving: Mapping[int, _Moving], outcomes: Map
         if isinstance(outcome, Exception):
             failed.append(once)
         else:
-            answered.append(Answered(once, outcome.id, SNAPSHOT.dump_json(outcome)))
+            answered.append(Answered(once, outcome.order.id, SNAPSHOT.dump_json(outcome.order)))
     idempotency.complete(connection, answered)
     idempotency.release(connection, failed)
 

@@ -12,7 +12,7 @@ from shop.user.v1 import session_service_pb2, user_service_pb2
 from shop.user.v1.session_service_pb2_grpc import add_SessionServiceServicer_to_server
 from shop.user.v1.user_service_pb2_grpc import add_UserServiceServicer_to_server
 
-from chassis import cli, idempotency, migrations
+from chassis import cli, idempotency, migrations, outbox_watch, telemetry
 from chassis.clock import SystemClock
 from chassis.db import Database
 from chassis.errors import DatabaseUnavailable
@@ -20,7 +20,6 @@ from chassis.interceptors.validation import require_valid
 from chassis.server import Server, full_name, run
 from chassis.settings import DatabaseSettings, ServerSettings, load
 from chassis.system import SystemServicer
-from chassis.telemetry import configure_logging
 from chassis.tls import Identity, TlsSettings
 from chassis.tokens import AccessTokens, TokenSettings
 from user_svc.keys import KeySettings, SigningKeys
@@ -69,8 +68,12 @@ def _parts() -> Iterator[_Parts]:
 
 async def serve() -> None:
     """Serve calls until SIGTERM or SIGINT."""
-    telemetry = load(UserTelemetrySettings)
-    configure_logging(telemetry)
+    settings = load(UserTelemetrySettings)
+    with telemetry.started(settings):
+        await _serve(settings)
+
+
+async def _serve(settings: UserTelemetrySettings) -> None:
     identity = Identity.of(load(TlsSettings))
     with _parts() as parts:
         tokens = load(TokenSettings)
@@ -90,13 +93,17 @@ async def serve() -> None:
         server = Server(
             load(ServerSettings),
             register=register,
-            system=SystemServicer(telemetry, parts.database),
+            system=SystemServicer(settings, parts.database),
             tokens=AccessTokens(tokens, parts.keys),
             identity=identity,
         )
         await run(
             server,
-            background=[idempotency.sweep_forever(parts.database, parts.clock), sessions.sweep_forever()],
+            background=[
+                idempotency.sweep_forever(parts.database, parts.clock),
+                outbox_watch.watch_forever(parts.database),
+                sessions.sweep_forever(),
+            ],
         )
 
 

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar, TypeVarTuple
 
 import argon2
 
+from user_svc import metrics
+
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from user_svc.settings import PasswordSettings
+
+T = TypeVar("T")
+Texts = TypeVarTuple("Texts")
 
 
 class Passwords:
@@ -25,17 +33,16 @@ class Passwords:
         # Checked when there is no user, so that it takes as long as if there were one.
         self._nobodys_hash = self._hasher.hash(secrets.token_hex(16))
         self._threads = ThreadPoolExecutor(settings.workers, thread_name_prefix="argon2")
+        metrics.watch_hashes(self._threads._work_queue.qsize)  # noqa: SLF001  there is no other way to ask
 
     async def hash(self, password: str) -> str:
         """Return the password's hash in PHC form, with a salt of its own."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, self._hasher.hash, password)
+        return await self._in_thread(self._hasher.hash, password)
 
     async def is_correct(self, password: str, *, password_hash: str) -> bool:
         """Return whether the hash is of this password. An empty hash is of none, and takes as long to find out."""
-        loop = asyncio.get_running_loop()
         known = password_hash or self._nobodys_hash
-        is_correct = await loop.run_in_executor(self._threads, self._verify, known, password)
+        is_correct = await self._in_thread(self._verify, known, password)
         return is_correct and bool(password_hash)
 
     async def rehashed(self, password: str, *, password_hash: str) -> str:
@@ -45,6 +52,13 @@ class Passwords:
     def close(self) -> None:
         """Wait for the hashes that are being made."""
         self._threads.shutdown(wait=True, cancel_futures=True)
+
+    async def _in_thread(self, work: Callable[[*Texts], T], *texts: *Texts) -> T:
+        started = time.monotonic()
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, work, *texts)
+        finally:
+            metrics.hash_took(time.monotonic() - started)
 
     def _verify(self, password_hash: str, password: str) -> bool:
         try:

@@ -88,8 +88,8 @@ class UserService:
         self._database = database
         self._passwords = passwords
         self._clock = clock
-        self._lookups = database.batched_reads(repository.find_users)
-        self._group_lookups = database.batched_reads(_find_groups, max_items=_GROUPS_AT_ONCE)
+        self._lookups = database.batched_reads(repository.find_users, name="users.find")
+        self._group_lookups = database.batched_reads(_find_groups, name="users.find_groups", max_items=_GROUPS_AT_ONCE)
 
     async def create_user(self, new: NewUser, *, once: Once) -> User:
         """Create a user, in state ACTIVE with the role USER.

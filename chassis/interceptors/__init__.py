@@ -3,8 +3,9 @@
 From the outside in, each with what breaks without it there:
 
 1. context: the call's ids and deadline, first, because everything inside reads them;
-2. the log line: outside the errors, so that it has the code that was answered;
-3. errors: inside the log line and outside the rest, so that whatever fails inside has one way out. Bytes that are no
+2. telemetry: the log line, the metrics and, of a traced call, the span; outside the errors, so that they have the code
+   that was answered;
+3. errors: inside the telemetry and outside the rest, so that whatever fails inside has one way out. Bytes that are no
    message come here too: grpc.aio would answer them with the decoder's exception;
 4. the deadline: a call without one gets the service's, so that nothing runs for ever;
 5. access: before validation, so that strangers learn nothing about what would be valid;
@@ -16,21 +17,23 @@ They are folded into one wrapper, made once for each method: three interceptors 
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import grpc
 import structlog
 from grpc import aio
-from typing_extensions import override
 
+from chassis import tracing
 from chassis.context import Call, enter
 from chassis.errors import DeadlineExceeded, DomainError, MalformedRequest
 from chassis.interceptors.errors import reject
 from chassis.interceptors.validation import require_valid
+from chassis.metrics import Calls
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
 
     from google.protobuf.message import Message
 
@@ -38,6 +41,8 @@ if TYPE_CHECKING:
 
     Handler = grpc.RpcMethodHandler[Any, Any]
     Context = aio.ServicerContext[Any, Any]
+    Behaviour = Callable[[Message, Context], Awaitable[Message]]
+    Handled = Callable[[Message | DomainError, Context, Call], Awaitable[Message]]
 
 log = structlog.get_logger(__name__)
 
@@ -46,8 +51,10 @@ log = structlog.get_logger(__name__)
 MAX_REQUEST_BYTES: Final = 10 * 1024 * 1024
 
 
-class Interceptors(aio.ServerInterceptor):
+class Interceptors:
     """The wrapper around every unary method. Of streams (health, reflection) only the peer is checked.
+
+    Not an interceptor as grpc.aio has them: those are asked at each call which handler to take, for 4 µs.
 
     Args:
         access: decides who may call what.
@@ -57,62 +64,63 @@ class Interceptors(aio.ServerInterceptor):
     def __init__(self, access: AccessControl, *, max_call_s: float) -> None:
         self._access = access
         self._max_call_s = max_call_s
-        self._wrapped: dict[str, Handler] = {}
 
-    @override
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> Handler | None:
-        method = handler_call_details.method
-        known = self._wrapped.get(method)
-        if known is not None:
-            return known
-        handler = await continuation(handler_call_details)
-        if handler is None:
-            return None
-        wrap = self._wrap if handler.unary_unary else self._wrap_stream
-        self._wrapped[method] = wrapped = wrap(method, handler)
-        return wrapped
+    def wrapped(self, method: str, handler: Handler) -> Handler:
+        """Return the handler with all that happens around a call of it; `method` is `/package.Service/Method`."""
+        return self._wrap(method, handler) if handler.unary_unary else self._wrap_stream(method, handler)
 
     def _wrap(self, method: str, handler: Handler) -> Handler:
         # grpcio's types know only sync servicers here.
-        behaviour = cast("Callable[[Message, Context], Awaitable[Message]]", handler.unary_unary)
+        behaviour = cast("Behaviour", handler.unary_unary)
         decode = cast("Callable[[bytes], Message]", handler.request_deserializer)
-        max_call_s = self._max_call_s
         admit = self._access.admission_to(method)
 
-        def safely_decoded(data: bytes) -> Message | DomainError:
-            if len(data) > MAX_REQUEST_BYTES:
-                return MalformedRequest(f"The request is over {MAX_REQUEST_BYTES} bytes as a message. Send less.")
-            try:
-                return decode(data)
-            except Exception:  # noqa: BLE001  the decoder's exceptions are its own; all mean the same
-                return MalformedRequest()
+        async def handled(request: Message | DomainError, context: Context, call: Call) -> Message:
+            await admit(call, context)
+            if isinstance(request, DomainError):
+                raise request
+            require_valid(request)
+            return await behaviour(request, context)
+
+        answer = self._observed(method, handled)
+        return grpc.unary_unary_rpc_method_handler(answer, _safely(decode), handler.response_serializer)
+
+    def _observed(self, method: str, handled: Handled) -> Callable[[Message | DomainError, Context], object]:
+        max_call_s = self._max_call_s
+        calls = Calls(method)
+        # Every replica is asked for its health once a second: that would be most of the log.
+        write_line = log.debug if method.startswith("/grpc.health.") else log.info
 
         async def answer(request: Message | DomainError, context: Context) -> Message:
             started = time.monotonic()
-            call = _call_of(method, context, started=started, max_call_s=max_call_s)
+            call = _call_of(method, context)
+            # gRPC itself cancels a call at its caller's deadline: a timer of ours, 4 µs, is for who named none.
+            ends_by_itself = call.deadline <= started + max_call_s
+            call.deadline = min(call.deadline, started + max_call_s)
             enter(call)
+            span = tracing.enter_call(call) if tracing.is_sampled(call.traceparent) else None
+            calls.active += 1
             try:
-                async with asyncio.timeout(call.time_left_s()):
-                    await admit(call, context)
-                    if isinstance(request, DomainError):
-                        raise request  # noqa: TRY301  the way out of every error is one
-                    require_valid(request)
-                    return await behaviour(request, context)
+                if ends_by_itself:
+                    return await handled(request, context, call)
+                async with asyncio.timeout(max_call_s):
+                    return await handled(request, context, call)
             except asyncio.CancelledError:
-                call.code = "CANCELLED"
+                call.code = "CANCELLED" if call.time_left_s() > 0 else "DEADLINE_EXCEEDED"
                 raise
             except TimeoutError:
                 await reject(DeadlineExceeded(), context, call)
             except Exception as error:  # noqa: BLE001  nothing may leave but what reject() answers
                 await reject(error, context, call)
             finally:
-                _log_line(call, duration_s=time.monotonic() - started)
+                duration_s = time.monotonic() - started
+                calls.active -= 1
+                calls.ended(call.code, duration_s=duration_s, trace_id=call.traceparent[3:35] if span else "")
+                if span:
+                    tracing.end_call(span, call)
+                write_line("rpc.handled", **_fields(call), duration_ms=round(duration_s * 1000, 3))
 
-        return grpc.unary_unary_rpc_method_handler(answer, safely_decoded, handler.response_serializer)
+        return answer
 
     def _wrap_stream(self, method: str, handler: Handler) -> Handler:
         # grpcio's types know only sync servicers here.
@@ -139,26 +147,58 @@ class Interceptors(aio.ServerInterceptor):
         return grpc.stream_stream_rpc_method_handler(converse, decode, encode)
 
 
-def _call_of(method: str, context: Context, *, started: float, max_call_s: float) -> Call:
-    metadata = dict(cast("Iterable[tuple[str, str | bytes]]", context.invocation_metadata() or ()))
+class Servicers:
+    """What generated code adds servicers to, before they are wrapped and served."""
+
+    def __init__(self) -> None:
+        self._handlers: dict[str, Mapping[str, Handler]] = {}
+
+    def add_generic_rpc_handlers(self, _handlers: object) -> None:
+        """Do nothing: generated code also registers each of these handlers by name."""
+
+    def add_registered_method_handlers(self, service_name: str, method_handlers: Mapping[str, Handler]) -> None:
+        """Remember the handlers of a service."""
+        self._handlers[service_name] = method_handlers
+
+    def serve_on(self, server: aio.Server, interceptors: Interceptors) -> None:
+        """Have the server serve them all, wrapped."""
+        for service, handlers in self._handlers.items():
+            wrapped = {name: interceptors.wrapped(f"/{service}/{name}", each) for name, each in handlers.items()}
+            server.add_registered_method_handlers(service, wrapped)
+
+
+def _safely(decode: Callable[[bytes], Message]) -> Callable[[bytes], Message | DomainError]:
+    def decoded(data: bytes) -> Message | DomainError:
+        if len(data) > MAX_REQUEST_BYTES:
+            return MalformedRequest(f"The request is over {MAX_REQUEST_BYTES} bytes as a message. Send less.")
+        try:
+            return decode(data)
+        except Exception:  # noqa: BLE001  the decoder's exceptions are its own; all mean the same
+            return MalformedRequest()
+
+    return decoded
+
+
+def _call_of(method: str, context: Context) -> Call:
     # None when the caller named no deadline, whatever grpcio's types say.
     time_left_s = cast("float | None", context.time_remaining())
-    return Call(
-        method=method,
-        deadline=started + (max_call_s if time_left_s is None else min(time_left_s, max_call_s)),
-        request_id=str(metadata.get("x-request-id", "")),
-        idempotency_key=str(metadata.get("idempotency-key", "")),
-        traceparent=str(metadata.get("traceparent", "")),
-        authorization=str(metadata.get("authorization", "")),
-    )
+    call = Call(method, deadline=math.inf if time_left_s is None else time.monotonic() + time_left_s)
+    for key, value in cast("Iterable[tuple[str, str]]", context.invocation_metadata() or ()):
+        if key == "x-request-id":
+            call.request_id = value
+        elif key == "traceparent":
+            call.traceparent = tracing.valid_traceparent(value)
+        elif key == "authorization":
+            call.authorization = value
+        elif key == "idempotency-key":
+            call.idempotency_key = value
+    return call
 
 
-def _log_line(call: Call, *, duration_s: float) -> None:
+def _fields(call: Call) -> dict[str, object]:
     fields: dict[str, object] = {"method": call.method, "code": call.code}
     if call.caller.subject:
         fields["caller"] = call.caller.subject
     if call.reason:
         fields["reason"] = call.reason
-    # Every replica is asked for its health once a second: that would be most of the log.
-    write = log.debug if call.method.startswith("/grpc.health.") else log.info
-    write("rpc.handled", **fields, duration_ms=round(duration_s * 1000, 3))
+    return fields

@@ -1,0 +1,43 @@
+"""How far the outbox is behind, asked for now and then."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+import structlog
+from sqlalchemy import text
+
+from chassis import metrics
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from chassis.db import Database
+
+log = structlog.get_logger(__name__)
+
+# Prometheus asks as often; the query reads the index of what is unpublished, which a relay keeps short.
+_EVERY_S: Final = 15.0
+
+_backlog = text("""
+    SELECT count(*) AS unpublished, coalesce(extract(epoch FROM now() - min(occurred_at)), 0) AS oldest_age_s
+    FROM outbox
+    WHERE published_at IS NULL
+""")
+
+
+async def watch_forever(database: Database, *, every_s: float = _EVERY_S) -> None:
+    """Show the outbox's backlog among the metrics, until cancelled."""
+
+    def look(connection: Connection) -> tuple[int, float]:
+        row = connection.execute(_backlog).one()
+        return int(row.unpublished), float(row.oldest_age_s)
+
+    while True:
+        try:
+            unpublished, oldest_age_s = await database.read(look)
+            metrics.outbox_looked_at(unpublished=unpublished, oldest_age_s=oldest_age_s)
+        except Exception as error:
+            log.warning("outbox.watch_failed", exc_info=error)
+        await asyncio.sleep(every_s)

@@ -1,0 +1,24 @@
+"""What is counted of orders."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from prometheus_client import Counter
+
+from chassis.metrics import REGISTRY
+
+if TYPE_CHECKING:
+    from order_svc.model import OrderStatus
+
+_status_changes: Final = Counter(
+    "shop_order_status_changes",
+    "Orders by the status that they came to, and from where; a new order comes from NEW.",
+    ("from_status", "to_status"),
+    registry=REGISTRY,
+)
+
+
+def status_changed(*, before: OrderStatus | None, after: OrderStatus) -> None:
+    """Count a change of an order's status, once it is committed. A new order has none before."""
+    _status_changes.labels(before or "NEW", after).inc()

@@ -1,0 +1,168 @@
+"""What telemetry costs: CPU of an empty call, bare and with everything, sampled at 1 % and at 100 %, in one run.
+
+    python -m tests.perf.telemetry_cost
+
+Three servers, a process each, answer the same calls of one client in turns: `bare` is grpc.aio with a handler and
+nothing else; `sampled_1` and `sampled_100` have what every service has around a call (context, deadline, access,
+validation, log line, metrics) with the log going to a file, and export the spans of 1 % or all of the calls to a
+receiver. The client sends the same metadata to all. CPU is that of the server's whole process, exporting included.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import grpc
+import uvloop
+from google.protobuf.empty_pb2 import Empty
+from grpc import aio
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+REPOSITORY: Final = Path(__file__).parents[2]
+_METHOD: Final = "/grpc.testing.Empty/Call"
+_ROUNDS: Final = 15
+_CALLS: Final = 2000
+_IN_FLIGHT: Final = 32
+_SHARES: Final = {"bare": 0.01, "sampled_1": 0.01, "sampled_100": 1.0}
+
+
+class Servicer:
+    """Answers nothing with nothing."""
+
+    async def answer(self, _request: Empty, _context: Any) -> Empty:
+        return Empty()
+
+    def add_to(self, server: aio.Server) -> None:
+        handler = grpc.unary_unary_rpc_method_handler(self.answer, Empty.FromString, Empty.SerializeToString)
+        service, method = _METHOD[1:].split("/")
+        server.add_registered_method_handlers(service, {method: handler})
+
+
+async def serve(kind: str) -> None:
+    """Serve until standard input ends; the first line on standard error is the port."""
+    from chassis import telemetry
+    from chassis.interceptors import Interceptors, Servicers
+    from chassis.interceptors.access import AccessControl, Rule
+    from chassis.settings import TelemetrySettings
+
+    with contextlib.ExitStack() as stack:
+        server = aio.server()
+        servicers: Any = server
+        if kind != "bare":
+            stack.enter_context(telemetry.started(TelemetrySettings(service_name="empty")))
+            access = AccessControl(tokens=None)
+            access._rules[_METHOD] = Rule(is_public=True, is_for_owner=False, roles=frozenset())
+            servicers = Servicers()
+        Servicer().add_to(servicers)
+        if kind != "bare":
+            servicers.serve_on(server, Interceptors(access, max_call_s=30))
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        print(port, file=sys.stderr, flush=True)
+        await asyncio.to_thread(sys.stdin.read)
+        await server.stop(None)
+
+
+@contextlib.contextmanager
+def served(kind: str, *, receiver: str) -> Iterator[tuple[int, int]]:
+    """Run a server; yield its process id and port."""
+    env = {**os.environ, "OTEL_EXPORTER_OTLP_ENDPOINT": receiver, "OTEL_BSP_MAX_QUEUE_SIZE": "20000"}
+    with tempfile.NamedTemporaryFile(prefix=kind) as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.perf.telemetry_cost", kind],
+            cwd=REPOSITORY,
+            env={**env, "PYTHONPATH": "generated"},
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            yield process.pid, int(process.stderr.readline())
+        finally:
+            process.stdin.close()
+            process.wait(timeout=30)
+            process.stderr.close()
+
+
+@contextlib.asynccontextmanager
+async def receiving() -> AsyncIterator[str]:
+    """Take spans and forget them; yield the address."""
+    from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as pb
+
+    async def take(_request: bytes, _context: Any) -> pb.ExportTraceServiceResponse:
+        return pb.ExportTraceServiceResponse()
+
+    service = "opentelemetry.proto.collector.trace.v1.TraceService"
+    handler = grpc.unary_unary_rpc_method_handler(take, None, pb.ExportTraceServiceResponse.SerializeToString)
+    server = aio.server()
+    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(service, {"Export": handler})])
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        await server.stop(None)
+
+
+def cpu_s(pid: int) -> float:
+    """Return the CPU time that a process has used, all of its threads (clock_getcpuclockid, 3)."""
+    return time.clock_gettime((~pid << 3) | 2)
+
+
+async def call_many(channel: aio.Channel, count: int, *, share: float) -> None:
+    """Make calls, some at a time; of the share of them the traceparent says that they are sampled."""
+    call = channel.unary_unary(_METHOD, Empty.SerializeToString, Empty.FromString)
+    numbers = iter(range(count))
+
+    async def call_some() -> None:
+        for number in numbers:
+            sampled = int((number + 1) * share) > int(number * share)
+            traceparent = f"00-{number + 1:032x}-{number + 1:016x}-{sampled:02x}"
+            metadata = (("x-request-id", f"6bd07a9d-d28b-45f4-a407-{number:012x}"), ("traceparent", traceparent))
+            await call(Empty(), metadata=metadata, timeout=10)
+
+    await asyncio.gather(*(call_some() for _ in range(_IN_FLIGHT)))
+
+
+async def measure() -> dict[str, float]:
+    """Return CPU-µs a call by kind, the median of the rounds, and the medians of the ratios to bare."""
+    rounds: list[dict[str, float]] = []
+    async with receiving() as receiver:
+        with contextlib.ExitStack() as stack:
+            servers = {kind: stack.enter_context(served(kind, receiver=receiver)) for kind in _SHARES}
+            channels = {kind: aio.insecure_channel(f"127.0.0.1:{port}") for kind, (_, port) in servers.items()}
+            for kind, channel in channels.items():
+                await call_many(channel, _CALLS, share=_SHARES[kind])
+            for _ in range(_ROUNDS):
+                used = {}
+                for kind, channel in channels.items():
+                    before = cpu_s(servers[kind][0])
+                    await call_many(channel, _CALLS, share=_SHARES[kind])
+                    used[kind] = (cpu_s(servers[kind][0]) - before) / _CALLS * 1e6
+                rounds.append(used)
+            for channel in channels.values():
+                await channel.close()
+    result = {f"{kind}_cpu_us": statistics.median(each[kind] for each in rounds) for kind in _SHARES}
+    for kind, name in (("sampled_1", "telemetry_cpu_vs_bare"), ("sampled_100", "telemetry_cpu_vs_bare_at_100")):
+        result[name] = statistics.median(each[kind] / each["bare"] for each in rounds)
+    return {name: round(value, 3) for name, value in result.items()}
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        uvloop.run(serve(sys.argv[1]))
+    else:
+        print(json.dumps(uvloop.run(measure()), indent=2))
