@@ -92,7 +92,9 @@ class AccessTokens:
         caller = _caller(claims)
         if len(self._checked) >= _REMEMBERED:
             del self._checked[next(iter(self._checked))]
-        self._checked[token] = _Checked(caller, int(cast("float | str", claims["exp"])) + self._settings.leeway_s, kid, key)
+        self._checked[token] = _Checked(
+            caller, int(cast("float | str", claims["exp"])) + self._settings.leeway_s, kid, key
+        )
         return caller
 
     async def _is_still_good(self, known: _Checked) -> bool:
