@@ -76,7 +76,7 @@ class DatabaseSettings(BaseSettings):
     @model_validator(mode="after")
     def _leave_some_for_the_rest(self) -> Self:
         if self.slow_lanes < 1:
-            raise ValueError("pool_size must be larger than read_lanes and write_lanes together")
+            raise ValueError("POOL_SIZE must be larger than READ_LANES and WRITE_LANES together")
         return self
 
 

@@ -233,7 +233,7 @@ async def test_a_call_without_a_deadline_gets_the_services(users_database: TestD
 
 
 async def test_a_call_whose_caller_left_before_its_turn_does_nothing(users_database: TestDatabase) -> None:
-    settings = database_settings(users_database.url, lock_timeout_s=5, pool_size=1)
+    settings = database_settings(users_database.url, lock_timeout_s=5, pool_size=4)  # one lane for what is slow
     async with user_service(settings) as address, plain_channel(address) as channel:
         users = UserServiceStub(channel)
         user = await users.CreateUser(create_user_request())

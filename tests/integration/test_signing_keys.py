@@ -77,7 +77,7 @@ async def signing_keys(
     database: TestDatabase, clock: Clock, *, settings: KeySettings = KEY_SETTINGS
 ) -> AsyncIterator[SigningKeys]:
     """Have the keys as one replica, or one command, has them."""
-    lanes = Database(database_settings(database.url, pool_size=2), name="test")
+    lanes = Database(database_settings(database.url, pool_size=4), name="test")
     yield SigningKeys(lanes, settings, clock, token_lifetime_s=LIFETIME.total_seconds())
     await asyncio.to_thread(lanes.close)
 

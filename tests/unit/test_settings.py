@@ -66,7 +66,7 @@ def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PORT", "50052")
     monkeypatch.setenv("GRPC_REFLECTION", "true")
     monkeypatch.setenv("DATABASE_URL", f"postgresql://users:{SECRET}@localhost:5432/users")
-    monkeypatch.setenv("DATABASE_POOL_SIZE", "3")
+    monkeypatch.setenv("DATABASE_POOL_SIZE", "5")
     monkeypatch.setenv("BREAKER_RESET_TIMEOUT_S", "0.5")
     monkeypatch.setenv("UNKNOWN_TO_US", "1")
 
@@ -74,7 +74,7 @@ def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
 
     assert (server.port, server.grpc_reflection) == (50052, True)
     assert str(database.url) == f"postgresql://users:{SECRET}@localhost:5432/users"
-    assert (database.pool_size, breaker.reset_timeout_s) == (3, 0.5)
+    assert (database.pool_size, breaker.reset_timeout_s) == (5, 0.5)
 
 
 def test_a_variable_that_is_missing_is_named(capsys: pytest.CaptureFixture[str]) -> None:
@@ -114,6 +114,18 @@ def test_a_mistake_names_the_variable_and_never_its_value(
 
     assert [line.partition(":")[0] for line in mistakes] == [name]
     assert SECRET not in mistakes[0]
+
+
+def test_lanes_that_leave_none_for_the_rest_are_a_mistake(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", "postgresql://localhost/users")
+    monkeypatch.setenv("DATABASE_POOL_SIZE", "4")
+    monkeypatch.setenv("DATABASE_READ_LANES", "2")
+
+    [mistake] = mistakes_of(DatabaseSettings, capsys)
+
+    assert "POOL_SIZE must be larger than READ_LANES and WRITE_LANES together" in mistake
 
 
 def test_every_mistake_has_a_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

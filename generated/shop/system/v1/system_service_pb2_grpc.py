@@ -49,7 +49,7 @@ class SystemServiceServicer:
     def GetHealth(self, request, context):
         """Tells how one replica of the service is. `/health` asks the user service, as `/health/users` does.
 
-        Reasons: DATABASE_UNAVAILABLE.
+        Reasons: DATABASE_UNAVAILABLE, OVERLOADED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

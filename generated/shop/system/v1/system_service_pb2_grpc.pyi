@@ -36,7 +36,7 @@ class SystemServiceStub:
     GetHealth: _grpc.UnaryUnaryMultiCallable[_system_service_pb2.GetHealthRequest, _system_service_pb2.Health]
     """Tells how one replica of the service is. `/health` asks the user service, as `/health/users` does.
 
-    Reasons: DATABASE_UNAVAILABLE.
+    Reasons: DATABASE_UNAVAILABLE, OVERLOADED.
     """
 
 @_typing.type_check_only
@@ -47,7 +47,7 @@ class SystemServiceAsyncStub(SystemServiceStub):
     GetHealth: _aio.UnaryUnaryMultiCallable[_system_service_pb2.GetHealthRequest, _system_service_pb2.Health]  # type: ignore[assignment]
     """Tells how one replica of the service is. `/health` asks the user service, as `/health/users` does.
 
-    Reasons: DATABASE_UNAVAILABLE.
+    Reasons: DATABASE_UNAVAILABLE, OVERLOADED.
     """
 
 class SystemServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -61,7 +61,7 @@ class SystemServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_system_service_pb2.Health, _abc.Awaitable[_system_service_pb2.Health]]:
         """Tells how one replica of the service is. `/health` asks the user service, as `/health/users` does.
 
-        Reasons: DATABASE_UNAVAILABLE.
+        Reasons: DATABASE_UNAVAILABLE, OVERLOADED.
         """
 
 def add_SystemServiceServicer_to_server(servicer: SystemServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

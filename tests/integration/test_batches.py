@@ -1,0 +1,387 @@
+"""Calls that are answered together, on a real database: each gets its own answer, whatever becomes of the others."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import threading
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from grpc import StatusCode, aio
+from shop.order.v1 import order_pb2
+from shop.order.v1 import order_service_pb2 as pb
+from shop.order.v1.order_service_pb2_grpc import OrderServiceStub
+from shop.user.v1 import user_service_pb2 as users_pb
+from shop.user.v1.user_service_pb2_grpc import UserServiceStub
+from sqlalchemy import text
+from structlog.testing import capture_logs
+
+from chassis.db import Database
+from chassis.errors import DatabaseUnavailable, Overloaded
+from chassis.testing import (
+    bearer,
+    create_order_request,
+    create_user_request,
+    new_uuid,
+    order_item,
+    plain_channel,
+    refusal_from,
+    token_of,
+    until,
+)
+from tests.integration.inprocess import database_settings, order_service, user_service
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Sequence
+
+    from google.protobuf.message import Message
+    from shop.order.v1.order_service_pb2_grpc import OrderServiceAsyncStub
+    from shop.user.v1.user_pb2 import User
+    from shop.user.v1.user_service_pb2_grpc import UserServiceAsyncStub
+    from sqlalchemy import Connection
+
+    from tests.integration.conftest import TestDatabase
+
+CONFIRMED = order_pb2.ORDER_STATUS_CONFIRMED
+
+# `make test-creates` has 100,000.
+CREATES = int(os.environ.get("CREATES", "5000"))
+
+
+async def outcomes_of(calls: Iterable[Awaitable[Message]]) -> list[str]:
+    """Return the id that each call was answered, or the reason of its refusal."""
+
+    async def outcome(call: Awaitable[Any]) -> str:
+        try:
+            return str((await call).id)
+        except aio.AioRpcError as error:
+            return refusal_from(error).reason
+
+    return await asyncio.gather(*(outcome(call) for call in calls))
+
+
+@contextlib.contextmanager
+def refusing_dollars(database: TestDatabase) -> Iterator[None]:
+    """Make a statement that writes an order in dollars fail."""
+    database.query("ALTER TABLE orders ADD CONSTRAINT no_dollars CHECK (currency_code <> 'USD')")
+    try:
+        yield
+    finally:
+        database.query("ALTER TABLE orders DROP CONSTRAINT no_dollars")
+
+
+async def test_a_poisoned_order_fails_alone(
+    orders: OrderServiceAsyncStub, orders_database: TestDatabase, buyer: User
+) -> None:
+    currencies = ["USD" if number % 10 == 0 else "EUR" for number in range(60)]
+    requests = [create_order_request(buyer.id, currency_code=each, request_id=new_uuid()) for each in currencies]
+
+    with refusing_dollars(orders_database), capture_logs():
+        outcomes = await outcomes_of(orders.CreateOrder(request) for request in requests)
+
+    placed = [outcome for outcome in outcomes if outcome != "INTERNAL"]
+    assert [outcome == "INTERNAL" for outcome in outcomes] == [currency == "USD" for currency in currencies]
+    require_whole(orders_database, placed)
+
+
+async def test_orders_of_all_kinds_at_once_each_get_their_own_answer(
+    orders: OrderServiceAsyncStub, orders_database: TestDatabase, buyer: User
+) -> None:
+    earlier = create_order_request(buyer.id, request_id=new_uuid())
+    first = await orders.CreateOrder(earlier)
+    reused = create_order_request(buyer.id, request_id=earlier.request_id, currency_code="USD")
+    twice = create_order_request(buyer.id, request_id=new_uuid())
+    nobodys = create_order_request(new_uuid(), request_id=new_uuid())
+    new = [create_order_request(buyer.id, request_id=new_uuid(), items=[order_item(quantity=n)]) for n in range(1, 21)]
+
+    outcomes = await outcomes_of(
+        orders.CreateOrder(each) for each in [earlier, reused, twice, nobodys, *new, twice, reused, earlier]
+    )
+
+    assert outcomes[0] == outcomes[-1] == first.id
+    assert outcomes[1] == outcomes[-2] == "REQUEST_ID_REUSED"
+    assert outcomes[2] == outcomes[-3]
+    assert outcomes[3] == "ORDERING_USER_NOT_FOUND"
+    require_whole(orders_database, [first.id, outcomes[2], *outcomes[4:-3]])
+    for request, order_id in zip(new, outcomes[4:-3], strict=True):
+        order = await orders.GetOrder(pb.GetOrderRequest(id=order_id))
+        assert [item.quantity for item in order.items] == [item.quantity for item in request.items]
+
+
+async def test_strangers_and_owners_who_ask_together_each_see_what_is_theirs(
+    orders: OrderServiceAsyncStub, users: UserServiceAsyncStub
+) -> None:
+    people = [await users.CreateUser(create_user_request()) for _ in range(6)]
+    placed = {user.id: (await orders.CreateOrder(create_order_request(user.id))).id for user in people}
+    asked = [(caller, owner) for caller in placed for owner in placed]
+
+    by_orders = await outcomes_of(
+        orders.GetOrder(pb.GetOrderRequest(id=placed[owner]), metadata=bearer(token_of(caller)))
+        for caller, owner in asked
+    )
+    by_users = await outcomes_of(
+        users.GetUser(users_pb.GetUserRequest(id=owner), metadata=bearer(token_of(caller))) for caller, owner in asked
+    )
+    cancelled = await outcomes_of(
+        orders.CancelOrder(pb.CancelOrderRequest(id=placed[owner]), metadata=bearer(token_of(caller)))
+        for caller, owner in asked
+    )
+
+    own_order = [placed[owner] if caller == owner else "ORDER_NOT_FOUND" for caller, owner in asked]
+    assert by_orders == own_order
+    assert by_users == [owner if caller == owner else "USER_NOT_FOUND" for caller, owner in asked]
+    assert cancelled == own_order
+
+
+async def test_an_order_that_somebody_has_locked_keeps_no_other_waiting(
+    orders: OrderServiceAsyncStub, orders_database: TestDatabase, buyer: User
+) -> None:
+    ids = [(await orders.CreateOrder(create_order_request(buyer.id))).id for _ in range(10)]
+    with orders_database.connect() as other:
+        other.execute("BEGIN")
+        other.execute("SELECT 1 FROM orders WHERE id = %s FOR UPDATE", (ids[0],))
+
+        stuck = asyncio.ensure_future(outcomes_of([move(orders, ids[0])]))
+        others = await outcomes_of(move(orders, order_id) for order_id in ids[1:])
+        assert not stuck.done()
+        refused = await stuck
+
+    assert others == ids[1:]
+    assert refused == ["DATABASE_UNAVAILABLE"]
+    assert await outcomes_of([move(orders, ids[0])]) == ids[:1]
+
+
+async def test_moves_of_one_order_and_of_others_at_once_add_up(
+    orders: OrderServiceAsyncStub, orders_database: TestDatabase, buyer: User
+) -> None:
+    ids = [(await orders.CreateOrder(create_order_request(buyer.id))).id for _ in range(10)]
+    request_id = new_uuid()
+    calls = [
+        *(move(orders, order_id) for order_id in ids),
+        *(move(orders, ids[0]) for _ in range(5)),
+        *(move(orders, ids[1], request_id=request_id) for _ in range(2)),
+        move(orders, ids[2], request_id=request_id),
+        move(orders, new_uuid()),
+    ]
+
+    outcomes = Counter(await outcomes_of(calls))
+
+    assert outcomes["ORDER_NOT_FOUND"] == 1
+    assert {outcomes[order_id] for order_id in ids[3:]} == {1}
+    rows = orders_database.query(
+        "SELECT count(*), count(DISTINCT order_id) FROM order_events WHERE to_status <> 'PENDING'"
+    )
+    assert rows == [(10, 10)]
+    # Who failed left no key behind.
+    assert orders_database.query("SELECT count(*) FROM idempotency_keys WHERE response IS NULL") == [(0,)]
+
+
+def move(orders: OrderServiceAsyncStub, order_id: str, *, request_id: str = "") -> Awaitable[order_pb2.Order]:
+    request_id = request_id or new_uuid()
+    return orders.UpdateOrderStatus(pb.UpdateOrderStatusRequest(id=order_id, status=CONFIRMED, request_id=request_id))
+
+
+async def test_lost_connections_cost_nobody_an_answer_or_an_order_too_many(
+    orders: OrderServiceAsyncStub, orders_database: TestDatabase, buyer: User
+) -> None:
+    requests = [create_order_request(buyer.id, request_id=new_uuid()) for _ in range(400)]
+    is_over = asyncio.Event()
+
+    async def cut() -> None:
+        while not is_over.is_set():
+            await asyncio.to_thread(
+                orders_database.query,
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'order_svc'",
+            )
+            await asyncio.sleep(0.02)
+
+    cutting = asyncio.create_task(cut())
+    outcomes = await outcomes_of(orders.CreateOrder(request) for request in requests)
+    is_over.set()
+    await cutting
+    # A COMMIT whose answer was lost is for the caller to repeat.
+    again = await outcomes_of(orders.CreateOrder(request) for request in requests)
+
+    for before, after in zip(outcomes, again, strict=True):
+        assert before in {after, "DATABASE_UNAVAILABLE"}
+    require_whole(orders_database, again)
+
+
+async def test_a_list_keeps_no_single_row_waiting(users_database: TestDatabase) -> None:
+    settings = database_settings(users_database.url, pool_size=4, lock_timeout_s=5)
+    async with user_service(settings) as address, plain_channel(address) as channel:
+        users = UserServiceStub(channel)
+        user = await users.CreateUser(create_user_request())
+        with users_database.connect() as other:
+            other.execute("BEGIN")
+            other.execute("SELECT 1 FROM users FOR UPDATE")
+            slow = asyncio.ensure_future(users.UpdateUser(users_pb.UpdateUserRequest(id=user.id, display_name="B")))
+            await until(lambda: asyncio.to_thread(somebody_waits, users_database))
+
+            read = await asyncio.gather(*(users.GetUser(users_pb.GetUserRequest(id=user.id)) for _ in range(20)))
+
+            assert not slow.done()
+        assert {each.etag for each in read} == {"v1"}
+        assert (await slow).etag == "v2"
+
+
+async def test_too_many_calls_are_refused_and_the_others_answered(users_database: TestDatabase) -> None:
+    settings = database_settings(users_database.url, batch_max_waiting=10, lock_timeout_s=5)
+    async with user_service(settings) as address, plain_channel(address) as channel:
+        users = UserServiceStub(channel)
+        user = await users.CreateUser(create_user_request())
+        get = users_pb.GetUserRequest(id=user.id)
+        with users_database.connect() as other:
+            other.execute("BEGIN")
+            other.execute("LOCK TABLE users")
+            first = asyncio.ensure_future(users.GetUser(get))
+            await until(lambda: asyncio.to_thread(somebody_waits, users_database))
+            waiting = [asyncio.ensure_future(users.GetUser(get)) for _ in range(50)]
+            await until(lambda: refused(waiting, 40))
+
+        answers = await asyncio.gather(first, *waiting, return_exceptions=True)
+        refusal = refusal_from(next(each for each in answers if isinstance(each, aio.AioRpcError)))
+
+    assert answers.count(user) == 11
+    assert (refusal.code, refusal.domain) == (StatusCode.RESOURCE_EXHAUSTED, "shop.system.v1")
+    assert (refusal.reason, refusal.retry_after_s, refusal.retry_after_header) == ("OVERLOADED", 1, "1")
+
+
+async def refused(calls: Sequence[asyncio.Future[Any]], number: int) -> bool:
+    return sum(call.done() for call in calls) == number
+
+
+async def test_callers_who_left_before_their_turn_change_nothing(
+    users_address: str, orders_database: TestDatabase, buyer: User
+) -> None:
+    settings = database_settings(orders_database.url, lock_timeout_s=5)
+    async with order_service(settings, users=users_address) as address, plain_channel(address) as channel:
+        orders = OrderServiceStub(channel)
+        ids = [(await orders.CreateOrder(create_order_request(buyer.id))).id for _ in range(4)]
+        with orders_database.connect() as other:
+            other.execute("BEGIN")
+            other.execute("LOCK TABLE idempotency_keys")
+            stuck = [asyncio.ensure_future(move(orders, order_id)) for order_id in ids[:3]]
+            await until(lambda: asyncio.to_thread(is_waited_for, orders_database, 2))
+
+            with pytest.raises(aio.AioRpcError) as left:
+                await orders.UpdateOrderStatus(
+                    pb.UpdateOrderStatusRequest(id=ids[3], status=CONFIRMED, request_id=new_uuid()), timeout=0.3
+                )
+        await asyncio.gather(*stuck)
+        untouched = await orders.GetOrder(pb.GetOrderRequest(id=ids[3]))
+
+    assert left.value.code() is StatusCode.DEADLINE_EXCEEDED
+    assert untouched.status == order_pb2.ORDER_STATUS_PENDING
+
+
+def somebody_waits(database: TestDatabase) -> bool:
+    """Return whether a session waits for a lock."""
+    return is_waited_for(database, 1)
+
+
+def is_waited_for(database: TestDatabase, number: int) -> bool:
+    """Return whether so many sessions wait for a lock."""
+    return database.query("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'") == [(number,)]
+
+
+async def test_as_many_orders_as_were_acknowledged_are_there(
+    orders: OrderServiceAsyncStub, orders_database: TestDatabase, buyer: User
+) -> None:
+    left = iter(range(CREATES))
+
+    async def place_some() -> list[str]:
+        return [(await orders.CreateOrder(create_order_request(buyer.id, request_id=new_uuid()))).id for _ in left]
+
+    acknowledged = [order_id for some in await asyncio.gather(*(place_some() for _ in range(64))) for order_id in some]
+
+    assert len(acknowledged) == CREATES
+    require_whole(orders_database, acknowledged)
+
+
+def require_whole(database: TestDatabase, acknowledged: Sequence[str]) -> None:
+    """Return if these orders, and no others, are there: once, with a first entry, an event and a key each."""
+    wanted = sorted(acknowledged)
+    assert len(set(wanted)) == len(wanted)
+    for query in (
+        "SELECT id::text FROM orders",
+        "SELECT order_id::text FROM order_events",
+        "SELECT subject::text FROM outbox",
+        "SELECT resource_id::text FROM idempotency_keys",
+    ):
+        assert sorted(found for (found,) in database.query(query)) == wanted, query
+
+
+# The lanes themselves, below the wire.
+
+
+@pytest.fixture
+async def lanes(users_database: TestDatabase) -> AsyncIterator[Database]:
+    database = Database(
+        database_settings(users_database.url, pool_size=3, write_lanes=1, batch_max_waiting=4), name="t"
+    )
+    yield database
+    await asyncio.to_thread(database.close)
+
+
+async def test_work_that_waits_for_a_lane_has_a_bound(lanes: Database) -> None:
+    may_end = threading.Event()
+    running = asyncio.ensure_future(lanes.read(lambda _: may_end.wait(10)))
+    await asyncio.sleep(0)
+    waiting = [asyncio.ensure_future(lanes.read(lambda _: "read")) for _ in range(4)]
+    await asyncio.sleep(0)
+
+    with pytest.raises(Overloaded):
+        await lanes.read(lambda _: "too much")
+    waiting[0].cancel()
+    await asyncio.sleep(0)
+    instead = asyncio.ensure_future(lanes.read(lambda _: "instead"))
+    may_end.set()
+
+    assert await asyncio.gather(running, *waiting[1:], instead) == [True, "read", "read", "read", "instead"]
+
+
+async def test_a_read_whose_connection_is_lost_is_read_again(lanes: Database, users_database: TestDatabase) -> None:
+    attempts: list[int] = []
+
+    def find(connection: Connection, items: Sequence[int]) -> list[int]:
+        attempts.append(len(items))
+        if len(attempts) == 1:
+            kill = "SELECT pg_terminate_backend(%s)"
+            users_database.query(kill, connection.execute(text("SELECT pg_backend_pid()")).scalar_one())
+        return [connection.execute(text("SELECT CAST(:n AS int)"), {"n": item}).scalar_one() for item in items]
+
+    reads = lanes.batched_reads(find)
+
+    assert await asyncio.gather(reads.submit(1), reads.submit(2)) == [1, 2]
+    assert attempts == [2, 2]
+
+
+async def test_of_a_batch_that_fails_each_is_run_by_itself(lanes: Database) -> None:
+    def divide(connection: Connection, items: Sequence[int]) -> list[int]:
+        return [connection.execute(text("SELECT 12 / CAST(:n AS int)"), {"n": item}).scalar_one() for item in items]
+
+    writes = lanes.batched_writes(divide)
+
+    answers = await asyncio.gather(*(writes.submit(n) for n in (1, 0, 2, 3)), return_exceptions=True)
+
+    assert [answers[0], answers[2], answers[3]] == [12, 6, 4]
+    assert "division by zero" in str(answers[1])
+
+
+async def test_a_lock_that_is_not_to_be_had_is_the_database_not_answering(users_database: TestDatabase) -> None:
+    database = Database(database_settings(users_database.url, lock_timeout_s=0.1), name="t")
+    reads = database.batched_reads(
+        lambda connection, items: [connection.execute(text("TABLE users")).all()] * len(items)
+    )
+    with users_database.connect() as other:
+        other.execute("BEGIN")
+        other.execute("LOCK TABLE users")
+
+        answers = await asyncio.gather(*(reads.submit(n) for n in range(50)), return_exceptions=True)
+
+    assert {type(answer) for answer in answers} == {DatabaseUnavailable}
+    await asyncio.to_thread(database.close)

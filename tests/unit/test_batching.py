@@ -1,0 +1,364 @@
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chassis import context
+from chassis.batching import Batcher, BatchLimits, RunAlone
+from chassis.context import Call, current_call
+from chassis.errors import DatabaseUnavailable, DeadlineExceeded, Overloaded
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Sequence
+
+    Answers = Sequence[str | Exception]
+
+FOR_EVER_S = 3600.0
+
+
+class Poisoned(Exception):
+    """The row of one item makes the whole statement fail."""
+
+
+class Store:
+    """Does what a database does to a batch, when it is told to.
+
+    Attributes:
+        begun: the items of each run, in the order in which they began.
+        effects: how often each item took effect.
+        under_way: what has to be told how it ends: whether its connection is lost.
+    """
+
+    def __init__(self, *, poisoned: frozenset[int] = frozenset(), locked: frozenset[int] = frozenset()) -> None:
+        self._poisoned = poisoned
+        self._locked = locked
+        self.begun: list[list[int]] = []
+        self.effects: Counter[int] = Counter()
+        self.under_way: list[asyncio.Future[bool]] = []
+
+    async def together(self, items: Sequence[int]) -> Answers:
+        return await self._run(items, locked=self._locked)
+
+    async def alone(self, items: Sequence[int]) -> Answers:
+        assert len(items) == 1
+        return await self._run(items, locked=frozenset())
+
+    async def _run(self, items: Sequence[int], *, locked: frozenset[int]) -> Answers:
+        self.begun.append(list(items))
+        end: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self.under_way.append(end)
+        if await end:
+            raise DatabaseUnavailable
+        if bad := self._poisoned & set(items):
+            raise Poisoned(min(bad))
+        self.effects.update(item for item in items if item not in locked)
+        return [RunAlone() if item in locked else answer_to(item) for item in items]
+
+    def end_one(self, *, number: int = 0, is_lost: bool = False) -> None:
+        if self.under_way:
+            self.under_way.pop(number % len(self.under_way)).set_result(is_lost)
+
+
+def answer_to(item: int) -> str:
+    return f"answer to {item}"
+
+
+def limits(**changes: Any) -> BatchLimits:
+    return BatchLimits(**{"linger_s": FOR_EVER_S, "max_items": 8, "max_waiting": 100, "at_once": 1, **changes})
+
+
+def a_batcher(store: Store, **changes: Any) -> Batcher[int, str]:
+    return Batcher(store.together, alone=store.alone, limits=limits(**changes))
+
+
+async def some_turns() -> None:
+    """Let everything happen that can happen by itself."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+async def until_ended(store: Store, calls: Sequence[asyncio.Task[str]]) -> list[str | BaseException]:
+    """Let everything end well; return what each call got."""
+    async with asyncio.timeout(10):
+        while not all(call.done() for call in calls):
+            store.end_one()
+            await asyncio.sleep(0)
+    return await asyncio.gather(*calls, return_exceptions=True)
+
+
+def submit(batcher: Batcher[int, str], *items: int) -> list[asyncio.Task[str]]:
+    return [asyncio.create_task(batcher.submit(item)) for item in items]
+
+
+steps = st.one_of(
+    st.tuples(st.just("call"), st.integers(0, 3)),
+    st.tuples(st.just("leave"), st.integers(0, 30)),
+    st.tuples(st.just("turn"), st.just(0)),
+    st.tuples(st.sampled_from(["end", "lose"]), st.integers(0, 3)),
+)
+
+
+@given(
+    schedule=st.lists(steps, max_size=60),
+    poisoned=st.frozensets(st.integers(0, 30), max_size=4),
+    locked=st.frozensets(st.integers(0, 30), max_size=4),
+    at_once=st.integers(1, 3),
+    max_items=st.integers(1, 5),
+)
+def test_whatever_happens_each_caller_gets_its_own_answer_once(
+    schedule: list[tuple[str, int]], poisoned: frozenset[int], locked: frozenset[int], at_once: int, max_items: int
+) -> None:
+    store = Store(poisoned=poisoned, locked=locked)
+    is_lossy = any(step == "lose" for step, _ in schedule)
+
+    left, answers = asyncio.run(play(schedule, store, at_once=at_once, max_items=max_items))
+
+    ran = {item for batch in store.begun for item in batch}
+    for item, answer in enumerate(answers):
+        if isinstance(answer, asyncio.CancelledError):
+            assert item in left
+        elif isinstance(answer, Poisoned):
+            assert answer.args == (item,)
+            assert item in poisoned
+        elif isinstance(answer, DatabaseUnavailable):
+            assert is_lossy
+        else:
+            assert answer == answer_to(item)
+            assert store.effects[item] == 1
+            assert item not in poisoned
+        assert item in ran or item in left or is_lossy
+    assert all(times == 1 for times in store.effects.values())
+    assert not poisoned & store.effects.keys()
+
+
+async def play(
+    schedule: list[tuple[str, int]], store: Store, **changes: int
+) -> tuple[set[int], list[str | BaseException]]:
+    """Return who left before the answer, and what each call got; items are numbered in the order of the calls."""
+    batcher = a_batcher(store, linger_s=0.0, **changes)
+    calls: list[asyncio.Task[str]] = []
+    left: set[int] = set()
+    for step, number in schedule:
+        match step:
+            case "call":
+                calls += submit(batcher, *range(len(calls), len(calls) + number))
+            case "leave" if calls:
+                calls[number % len(calls)].cancel()
+                left.add(number % len(calls))
+            case "turn":
+                await asyncio.sleep(0)
+            case "end" | "lose":
+                store.end_one(number=number, is_lost=step == "lose")
+    return left, await until_ended(store, calls)
+
+
+async def test_a_call_that_comes_alone_does_not_wait_for_others() -> None:
+    store = Store()
+    batcher = a_batcher(store)
+
+    for item in range(3):
+        assert await until_ended(store, submit(batcher, item)) == [answer_to(item)]
+
+    assert store.begun == [[0], [1], [2]]
+
+
+async def test_calls_that_come_while_a_batch_runs_go_together() -> None:
+    store = Store()
+    batcher = a_batcher(store)
+    first = submit(batcher, 1)
+    await some_turns()
+
+    rest = submit(batcher, 2, 3, 4)
+    await some_turns()
+
+    assert store.begun == [[1]]
+    assert await until_ended(store, [*first, *rest]) == [answer_to(item) for item in (1, 2, 3, 4)]
+    assert store.begun == [[1], [2, 3, 4]]
+
+
+async def test_while_calls_come_in_company_the_next_one_waits_for_others() -> None:
+    store = Store()
+    batcher = a_batcher(store, linger_s=0.05)
+    await until_ended(store, submit(batcher, 1, 2))
+
+    early = submit(batcher, 3)
+    await some_turns()
+    late = submit(batcher, 4)
+    await until_ended(store, [*early, *late])
+
+    assert store.begun == [[1, 2], [3, 4]]
+
+
+async def test_a_full_batch_waits_for_nobody() -> None:
+    store = Store()
+    batcher = a_batcher(store, max_items=2)
+    await until_ended(store, submit(batcher, 1, 2))
+
+    calls = submit(batcher, 3, 4)
+
+    assert await until_ended(store, calls) == [answer_to(3), answer_to(4)]
+
+
+async def test_no_batch_is_larger_than_it_may_be() -> None:
+    store = Store()
+    batcher = a_batcher(store, linger_s=0.0, max_items=3)
+
+    await until_ended(store, submit(batcher, *range(10)))
+
+    assert [len(batch) for batch in store.begun] == [3, 3, 3, 1]
+
+
+async def test_a_full_queue_refuses_until_somebody_leaves() -> None:
+    store = Store()
+    batcher = a_batcher(store, max_waiting=2)
+    running = submit(batcher, 0)
+    await some_turns()
+    waiting = submit(batcher, 1, 2)
+    await some_turns()
+
+    with pytest.raises(Overloaded):
+        await batcher.submit(3)
+    waiting[0].cancel()
+    await some_turns()
+    instead = submit(batcher, 4)
+
+    assert await until_ended(store, [*running, waiting[1], *instead]) == [answer_to(item) for item in (0, 2, 4)]
+
+
+async def test_calls_that_are_run_one_by_one_keep_their_place_in_the_queue() -> None:
+    store = Store(poisoned=frozenset({1}))
+    batcher = a_batcher(store, max_waiting=2, linger_s=0.0)
+    failing = submit(batcher, 1, 2)
+    await some_turns()
+    store.end_one()
+    await some_turns()
+
+    with pytest.raises(Overloaded):
+        await batcher.submit(3)
+
+    assert [type(answer) for answer in await until_ended(store, failing)] == [Poisoned, str]
+    assert await until_ended(store, submit(batcher, 4)) == [answer_to(4)]
+
+
+async def test_who_leaves_before_the_batch_is_not_run() -> None:
+    store = Store()
+    batcher = a_batcher(store)
+    running = submit(batcher, 1)
+    await some_turns()
+    waiting = submit(batcher, 2, 3)
+    await some_turns()
+
+    waiting[0].cancel()
+    await until_ended(store, [*running, *waiting])
+
+    assert store.begun == [[1], [3]]
+
+
+async def test_whose_deadline_has_passed_is_told_so_and_not_run() -> None:
+    store = Store()
+    batcher = a_batcher(store)
+
+    async def late() -> str:
+        context.enter(Call(method="/m", deadline=time.monotonic() - 1))
+        return await batcher.submit(1)
+
+    with pytest.raises(DeadlineExceeded):
+        await late()
+
+    assert store.begun == []
+
+
+async def test_a_batch_that_others_run_beside_does_not_wait_for_those_that_run_alone() -> None:
+    store = Store(locked=frozenset({1}))
+    batcher = a_batcher(store)
+    together = submit(batcher, 1, 2)
+    await some_turns()
+    store.end_one()
+    await some_turns()
+    assert store.begun == [[1, 2], [1]]
+
+    others = submit(batcher, *range(3, 11))  # a full batch
+    await some_turns()
+    store.end_one(number=1)
+    await some_turns()
+
+    assert all(call.done() for call in others)
+    assert await until_ended(store, together) == [answer_to(1), answer_to(2)]
+
+
+async def test_where_nothing_answers_calls_are_not_tried_one_after_the_other() -> None:
+    store = Store()
+    batcher = a_batcher(store)
+    calls = submit(batcher, *range(8))
+    await some_turns()
+
+    for _ in range(3):
+        store.end_one(is_lost=True)
+        await some_turns()
+
+    answers = await asyncio.gather(*calls, return_exceptions=True)
+    assert {type(answer) for answer in answers} == {DatabaseUnavailable}
+    assert [len(batch) for batch in store.begun] == [8, 1, 1]
+
+
+async def test_without_a_way_to_run_alone_a_failure_is_everybodys() -> None:
+    store = Store(poisoned=frozenset({2}))
+    batcher: Batcher[int, str] = Batcher(store.together, limits=limits())
+
+    answers = await until_ended(store, submit(batcher, 1, 2, 3))
+
+    assert {type(answer) for answer in answers} == {Poisoned}
+    assert store.begun == [[1, 2, 3]]
+
+
+async def test_a_batch_of_one_belongs_to_its_call_and_one_of_many_to_none() -> None:
+    served: list[str] = []
+
+    async def together(items: Sequence[str]) -> list[str]:
+        call = current_call()
+        served.append(call.request_id if call else "")
+        return list(items)
+
+    batcher: Batcher[str, str] = Batcher(together, limits=limits(linger_s=0.0))
+
+    async def serve(request_id: str) -> str:
+        context.enter(Call(method="/m", deadline=time.monotonic() + 60, request_id=request_id))
+        return await batcher.submit(request_id)
+
+    await asyncio.create_task(serve("a"))
+    await asyncio.gather(serve("b"), serve("c"))
+
+    assert served == ["a", ""]
+
+
+@pytest.mark.parametrize("answers", [[], ["one"], ["one", "two", "three"]])
+async def test_answers_that_are_too_few_or_too_many_are_a_defect(answers: list[str]) -> None:
+    async def together(_items: Sequence[int]) -> list[str]:
+        return answers
+
+    batcher: Batcher[int, str] = Batcher(together, limits=limits())
+
+    outcomes = await asyncio.gather(batcher.submit(1), batcher.submit(2), return_exceptions=True)
+
+    assert [type(outcome) for outcome in outcomes] == [AssertionError, AssertionError]
+
+
+async def test_when_the_service_stops_nobody_waits_for_ever() -> None:
+    def gone() -> Awaitable[Answers]:
+        future: asyncio.Future[Answers] = asyncio.get_running_loop().create_future()
+        future.cancel()
+        return future
+
+    async def together(_items: Sequence[int]) -> Answers:
+        return await gone()
+
+    batcher: Batcher[int, str] = Batcher(together, limits=limits())
+
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(batcher.submit(1), timeout=10)
