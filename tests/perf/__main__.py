@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
+import json
+import subprocess
 import sys
 import time
 
 from devstack.errors import StackError
-from tests.perf import plan, report, tools
+from devstack.settings import REPOSITORY
+from tests.perf import plan, ratios, report, tools
 from tests.perf.checks import WrongAnswer
 from tests.perf.load import LoadFailed
 from tests.perf.measure import Samples
 from tests.perf.world import World
 
 _SOAK_S = 600
+_TELEMETRY = "tests.perf.telemetry_cost"
 
 
 def main() -> None:
@@ -24,18 +29,17 @@ def main() -> None:
     started = time.monotonic()
     try:
         tools.install(print)
-        samples, rss_mb = measure(is_quick=is_quick)
+        run = measure(is_quick=is_quick)
     except (tools.ToolMissing, StackError, WrongAnswer, LoadFailed) as error:
         sys.exit(f"{type(error).__name__}: {error}")
-    reasons = {"rss_mb_after_load": "takes ten minutes: only without QUICK=1"}
-    seconds = time.monotonic() - started
-    run = report.Run(taken=samples.taken, rss_mb=rss_mb, is_quick=is_quick, seconds=seconds, reasons=reasons)
-    report.write(run, folder=tools.BENCH)
-    print(f"\n{report.as_text(run)}\nKept as latest.json, latest.md and latest.svg in {tools.BENCH}")
+    text = report.as_text(run, seconds=time.monotonic() - started)
+    report.write(run, text=text, folder=tools.BENCH)
+    print(f"\n{text}\nKept as latest.json, latest.md and latest.svg in {tools.BENCH}")
 
 
-def measure(*, is_quick: bool) -> tuple[Samples, float | None]:
-    """Return all samples, and the memory of a service in MB after ten minutes of load, if there is time for that."""
+def measure(*, is_quick: bool) -> report.Run:
+    """Return all figures."""
+    singles, reasons = telemetry()
     with World() as world:
         samples = Samples(world.meter, seconds=2 if is_quick else 5, rounds=3 if is_quick else 5, report=print)
         plan.check(world)
@@ -44,7 +48,23 @@ def measure(*, is_quick: bool) -> tuple[Samples, float | None]:
         plan.check(world)
         plan.check_rows(world, samples)
         plan.growth(world, samples)
-        return samples, None if is_quick else plan.soak(world, seconds=_SOAK_S)
+        if is_quick:
+            reasons[ratios.RSS.key] = "takes ten minutes: only without QUICK=1"
+        else:
+            singles[ratios.RSS.key] = plan.soak(world, seconds=_SOAK_S)
+    return report.Run(taken=samples.taken, singles=singles, reasons=reasons, is_quick=is_quick)
+
+
+def telemetry() -> tuple[dict[str, float], dict[str, str]]:
+    """Return what telemetry_cost.py says, which measures servers of its own; or why it says nothing."""
+    key = ratios.TELEMETRY.key
+    if importlib.util.find_spec(_TELEMETRY) is None:
+        return {}, {key: "there is no telemetry to measure yet"}
+    command = (sys.executable, "-m", _TELEMETRY)
+    told = subprocess.run(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True, timeout=300, check=False)
+    if told.returncode:
+        return {}, {key: "telemetry_cost.py failed"}
+    return {key: json.loads(told.stdout)[key]}, {}
 
 
 if __name__ == "__main__":

@@ -100,14 +100,14 @@ def fill_users(url: str, rows: int) -> None:
 
 def fill_orders(url: str, rows: int) -> None:
     """Replace all orders by so many, with their history, published events and kept answers."""
-    _execute(url, "TRUNCATE orders, order_events, outbox, idempotency_keys")
+    _execute(url, "TRUNCATE orders, order_events, outbox, idempotency_keys CASCADE")
     _fill(url, _FILL_ORDERS, rows=rows)
 
 
-def count_of(url: str, table: str) -> int:
-    """Return how many rows a table has."""
+def count_of(url: str, rows: str) -> int:
+    """Return how many rows there are: of a table, or `table WHERE …`."""
     with psycopg.connect(url) as connection:
-        row = connection.execute(f"SELECT count(*) FROM {table}".encode()).fetchone()
+        row = connection.execute(f"SELECT count(*) FROM {rows}".encode()).fetchone()
     assert row
     return int(row[0])
 

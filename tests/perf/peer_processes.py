@@ -132,6 +132,15 @@ def empty(user: bytes, *, certificates: Path) -> System:
     return System(users=f"{LOOPBACK}:{port}", processes={"empty": [process]})
 
 
+def trace_sink() -> System:
+    """Return who takes the shop's traces; its CPU is nobody's."""
+    port = free_port()
+    env = {"PYTHONPATH": str(REPOSITORY)}
+    command = (sys.executable, "-m", "tests.perf.trace_sink")
+    process = _process("traces", command, port, cwd=REPOSITORY, env=env)
+    return System(url=f"http://{LOOPBACK}:{port}", processes={"traces": [process]})
+
+
 def _nginx_flags(edge: int, users: Sequence[int], orders: Sequence[int]) -> tuple[str, ...]:
     config = (tools.PEERS / "express" / "nginx.conf.in").read_text()
     for mark, ports in (("@USERS@", users), ("@ORDERS@", orders)):

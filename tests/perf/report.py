@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from devstack.settings import REPOSITORY
 from tests.perf.chart import Bar, Panel, draw
 from tests.perf.cpu import OTHER
-from tests.perf.ratios import GOALS, RSS
+from tests.perf.ratios import BOUNDS, GOALS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -63,17 +63,15 @@ class Run:
 
     Attributes:
         taken: every sample.
-        rss_mb: memory after the long load; None without it.
+        singles: figures with a goal that are no ratio of samples, by key.
+        reasons: why a figure has no value.
         is_quick: whether it was the short one.
-        seconds: how long it took.
-        reasons: why a ratio has no value.
     """
 
     taken: Mapping[Key, Sequence[Sample]]
-    rss_mb: float | None
-    is_quick: bool
-    seconds: float
+    singles: Mapping[str, float]
     reasons: Mapping[str, str]
+    is_quick: bool
 
     @property
     def command(self) -> str:
@@ -86,42 +84,43 @@ class Run:
 
     def ratios(self) -> dict[str, float | None]:
         """Return every ratio by its key; None if it was not measured."""
-        return {**{goal.key: goal.ratio(self.taken) for goal in GOALS}, RSS.key: self.rss_mb}
+        found = {goal.key: goal.ratio(self.taken) for goal in GOALS}
+        return {bound.key: found.get(bound.key, self.singles.get(bound.key)) for bound in BOUNDS}
 
 
-def write(run: Run, *, folder: Path) -> None:
-    """Write latest.json, latest.md and latest.svg."""
+def write(run: Run, *, text: str, folder: Path) -> None:
+    """Write latest.json, latest.md, which is the text, and latest.svg."""
     ratios = run.ratios()
     document = {
         "command": run.command,
         "at": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
         "commit": _output("git", "describe", "--always", "--dirty"),
         "machine": _machine(),
-        "seconds": round(run.seconds),
         "ratios": ratios,
-        "goals": {goal.key: goal.text for goal in (*GOALS, RSS)},
+        "goals": {bound.key: bound.text for bound in BOUNDS},
         "reasons": {key: run.reasons.get(key, "not measured") for key, value in ratios.items() if value is None},
         "rows": [asdict(row) for row in run.rows()],
     }
     (folder / "latest.json").write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
-    (folder / "latest.md").write_text(as_text(run))
+    (folder / "latest.md").write_text(text)
     (folder / "latest.svg").write_text(draw(_panels(run.rows())))
 
 
-def as_text(run: Run) -> str:
+def as_text(run: Run, *, seconds: float) -> str:
     """Return both tables as Markdown that reads well in a terminal."""
     machine = ", ".join(f"{name} {value}" for name, value in _machine().items())
     rows = [list(_COLUMNS), *(row.cells for row in run.rows())]
-    return f"`{run.command}`, {run.seconds:.0f} s, {machine}\n\n{_table(rows)}\n\n{_table(_verdict(run))}\n"
+    return f"`{run.command}`, {seconds:.0f} s, {machine}\n\n{_table(rows)}\n\n{_table(_verdict(run))}\n"
 
 
 def _verdict(run: Run) -> list[list[str]]:
-    lines = [["ratio", "value", "goal", ""]]
-    for goal, (key, value) in zip((*GOALS, RSS), run.ratios().items(), strict=True):
+    lines, ratios = [["ratio", "value", "goal", ""]], run.ratios()
+    for bound in BOUNDS:
+        value = ratios[bound.key]
         if value is None:
-            lines.append([key, "", goal.text, run.reasons.get(key, "not measured")])
+            lines.append([bound.key, "", bound.text, run.reasons.get(bound.key, "not measured")])
         else:
-            lines.append([key, f"{value:.2f}", goal.text, "met" if goal.is_met_by(value) else "missed"])
+            lines.append([bound.key, f"{value:.2f}", bound.text, "met" if bound.is_met_by(value) else "missed"])
     return lines
 
 
@@ -137,7 +136,9 @@ def _table(rows: Sequence[Sequence[str]]) -> str:
 def _row(key: Key, samples: Sequence[Sample]) -> Row:
     """Return the medians; of the processes that belong to the case, without what idles beside it."""
     system = samples[0].service.partition(" ")[0]
-    labels = [label for label in samples[0].cpu_us if label.partition(" ")[0] == system or label in {_POSTGRES, OTHER}]
+    shown = {_POSTGRES, *((OTHER,) if system == "shop" else ())}  # Redis and relays are the shop's
+    labels = sorted({label for sample in samples for label in sample.cpu_us})
+    labels = [label for label in labels if label.partition(" ")[0] == system or label in shown]
     return Row(
         *key,
         rps=median(sample.load.rps for sample in samples),

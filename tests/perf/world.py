@@ -147,6 +147,7 @@ class World:
         shutil.rmtree(RUN, ignore_errors=True)
         RUN.mkdir(parents=True)
         dataset.write_requests(RUN)
+        self._add("traces", peer_processes.trace_sink())
         none = {"database_url_users": None, "database_url_orders": None, "keys_secret": None}
         stack = self._start_stack("shop", replicas=2, **none)
         assert stack.postgres
@@ -164,9 +165,9 @@ class World:
     def _start_stack(self, name: str, *, replicas: int, **databases: Any) -> Stack:
         home = tools.BENCH / name
         Home(home).remove()
-        settings = Settings(
-            home=home, edge_port=free_port(), edge_tls_port=0, replicas=replicas, drain_s=0, **databases, **NO_LIMITS
-        )
+        ports: dict[str, Any] = {"edge_port": free_port(), "edge_tls_port": 0}
+        traces: dict[str, Any] = {"otlp_endpoint": self.peers["traces"].url, "trace_sampling": 1.0}  # in a hundred
+        settings = Settings(home=home, replicas=replicas, drain_s=0, **ports, **traces, **databases, **NO_LIMITS)
         stack = self._open.enter_context(Stack(settings))
         self._open.callback(stack.kill)  # nobody calls any more: no need to drain
         return stack
