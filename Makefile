@@ -6,7 +6,7 @@ BUF := node_modules/.bin/buf
 export PATH := $(CURDIR)/$(BIN):$(CURDIR)/node_modules/.bin:$(CURDIR)/.tools:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run clean test test-unit test-integration test-e2e chaos bench lint format generate breaking lock grpcurl
+.PHONY: help setup run clean test test-unit test-integration test-e2e chaos bench bench-docs lint format generate breaking lock grpcurl
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -46,6 +46,10 @@ chaos: setup ## Break the running system again and again, for some ten minutes
 
 bench: setup ## Measure it beside its peers, for about half an hour; QUICK=1 takes five minutes
 	@PYTHONPATH=$(CURDIR):$(CURDIR)/generated $(BIN)/python -m tests.perf $(if $(QUICK),--quick)
+
+bench-docs: ## Put the figures of the last `make bench` into docs/performance.md
+	@sed -i -e '/<!-- run -->/,/<!-- end -->/{//!d}' -e '/<!-- run -->/r .bench/latest.md' docs/performance.md
+	@cp .bench/latest.svg docs/performance.svg
 
 lint: setup ## Check contract, drift of generated files, formats, lint, types, import rules
 	$(BUF) lint

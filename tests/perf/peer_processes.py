@@ -123,6 +123,17 @@ def naive(databases: Databases) -> System:
     return System(users=f"{LOOPBACK}:{ports['users']}", orders=f"{LOOPBACK}:{ports['orders']}", processes=processes)
 
 
+def go(server: Path, databases: Databases) -> System:
+    """Return the two services in Go, a process each."""
+    ports = {"users": free_port(), "orders": free_port()}
+    urls = {"users": databases.users, "orders": databases.orders}
+    processes = {}
+    for service, port in ports.items():
+        env = {"DATABASE_URL": urls[service], "USER_SERVICE_URL": f"{LOOPBACK}:{ports['users']}"}
+        processes[f"go {service}"] = [_process(f"go-{service}", (str(server), service), port, cwd=RUN, env=env)]
+    return System(users=f"{LOOPBACK}:{ports['users']}", orders=f"{LOOPBACK}:{ports['orders']}", processes=processes)
+
+
 def empty(user: bytes, *, certificates: Path) -> System:
     """Return the empty handler, which answers this message, with the user service's certificate."""
     port = free_port()

@@ -25,6 +25,7 @@ _PAGE, _PAGE_SIZE = 1000, 10
 _SOAK_ROUND_S: Final = 120.0
 _RATE: Final = 1000.0  # a second in the open loop; every system of these can do that on two cores
 GET, POST = "GET user", "POST order"
+_GRPC_PEERS: Final = ("naive", "go")
 
 
 def check(world: World) -> None:
@@ -38,10 +39,10 @@ def check(world: World) -> None:
         checks.rest_reads(system.url, token=token)
     checks.rest_writes(world.shop.system.url, token=token, is_peer=False)
     checks.rest_writes(world.peers["express"].url, token=token, is_peer=True)
-    naive = world.peers["naive"]
-    for users in (world.shop.target("user_svc"), GrpcTarget(address=naive.users)):
+    peers = [world.peers[name] for name in _GRPC_PEERS if name in world.peers]
+    for users in (world.shop.target("user_svc"), *(GrpcTarget(address=peer.users) for peer in peers)):
         checks.grpc_reads(users)
-    for orders in (world.shop.target("order_svc"), GrpcTarget(address=naive.orders)):
+    for orders in (world.shop.target("order_svc"), *(GrpcTarget(address=peer.orders) for peer in peers)):
         checks.grpc_writes(orders)
     answer = checks.user_over_grpc(replace(world.shop.target("user_svc"), address=world.peers["empty"].users))
     if answer.id != dataset.user_id(1):
@@ -77,23 +78,27 @@ def rest(world: World, samples: Samples) -> None:
 
 def grpc(world: World, samples: Samples) -> None:
     """Measure single processes over gRPC: ours, the tutorial's, the empty handler; and PostgreSQL alone."""
-    naive = world.peers["naive"]
     get = world.shop.grpc("user_svc", method=GET_USER, bodies="get_user.b64")
     empty = replace(get, spec=replace(get.spec, address=world.peers["empty"].users))
-    naive_get = Grpc(Spec(address=naive.users, method=GET_USER, bodies=str(RUN / "get_user.b64")))
     create = world.shop.grpc("order_svc", method=CREATE_ORDER, bodies="create_order.b64")
-    bodies = str(RUN / "create_order.b64")
-    naive_create = Grpc(Spec(address=naive.orders, method=CREATE_ORDER, bodies=bodies, is_once=True))
-    cases = [
-        Case("GetUser", "empty", empty, "empty"),
-        Case("GetUser", "shop", get, "shop user_svc"),
-        Case("GetUser", "naive", naive_get, "naive users"),
-        Case("CreateOrder", "shop", create, "shop order_svc"),
-        Case("CreateOrder", "naive", naive_create, "naive orders"),
-    ]
+    cases = [Case("GetUser", "empty", empty, "empty"), Case("GetUser", "shop", get, "shop user_svc")]
+    cases += [_clear_text(world, name, "GetUser") for name in _GRPC_PEERS if name in world.peers]
+    cases += [Case("CreateOrder", "shop", create, "shop order_svc")]
+    cases += [_clear_text(world, name, "CreateOrder") for name in _GRPC_PEERS if name in world.peers]
     for concurrency in (32, 128):
         samples.take(cases, concurrency=concurrency)
     samples.take([Case("SELECT", "pgbench", Pgbench(world.postgres.superuser_url("users")), "postgres")], concurrency=8)
+
+
+def _clear_text(world: World, name: str, what: str) -> Case[Grpc]:
+    """Return a peer's case: with neither TLS nor tokens."""
+    peer = world.peers[name]
+    if what == "GetUser":
+        load = Grpc(Spec(address=peer.users, method=GET_USER, bodies=str(RUN / "get_user.b64")))
+        return Case(what, name, load, f"{name} users")
+    bodies = str(RUN / "create_order.b64")
+    load = Grpc(Spec(address=peer.orders, method=CREATE_ORDER, bodies=bodies, is_once=True))
+    return Case(what, name, load, f"{name} orders")
 
 
 def growth(world: World, samples: Samples) -> None:
@@ -183,6 +188,6 @@ def check_rows(world: World, samples: Samples) -> None:
     if not acknowledged <= orders == events == keys:
         raise checks.WrongAnswer(f"{acknowledged} orders acknowledged, {orders} rows, {events} events, {keys} keys")
     placed = dataset.count_of(world.databases.orders, "orders")
-    theirs = samples.answered[POST, "express"] + samples.answered["CreateOrder", "naive"]
+    theirs = samples.answered[POST, "express"] + sum(samples.answered["CreateOrder", name] for name in _GRPC_PEERS)
     if placed < theirs:
         raise checks.WrongAnswer(f"the peers acknowledged {theirs} orders and have {placed}")

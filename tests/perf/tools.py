@@ -23,6 +23,7 @@ PEERS: Final = Path(__file__).parent / "peers"
 
 _PACKAGES: Final = {"h2load": "nghttp2-client", "wrk": "wrk", "nginx": "nginx-light"}
 _UNPACKED: Final = BENCH / "debian"
+_GO_SERVER: Final = BENCH / "grpc_go"
 
 
 class ToolMissing(Exception):
@@ -63,11 +64,17 @@ def install(report: Callable[[str], None]) -> None:
     _fetch_programs(report)
     _install_express(report)
     _install_fastapi(report)
+    _build_go(report)
 
 
 def fastapi_python() -> Path:
     """Return the interpreter that knows FastAPI."""
     return BENCH / "venv" / "bin" / "python"
+
+
+def go_server() -> Path | None:
+    """Return the peer in Go; None where there is no Go."""
+    return _GO_SERVER if _GO_SERVER.exists() else None
 
 
 def _fetch_programs(report: Callable[[str], None]) -> None:
@@ -116,6 +123,15 @@ def _install_fastapi(report: Callable[[str], None]) -> None:
         pip = (str(fastapi_python()), "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
         _run(*pip, "--require-hashes", "--no-deps", "-r", str(lock))
         ready.touch()
+
+
+def _build_go(report: Callable[[str], None]) -> None:
+    source = PEERS / "grpc_go" / "main.go"
+    if not shutil.which("go"):
+        report("There is no Go: without the peer in Go")
+    elif _is_older(_GO_SERVER, than=source):
+        report(f"Building {_GO_SERVER}")
+        _run("go", "build", "-C", str(source.parent), "-o", str(_GO_SERVER), ".")
 
 
 def _is_older(ready: Path, *, than: Path) -> bool:

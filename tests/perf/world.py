@@ -160,6 +160,8 @@ class World:
         self._add("express", peer_processes.express(self.databases))
         self._add("fastapi", peer_processes.fastapi(self.databases))
         self._add("naive", peer_processes.naive(self.databases))
+        if server := tools.go_server():
+            self._add("go", peer_processes.go(server, self.databases))
         self._add("empty", peer_processes.empty(user.SerializeToString(), certificates=servers))
 
     def _start_stack(self, name: str, *, replicas: int, **databases: Any) -> Stack:
