@@ -6,7 +6,7 @@ BUF := node_modules/.bin/buf
 export PATH := $(CURDIR)/$(BIN):$(CURDIR)/node_modules/.bin:$(CURDIR)/.tools:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run clean test test-unit test-integration test-e2e chaos lint format generate breaking lock grpcurl
+.PHONY: help setup run clean test test-unit test-integration test-e2e chaos bench bench-docs lint format generate breaking lock grpcurl
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -43,6 +43,13 @@ test-unit test-integration test-e2e: test-%: setup ## Run one suite
 
 chaos: setup ## Break the running system again and again, for some ten minutes
 	CHAOS_ROUNDS=$${CHAOS_ROUNDS:-5} $(BIN)/pytest tests/chaos --timeout 1800
+
+bench: setup ## Measure it beside its peers, for about half an hour; QUICK=1 takes five minutes
+	@PYTHONPATH=$(CURDIR):$(CURDIR)/generated $(BIN)/python -m tests.perf $(if $(QUICK),--quick)
+
+bench-docs: ## Put the figures of the last `make bench` into docs/performance.md
+	@sed -i -e '/<!-- run -->/,/<!-- end -->/{//!d}' -e '/<!-- run -->/r .bench/latest.md' docs/performance.md
+	@cp .bench/latest.svg docs/performance.svg
 
 lint: setup ## Check contract, drift of generated files, formats, lint, types, import rules
 	$(BUF) lint
@@ -83,6 +90,8 @@ lock: setup ## Compile requirements/*.in into hash-pinned requirements/*.txt
 	  --no-emit-index-url --no-emit-find-links requirements/service.in --output-file requirements/service.txt
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	  --no-emit-index-url --no-emit-find-links requirements/dev.in --output-file requirements/dev.txt
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+	  --no-emit-index-url --no-emit-find-links requirements/bench.in --output-file requirements/bench.txt
 
 grpcurl: .tools/grpcurl ## Build grpcurl with Go, for the tests and for you
 

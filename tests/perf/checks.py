@@ -1,0 +1,142 @@
+"""What generators of load do not see: whether the answers are right. Asked with real clients, before and after."""
+
+from __future__ import annotations
+
+import random
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import grpc
+import httpx
+from shop.order.v1.order_service_pb2_grpc import OrderServiceStub
+from shop.user.v1.user_service_pb2 import GetUserRequest
+from shop.user.v1.user_service_pb2_grpc import UserServiceStub
+
+from chassis.testing import bearer, new_uuid
+from tests.perf import dataset
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from shop.order.v1.order_service_pb2 import CreateOrderRequest
+    from shop.user.v1.user_pb2 import User
+
+_ASKED: Final = 20
+_TIMEOUT_S: Final = 10
+
+
+class WrongAnswer(Exception):
+    """A system does not do what is measured."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GrpcTarget:
+    """A server that is asked over gRPC.
+
+    Attributes:
+        address: host:port.
+        token: an admin's access token; empty for who asks for none.
+        certificates: the caller's, for mutual TLS; None for clear text.
+        server_name: in the server's certificate.
+    """
+
+    address: str
+    token: str = ""
+    certificates: Path | None = None
+    server_name: str = ""
+
+    @contextmanager
+    def channel(self) -> Iterator[grpc.Channel]:
+        """Connect while the block runs."""
+        options: list[tuple[str, str | int]] = [("grpc.enable_http_proxy", 0), ("grpc.enable_retries", 0)]
+        if self.certificates is None:
+            with grpc.insecure_channel(self.address, options) as channel:
+                yield channel
+            return
+        ca, key, certificate = ((self.certificates / name).read_bytes() for name in ("ca.crt", "tls.key", "tls.crt"))
+        options.append(("grpc.ssl_target_name_override", self.server_name))
+        with grpc.secure_channel(self.address, grpc.ssl_channel_credentials(ca, key, certificate), options) as channel:
+            yield channel
+
+    @property
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """What each call carries."""
+        return bearer(self.token) if self.token else ()
+
+
+def user_over_grpc(target: GrpcTarget, number: int = 1) -> User:
+    """Return the user that was loaded with this number."""
+    with target.channel() as channel:
+        request = GetUserRequest(id=dataset.user_id(number))
+        return UserServiceStub(channel).GetUser(request, metadata=target.metadata, timeout=_TIMEOUT_S)
+
+
+def grpc_reads(target: GrpcTarget) -> None:
+    """Check that users are found, each the right one.
+
+    Raises:
+        WrongAnswer: they are not. So do all below.
+    """
+    for number in _some_numbers():
+        user = user_over_grpc(target, number)
+        _require((user.id, user.email) == (dataset.user_id(number), _email(number)), user)
+
+
+def grpc_writes(target: GrpcTarget) -> None:
+    """Check that orders are placed, with the right total, and not for nobody."""
+    with target.channel() as channel:
+        place = OrderServiceStub(channel).CreateOrder
+        order = place(_order(dataset.user_id(7)), metadata=target.metadata, timeout=_TIMEOUT_S)
+        _require((order.user_id, order.total_amount.units) == (dataset.user_id(7), 25), order)
+        try:
+            place(_order(new_uuid()), metadata=target.metadata, timeout=_TIMEOUT_S)
+        except grpc.RpcError as refused:
+            _require(refused.code() is grpc.StatusCode.FAILED_PRECONDITION, refused)
+        else:
+            raise WrongAnswer(f"{target.address} takes orders of nobody")
+
+
+def rest_reads(url: str, *, token: str) -> None:
+    """Check that users are found over REST, each the right one, with all that there is to know."""
+    with _client(url, token) as http:
+        for number in _some_numbers():
+            user = http.get(f"/api/v1/users/{dataset.user_id(number)}").raise_for_status().json()
+            _require((user["id"], user["email"]) == (dataset.user_id(number), _email(number)), user)
+            _require({"displayName", "profile", "state", "roles", "createdAt", "updatedAt", "etag"} <= set(user), user)
+
+
+def rest_writes(url: str, *, token: str, is_peer: bool) -> None:
+    """Check that orders are placed over REST, with the right total, and not for nobody."""
+    body = dataset.peer_order_json if is_peer else dataset.order_json
+    with _client(url, token) as http:
+        placed = http.post("/api/v1/orders", json=body(dataset.user_id(7)))
+        order: Any = placed.json()
+        total = order["totalAmount"] if is_peer else int(order["totalAmount"]["units"])
+        _require((placed.status_code, order["userId"], total) == (201, dataset.user_id(7), 25), order)
+        refused = http.post("/api/v1/orders", json=body(new_uuid()))
+        _require(refused.status_code == 400, refused.text)
+
+
+def _client(url: str, token: str) -> httpx.Client:
+    return httpx.Client(base_url=url, headers={"authorization": f"Bearer {token}"}, timeout=_TIMEOUT_S, trust_env=False)
+
+
+def _order(buyer: str) -> CreateOrderRequest:
+    message = dataset.order_message(buyer)
+    message.request_id = new_uuid()
+    return message
+
+
+def _some_numbers() -> list[int]:
+    return random.sample(range(1, dataset.USERS + 1), _ASKED)
+
+
+def _email(number: int) -> str:
+    return f"user{number}@example.com"
+
+
+def _require(is_right: bool, answer: object) -> None:  # noqa: FBT001  reads like an assert
+    if not is_right:
+        raise WrongAnswer(str(answer))

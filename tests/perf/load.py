@@ -1,0 +1,161 @@
+"""The generators of load. Each runs as a process of its own for some seconds and tells what came back."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from devstack.settings import REPOSITORY
+from tests.perf import tools
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from tests.perf.grpc_load import Spec
+
+RUN: Final = tools.BENCH / "run"
+"""Where the files of a run are."""
+
+_SCRIPT: Final = Path(__file__).with_name("rest.lua")
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What came back: latencies in ms, NaN where the generator does not know them."""
+
+    requests: int
+    failed: int
+    seconds: float
+    p50_ms: float
+    p99_ms: float
+    sizes: Mapping[str, int] | None = None
+
+    @property
+    def rps(self) -> float:
+        """Requests a second."""
+        return self.requests / self.seconds
+
+
+class LoadFailed(Exception):
+    """The generator of load did not work, or calls failed under it: then nothing was measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """Closed-loop load of wrk: random users to read, or orders to place."""
+
+    url: str
+    method: str
+    lines: Path
+    tokens: Callable[[], list[str]]
+
+    def run(self, *, concurrency: int, seconds: float) -> Load:
+        """Keep so many calls in flight."""
+        tokens = RUN / "tokens"
+        tokens.write_text("".join(f"{token}\n" for token in self.tokens()))
+        flags = (f"-c{concurrency}", f"-d{seconds:.0f}s", "--timeout", "10s", "-s", str(_SCRIPT))
+        told = _run(tools.program("wrk"), "-t1", *flags, self.url, "--", self.method, str(self.lines), str(tokens))
+        return _checked(Load(**json.loads(_found(r"^JSON (.*)$", told))))
+
+
+@dataclass(frozen=True, slots=True)
+class Grpc:
+    """Closed-loop load of `grpc_load.py`."""
+
+    spec: Spec
+    tokens: Callable[[], list[str]] = list
+
+    def run(self, *, concurrency: int, seconds: float) -> Load:
+        """Keep so many calls in flight, over at most four connections."""
+        spec = replace(self.spec, concurrency=concurrency, seconds=seconds, tokens=tuple(self.tokens()))
+        return _python("grpc_load", asdict(spec))
+
+
+@dataclass(frozen=True, slots=True)
+class OpenLoop:
+    """Open-loop load of `open_loop.py`: the concurrency is that of the connections, not of the callers."""
+
+    url: str
+    paths: Path
+    tokens: Callable[[], list[str]]
+    rate: float
+
+    def run(self, *, concurrency: int, seconds: float) -> Load:
+        """Send so many requests a second."""
+        spec = {"address": self.url.removeprefix("http://"), "paths": str(self.paths), "token": self.tokens()[0]}
+        return _python("open_loop", {**spec, "rate": self.rate, "seconds": seconds, "connections": concurrency})
+
+
+@dataclass(frozen=True, slots=True)
+class H2load:
+    """Closed-loop load of h2load with one body for ever: for servers to which all bodies are the same."""
+
+    url: str
+    body: bytes
+
+    def run(self, *, concurrency: int, seconds: float) -> Load:
+        """Keep so many calls in flight, over four connections."""
+        body = RUN / "h2load.bin"
+        body.write_bytes(b"\0" + len(self.body).to_bytes(4, "big") + self.body)
+        clients = min(4, concurrency)
+        flags = ("-t1", f"-c{clients}", f"-m{concurrency // clients}", f"-D{seconds:.0f}", "-d", str(body))
+        headers = ("-H", "content-type: application/grpc", "-H", "te: trailers")
+        told = _run(tools.program("h2load"), *flags, *headers, self.url)
+        requests = int(_found(r"(\d+) succeeded", told))
+        failed = int(_found(r"(\d+) failed", told)) + int(_found(r"(\d+) errored", told))
+        return _checked(
+            Load(requests, failed, float(_found(r"finished in ([\d.]+)s", told)), float("nan"), float("nan"))
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Pgbench:
+    """The floor: one prepared SELECT of a user, with no service in between."""
+
+    url: str
+
+    def run(self, *, concurrency: int, seconds: float) -> Load:
+        """Keep so many queries in flight."""
+        script = RUN / "pgbench.sql"
+        script.write_text(
+            "\\set n random(1, 100000)\n"
+            "SELECT id, email, display_name, profile, state, roles, created_at, updated_at, version FROM users\n"
+            "WHERE id = ('01900000-0000-7000-8000-' || lpad(to_hex(:n::bigint), 12, '0'))::uuid;\n"
+        )
+        flags = ("-n", "-M", "prepared", "-j1", f"-c{concurrency}", f"-T{seconds:.0f}", "-f", str(script))
+        told = _run(tools.pgbench(), *flags, self.url)
+        requests = int(_found(r"processed: (\d+)", told))
+        mean_ms = float(_found(r"latency average = ([\d.]+) ms", told))
+        return Load(requests, 0, requests / float(_found(r"tps = ([\d.]+)", told)), mean_ms, float("nan"))
+
+
+def _python(module: str, spec: Mapping[str, object]) -> Load:
+    file = RUN / f"{module}.json"
+    file.write_text(json.dumps(spec))
+    return _checked(Load(**json.loads(_run(sys.executable, "-m", f"tests.perf.{module}", str(file)))))
+
+
+def _checked(load: Load) -> Load:
+    if load.failed or not load.requests:
+        raise LoadFailed(f"{load.failed} of {load.requests} calls failed")
+    return load
+
+
+def _run(*command: str) -> str:
+    env = tools.environment()
+    ended = subprocess.run(command, cwd=REPOSITORY, env=env, capture_output=True, text=True, timeout=1200, check=False)
+    if ended.returncode:
+        raise LoadFailed(f"`{command[0]}` ended with {ended.returncode}: {ended.stderr[-2000:]}{ended.stdout[-2000:]}")
+    return ended.stdout
+
+
+def _found(pattern: str, told: str) -> str:
+    match = re.search(pattern, told, re.MULTILINE)
+    if match is None:
+        raise LoadFailed(f"no {pattern!r} in: {told[-2000:]}")
+    return match[1]

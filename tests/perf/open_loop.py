@@ -1,0 +1,143 @@
+"""Open-loop load over HTTP/1.1: `python -m tests.perf.open_loop SPEC`, one JSON object on stdout.
+
+wrk waits for an answer before it sends the next request: while a server stalls nobody asks, and the stall is one slow
+answer among thousands ("coordinated omission"). Here requests are due at fixed times, whatever the server does, and a
+latency counts from the time when the request was due, the wait for a free connection included.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, cast
+
+import uvloop
+from typing_extensions import override
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spec:
+    """What to send.
+
+    Attributes:
+        address: host:port.
+        paths: a file with one path a line, asked for in turn.
+        token: the access token.
+        rate: requests a second.
+        seconds: for how long.
+        connections: that wait for requests.
+    """
+
+    address: str
+    paths: str
+    token: str
+    rate: float
+    seconds: float
+    connections: int = 128
+
+
+class Connections:
+    """The connections that are free, the requests that are due, and what came back."""
+
+    def __init__(self, total: int) -> None:
+        self._total: Final = total
+        self.all_answered: Final = asyncio.Event()
+        self.free: Final[deque[Connection]] = deque()
+        self.due: Final[deque[tuple[float, bytes]]] = deque()
+        self.latencies_s: Final[list[float]] = []
+        self.failed = 0
+
+    def answered(self, latency_s: float, *, is_success: bool) -> None:
+        """Count an answer."""
+        self.latencies_s.append(latency_s)
+        self.failed += not is_success
+        if len(self.latencies_s) == self._total:
+            self.all_answered.set()
+
+    def send(self) -> None:
+        """Send what is due as far as connections are free."""
+        while self.due and self.free:
+            self.free.popleft().send(*self.due.popleft())
+
+
+class Connection(asyncio.Protocol):
+    """One kept-alive connection, one request at a time."""
+
+    def __init__(self, pool: Connections) -> None:
+        self._pool: Final = pool
+        self._buffer = b""
+        self._due_s = 0.0
+        self._transport: asyncio.Transport
+
+    @override
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        self._pool.free.append(self)
+
+    def send(self, due_s: float, request: bytes) -> None:
+        """Send a request that was due at this time."""
+        self._due_s = due_s
+        self._transport.write(request)
+
+    @override
+    def data_received(self, data: bytes) -> None:
+        self._buffer += data
+        head, found, body = self._buffer.partition(b"\r\n\r\n")
+        if not found or len(body) < _length_of(head):
+            return
+        is_success = head.startswith(b"HTTP/1.1 200 ")
+        self._pool.answered(time.perf_counter() - self._due_s, is_success=is_success)
+        self._buffer = b""
+        self._pool.free.append(self)
+        self._pool.send()
+
+
+def _length_of(head: bytes) -> int:
+    for line in head.lower().split(b"\r\n"):
+        if line.startswith(b"content-length:"):
+            return int(line[15:])
+    raise ValueError("an answer without content-length")
+
+
+async def run(spec: Spec, paths: list[str]) -> dict[str, Any]:
+    """Ask for the paths when they are due and return what came back."""
+    total = int(spec.rate * spec.seconds)
+    pool, loop = Connections(total), asyncio.get_running_loop()
+    host, port = spec.address.split(":")
+    for _ in range(spec.connections):
+        await loop.create_connection(lambda: Connection(pool), host, int(port))
+    headers = f"Host: {spec.address}\r\nAuthorization: Bearer {spec.token}\r\n\r\n"
+    requests = [f"GET {path} HTTP/1.1\r\n{headers}".encode() for path in paths]
+    started_s = time.perf_counter()
+
+    def become_due(due_s: float, request: bytes) -> None:
+        pool.due.append((due_s, request))
+        pool.send()
+
+    def keep_time() -> None:
+        for number in range(total):
+            due_s = started_s + number / spec.rate
+            time.sleep(max(0.0, due_s - time.perf_counter()))
+            loop.call_soon_threadsafe(become_due, due_s, requests[number % len(requests)])
+
+    # A thread, because a timer of the loop is a millisecond late.
+    await asyncio.to_thread(keep_time)
+    await asyncio.wait_for(pool.all_answered.wait(), timeout=30)
+    ordered = sorted(pool.latencies_s)
+    return {
+        "requests": total,
+        "failed": pool.failed,
+        "seconds": time.perf_counter() - started_s,
+        "p50_ms": ordered[total // 2] * 1000,
+        "p99_ms": ordered[int(total * 0.99)] * 1000,
+    }
+
+
+if __name__ == "__main__":
+    spec_ = Spec(**json.loads(Path(sys.argv[1]).read_text()))
+    print(json.dumps(uvloop.run(run(spec_, Path(spec_.paths).read_text().split()))))

@@ -1,0 +1,48 @@
+"""What gRPC in Python costs at the least: a handler that looks at nothing and gives one answer, on grpc.aio and uvloop.
+
+GetUser answers a message as large as a real one; options and mutual TLS are the services' own.
+"""
+
+import base64
+import os
+import sys
+from pathlib import Path
+
+import grpc
+import uvloop
+from grpc import aio
+from shop.user.v1 import user_pb2, user_service_pb2_grpc
+
+OPTIONS = (
+    ("grpc.so_reuseport", 0),
+    ("grpc.max_receive_message_length", 64 * 1024 * 1024),
+    ("grpc.max_metadata_size", 64 * 1024),
+    ("grpc.absolute_max_metadata_size", 64 * 1024),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+)
+
+
+class UserServicer(user_service_pb2_grpc.UserServiceServicer):
+    def __init__(self, user):
+        self.user = user
+
+    async def GetUser(self, request, context):
+        return self.user
+
+
+def credentials(folder):
+    ca, key, certificate = (Path(folder, name).read_bytes() for name in ("ca.crt", "tls.key", "tls.crt"))
+    return grpc.ssl_server_credentials([(key, certificate)], root_certificates=ca, require_client_auth=True)
+
+
+async def serve(user):
+    server = aio.server(options=OPTIONS)
+    user_service_pb2_grpc.add_UserServiceServicer_to_server(UserServicer(user), server)
+    server.add_secure_port(f"127.0.0.1:{os.environ['PORT']}", credentials(os.environ["TLS_FOLDER"]))
+    await server.start()
+    await server.wait_for_termination()
+
+
+if __name__ == "__main__":
+    uvloop.run(serve(user_pb2.User.FromString(base64.b64decode(sys.argv[1]))))
