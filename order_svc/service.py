@@ -108,7 +108,7 @@ class OrderService:
 
         def write(connection: Connection) -> Order:
             repository.insert_orders(connection, [order])
-            _write_history(connection, order, from_status=None, reason="")
+            write_history(connection, order, from_status=None, reason="")
             return order
 
         return await self._once(write, once)
@@ -167,7 +167,7 @@ class OrderService:
             order.require_etag(command.etag)
             moved = order.moved_to(command.status, by=command.by, reason=command.reason, now=self._clock.now())
             repository.move_orders(connection, [moved])
-            _write_history(connection, moved, from_status=order.status, reason=command.reason)
+            write_history(connection, moved, from_status=order.status, reason=command.reason)
             return moved
 
         return await self._once(write, once)
@@ -184,7 +184,8 @@ class OrderService:
         return await self._database.transaction(run)
 
 
-def _write_history(connection: Connection, order: Order, *, from_status: OrderStatus | None, reason: str) -> None:
+def write_history(connection: Connection, order: Order, *, from_status: OrderStatus | None, reason: str) -> None:
+    """Write an order's next history entry and event, in the transaction of its change."""
     entry = OrderEvent(
         id=new_id(),
         order_id=order.id,
@@ -206,7 +207,7 @@ def _event(order: Order, *, from_status: OrderStatus | None) -> outbox.Event:
         data |= {
             "amount": f"{total:f}",
             "currencyCode": order.currency_code,
-            "total": {"units": units, "nanos": int((total - units) * 10**9)},
+            "total": {"units": str(units), "nanos": int((total - units) * 10**9)},
         }
         kind = "order.created"
     else:
