@@ -30,7 +30,7 @@ class BrokerSettings(BaseSettings):
 
     url: RedisDsn
     # Inside one data centre; who waits longer waits for a fault, and events wait safely in the outbox.
-    timeout_s: Annotated[float, Field(gt=0, le=30)] = 2
+    timeout_s: Annotated[float, Field(ge=1, le=30)] = 2
 
 
 def stream_of(resource: str) -> str:

@@ -77,6 +77,8 @@ class CloudEvent:
             event = orjson.loads(text)
             if event["specversion"] != _SPECVERSION:
                 raise Malformed("is no CloudEvent 1.0")
+            if not isinstance(event["data"], dict):
+                raise Malformed("has no JSON object as data")
             return cls(
                 id=UUID(event["id"]),
                 source=event["source"],
@@ -98,6 +100,6 @@ def data_of(event: CloudEvent, kind: type[M]) -> M:
         Malformed: it is no such message.
     """
     try:
-        return ParseDict(dict(event.data), kind(), ignore_unknown_fields=True)
+        return ParseDict(event.data, kind(), ignore_unknown_fields=True)
     except (ParseError, TypeError, ValueError) as error:
         raise Malformed(f"is no {kind.DESCRIPTOR.name}") from error

@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-# How long Redis holds a question to which nothing has come; SIGTERM waits for it too.
-_WAIT_S: Final = 1.0
+# How long Redis holds a question to which nothing has come. Below REDIS_TIMEOUT_S; SIGTERM waits for it too.
+_WAIT_S: Final = 0.5
 _LOOK_AGAIN_S: Final = 0.2
 _NOTE_S: Final = 2.0
 _LONGEST_BACKOFF_S: Final = 5.0

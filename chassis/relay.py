@@ -62,7 +62,6 @@ _LOCK_KEY: Final = 7_310_579_602
 _NOTHING: Final = "0-0"
 _TICK_S: Final = 1.0
 _LONGEST_BACKOFF_S: Final = 5.0
-_SWEEP_S: Final = 60.0
 
 _is_work = text("SELECT 1 FROM outbox WHERE published_at IS NULL LIMIT 1")
 _lock = text("SELECT pg_try_advisory_xact_lock(:key)")
@@ -139,6 +138,8 @@ class RelaySettings(BaseSettings):
     stream_max_length: Annotated[int, Field(ge=1000)] = 100_000
     # How long published events stay in the outbox, to be published again: a week, for a fault before a long weekend.
     keep_s: Annotated[int, Field(ge=60)] = 7 * 24 * 3600
+    # How often it is looked for older ones.
+    sweep_s: Annotated[float, Field(gt=0, le=3600)] = 60
 
 
 class Outcome(Enum):
@@ -195,7 +196,7 @@ class Relay:
     async def sweep(self, stopping: asyncio.Event) -> None:
         """Remove old published events, in small batches, until told to stop."""
         while not stopping.is_set():
-            await pause(stopping, _SWEEP_S)
+            await pause(stopping, self._settings.sweep_s)
             try:
                 while not stopping.is_set() and await self._database.transaction(self._remove_some):
                     pass
