@@ -100,6 +100,6 @@ def data_of(event: CloudEvent, kind: type[M]) -> M:
         Malformed: it is no such message.
     """
     try:
-        return ParseDict(event.data, kind(), ignore_unknown_fields=True)
+        return ParseDict(dict(event.data), kind(), ignore_unknown_fields=True)
     except (ParseError, TypeError, ValueError) as error:
         raise Malformed(f"is no {kind.DESCRIPTOR.name}") from error

@@ -30,16 +30,20 @@ async def work(name: str, *parts: Callable[[asyncio.Event], Awaitable[None]]) ->
     for each in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(each, stopping.set)
     log.info("worker.started", worker=name, pid=os.getpid())
-    async with asyncio.TaskGroup() as tasks:
-        for part in parts:
-            tasks.create_task(_part(part, stopping))
-        await stopping.wait()
-        log.info("worker.draining", worker=name)
-        force_the_end()
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            for part in parts:
+                tasks.create_task(_run(part, stopping))
+            await stopping.wait()
+            log.info("worker.draining", worker=name)
+            force_the_end()
+    except ExceptionGroup as failed:
+        # The first defect ends the process; whoever started it knows errors, and no groups of them.
+        raise failed.exceptions[0] from None
     log.info("worker.stopped", worker=name)
 
 
-async def _part(part: Callable[[asyncio.Event], Awaitable[None]], stopping: asyncio.Event) -> None:
+async def _run(part: Callable[[asyncio.Event], Awaitable[None]], stopping: asyncio.Event) -> None:
     await part(stopping)
 
 

@@ -32,7 +32,7 @@ _FILL = """
         subject,
         1,
         jsonb_build_object(
-            'orderId', subject, 'userId', ('{00000000-0000-7000-8000-' || lpad((number %% %s)::text, 12, '0') || '}')::uuid,
+            'orderId', subject, 'userId', lpad(to_hex(number %% %s), 32, '0')::uuid,
             'amount', '12.5', 'currencyCode', 'EUR', 'total', jsonb_build_object('units', '12', 'nanos', 500000000)
         ),
         '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01',
@@ -41,7 +41,7 @@ _FILL = """
 """
 _USERS = """
     INSERT INTO users (id, display_name, state, roles, password_hash, created_at, updated_at, version)
-    SELECT ('{00000000-0000-7000-8000-' || lpad(number::text, 12, '0') || '}')::uuid, '', 'ACTIVE', '{}', '', now(), now(), 1
+    SELECT lpad(to_hex(number), 32, '0')::uuid, '', 'ACTIVE', '{}', '', now(), now(), 1
     FROM generate_series(0, %s - 1) AS number
 """
 _COMMITS_S = 5
@@ -97,8 +97,8 @@ def notify(world: EventWorld) -> None:
     for clients in (8, 32):
         rates: dict[str, list[float]] = {"without": [], "with": []}
         for _ in range(3):
-            for which in rates:
-                rates[which].append(_commits_per_s(world.source, clients, notifies=which == "with"))
+            for which, measured in rates.items():
+                measured.append(_commits_per_s(world.source, clients, notifies=which == "with"))
         figures = ", ".join(f"{which} NOTIFY {statistics.median(each):,.0f}" for which, each in rates.items())
         print(f"{clients} connections, commits/s: {figures}")
 
