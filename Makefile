@@ -57,6 +57,7 @@ lint: setup ## Check contract, drift of generated files, formats, lint, types, i
 	@rm -rf .build/drift
 	@$(MAKE) --no-print-directory generated-into OUT=.build/drift
 	diff -r .build/drift/generated generated
+	diff .build/drift/docs/events.md docs/events.md
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
@@ -67,7 +68,7 @@ format: setup ## Format protos and Python, fix what can be fixed
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
-generate: setup ## Generate stubs, Envoy's descriptor set and the OpenAPI document from the contract
+generate: setup ## Generate stubs, Envoy's descriptor set, the OpenAPI document and docs/events.md from the contract
 	@rm -rf generated
 	@$(MAKE) --no-print-directory generated-into OUT=.
 
@@ -78,6 +79,9 @@ generated-into:
 	@$(BUF) build --exclude-source-info --as-file-descriptor-set --output $(OUT)/generated/shop.binpb
 	@$(BUF) build --as-file-descriptor-set --output - \
 	  | PYTHONPATH=$(OUT)/generated:. $(BIN)/python -m protos.codegen.openapi > $(OUT)/generated/openapi.json
+	@mkdir -p $(OUT)/docs
+	@$(BUF) build --as-file-descriptor-set --output - \
+	  | PYTHONPATH=$(OUT)/generated:. $(BIN)/python -m protos.codegen.events > $(OUT)/docs/events.md
 	@touch $(OUT)/generated/shop/py.typed $(OUT)/generated/buf/py.typed
 
 # The previous commit that touched the contract; REV=main compares with another one.

@@ -27,8 +27,8 @@ def main(package: str, commands: Mapping[str, Command]) -> None:
 
     Args:
         package: the service.
-        commands: by name, of one word or two: `serve`, `keys rotate`. The first line of a command's docstring is its
-            help; each of its parameters is an argument to be given.
+        commands: by name, of one word or several: `serve`, `keys rotate`. The first line of a command's docstring is
+            its help; each of its parameters is an argument to be given, a keyword-only one an option: `--since`.
     """
     parser = argparse.ArgumentParser(prog=f"python -m {package}")
     _add(parser, commands)
@@ -56,18 +56,26 @@ def main(package: str, commands: Mapping[str, Command]) -> None:
 
 
 def _add(parser: argparse.ArgumentParser, commands: Mapping[str, Command]) -> None:
-    choices = parser.add_subparsers(required=True, metavar="command")
-    groups: dict[str, Any] = {}
+    groups: dict[str, Any] = {"": parser.add_subparsers(required=True, metavar="command")}
     for name, run in commands.items():
-        group, _, rest = name.rpartition(" ")
-        if group and group not in groups:
-            group_parser = choices.add_parser(group, help=f"{group} …")
-            groups[group] = group_parser.add_subparsers(required=True, metavar="command")
         described = (inspect.getdoc(run) or "").partition("\n")[0]
-        command = (groups[group] if group else choices).add_parser(rest, help=described, description=described)
-        for parameter in inspect.signature(run).parameters:
-            command.add_argument(parameter)
+        group, _, word = name.rpartition(" ")
+        command = _choices(group, groups).add_parser(word, help=described, description=described)
+        for parameter in inspect.signature(run).parameters.values():
+            if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
+                command.add_argument(f"--{parameter.name}", required=True)
+            else:
+                command.add_argument(parameter.name)
         command.set_defaults(run=run)
+
+
+def _choices(group: str, groups: dict[str, Any]) -> Any:
+    """Return where the commands of a group of commands are added."""
+    if group not in groups:
+        above, _, word = group.rpartition(" ")
+        group_parser = _choices(above, groups).add_parser(word, help=f"{group} …")
+        groups[group] = group_parser.add_subparsers(required=True, metavar="command")
+    return groups[group]
 
 
 async def _wait(result: Awaitable[None]) -> None:

@@ -170,7 +170,7 @@ async def run(server: Server, *, background: Sequence[Coroutine[object, object, 
         log.info("server.started", port=port, pid=os.getpid())
         await stopping.wait()
         log.info("server.draining")
-        _force_the_end()
+        force_the_end()
         await server.stop()
     finally:
         for task in tasks:
@@ -191,7 +191,9 @@ def _is_taken(host: str, port: int) -> bool:
     return False
 
 
-def _force_the_end() -> None:
+def force_the_end() -> None:
+    """End the process with exit code 1 if it still runs in 29 s."""
+
     def end() -> None:
         log.error("server.forced", after_s=_FORCED_AFTER_S)
         logging.shutdown()  # writes the lines that wait: _exit does nothing of the kind

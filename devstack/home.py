@@ -24,6 +24,7 @@ class Home:
         self.path: Final = path
         self.logs: Final = path / "log"
         self.postgres: Final = path / "postgres"
+        self.redis: Final = path / "redis"
         self.tls: Final = path / "tls"
         self.edge_config: Final = path / "envoy.yaml"
         self.edge_secrets: Final = path / "envoy-secrets"

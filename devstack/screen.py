@@ -40,6 +40,7 @@ Ready. REST and gRPC at {stack.edge_url}
   Envoy        admin page {stack.edge.admin_url}
 {_replicas(stack)}
 {_databases(stack)}
+  Events       {_events(stack)}
   Logs         {_short(stack.home.logs)}/*.log
 {_metrics(stack)}
 
@@ -72,6 +73,13 @@ def _metrics(stack: Stack) -> str:
 
 def _databases(stack: Stack) -> str:
     return "\n".join(f"  {name:<13}{stack.psql_url(name)}" for name in stack.settings.database_urls)
+
+
+def _events(stack: Stack) -> str:
+    if stack.redis_url is None:
+        return "wait in the outbox: this machine has no Redis. Install redis-server, or set REDIS_URL"
+    # Somebody else's URL may hold a password.
+    return f"in {stack.redis.url}" if stack.redis else "in the Redis of REDIS_URL"
 
 
 def _log_in(stack: Stack) -> str:

@@ -31,7 +31,7 @@ _NO_PROXY: Final = (("grpc.enable_http_proxy", 0),)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
-    """A Python package with `serve` and `migrate`.
+    """A Python package with `serve`, `migrate`, `relay` and `consume`.
 
     Attributes:
         name: of the package, of its PostgreSQL role and of its cluster in Envoy.
@@ -142,6 +142,21 @@ class Replica(Process):
         # The name in its certificate; the address may be any process's.
         options = (*_NO_PROXY, ("grpc.default_authority", self.service.name.replace("_", "-")))
         return grpc.secure_channel(self.address, grpc.ssl_channel_credentials(ca, key, certificate), options)
+
+
+class Worker(Process):
+    """A process of a service that serves nobody: its relay, its consumer."""
+
+    def __init__(self, service: Service, command: str, *, around: Surroundings) -> None:
+        command_line = Command(
+            name=f"{service.name}-{command}",
+            argv=(sys.executable, "-m", service.name, command),
+            env={**_inherited(), **around.env},
+            cwd=REPOSITORY,
+            log=around.logs / f"{service.name}-{command}.log",
+            stop_timeout_s=_STOP_TIMEOUT_S,
+        )
+        super().__init__(command_line, report=around.report)
 
 
 def task(service: Service, *words: str, around: Surroundings, stdin: Path | None = None) -> Process:

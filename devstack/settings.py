@@ -47,7 +47,14 @@ def _receiver(endpoint: str) -> str:
     return endpoint
 
 
+def _redis_url(url: SecretStr) -> SecretStr:
+    if not url.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
+        raise ValueError("must look like redis://user:password@host:6379/0")
+    return url
+
+
 PostgresUrl = Annotated[SecretStr, AfterValidator(_postgres_url)]
+RedisUrl = Annotated[SecretStr, AfterValidator(_redis_url)]
 
 
 class Settings(BaseSettings):
@@ -61,6 +68,7 @@ class Settings(BaseSettings):
         replicas: how many processes each service has.
         database_url_users: a PostgreSQL to use instead of the stack's own.
         database_url_orders: the same for orders.
+        redis_url: a Redis to use instead of the stack's own.
         keys_secret: what the signing keys in that PostgreSQL are encrypted with. The default is the stack's own.
         drain_s: how long a replica that was told to stop still serves. The default is the services' own.
         log_level: of the services.
@@ -89,6 +97,7 @@ class Settings(BaseSettings):
     replicas: Annotated[int, Field(ge=1, le=8)] = 2
     database_url_users: Annotated[PostgresUrl | None, Field(validation_alias="DATABASE_URL_USERS")] = None
     database_url_orders: Annotated[PostgresUrl | None, Field(validation_alias="DATABASE_URL_ORDERS")] = None
+    redis_url: Annotated[RedisUrl | None, Field(validation_alias="REDIS_URL")] = None
     keys_secret: Annotated[SecretStr | None, Field(validation_alias="KEYS_SECRET")] = None
     drain_s: Annotated[float, Field(ge=0, le=15)] = 3
     log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], Field(validation_alias="LOG_LEVEL")] = "INFO"

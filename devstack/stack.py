@@ -17,7 +17,8 @@ from devstack.passwords import kept_secret, write_secret
 from devstack.ports import reserve_edge_port
 from devstack.postgres import PostgresServer
 from devstack.process import Process, silent, stop_together
-from devstack.services import SERVICES, Replica, Service, Surroundings, targets, task
+from devstack.redis import RedisServer, find_redis
+from devstack.services import SERVICES, Replica, Service, Surroundings, Worker, targets, task
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from devstack.settings import Settings
 
 _TASK_TIMEOUT_S: Final = 60
+_WORKERS: Final = ("relay", "consume")
 ADMIN_EMAIL: Final = "admin@shop.local"
 _NO_ENV: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType({})
 
@@ -39,6 +41,8 @@ class Stack:
         settings: what it was made from.
         home: its folder.
         postgres: the server, or None if every database is somebody else's.
+        redis: the server, or None if it is somebody else's or there is none.
+        workers: the relay and the consumer of each service, by name; none without a Redis.
         edge: Envoy.
         certificates: everybody's. They can be rotated at any time.
     """
@@ -63,6 +67,8 @@ class Stack:
         self.home: Final = Home(settings.home)
         self.certificates: Final = Certificates(self.home.tls)
         self.postgres: PostgresServer | None = None
+        self.redis: RedisServer | None = None
+        self.workers: Final[dict[str, Worker]] = {}
         self._extra_env: Final = extra_env
         self._report: Final = report
         self._replicas: Final[dict[str, list[Replica]]] = {}
@@ -110,6 +116,13 @@ class Stack:
         if theirs := self.settings.database_urls[database]:
             return theirs.get_secret_value()
         return self._own_postgres().url(database, role=_owner_of(database))
+
+    @property
+    def redis_url(self) -> str | None:
+        """Where the events go; None if this machine has no Redis: then they wait."""
+        if theirs := self.settings.redis_url:
+            return theirs.get_secret_value()
+        return self.redis.url if self.redis else None
 
     def start(self) -> None:
         """Start everything and return when the edge serves it. If that fails, nothing is left running.
@@ -162,9 +175,11 @@ class Stack:
         self._resources.callback(self.edge.release_ports)
         self.certificates.prepare()
         self._start_postgres()
+        self._start_redis()
         self._prepare_replicas()
         self._migrate()
         self._make_admin()
+        self._start_workers()
         self._start_services()
         self._start_edge()
         for _name, processes in self._stages:
@@ -191,6 +206,17 @@ class Stack:
             for service in ours:
                 self.postgres.create_private_database(service.database, role=service.name)
 
+    def _start_redis(self) -> None:
+        program = find_redis()
+        if self.settings.redis_url or program is None:
+            return
+        with self._step("Redis"):
+            log = self.home.logs / "redis.log"
+            self.redis = RedisServer(program, self.home.redis, log=log, report=self._report)
+            self._resources.callback(self.redis.close)
+            self._stages.append(("Redis", [self.redis.process]))
+            self.redis.start()
+
     def _prepare_replicas(self) -> None:
         for service in SERVICES:
             numbers = range(1, self.settings.replicas + 1)
@@ -216,6 +242,17 @@ class Stack:
             command = ("admin", "create", ADMIN_EMAIL)
             self._run("Admin", [task(service, *command, around=self._around(service), stdin=unfinished)])
         unfinished.replace(self.home.admin)
+
+    def _start_workers(self) -> None:
+        # Nobody waits for them: events wait for them, in the outbox and in the stream.
+        if self.redis_url is None:
+            return
+        for service in SERVICES:
+            around = self._around(service)
+            for command in _WORKERS:
+                worker = Worker(service, command, around=around)
+                self.workers[worker.name] = worker
+        self._launch("Relays and consumers", list(self.workers.values()))
 
     def _start_services(self) -> None:
         with self._step(f"{self.settings.replicas} x {', '.join(self._replicas)}"):
@@ -257,6 +294,7 @@ class Stack:
             "DATABASE_URL": self.database_url(service.database),
             "KEYS_SECRET": self._keys_secret(),
             "OTEL_EXPORTER_OTLP_ENDPOINT": self.settings.otlp_endpoint,
+            **({"REDIS_URL": self.redis_url} if self.redis_url else {}),
             **peers,
             **self._extra_env.get(service.name, {}),
         }

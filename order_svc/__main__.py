@@ -1,7 +1,8 @@
-"""`python -m order_svc serve | migrate`: reads the settings, puts the service together, runs it."""
+"""`python -m order_svc serve | migrate | relay | consume | events …`: reads the settings, puts it together, runs it."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from shop.order.v1 import order_service_pb2
@@ -12,6 +13,7 @@ from chassis.breaker import Breaker, BreakerSettings
 from chassis.clients import CallPolicy, connect, is_sick
 from chassis.clock import SystemClock
 from chassis.db import Database
+from chassis.events import Events
 from chassis.interceptors.client import ClientTelemetry
 from chassis.keyring import RemoteKeyRing
 from chassis.renewable_channel import RenewableChannel
@@ -20,6 +22,8 @@ from chassis.settings import DatabaseSettings, ServerSettings, load
 from chassis.system import SystemServicer
 from chassis.tls import Identity, TlsSettings
 from chassis.tokens import AccessTokens, TokenSettings
+from order_svc import consumer
+from order_svc.known_users import DirectoryWithProjection
 from order_svc.rpc import OrderServicer
 from order_svc.service import OrderService
 from order_svc.settings import OrderTelemetrySettings, UserServiceSettings
@@ -55,7 +59,8 @@ async def _serve(settings: OrderTelemetrySettings) -> None:
 
     async with RenewableChannel(connect_to_users) as channel:
         keys = RemoteKeyRing(channel)
-        service = OrderService(database, GrpcUserDirectory(channel, breaker), clock)
+        users = DirectoryWithProjection(GrpcUserDirectory(channel, breaker), database, clock)
+        service = OrderService(database, users, clock)
 
         def register(server: aio.Server) -> list[str]:
             add_OrderServiceServicer_to_server(OrderServicer(service, clock), server)
@@ -86,5 +91,13 @@ def migrate() -> None:
     migrations.upgrade("order_svc", load(DatabaseSettings))
 
 
+EVENTS = Events(
+    telemetry=lambda: load(OrderTelemetrySettings),
+    publishes="order",
+    reads="user",
+    handle=consumer.handle,
+    parts=lambda database: [partial(consumer.look_for_late_orders, database)],
+)
+
 if __name__ == "__main__":
-    cli.main("order_svc", {"serve": serve, "migrate": migrate})
+    cli.main("order_svc", {"serve": serve, "migrate": migrate, **EVENTS.commands})

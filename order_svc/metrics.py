@@ -17,8 +17,18 @@ _status_changes: Final = Counter(
     ("from_status", "to_status"),
     registry=REGISTRY,
 )
+_by_projection: Final = Counter(
+    "shop_buyers_known_by_projection",
+    "Buyers of whom the users' events told whether they may order, since the user service did not answer.",
+    registry=REGISTRY,
+)
 
 
 def status_changed(*, before: OrderStatus | None, after: OrderStatus) -> None:
     """Count a change of an order's status, once it is committed. A new order has none before."""
     _status_changes.labels(before or "NEW", after).inc()
+
+
+def projection_answered(buyers: int) -> None:
+    """Count buyers of whom the users' events told whether they may order, since the user service did not."""
+    _by_projection.inc(buyers)

@@ -143,7 +143,7 @@ class OrderService:
             updated_at=now,
             version=1,
         )
-        event = _event(order, from_status=None, traceparent=outbox.traceparent_now())
+        event = event_of(order, from_status=None, traceparent=outbox.traceparent_now())
         placed = await self._placements.submit(Placement(order, event, once, SNAPSHOT.dump_json(order)))
         if placed is order:  # and not the answer of an earlier request
             metrics.status_changed(before=None, after=placed.status)
@@ -252,7 +252,7 @@ class OrderService:
                 continue
             outcomes[n] = _Moved(moved, None if moved is order else order.status)
             if moved is not order:
-                event = _event(moved, from_status=order.status, traceparent=each.traceparent)
+                event = event_of(moved, from_status=order.status, traceparent=each.traceparent)
                 moves.append(Move(moved, order.status, each.command.reason, event))
         repository.move_orders(connection, moves)
         _settle(connection, moving, outcomes)
@@ -302,7 +302,7 @@ def _place(
     return [answer_to(placement) for placement in placements]
 
 
-def _event(order: Order, *, from_status: OrderStatus | None, traceparent: str) -> outbox.Event:
+def event_of(order: Order, *, from_status: OrderStatus | None, traceparent: str) -> outbox.Event:
     """Return the event that tells of the order's last change. No reason in it: people write names there."""
     data: dict[str, object] = {"orderId": str(order.id), "userId": str(order.user_id)}
     if from_status is None:
@@ -311,7 +311,7 @@ def _event(order: Order, *, from_status: OrderStatus | None, traceparent: str) -
         data |= {
             "amount": f"{total:f}",
             "currencyCode": order.currency_code,
-            "total": {"units": units, "nanos": int((total - units) * 10**9)},
+            "total": {"units": str(units), "nanos": int((total - units) * 10**9)},
         }
         kind = "order.created"
     else:

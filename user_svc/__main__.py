@@ -1,4 +1,7 @@
-"""`python -m user_svc serve | migrate | keys … | admin …`: reads the settings, puts the service together, runs it."""
+"""`python -m user_svc serve | migrate | relay | consume | events … | keys … | admin …`.
+
+Reads the settings, puts the service together, runs it.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +19,14 @@ from chassis import cli, idempotency, migrations, outbox_watch, telemetry
 from chassis.clock import SystemClock
 from chassis.db import Database
 from chassis.errors import DatabaseUnavailable
+from chassis.events import Events
 from chassis.interceptors.validation import require_valid
 from chassis.server import Server, full_name, run
 from chassis.settings import DatabaseSettings, ServerSettings, load
 from chassis.system import SystemServicer
 from chassis.tls import Identity, TlsSettings
 from chassis.tokens import AccessTokens, TokenSettings
+from user_svc import consumer
 from user_svc.keys import KeySettings, SigningKeys
 from user_svc.model import Email
 from user_svc.passwords import Passwords
@@ -138,12 +143,15 @@ async def create_admin(email: str) -> None:
         print(f"{user.id} is an admin")  # noqa: T201  the command's answer
 
 
+EVENTS = Events(telemetry=lambda: load(UserTelemetrySettings), publishes="user", reads="order", handle=consumer.handle)
+
 if __name__ == "__main__":
     cli.main(
         "user_svc",
         {
             "serve": serve,
             "migrate": migrate,
+            **EVENTS.commands,
             "keys rotate": rotate_keys,
             "keys list": list_keys,
             "admin create": create_admin,

@@ -133,6 +133,7 @@ class User:
         profile: JSON; None once deleted.
         password_hash: argon2id in PHC form; empty once deleted.
         version: counts the changes from 1.
+        order_count: how many orders the user has placed; no change of the user's.
     """
 
     id: UserId
@@ -145,6 +146,7 @@ class User:
     created_at: datetime
     updated_at: datetime
     version: int
+    order_count: int = 0
 
     @property
     def etag(self) -> str:

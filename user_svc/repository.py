@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlalchemy import Connection, Row, Select, any_, bindparam, func, select, update
 from sqlalchemy.dialects.postgresql import ARRAY, UUID, insert
@@ -44,10 +44,13 @@ _by_ids_locked = (
 
 _insert = insert(users).on_conflict_do_nothing(constraint="users_email_key").returning(users.c.id)
 
+# The consumer of the orders' events counts, while others change the user.
+_NOT_REPLACED: Final = {"id", "created_at", "order_count"}
+
 _replace = (
     update(users)
     .where(users.c.id == bindparam("key_id"), users.c.version == bindparam("key_version"))
-    .values({column.name: bindparam(column.name) for column in users.c if column.name not in {"id", "created_at"}})
+    .values({column.name: bindparam(column.name) for column in users.c if column.name not in _NOT_REPLACED})
 )
 
 
@@ -163,4 +166,5 @@ def _to_user(row: Row[Any]) -> User:
         created_at=row.created_at,
         updated_at=row.updated_at,
         version=row.version,
+        order_count=row.order_count,
     )

@@ -155,6 +155,7 @@ def _to_message(user: User) -> user_pb2.User:
         state=_STATES[user.state],
         roles=[_ROLES[role] for role in user.roles],
         etag=user.etag,
+        order_count=user.order_count,
     )
     if user.profile is not None:
         message.profile.SetInParent()  # an empty one is not an absent one

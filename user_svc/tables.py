@@ -21,6 +21,7 @@ users = Table(
     Column("created_at", DateTime(timezone=True)),
     Column("updated_at", DateTime(timezone=True)),
     Column("version", Integer),
+    Column("order_count", Integer),
 )
 
 sessions = Table(

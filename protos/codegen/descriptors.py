@@ -75,6 +75,14 @@ class Contract:
         files = map(self._pool.FindFileByName, self._names)
         return [file.enum_types_by_name[name] for file in files if name in file.enum_types_by_name]
 
+    def messages_of(self, package: str) -> list[Descriptor]:
+        """Return the messages of a package, by file and in the order of each."""
+        files = [self._pool.FindFileByName(name) for name in self._names]
+        found = [
+            message for file in files if file.package == package for message in file.message_types_by_name.values()
+        ]
+        return sorted(found, key=lambda message: message.file.name, reverse=True)
+
     def comment(self, full_name: str) -> str:
         """Return the comment above the element, with the fields that it quotes as JSON spells them.
 

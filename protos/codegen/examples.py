@@ -51,6 +51,7 @@ _VALUES: Final[Mapping[str, Json]] = {
     "new_password": "staple battery horse",
     "next_page_token": "",
     "occurred_at": LATER,
+    "order_count": 3,
     "Order.id": ORDER_ID,
     "order_id": ORDER_ID,
     "OrderEvent.id": EVENT_ID,

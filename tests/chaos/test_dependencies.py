@@ -59,6 +59,13 @@ async def buyer(stack: Stack, token: str) -> AsyncIterator[RestBuyer]:
 
 
 @pytest.fixture
+async def stranger(stack: Stack, token: str) -> AsyncIterator[RestBuyer]:
+    """Somebody of whom the order service has never heard."""
+    async with rest_client(stack.edge_url, token=token) as http:
+        yield RestBuyer(http, new_uuid())
+
+
+@pytest.fixture
 async def without_user_service(stack: Stack, buyer: RestBuyer) -> AsyncIterator[None]:
     """While the test runs nobody knows who the buyer is."""
     await faults.stop_service(stack, "user_svc")
@@ -93,6 +100,15 @@ async def _placed_again(buyer: RestBuyer) -> None:
         return True
 
     await until(is_placed, timeout_s=20)
+
+
+async def _asked_again(stranger: RestBuyer) -> None:
+    """Return when the user service is asked, and does not know the stranger."""
+
+    async def is_asked() -> bool:
+        return "ORDERING_USER_NOT_FOUND" in (await _failure_of(stranger.place(new_uuid()))).outcome
+
+    await until(is_asked, timeout_s=20)
 
 
 def _channel_to(replica: Replica, *, stack: Stack) -> aio.Channel:
@@ -137,10 +153,10 @@ async def test_five_failed_lookups_open_the_breaker_of_a_replica(
 
 
 async def test_an_open_breaker_answers_at_once_through_the_edge_too(
-    buyer: RestBuyer, without_user_service: None, report: Report
+    stranger: RestBuyer, without_user_service: None, report: Report
 ) -> None:
     async def place() -> CallFailed:
-        return await _failure_of(buyer.place(new_uuid()))
+        return await _failure_of(stranger.place(new_uuid()))
 
     for _ in range(4 * _FAIL_MAX):  # enough for both replicas
         await place()
@@ -153,15 +169,16 @@ async def test_an_open_breaker_answers_at_once_through_the_edge_too(
     assert median_ms < 20
 
 
-async def test_without_the_user_service_orders_are_not_placed_but_read_and_cancelled(
-    stack: Stack, buyer: RestBuyer, report: Report
+async def test_without_the_user_service_orders_of_known_users_are_placed_and_all_are_read_and_cancelled(
+    stack: Stack, buyer: RestBuyer, stranger: RestBuyer, report: Report
 ) -> None:
-    orders = [await buyer.place(new_uuid()) for _ in range(20)]
     pids = [replica.pid for replica in stack.replicas("order_svc")]
     await faults.stop_service(stack, "user_svc")
+    await _placed_again(buyer)  # its event may be on its way
 
+    orders = [await buyer.place(new_uuid()) for _ in range(20)]
     for order in orders:
-        failure = await _failure_of(buyer.place(new_uuid()))
+        failure = await _failure_of(stranger.place(new_uuid()))
         assert failure.outcome == "503 USER_SERVICE_UNAVAILABLE"
         assert failure.retry_after_s in {1, _RESET_TIMEOUT_S}
         assert await buyer.get(order.id) == order
@@ -170,11 +187,12 @@ async def test_without_the_user_service_orders_are_not_placed_but_read_and_cance
 
     await faults.start_service(stack, "user_svc")
     back_s = now_s()
-    await _placed_again(buyer)
+    await _asked_again(stranger)
     recovered_s = now_s() - back_s
     report.say(
-        f"user service down: {len(orders)} x 503, {3 * len(orders)} reads and cancels of {3 * len(orders)} answered; "
-        f"orders placed {recovered_s:.2f} s after it was back (reset timeout {_RESET_TIMEOUT_S} s)"
+        f"user service down: {len(orders)} orders of a known user, {len(orders)} x 503 for a stranger, "
+        f"{3 * len(orders)} reads and cancels of {3 * len(orders)} answered; "
+        f"asked again {recovered_s:.2f} s after it was back (reset timeout {_RESET_TIMEOUT_S} s)"
     )
     await _as_before(stack, buyer)
     assert recovered_s < _RESET_TIMEOUT_S + 2
@@ -206,3 +224,29 @@ async def test_a_killed_database_is_a_clean_error_and_loses_nothing(
         assert re.fullmatch(r"(503|UNAVAILABLE) (DATABASE|USER_SERVICE)_UNAVAILABLE", failure.outcome)
         assert failure.retry_after_s
     assert max(recoveries_s) < max(outages_s) + _RESET_TIMEOUT_S + 3
+
+
+async def test_without_redis_no_call_fails_and_every_event_arrives_when_it_is_back(
+    stack: Stack, token: str, report: Report
+) -> None:
+    redis = stack.redis
+    if redis is None:
+        pytest.skip("this machine has no redis-server")
+
+    async with under_load(stack.edge_url, token=token) as traffic:
+        await asyncio.to_thread(redis.process.stop)
+        await traffic.goes_on()
+        await asyncio.to_thread(redis.start)
+        await traffic.goes_on()
+
+    async def are_counted() -> bool:
+        async with rest_client(stack.edge_url, token=token) as http:
+            users = [(await http.get(f"/api/v1/users/{buyer}")).json() for buyer in traffic.record.buyers]
+        return sum(user["orderCount"] for user in users) == len(traffic.record.placed)
+
+    await until(are_counted, timeout_s=30)
+    findings = validate(traffic.record, orders_url=stack.database_url("orders"))
+    report.add("Redis away", traffic.record, findings, facts=f"{len(traffic.record.placed)} orders counted")
+    assert traffic.record.failed_outcomes() == {}
+    assert traffic.record.errors == []
+    assert findings.is_clean, findings

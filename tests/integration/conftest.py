@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 from cryptography.fernet import Fernet
+from redis import Redis
 from shop.order.v1.order_service_pb2_grpc import OrderServiceStub
 from shop.user.v1.session_service_pb2_grpc import SessionServiceStub
 from shop.user.v1.user_service_pb2_grpc import UserServiceStub
@@ -20,6 +21,7 @@ from shop.user.v1.user_service_pb2_grpc import UserServiceStub
 from chassis import migrations
 from chassis.testing import SIGNER, ManualClock, create_user_request, plain_channel
 from devstack.postgres import PostgresServer
+from devstack.redis import RedisServer, find_redis
 from tests.integration.inprocess import KEY_SETTINGS, database_settings, order_service, user_service
 
 if TYPE_CHECKING:
@@ -99,6 +101,35 @@ def publish_test_key(database: TestDatabase) -> None:
     sealed = Fernet(KEY_SETTINGS.secret.get_secret_value()).encrypt(SIGNER.private.private_bytes_raw())
     statement = "INSERT INTO signing_keys VALUES (%s, %s, now(), now() - interval '1 hour')"
     database.query(statement, SIGNER.kid, sealed)
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A Redis for the session."""
+    program = find_redis()
+    if program is None:
+        pytest.skip("this machine has no redis-server")
+    server = RedisServer(program, tmp_path_factory.mktemp("redis"))
+    try:
+        server.start()
+        yield server
+    finally:
+        server.close()
+
+
+@pytest.fixture
+def redis_url(redis_server: RedisServer) -> Iterator[str]:
+    """Where the Redis is, empty."""
+    yield redis_server.url
+    with Redis.from_url(redis_server.url) as client:
+        client.flushall()
+
+
+@pytest.fixture
+def stored(redis_url: str) -> Iterator[Redis]:
+    """What is in the Redis."""
+    with Redis.from_url(redis_url, decode_responses=True) as client:
+        yield client
 
 
 @contextlib.contextmanager

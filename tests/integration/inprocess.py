@@ -24,6 +24,7 @@ from chassis.settings import DatabaseSettings
 from chassis.system import SystemServicer
 from chassis.testing import SIGNER, server_settings, services_token, serving
 from chassis.tokens import AccessTokens, TokenSettings
+from order_svc.known_users import DirectoryWithProjection
 from order_svc.rpc import OrderServicer
 from order_svc.service import OrderService
 from order_svc.settings import OrderTelemetrySettings
@@ -103,7 +104,8 @@ async def order_service(
     database = Database(settings, name="order_svc")
     guard = Breaker("user_svc", breaker or BreakerSettings(), is_failure=is_sick)
     async with connect(users, policy=CallPolicy(timeout_s=2), token=services_token) as channel:
-        servicer = OrderServicer(OrderService(database, GrpcUserDirectory(channel, guard), clock), clock)
+        directory = DirectoryWithProjection(GrpcUserDirectory(channel, guard), database, clock)
+        servicer = OrderServicer(OrderService(database, directory, clock), clock)
 
         def register(server: aio.Server) -> list[str]:
             add_OrderServiceServicer_to_server(servicer, server)

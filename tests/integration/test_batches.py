@@ -354,7 +354,7 @@ async def test_a_read_whose_connection_is_lost_is_read_again(lanes: Database, us
             users_database.query(kill, connection.execute(text("SELECT pg_backend_pid()")).scalar_one())
         return [connection.execute(text("SELECT CAST(:n AS int)"), {"n": item}).scalar_one() for item in items]
 
-    reads = lanes.batched_reads(find)
+    reads = lanes.batched_reads(find, name="test")
 
     assert await asyncio.gather(reads.submit(1), reads.submit(2)) == [1, 2]
     assert attempts == [2, 2]
@@ -364,7 +364,7 @@ async def test_of_a_batch_that_fails_each_is_run_by_itself(lanes: Database) -> N
     def divide(connection: Connection, items: Sequence[int]) -> list[int]:
         return [connection.execute(text("SELECT 12 / CAST(:n AS int)"), {"n": item}).scalar_one() for item in items]
 
-    writes = lanes.batched_writes(divide)
+    writes = lanes.batched_writes(divide, name="test")
 
     answers = await asyncio.gather(*(writes.submit(n) for n in (1, 0, 2, 3)), return_exceptions=True)
 
@@ -375,7 +375,7 @@ async def test_of_a_batch_that_fails_each_is_run_by_itself(lanes: Database) -> N
 async def test_a_lock_that_is_not_to_be_had_is_the_database_not_answering(users_database: TestDatabase) -> None:
     database = Database(database_settings(users_database.url, lock_timeout_s=0.1), name="t")
     reads = database.batched_reads(
-        lambda connection, items: [connection.execute(text("TABLE users")).all()] * len(items)
+        lambda connection, items: [connection.execute(text("TABLE users")).all()] * len(items), name="test"
     )
     with users_database.connect() as other:
         other.execute("BEGIN")

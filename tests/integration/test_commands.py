@@ -90,6 +90,40 @@ def test_a_command_without_a_database_is_one_clear_line(command: str) -> None:
     assert ended.stderr == "The database does not answer. Try again shortly.\n"
 
 
+@pytest.mark.parametrize("package", ["user_svc", "order_svc"])
+@pytest.mark.parametrize("command", ["relay", "consume", "events dlq list", "events dlq requeue"])
+def test_what_needs_redis_says_so(package: str, command: str) -> None:
+    ended = run(package, command, DATABASE_URL=NO_DATABASE)
+
+    assert (ended.returncode, ended.stderr) == (1, "REDIS_URL: Field required\n")
+
+
+@pytest.mark.parametrize("command", ["events dlq list", "events dlq requeue"])
+def test_a_command_without_redis_is_one_clear_line(command: str) -> None:
+    ended = run("order_svc", command, REDIS_URL=f"redis://:canary@{LOOPBACK}:1/0")
+
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr.startswith("Redis does not answer: ")
+    assert ended.stderr.count("\n") == 1
+    assert "canary" not in ended.stderr
+
+
+@pytest.mark.parametrize("command", ["relay", "consume"])
+def test_a_worker_without_tables_says_what_to_do(command: str, empty_database: TestDatabase, redis_url: str) -> None:
+    ended = run("order_svc", command, DATABASE_URL=empty_database.url, REDIS_URL=redis_url)
+
+    assert ended.returncode == 1
+    assert ended.stderr == "The database is not ready: run `python -m order_svc migrate` first.\n"
+
+
+def test_a_replay_wants_a_time(users_database: TestDatabase) -> None:
+    wrong = run("user_svc", "events replay --since yesterday", DATABASE_URL=users_database.url)
+    right = run("user_svc", "events replay --since 2026-11-25T18:00:00Z", DATABASE_URL=users_database.url)
+
+    assert (wrong.returncode, wrong.stderr) == (1, "--since must look like 2026-11-25T18:00:00Z.\n")
+    assert (right.returncode, right.stdout, right.stderr) == (0, "0 events are published again\n", "")
+
+
 @pytest.mark.parametrize(
     ("command", "told"),
     [
@@ -97,6 +131,9 @@ def test_a_command_without_a_database_is_one_clear_line(command: str) -> None:
         ("keys --help", ["rotate", "Make a new signing key", "list", "List the published signing keys"]),
         ("admin --help", ["create", "Make the user with this email an admin"]),
         ("admin create --help", ["email", "the password on standard input"]),
+        ("events --help", ["dlq", "replay", "Publish this service's events since a time once more"]),
+        ("events dlq --help", ["list", "requeue", "Try the events that could not take effect once more."]),
+        ("events replay --help", ["--since"]),
     ],
 )
 def test_the_help_names_every_command_and_what_it_does(command: str, told: list[str]) -> None:
@@ -106,7 +143,10 @@ def test_the_help_names_every_command_and_what_it_does(command: str, told: list[
     assert [each for each in told if each not in " ".join(ended.stdout.split())] == []
 
 
-@pytest.mark.parametrize("command", ["", "keys", "admin", "admin create", "keys list more", "rotate"])
+@pytest.mark.parametrize(
+    "command",
+    ["", "keys", "admin", "admin create", "keys list more", "rotate", "events", "events dlq", "events replay"],
+)
 def test_a_command_that_is_none_says_how_it_is_used(command: str) -> None:
     ended = run("user_svc", command)
 

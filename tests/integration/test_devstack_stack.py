@@ -93,6 +93,16 @@ def test_the_ready_screen_names_every_replica_and_no_password(stack: Stack) -> N
     assert stack.admin_password not in screen
 
 
+def test_the_ready_screen_says_where_the_events_are(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    if stack.redis is None:
+        pytest.skip("this machine has no redis-server")
+    url, with_redis = stack.redis.url, ready_screen(stack)
+    monkeypatch.setattr(stack, "redis", None)
+
+    assert f"  Events       in {url}" in with_redis
+    assert "  Events       wait in the outbox: this machine has no Redis." in ready_screen(stack)
+
+
 def test_the_admin_of_the_ready_screen_can_log_in(stack: Stack) -> None:
     account = {"email": stack.admin_email, "password": stack.admin_password}
 

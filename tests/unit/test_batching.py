@@ -74,7 +74,7 @@ def limits(**changes: Any) -> BatchLimits:
 
 
 def a_batcher(store: Store, **changes: Any) -> Batcher[int, str]:
-    return Batcher(store.together, alone=store.alone, limits=limits(**changes))
+    return Batcher(store.together, name="test", alone=store.alone, limits=limits(**changes))
 
 
 async def some_turns() -> None:
@@ -309,7 +309,7 @@ async def test_where_nothing_answers_calls_are_not_tried_one_after_the_other() -
 
 async def test_without_a_way_to_run_alone_a_failure_is_everybodys() -> None:
     store = Store(poisoned=frozenset({2}))
-    batcher: Batcher[int, str] = Batcher(store.together, limits=limits())
+    batcher: Batcher[int, str] = Batcher(store.together, name="test", limits=limits())
 
     answers = await until_ended(store, submit(batcher, 1, 2, 3))
 
@@ -325,7 +325,7 @@ async def test_a_batch_of_one_belongs_to_its_call_and_one_of_many_to_none() -> N
         served.append(call.request_id if call else "")
         return list(items)
 
-    batcher: Batcher[str, str] = Batcher(together, limits=limits(linger_s=0.0))
+    batcher: Batcher[str, str] = Batcher(together, name="test", limits=limits(linger_s=0.0))
 
     async def serve(request_id: str) -> str:
         context.enter(Call(method="/m", deadline=time.monotonic() + 60, request_id=request_id))
@@ -342,7 +342,7 @@ async def test_answers_that_are_too_few_or_too_many_are_a_defect(answers: list[s
     async def together(_items: Sequence[int]) -> list[str]:
         return answers
 
-    batcher: Batcher[int, str] = Batcher(together, limits=limits())
+    batcher: Batcher[int, str] = Batcher(together, name="test", limits=limits())
 
     outcomes = await asyncio.gather(batcher.submit(1), batcher.submit(2), return_exceptions=True)
 
@@ -358,7 +358,7 @@ async def test_when_the_service_stops_nobody_waits_for_ever() -> None:
     async def together(_items: Sequence[int]) -> Answers:
         return await gone()
 
-    batcher: Batcher[int, str] = Batcher(together, limits=limits())
+    batcher: Batcher[int, str] = Batcher(together, name="test", limits=limits())
 
     with pytest.raises(asyncio.CancelledError):
         await asyncio.wait_for(batcher.submit(1), timeout=10)

@@ -64,6 +64,7 @@ class User(message.Message):
     CREATED_AT_FIELD_NUMBER: builtins.int
     UPDATED_AT_FIELD_NUMBER: builtins.int
     ETAG_FIELD_NUMBER: builtins.int
+    ORDER_COUNT_FIELD_NUMBER: builtins.int
     id: builtins.str
     """UUID, version 7: later users sort after earlier ones."""
     email: builtins.str
@@ -74,6 +75,10 @@ class User(message.Message):
     """Where the user stands."""
     etag: builtins.str
     """Changes with every change of the user. Send it with a write to have the write refused if it is stale."""
+    order_count: builtins.int
+    """How many orders the user has placed, cancelled ones included. Counted from the orders' events, so it may be a moment
+    late; it is no change of the user, and leaves the etag alone.
+    """
     @builtins.property
     def profile(self) -> struct_pb2.Struct:
         """What the client keeps about the user, at most 16 KiB as JSON and 16 levels deep. Absent once the user is deleted."""
@@ -102,9 +107,10 @@ class User(message.Message):
         created_at: timestamp_pb2.Timestamp | None = ...,
         updated_at: timestamp_pb2.Timestamp | None = ...,
         etag: builtins.str = ...,
+        order_count: builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["created_at", b"created_at", "profile", b"profile", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["created_at", b"created_at", "display_name", b"display_name", "email", b"email", "etag", b"etag", "id", b"id", "profile", b"profile", "roles", b"roles", "state", b"state", "updated_at", b"updated_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["created_at", b"created_at", "display_name", b"display_name", "email", b"email", "etag", b"etag", "id", b"id", "order_count", b"order_count", "profile", b"profile", "roles", b"roles", "state", b"state", "updated_at", b"updated_at"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...

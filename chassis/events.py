@@ -1,0 +1,115 @@
+"""What a service does with events beside serving: `relay`, `consume`, `events dlq list | requeue`, `events replay`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, TypeVar
+
+from chassis import broker, telemetry
+from chassis.broker import BrokerDown, BrokerSettings, stream_of
+from chassis.consumer import Consumer, ConsumerSettings
+from chassis.consumer_group import ConsumerGroup
+from chassis.db import Database
+from chassis.relay import Relay, RelaySettings, replay
+from chassis.settings import DatabaseSettings, Misconfigured, load
+from chassis.worker import work
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from chassis.consumer import Handle
+    from chassis.settings import TelemetrySettings
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Events:
+    """One service's part in the events.
+
+    Attributes:
+        telemetry: names the service.
+        publishes: the resource whose events it publishes: `order`.
+        reads: the resource whose events it reads: `user`.
+        handle: what those do.
+        parts: what else its consumer does until it is told to stop.
+    """
+
+    telemetry: Callable[[], TelemetrySettings]
+    publishes: str
+    reads: str
+    handle: Handle
+    parts: Callable[[Database], list[Callable[[asyncio.Event], Awaitable[None]]]] = lambda _database: []
+
+    @property
+    def commands(self) -> dict[str, Callable[..., Awaitable[None]]]:
+        """The commands, as `chassis.cli` takes them."""
+        return {
+            "relay": self.relay,
+            "consume": self.consume,
+            "events dlq list": self.list_dead_letters,
+            "events dlq requeue": self.requeue_dead_letters,
+            "events replay": self.replay,
+        }
+
+    async def relay(self) -> None:
+        """Publish the service's events until SIGTERM or SIGINT."""
+        async with self._database() as (database, name):
+            client = broker.connect(load(BrokerSettings))
+            settings = load(RelaySettings)
+            relay = Relay(database, client, resource=self.publishes, source=f"/{name}", settings=settings)
+            with client:
+                await work("relay", relay.run, relay.sweep)
+
+    async def consume(self) -> None:
+        """Let the other service's events take effect until SIGTERM or SIGINT."""
+        async with self._database() as (database, name), self._group(name) as group:
+            consumer = Consumer(database, group, self.handle, settings=load(ConsumerSettings))
+            await work("consumer", consumer.run, *self.parts(database))
+
+    async def list_dead_letters(self) -> None:
+        """List the events that could not take effect: when they were given up, what they are, why."""
+        async with self._group(self.telemetry().service_name) as group:
+            for letter in (await _answered(group.dead_letters())).values():
+                print(f"{letter.at}  {letter.title}  {letter.reason} after {letter.attempts} attempts")  # noqa: T201
+
+    async def requeue_dead_letters(self) -> None:
+        """Try the events that could not take effect once more."""
+        async with self._group(self.telemetry().service_name) as group:
+            print(f"{await _answered(group.requeue())} events are tried again")  # noqa: T201  the answer
+
+    async def replay(self, *, since: str) -> None:
+        """Publish this service's events since a time once more, such as 2026-11-25T18:00:00Z."""
+        try:
+            moment = datetime.fromisoformat(since)
+        except ValueError:
+            raise Misconfigured("--since must look like 2026-11-25T18:00:00Z") from None
+        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        async with self._database() as (database, _):
+            count = await replay(database, since=moment)
+        print(f"{count} events are published again")  # noqa: T201  the answer
+
+    @contextlib.asynccontextmanager
+    async def _database(self) -> AsyncIterator[tuple[Database, str]]:
+        settings = self.telemetry()
+        with telemetry.started(settings):
+            database = Database(load(DatabaseSettings), name=settings.service_name)
+            try:
+                yield database, settings.service_name
+            finally:
+                await asyncio.to_thread(database.close)
+
+    @contextlib.asynccontextmanager
+    async def _group(self, name: str) -> AsyncIterator[ConsumerGroup]:
+        async with broker.connect_async(load(BrokerSettings)) as client:
+            yield ConsumerGroup(client, stream=stream_of(self.reads), group=name)
+
+
+async def _answered(asked: Awaitable[T]) -> T:
+    try:
+        return await asked
+    except BrokerDown as error:
+        raise Misconfigured(f"Redis does not answer: {error}") from error

@@ -1,0 +1,61 @@
+"""Prints docs/events.md: the events of the contract, from a descriptor set with source info on standard input."""
+
+from __future__ import annotations
+
+import re
+import sys
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from protos.codegen.descriptors import Contract
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from google.protobuf.descriptor import Descriptor
+
+PACKAGE: Final = "shop.event.v1"
+STREAMS: Final = {"user": "shop:events:user", "order": "shop:events:order"}
+_INTRODUCTION: Final = Path(__file__).with_name("events.md")
+
+
+def event_type(message: str) -> str:
+    """Return the type of the events with this message as data: `OrderStatusChanged` becomes `order.status_changed`."""
+    resource, *rest = re.findall(r"[A-Z][a-z]*", message)
+    return f"{resource}.{'_'.join(rest)}".lower()
+
+
+def document(contract: Contract) -> str:
+    """Return the page."""
+    sections = [_INTRODUCTION.read_text(encoding="utf-8")]
+    messages = contract.messages_of(PACKAGE)
+    for resource, events in groupby(messages, key=lambda message: event_type(message.name).partition(".")[0]):
+        sections.append(f"\n## {resource}.*\n\nStream `{STREAMS[resource]}`.\n")
+        sections += ["\n".join(_section(contract, message)) for message in events]
+    return "".join(sections)
+
+
+def _section(contract: Contract, message: Descriptor) -> Iterator[str]:
+    yield f"\n### {event_type(message.name)}\n\n{_line(contract, message.full_name)}\n"
+    yield "| field | |"
+    yield "|---|---|"
+    for field in message.fields:
+        yield f"| `{field.json_name}` | {_line(contract, field.full_name)} |"
+    yield ""
+
+
+def _line(contract: Contract, name: str) -> str:
+    comment = " ".join(contract.comment(name).split())
+    if not comment:
+        raise ValueError(f"{name} has no comment")
+    return comment
+
+
+def main() -> None:
+    """Print the page of the descriptor set on standard input."""
+    sys.stdout.write(document(Contract(sys.stdin.buffer.read())))
+
+
+if __name__ == "__main__":
+    main()

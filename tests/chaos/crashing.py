@@ -1,0 +1,60 @@
+"""`python -m tests.chaos.crashing STEP N COMMAND`: a relay or a consumer that kills itself (-9) at the Nth such step.
+
+A step counts when it had something to do. The consumer is the auditor's: see there.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING, Any
+
+from chassis.cli import main
+from chassis.consumer import Consumer
+from chassis.consumer_group import ConsumerGroup
+from chassis.relay import Relay
+from order_svc.__main__ import EVENTS as ORDER_EVENTS
+from tests.chaos.auditor import EVENTS as AUDITOR_EVENTS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# After which call the process dies, and what is then done and not done.
+STEPS: dict[str, tuple[type, str, Callable[[Any], bool]]] = {
+    "sent": (Relay, "_send", lambda arguments: bool(arguments[0])),  # published, not marked
+    "read": (ConsumerGroup, "read", bool),  # delivered, without effect
+    "applied": (Consumer, "_apply", bool),  # with its effect, not acknowledged
+}
+
+
+def die_after(step: str, times: int) -> None:
+    """Let this process kill itself when it has done the step so often."""
+    owner, name, _ = STEPS[step]
+    original = getattr(owner, name)
+    done = 0
+
+    def count(had_work: object) -> None:
+        nonlocal done
+        done += bool(had_work)
+        if done >= times and had_work:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def sync(self: object, *arguments: Any, **named: Any) -> Any:
+        result = original(self, *arguments, **named)
+        count(arguments[0])
+        return result
+
+    async def asynchronous(self: object, *arguments: Any, **named: Any) -> Any:
+        result = await original(self, *arguments, **named)
+        count(result if step == "read" else arguments[0])
+        return result
+
+    setattr(owner, name, sync if step == "sent" else asynchronous)
+
+
+if __name__ == "__main__":
+    step, times = sys.argv[1], int(sys.argv[2])
+    del sys.argv[1:3]
+    die_after(step, times)
+    main("tests.chaos.crashing", {"relay": ORDER_EVENTS.relay, "consume": AUDITOR_EVENTS.consume})

@@ -1,0 +1,87 @@
+"""Relays and consumers of both services, put together as their `__main__` does it, in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+from pydantic import RedisDsn
+
+import order_svc.consumer
+import user_svc.consumer
+from chassis import broker
+from chassis.broker import BrokerSettings, stream_of
+from chassis.consumer import Consumer, ConsumerSettings
+from chassis.consumer_group import ConsumerGroup
+from chassis.db import Database
+from chassis.relay import Relay, RelaySettings
+from tests.integration.inprocess import database_settings
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+
+    from chassis.consumer import Handle
+
+    Part = Callable[[asyncio.Event], Awaitable[None]]
+
+QUICK = {"retry_first_s": 0.02, "attempts": 3}
+
+
+@contextlib.asynccontextmanager
+async def running(*parts: Part) -> AsyncIterator[None]:
+    """Run the parts while the block runs."""
+    stopping = asyncio.Event()
+    tasks = [asyncio.ensure_future(part(stopping)) for part in parts]
+    try:
+        yield
+    finally:
+        stopping.set()
+        await asyncio.gather(*tasks)
+
+
+@contextlib.asynccontextmanager
+async def opened(url: str) -> AsyncIterator[Database]:
+    """Open a service's database."""
+    database = Database(database_settings(url), name="test")
+    try:
+        yield database
+    finally:
+        await asyncio.to_thread(database.close)
+
+
+def settings_of(url: str) -> BrokerSettings:
+    return BrokerSettings(url=RedisDsn(url), timeout_s=1)
+
+
+@contextlib.asynccontextmanager
+async def relay(url: str, *, redis: str, resource: str, **settings: Any) -> AsyncIterator[Relay]:
+    """Make a relay of the outbox at the URL; nothing runs yet."""
+    client = broker.connect(settings_of(redis))
+    async with opened(url) as database:
+        with client:
+            options = RelaySettings(**{"poll_s": 0.01, **settings})
+            yield Relay(database, client, resource=resource, source=f"/{resource}_svc", settings=options)
+
+
+@contextlib.asynccontextmanager
+async def consumer(url: str, handle: Handle, *, redis: str, resource: str, **settings: Any) -> AsyncIterator[Consumer]:
+    """Make a consumer whose effects are in the database at the URL; nothing runs yet."""
+    async with opened(url) as database, broker.connect_async(settings_of(redis)) as client:
+        group = ConsumerGroup(client, stream=stream_of(resource), group="test")
+        yield Consumer(database, group, handle, settings=ConsumerSettings(**{**QUICK, **settings}))
+
+
+@contextlib.asynccontextmanager
+async def flowing(*, users: str, orders: str, redis: str) -> AsyncIterator[None]:
+    """Let events flow between the services with these databases while the block runs."""
+    async with contextlib.AsyncExitStack() as parts:
+        enter = parts.enter_async_context
+        made: Sequence[Relay | Consumer] = [
+            await enter(relay(users, redis=redis, resource="user")),
+            await enter(relay(orders, redis=redis, resource="order")),
+            await enter(consumer(orders, order_svc.consumer.handle, redis=redis, resource="user")),
+            await enter(consumer(users, user_svc.consumer.handle, redis=redis, resource="order")),
+        ]
+        await enter(running(*(each.run for each in made)))
+        yield

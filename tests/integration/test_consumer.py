@@ -1,0 +1,181 @@
+"""The consumer: each event takes effect once, in order per subject, or is a dead letter with its reason."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import text
+
+from chassis.broker import FIELD, connect_async, stream_of, watermark_of
+from chassis.cloudevents import CloudEvent
+from chassis.consumer_group import ConsumerGroup
+from chassis.testing import until
+from tests.integration.event_flow import consumer, running, settings_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from redis import Redis
+    from sqlalchemy import Connection
+
+    from chassis.consumer import Handle
+    from tests.integration.conftest import TestDatabase
+
+STREAM = stream_of("thing")
+# Any table that is there will do.
+EFFECTS = "SELECT subject, sequence FROM outbox ORDER BY position"
+
+
+def healthy(connection: Connection, events: Sequence[CloudEvent]) -> None:
+    """Write down the events."""
+    for event in events:
+        connection.execute(
+            text(
+                "INSERT INTO outbox (id, type, subject, sequence, data, traceparent, occurred_at) "
+                "VALUES (gen_random_uuid(), '', :subject, :sequence, '{}', '', now())"
+            ),
+            {"subject": event.subject, "sequence": event.sequence},
+        )
+
+
+def effect(connection: Connection, events: Sequence[CloudEvent]) -> None:
+    """Write down the events; one of type `poison` fails, after all have begun."""
+    healthy(connection, events)
+    if any(event.type == "poison" for event in events):
+        raise RuntimeError("canary")
+
+
+def send(stored: Redis, subject: uuid.UUID, *sequences: int, kind: str = "thing.made") -> None:
+    for sequence in sequences:
+        event = CloudEvent(
+            id=uuid.uuid4(),
+            source="/test",
+            type=kind,
+            subject=subject,
+            sequence=sequence,
+            time=datetime.now(UTC),
+            traceparent="",
+            data={},
+        )
+        stored.xadd(STREAM, {FIELD: event.to_json()})
+
+
+async def consume(
+    database: TestDatabase, redis_url: str, *, until_done: Any, handle: Handle = effect, **settings: Any
+) -> None:
+    """Run a consumer until it is so and nothing is pending."""
+    async with (
+        consumer(database.url, handle, redis=redis_url, resource="thing", **settings) as ours,
+        connect_async(settings_of(redis_url)) as client,
+    ):
+        group = ConsumerGroup(client, stream=STREAM, group="test")
+        await group.join()
+
+        async def is_done() -> bool:
+            return until_done() and await group.pending_count() == 0
+
+        async with running(ours.run):
+            await until(is_done, timeout_s=20)
+
+
+async def letters(redis_url: str) -> list[tuple[str, str, int]]:
+    async with connect_async(settings_of(redis_url)) as client:
+        found = (await ConsumerGroup(client, stream=STREAM, group="test").dead_letters()).values()
+    return [(letter.title, letter.reason, letter.attempts) for letter in found]
+
+
+async def test_what_comes_twice_takes_effect_once_and_what_comes_early_waits(
+    orders_database: TestDatabase, redis_url: str, stored: Redis
+) -> None:
+    subject = uuid.uuid4()
+    send(stored, subject, 1, 3, 3, 1, 2, 2, 4, 1)
+
+    await consume(orders_database, redis_url, until_done=lambda: len(orders_database.query(EFFECTS)) == 4, attempts=50)
+
+    assert orders_database.query(EFFECTS) == [(subject, sequence) for sequence in (1, 2, 3, 4)]
+    assert await letters(redis_url) == []
+
+
+async def test_a_poison_event_is_a_dead_letter_and_the_others_of_its_batch_take_effect(
+    orders_database: TestDatabase, redis_url: str, stored: Redis
+) -> None:
+    before, sick, after = uuid.uuid4(), uuid.uuid4(), uuid.uuid4()
+    send(stored, before, 1)
+    send(stored, sick, 1, kind="poison")
+    send(stored, sick, 2)
+    send(stored, after, 1)
+    dead = f"{STREAM}:dead:test"
+
+    await consume(orders_database, redis_url, until_done=lambda: stored.xlen(dead) == 2)
+
+    assert orders_database.query(EFFECTS) == [(before, 1), (after, 1)]
+    assert sorted(await letters(redis_url)) == [
+        (f"poison {sick} 1", "RuntimeError", 3),
+        (f"thing.made {sick} 2", "GAP", 3),
+    ]
+    assert "canary" not in str(stored.xrange(dead))
+
+
+async def test_what_is_no_event_is_a_dead_letter_at_once(
+    orders_database: TestDatabase, redis_url: str, stored: Redis
+) -> None:
+    for sick in ({FIELD: "{"}, {FIELD: '{"specversion": "1.0"}'}, {"other": "1"}, {FIELD: "[]"}):
+        stored.xadd(STREAM, sick)
+
+    await consume(orders_database, redis_url, until_done=lambda: stored.xlen(f"{STREAM}:dead:test") == 4)
+
+    assert await letters(redis_url) == [("no event of ours", "Malformed", 1)] * 4
+
+
+async def test_dead_letters_are_tried_again_in_order(
+    orders_database: TestDatabase, redis_url: str, stored: Redis
+) -> None:
+    subject = uuid.uuid4()
+    send(stored, subject, 2, 1, kind="poison")
+    await consume(orders_database, redis_url, until_done=lambda: stored.xlen(f"{STREAM}:dead:test") == 2)
+
+    async with connect_async(settings_of(redis_url)) as client:
+        count = await ConsumerGroup(client, stream=STREAM, group="test").requeue()
+    is_done = lambda: len(orders_database.query(EFFECTS)) == 2  # noqa: E731
+    await consume(orders_database, redis_url, until_done=is_done, handle=healthy)
+
+    assert count == 2
+    assert orders_database.query(EFFECTS) == [(subject, 1), (subject, 2)]
+    assert await letters(redis_url) == []
+
+
+async def test_effects_are_said_to_be_up_to_date_unless_something_is_missing(
+    orders_database: TestDatabase, redis_url: str, stored: Redis
+) -> None:
+    state = "SELECT as_of FROM inbox_state"
+    stored.set(watermark_of(STREAM), "2026-01-01T00:00:00+00:00")
+    stored.xadd(STREAM, {FIELD: "{"})
+
+    await consume(orders_database, redis_url, until_done=lambda: stored.xlen(f"{STREAM}:dead:test") == 1)
+    missing = orders_database.query(state)
+    stored.delete(f"{STREAM}:dead:test")
+    await consume(orders_database, redis_url, until_done=lambda: orders_database.query(state) != [])
+
+    assert missing == []
+    assert orders_database.query(state) == [(datetime(2026, 1, 1, tzinfo=UTC),)]
+
+
+async def test_a_group_that_redis_forgot_is_made_again(
+    orders_database: TestDatabase, redis_url: str, stored: Redis
+) -> None:
+    first, second = uuid.uuid4(), uuid.uuid4()
+
+    async def is_done(*subjects: uuid.UUID) -> bool:
+        return {subject for subject, _ in orders_database.query(EFFECTS)} == set(subjects)
+
+    async with consumer(orders_database.url, effect, redis=redis_url, resource="thing") as ours, running(ours.run):
+        send(stored, first, 1)
+        await until(lambda: is_done(first))
+        stored.flushall()
+        send(stored, first, 1)
+        send(stored, second, 1)
+        await until(lambda: is_done(first, second))
+
+    assert orders_database.query(EFFECTS) == [(first, 1), (second, 1)]

@@ -1,0 +1,267 @@
+"""What a change in one service does in the other, and what an order needs while the user service is away."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from datetime import timedelta
+from functools import partial
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+import pytest
+from google.protobuf.json_format import MessageToDict, ParseDict
+from google.protobuf.symbol_database import Default
+from grpc import StatusCode
+from grpc.aio import AioRpcError
+from shop.event.v1 import order_events_pb2, user_events_pb2
+from shop.order.v1 import order_pb2
+from shop.order.v1 import order_service_pb2 as orders_pb
+from shop.order.v1.order_service_pb2_grpc import OrderServiceStub
+from shop.user.v1 import user_service_pb2 as users_pb
+
+from chassis.testing import (
+    create_order_request,
+    create_user_request,
+    new_uuid,
+    plain_channel,
+    refusal_from,
+    refusal_of,
+    until,
+)
+from order_svc.consumer import look_for_late_orders
+from order_svc.model import BuyerId
+from order_svc.projection import KnownUser, UserState, put_users
+from protos.codegen.events import event_type
+from tests.integration.event_flow import flowing, opened, running
+from tests.integration.inprocess import database_settings, order_service, user_service
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable
+
+    from google.protobuf.message import Message
+    from shop.order.v1.order_service_pb2_grpc import OrderServiceAsyncStub
+    from shop.user.v1.user_pb2 import User
+    from shop.user.v1.user_service_pb2_grpc import UserServiceAsyncStub
+
+    from chassis.testing import ManualClock
+    from tests.integration.conftest import TestDatabase
+
+PENDING, CONFIRMED = order_pb2.ORDER_STATUS_PENDING, order_pb2.ORDER_STATUS_CONFIRMED
+PROCESSING, SHIPPED = order_pb2.ORDER_STATUS_PROCESSING, order_pb2.ORDER_STATUS_SHIPPED
+CANCELLED = order_pb2.ORDER_STATUS_CANCELLED
+MESSAGES: dict[str, type[Message]] = {
+    event_type(name): Default().GetSymbol(f"shop.event.v1.{name}")
+    for file in (user_events_pb2, order_events_pb2)
+    for name in file.DESCRIPTOR.message_types_by_name
+}
+
+
+@pytest.fixture
+async def flow(users_database: TestDatabase, orders_database: TestDatabase, redis_url: str) -> AsyncIterator[None]:
+    """Events flow between the services."""
+    async with flowing(users=users_database.url, orders=orders_database.url, redis=redis_url):
+        yield
+
+
+async def test_the_data_of_every_event_is_the_message_of_its_type(
+    users: UserServiceAsyncStub,
+    orders: OrderServiceAsyncStub,
+    users_database: TestDatabase,
+    orders_database: TestDatabase,
+) -> None:
+    user = await users.CreateUser(create_user_request())
+    await users.UpdateUser(users_pb.UpdateUserRequest(id=user.id, display_name="Grace"))
+    item = {"product_id": "a", "quantity": 3, "unit_price": {"units": 1, "nanos": 500_000_000}}
+    for status in (CONFIRMED, CANCELLED):
+        order = await orders.CreateOrder(create_order_request(user.id, items=[item]))
+        await orders.UpdateOrderStatus(orders_pb.UpdateOrderStatusRequest(id=order.id, status=status))
+    await users.DeleteUser(users_pb.DeleteUserRequest(id=user.id))
+
+    rows = [row for each in (users_database, orders_database) for row in each.query("SELECT type, data FROM outbox")]
+
+    assert {kind for kind, _ in rows} == set(MESSAGES)
+    for kind, data in rows:
+        assert MessageToDict(ParseDict(data, MESSAGES[kind]())) == data  # unknown fields would be refused
+
+
+async def test_a_user_is_shown_with_the_number_of_their_orders(
+    flow: None, users: UserServiceAsyncStub, orders: OrderServiceAsyncStub, buyer: User
+) -> None:
+    placed = [await orders.CreateOrder(create_order_request(buyer.id)) for _ in range(3)]
+    await orders.CancelOrder(orders_pb.CancelOrderRequest(id=placed[0].id))
+
+    async def is_counted() -> bool:
+        return (await users.GetUser(users_pb.GetUserRequest(id=buyer.id))).order_count == 3
+
+    await until(is_counted)
+    changed = await users.UpdateUser(users_pb.UpdateUserRequest(id=buyer.id, display_name="Grace", etag=buyer.etag))
+    assert changed.order_count == 3
+    assert (await users.GetUser(users_pb.GetUserRequest(id=buyer.id))).order_count == 3
+
+
+async def test_the_open_orders_of_a_deleted_user_are_cancelled_and_the_others_are_left(
+    flow: None, users: UserServiceAsyncStub, orders: OrderServiceAsyncStub, buyer: User
+) -> None:
+    way = [PENDING, CONFIRMED, PROCESSING, SHIPPED]
+    ids = {}
+    for status in way:
+        order = await orders.CreateOrder(create_order_request(buyer.id))
+        for step in way[1 : way.index(status) + 1]:
+            await orders.UpdateOrderStatus(orders_pb.UpdateOrderStatusRequest(id=order.id, status=step))
+        ids[status] = order.id
+    other = await users.CreateUser(create_user_request())
+    theirs = await orders.CreateOrder(create_order_request(other.id))
+
+    await users.DeleteUser(users_pb.DeleteUserRequest(id=buyer.id))
+
+    async def statuses() -> list[int]:
+        return [(await _get(orders, order_id)).status for order_id in ids.values()]
+
+    async def are_cancelled() -> bool:
+        return await statuses() == [CANCELLED, CANCELLED, CANCELLED, SHIPPED]
+
+    await until(are_cancelled)
+    assert (await _get(orders, theirs.id)).status == PENDING
+    history = await orders.ListOrderEvents(orders_pb.ListOrderEventsRequest(id=ids[CONFIRMED]))
+    last = history.events[-1]
+    assert (last.from_status, last.to_status, last.reason) == (CONFIRMED, CANCELLED, "The user was deleted.")
+
+
+async def test_an_order_that_slipped_in_while_its_buyer_was_deleted_is_cancelled(
+    flow: None,
+    users: UserServiceAsyncStub,
+    orders: OrderServiceAsyncStub,
+    orders_database: TestDatabase,
+    buyer: User,
+) -> None:
+    order = await orders.CreateOrder(create_order_request(buyer.id))
+    await users.DeleteUser(users_pb.DeleteUserRequest(id=buyer.id))
+
+    async def is_cancelled() -> bool:
+        return (await _get(orders, order.id)).status == CANCELLED
+
+    await until(is_cancelled)
+    # As it stands if it was committed a moment later.
+    orders_database.query("UPDATE orders SET status = 'PENDING', version = 10, cancel_reason = ''")
+    async with opened(orders_database.url) as database, running(partial(look_for_late_orders, database)):
+        await until(is_cancelled)
+
+
+async def test_deleting_a_user_while_they_order_leaves_no_open_order(
+    flow: None,
+    users: UserServiceAsyncStub,
+    orders: OrderServiceAsyncStub,
+    orders_database: TestDatabase,
+    buyer: User,
+) -> None:
+    placed = 0
+
+    async def order_on() -> None:
+        nonlocal placed
+        while True:
+            refused = await _refusal_or_none(orders.CreateOrder(create_order_request(buyer.id)))
+            if refused:
+                assert refused == "USER_NOT_ACTIVE"
+                return
+            placed += 1
+
+    async def is_over() -> bool:
+        rows = orders_database.query("SELECT count(*) FROM orders WHERE status <> 'CANCELLED'")
+        return rows == [(0,)]
+
+    async with opened(orders_database.url) as database, running(partial(look_for_late_orders, database)):
+        buyers = [asyncio.create_task(order_on()) for _ in range(4)]
+
+        async def some_are_placed() -> bool:
+            return placed >= 20
+
+        await until(some_are_placed)
+        await users.DeleteUser(users_pb.DeleteUserRequest(id=buyer.id))
+        for each in buyers:
+            await each
+        await until(is_over, timeout_s=20)
+
+
+@pytest.mark.parametrize(
+    ("state", "minutes", "expected"),
+    [
+        ("ACTIVE", 4, None),
+        ("ACTIVE", 6, "USER_SERVICE_UNAVAILABLE"),
+        ("SUSPENDED", 4, "USER_NOT_ACTIVE"),
+        ("SUSPENDED", 6, "USER_SERVICE_UNAVAILABLE"),
+        ("DELETED", 4, "USER_NOT_ACTIVE"),
+        ("DELETED", 600, "USER_NOT_ACTIVE"),
+        (None, 4, "USER_SERVICE_UNAVAILABLE"),
+    ],
+)
+async def test_without_the_user_service_what_is_known_decides_while_it_is_fresh(
+    users_database: TestDatabase, orders_database: TestDatabase, state: str | None, minutes: int, expected: str | None
+) -> None:
+    user_id = new_uuid()
+    known = "INSERT INTO known_users VALUES (%s, %s, now(), now())"
+    if state:
+        orders_database.query(known, user_id, state)
+    as_of = "INSERT INTO inbox_state VALUES ('shop:events:user', now() - %s)"
+    orders_database.query(as_of, timedelta(minutes=minutes))
+
+    async with _without_user_service(users_database, orders_database) as orders:
+        refused = await _refusal_or_none(orders.CreateOrder(create_order_request(user_id)))
+
+    assert refused == expected
+
+
+async def test_without_the_user_service_nothing_is_placed_if_nobody_knows_how_old_the_news_is(
+    users_database: TestDatabase, orders_database: TestDatabase
+) -> None:
+    user_id = new_uuid()
+    orders_database.query("INSERT INTO known_users VALUES (%s, 'ACTIVE', now(), now())", user_id)
+
+    async with _without_user_service(users_database, orders_database) as orders:
+        refusal = await refusal_of(orders.CreateOrder(create_order_request(user_id)))
+
+    assert (refusal.code, refusal.reason) == (StatusCode.UNAVAILABLE, "USER_SERVICE_UNAVAILABLE")
+    assert refusal.retry_after_s == 1
+
+
+async def test_the_projection_follows_the_users_and_a_tombstone_stays(
+    flow: None, users: UserServiceAsyncStub, orders_database: TestDatabase, clock: ManualClock
+) -> None:
+    user = await users.CreateUser(create_user_request())
+    clock.advance(timedelta(seconds=7))
+    await users.DeleteUser(users_pb.DeleteUserRequest(id=user.id))
+
+    async def is_known() -> bool:
+        rows = orders_database.query("SELECT id::text, state, updated_at FROM known_users")
+        return rows == [(user.id, "DELETED", clock.now())]
+
+    await until(is_known)
+    async with opened(orders_database.url) as database:
+        late = KnownUser(id=BuyerId(UUID(user.id)), state=UserState.ACTIVE, updated_at=clock.now())
+        await database.transaction(lambda connection: put_users(connection, [late]))
+    assert await is_known()
+
+
+async def _get(orders: OrderServiceAsyncStub, order_id: str) -> order_pb2.Order:
+    return await orders.GetOrder(orders_pb.GetOrderRequest(id=order_id))
+
+
+async def _refusal_or_none(call: Awaitable[order_pb2.Order]) -> str | None:
+    """Return the reason why no order was placed; None if one was."""
+    try:
+        await call
+    except AioRpcError as error:
+        return refusal_from(error).reason
+    return None
+
+
+@contextlib.asynccontextmanager
+async def _without_user_service(
+    users_database: TestDatabase, orders_database: TestDatabase
+) -> AsyncIterator[OrderServiceAsyncStub]:
+    """Serve orders while the user service is away, which was there for long enough to publish its keys."""
+    async with contextlib.AsyncExitStack() as rest:
+        async with user_service(database_settings(users_database.url)) as users:
+            settings = database_settings(orders_database.url)
+            address = await rest.enter_async_context(order_service(settings, users=users))
+        yield OrderServiceStub(await rest.enter_async_context(plain_channel(address)))

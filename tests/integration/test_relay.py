@@ -1,0 +1,170 @@
+"""The relay: what is committed is published, in order, and marked once Redis has it."""
+
+from __future__ import annotations
+
+import contextlib
+import uuid
+from typing import TYPE_CHECKING
+
+from structlog.testing import capture_logs
+
+from chassis.broker import FIELD, stream_of, watermark_of
+from chassis.cloudevents import CloudEvent
+from chassis.relay import replay
+from chassis.testing import LOOPBACK, until
+from tests.integration.event_flow import opened, relay, running
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+    from tests.integration.conftest import TestDatabase
+
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+STREAM = stream_of("order")
+NO_REDIS = f"redis://{LOOPBACK}:1/0"
+
+
+def write(database: TestDatabase, *sequences: int, subjects: int = 1, age: str = "0 s") -> uuid.UUID:
+    """Put events of new subjects into the outbox, and return the last one."""
+    ids = [uuid.uuid4() for _ in range(subjects)]
+    statement = """
+        INSERT INTO outbox (id, type, subject, sequence, data, traceparent, occurred_at)
+        SELECT gen_random_uuid(), 'order.created', subject, sequence, '{"orderId": "x"}', %s, now() - %s::interval
+        FROM unnest(%s) WITH ORDINALITY AS subjects (subject, number), unnest(%s) AS sequence
+        ORDER BY number, sequence
+    """
+    database.query(statement, TRACE, age, ids, list(sequences))
+    return ids[-1]
+
+
+def unpublished(database: TestDatabase) -> int:
+    [(count,)] = database.query("SELECT count(*) FROM outbox WHERE published_at IS NULL")
+    return int(count)
+
+
+def sent(stored: Redis) -> list[CloudEvent]:
+    return [CloudEvent.from_json(fields[FIELD]) for _, fields in stored.xrange(STREAM)]
+
+
+async def test_events_are_published_in_order_as_cloudevents_and_marked(
+    orders_database: TestDatabase, redis_url: str, stored: Redis
+) -> None:
+    subject = write(orders_database, 1, 2, 3)
+
+    async def is_done() -> bool:
+        return unpublished(orders_database) == 0
+
+    async with relay(orders_database.url, redis=redis_url, resource="order", batch=2) as ours, running(ours.run):
+        await until(is_done)
+
+    events = sent(stored)
+    rows = orders_database.query("SELECT id, occurred_at FROM outbox ORDER BY position")
+    assert [event.sequence for event in events] == [1, 2, 3]
+    assert [(event.id, event.time) for event in events] == rows
+    assert {(each.subject, each.type, each.source, each.traceparent) for each in events} == {
+        (subject, "order.created", "/order_svc", TRACE)
+    }
+    assert events[0].data == {"orderId": "x"}
+
+
+async def test_a_drained_outbox_says_how_up_to_date_its_stream_is(
+    orders_database: TestDatabase, redis_url: str, stored: Redis
+) -> None:
+    [(before,)] = orders_database.query("SELECT now()")
+
+    async def is_said() -> bool:
+        return stored.get(watermark_of(STREAM)) is not None
+
+    async with relay(orders_database.url, redis=redis_url, resource="order") as ours, running(ours.run):
+        await until(is_said)
+
+    [(said, after)] = orders_database.query("SELECT %s::timestamptz, now()", stored.get(watermark_of(STREAM)))
+    assert before <= said <= after
+
+
+async def test_without_redis_events_wait_and_are_published_when_it_is_there(
+    orders_database: TestDatabase, redis_url: str, stored: Redis
+) -> None:
+    write(orders_database, 1, 2)
+
+    with capture_logs() as logs:
+
+        async def has_failed() -> bool:
+            return bool(logs)
+
+        async with relay(orders_database.url, redis=NO_REDIS, resource="order") as ours, running(ours.run):
+            await until(has_failed)
+            assert unpublished(orders_database) == 2
+
+    async def is_done() -> bool:
+        return unpublished(orders_database) == 0
+
+    async with relay(orders_database.url, redis=redis_url, resource="order") as ours, running(ours.run):
+        await until(is_done)
+    assert [event.sequence for event in sent(stored)] == [1, 2]
+    assert [entry["event"] for entry in logs] == ["relay.waiting"]
+
+
+async def test_the_stream_is_kept_short(orders_database: TestDatabase, redis_url: str, stored: Redis) -> None:
+    write(orders_database, *range(1, 101), subjects=13)
+
+    async def is_done() -> bool:
+        return unpublished(orders_database) == 0
+
+    options = {"stream_max_length": 1000, "batch": 100}
+    async with relay(orders_database.url, redis=redis_url, resource="order", **options) as ours, running(ours.run):
+        await until(is_done, timeout_s=30)
+
+    # Redis trims by whole nodes of 100.
+    assert 1000 <= stored.xlen(STREAM) <= 1200
+
+
+async def test_old_events_are_removed_and_those_that_wait_are_not(orders_database: TestDatabase) -> None:
+    write(orders_database, 1, 2, 3)
+    waiting = write(orders_database, 4)
+    orders_database.query("UPDATE outbox SET published_at = now() - interval '1 hour' WHERE sequence <= 2")
+    orders_database.query("UPDATE outbox SET published_at = now() WHERE sequence = 3")
+
+    async def is_done() -> bool:
+        return len(orders_database.query("SELECT 1 FROM outbox")) == 2
+
+    options = {"keep_s": 600, "sweep_s": 0.01}
+    async with relay(orders_database.url, redis=NO_REDIS, resource="order", **options) as ours, running(ours.sweep):
+        await until(is_done)
+
+    left = orders_database.query("SELECT sequence FROM outbox ORDER BY sequence")
+    assert left == [(3,), (4,)]
+    assert orders_database.query("SELECT subject FROM outbox WHERE published_at IS NULL") == [(waiting,)]
+
+
+async def test_a_replay_publishes_again_what_is_younger(orders_database: TestDatabase) -> None:
+    write(orders_database, 1, age="2 h")
+    write(orders_database, 2, 3)
+    orders_database.query("UPDATE outbox SET published_at = now()")
+    [(since,)] = orders_database.query("SELECT now() - interval '1 hour'")
+
+    async with opened(orders_database.url) as database:
+        count = await replay(database, since=since)
+
+    assert count == 2
+    assert orders_database.query("SELECT sequence FROM outbox WHERE published_at IS NULL ORDER BY 1") == [(2,), (3,)]
+
+
+async def test_of_two_relays_one_publishes_and_each_event_is_sent_once(
+    orders_database: TestDatabase, redis_url: str, stored: Redis
+) -> None:
+    write(orders_database, *range(1, 11), subjects=20)
+
+    async def is_done() -> bool:
+        return unpublished(orders_database) == 0
+
+    async with contextlib.AsyncExitStack() as both:
+        options = {"redis": redis_url, "resource": "order", "batch": 5}
+        relays = [await both.enter_async_context(relay(orders_database.url, **options)) for _ in range(2)]
+        await both.enter_async_context(running(*(each.run for each in relays)))
+        await until(is_done, timeout_s=30)
+
+    events = sent(stored)
+    assert len(events) == len({event.id for event in events}) == 200
+    for subject in {event.subject for event in events}:
+        assert [event.sequence for event in events if event.subject == subject] == list(range(1, 11))

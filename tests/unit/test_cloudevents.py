@@ -1,0 +1,109 @@
+"""Events on the wire."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+from uuid import UUID
+
+import pytest
+from shop.event.v1.order_events_pb2 import OrderCancelled, OrderCreated
+from shop.event.v1.user_events_pb2 import UserDeleted
+
+from chassis.cloudevents import CloudEvent, Malformed, data_of
+
+ID = UUID("01930b71-03fb-7c02-b1d9-3f60a85e7b41")
+SUBJECT = UUID("01930b71-03f9-7b18-8a6c-e4d2907f1c35")
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+def event(**changes: Any) -> CloudEvent:
+    fields: dict[str, Any] = {
+        "id": ID,
+        "source": "/order_svc",
+        "type": "order.cancelled",
+        "subject": SUBJECT,
+        "sequence": 2,
+        "time": datetime(2026, 3, 1, 12, 0, 0, 125_000, UTC),
+        "traceparent": TRACE,
+        "data": {"orderId": str(SUBJECT), "from": "PENDING", "to": "CANCELLED"},
+    }
+    return CloudEvent(**{**fields, **changes})
+
+
+def test_an_event_is_sent_as_a_cloudevent_in_json() -> None:
+    sent = json.loads(event().to_json())
+
+    assert sent == {
+        "specversion": "1.0",
+        "id": str(ID),
+        "source": "/order_svc",
+        "type": "order.cancelled",
+        "subject": str(SUBJECT),
+        "time": "2026-03-01T12:00:00.125000Z",
+        "sequence": "2",
+        "sequencetype": "Integer",
+        "datacontenttype": "application/json",
+        "traceparent": TRACE,
+        "data": {"orderId": str(SUBJECT), "from": "PENDING", "to": "CANCELLED"},
+    }
+
+
+def test_what_is_sent_is_received() -> None:
+    assert CloudEvent.from_json(event().to_json()) == event()
+
+
+def test_an_event_without_a_trace_has_no_such_attribute() -> None:
+    sent = event(traceparent="").to_json()
+
+    assert "traceparent" not in json.loads(sent)
+    assert CloudEvent.from_json(sent).traceparent == ""
+
+
+def test_times_are_sent_in_utc() -> None:
+    local = datetime(2026, 3, 1, 14, tzinfo=timezone(timedelta(hours=2)))
+
+    assert json.loads(event(time=local).to_json())["time"] == "2026-03-01T12:00:00Z"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"specversion": "0.3"},
+        {"id": "x"},
+        {"subject": None},
+        {"sequence": "two"},
+        {"time": "yesterday"},
+        {"type": None, "sequence": []},
+        {"data": []},
+        {"data": None},
+    ],
+)
+def test_what_is_no_event_of_ours_is_refused(change: dict[str, object]) -> None:
+    sent = json.dumps({**json.loads(event().to_json()), **change})
+
+    with pytest.raises(Malformed):
+        CloudEvent.from_json(sent)
+
+
+@pytest.mark.parametrize("sent", ["", "{", "[]", "null", "7", "{}", "\x00"])
+def test_what_is_no_json_object_is_refused(sent: str) -> None:
+    with pytest.raises(Malformed):
+        CloudEvent.from_json(sent)
+
+
+def test_data_is_the_message_of_its_type() -> None:
+    data = data_of(event(), OrderCancelled)
+
+    assert (data.order_id, data.from_status, data.to_status) == (str(SUBJECT), "PENDING", "CANCELLED")
+
+
+def test_a_field_that_is_new_is_left_out() -> None:
+    assert data_of(event(data={"userId": "x", "new": {"a": 1}}), UserDeleted) == UserDeleted(user_id="x")
+
+
+@pytest.mark.parametrize("data", [{"orderId": 7}, {"orderId": ["x"]}, {"total": {"units": "many"}}])
+def test_data_of_another_shape_is_refused(data: dict[str, object]) -> None:
+    with pytest.raises(Malformed):
+        data_of(event(data=data), OrderCreated)
