@@ -82,6 +82,9 @@ lock: setup ## Compile requirements/*.in into hash-pinned requirements/*.txt
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	  --no-emit-index-url --no-emit-find-links requirements/service.in --output-file requirements/service.txt
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+	  --no-emit-index-url --no-emit-find-links --constraint requirements/dev.txt \
+	  requirements/edge.in --output-file requirements/edge.txt
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	  --no-emit-index-url --no-emit-find-links requirements/dev.in --output-file requirements/dev.txt
 
 grpcurl: .tools/grpcurl ## Build grpcurl with Go, for the tests and for you
