@@ -7,6 +7,7 @@ export PATH := $(CURDIR)/$(BIN):$(CURDIR)/node_modules/.bin:$(CURDIR)/.tools:$(P
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run clean test test-unit test-integration test-e2e chaos lint format generate breaking lock grpcurl
+.PHONY: test-containers images secrets compose-up compose-down
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -40,6 +41,9 @@ test: setup ## Run every test
 
 test-unit test-integration test-e2e: test-%: setup ## Run one suite
 	$(BIN)/pytest tests/$*
+
+test-containers: setup .tools/docker-compose ## Build the images with podman and test the system that compose makes of them
+	tests/containers/run
 
 chaos: setup ## Break the running system again and again, for some ten minutes
 	CHAOS_ROUNDS=$${CHAOS_ROUNDS:-5} $(BIN)/pytest tests/chaos --timeout 1800
@@ -91,3 +95,28 @@ grpcurl: .tools/grpcurl ## Build grpcurl with Go, for the tests and for you
 
 .tools/grpcurl:
 	GOBIN=$(CURDIR)/.tools go install github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.3
+
+.tools/docker-compose:
+	@mkdir -p .build/docker-compose
+	cd .build/docker-compose && { [ -f go.mod ] || go mod init tools; } && go get github.com/docker/compose/v5/cmd@v5.6.0 \
+	  && go build -o $(CURDIR)/$@ github.com/docker/compose/v5/cmd
+
+ENGINE ?= docker
+VERSION ?= dev
+REGISTRY ?= localhost/shop
+REVISION := $(shell git rev-parse --short HEAD 2>/dev/null)
+IMAGE_FLAGS ?=
+BUILD_IMAGE = $(ENGINE) build $(IMAGE_FLAGS) --build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION)
+images: node_modules/ready ## Build the images of the services and of the edge (ENGINE=podman, VERSION=…, REGISTRY=…)
+	$(BUILD_IMAGE) --file docker/Dockerfile --build-arg SERVICE=user_svc --tag $(REGISTRY)/user-svc:$(VERSION) .
+	$(BUILD_IMAGE) --file docker/Dockerfile --build-arg SERVICE=order_svc --tag $(REGISTRY)/order-svc:$(VERSION) .
+	$(BUILD_IMAGE) --file docker/edge.Dockerfile --tag $(REGISTRY)/edge:$(VERSION) .
+
+secrets: setup ## Make what compose mounts: passwords once, certificates again before they expire (docker/secrets)
+	@$(BIN)/python -m devstack secrets
+
+compose-up: secrets images ## Start the system in containers and wait until it serves
+	$(ENGINE) compose --file docker/compose.yaml up --detach --wait
+
+compose-down: ## Stop the containers and keep the data
+	$(ENGINE) compose --file docker/compose.yaml down
