@@ -66,14 +66,14 @@ def system(engine_address: str, secrets: Path, report: Report) -> Iterator[Compo
 
 
 @pytest.fixture(scope="session")
-def token(system: ComposedSystem) -> str:
+def admin_token(system: ComposedSystem) -> str:
     """The access token of the admin."""
     return log_in(system.edge_url, email=system.admin_email, password=system.admin_password)["accessToken"]
 
 
 @pytest.fixture(scope="session")
-def edge(system: ComposedSystem, token: str) -> Iterator[Edge]:
-    with Edge(system.edge_url, token) as edge:
+def edge(system: ComposedSystem, admin_token: str) -> Iterator[Edge]:
+    with Edge(system.edge_url, admin_token) as edge:
         yield edge
 
 

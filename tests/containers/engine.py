@@ -43,7 +43,9 @@ class Container:
     def is_healthy(self) -> bool:
         """Whether it runs and its HEALTHCHECK says that it serves."""
         state = self.state
-        return bool(state["Running"]) and (state.get("Health") or state.get("Healthcheck", {})).get("Status") == "healthy"
+        return (
+            bool(state["Running"]) and (state.get("Health") or state.get("Healthcheck", {})).get("Status") == "healthy"
+        )
 
     @property
     def pid(self) -> int:

@@ -70,9 +70,9 @@ def test_postgres_and_redis_are_out_of_reach_of_the_edge(system: ComposedSystem)
 
 @pytest.mark.parametrize("service", ["order-svc", "user-svc"])
 async def test_nobody_notices_that_a_container_is_stopped(
-    system: ComposedSystem, token: str, service: str, report: Report
+    system: ComposedSystem, admin_token: str, service: str, report: Report
 ) -> None:
-    async with under_load(system.edge_url, token=token) as traffic:
+    async with under_load(system.edge_url, token=admin_token) as traffic:
         for container in system.containers(service):
             await asyncio.to_thread(podman, "stop", "--time", "30", container.name)
             assert container.state["ExitCode"] == 0
@@ -88,11 +88,11 @@ async def test_nobody_notices_that_a_container_is_stopped(
 
 
 @pytest.mark.parametrize("service", ["order-svc", "user-svc"])
-async def test_a_killed_container_heals(system: ComposedSystem, token: str, service: str, report: Report) -> None:
+async def test_a_killed_container_heals(system: ComposedSystem, admin_token: str, service: str, report: Report) -> None:
     [container, *_] = system.containers(service)
     pid = container.pid
 
-    async with under_load(system.edge_url, token=token, load=Load(patience_s=10)) as traffic:
+    async with under_load(system.edge_url, token=admin_token, load=Load(patience_s=10)) as traffic:
         os.kill(pid, signal.SIGKILL)
         await until_async(lambda: _is_back(container, pid), timeout_s=60)
         await _in_use(system, service)
@@ -105,10 +105,12 @@ async def test_a_killed_container_heals(system: ComposedSystem, token: str, serv
     assert findings.is_clean, findings
 
 
-async def test_a_stopped_edge_finishes_what_it_has_begun(system: ComposedSystem, token: str, report: Report) -> None:
+async def test_a_stopped_edge_finishes_what_it_has_begun(
+    system: ComposedSystem, admin_token: str, report: Report
+) -> None:
     [edge] = system.containers("edge")
 
-    async with under_load(system.edge_url, token=token, load=Load(patience_s=60)) as traffic:
+    async with under_load(system.edge_url, token=admin_token, load=Load(patience_s=60)) as traffic:
         await asyncio.to_thread(podman, "stop", "--time", "30", edge.name)
         assert edge.state["ExitCode"] == 0
         podman("start", edge.name)
