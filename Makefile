@@ -7,7 +7,7 @@ export PATH := $(CURDIR)/$(BIN):$(CURDIR)/node_modules/.bin:$(CURDIR)/.tools:$(P
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run clean test test-unit test-integration test-e2e chaos lint format generate breaking lock grpcurl
-.PHONY: test-containers images secrets compose-up compose-down
+.PHONY: test-containers test-helm helm sbom images secrets compose-up compose-down
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -45,6 +45,9 @@ test-unit test-integration test-e2e: test-%: setup ## Run one suite
 test-containers: setup .tools/docker-compose ## Build the images with podman and test the system that compose makes of them
 	tests/containers/run
 
+test-helm: setup ## Test the chart (with helm, if `make helm` has built it)
+	$(BIN)/pytest tests/helm
+
 chaos: setup ## Break the running system again and again, for some ten minutes
 	CHAOS_ROUNDS=$${CHAOS_ROUNDS:-5} $(BIN)/pytest tests/chaos --timeout 1800
 
@@ -54,6 +57,7 @@ lint: setup ## Check contract, drift of generated files, formats, lint, types, i
 	@rm -rf .build/drift
 	@$(MAKE) --no-print-directory generated-into OUT=.build/drift
 	diff -r .build/drift/generated generated
+	$(BIN)/python helm/readme.py | diff - helm/shop/README.md
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
@@ -64,9 +68,10 @@ format: setup ## Format protos and Python, fix what can be fixed
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
-generate: setup ## Generate stubs, Envoy's descriptor set and the OpenAPI document from the contract
+generate: setup ## Generate stubs, Envoy's descriptor set and the OpenAPI document from the contract; the chart's README
 	@rm -rf generated
 	@$(MAKE) --no-print-directory generated-into OUT=.
+	@$(BIN)/python helm/readme.py > helm/shop/README.md
 
 .PHONY: generated-into
 generated-into:
@@ -96,6 +101,12 @@ grpcurl: .tools/grpcurl ## Build grpcurl with Go, for the tests and for you
 .tools/grpcurl:
 	GOBIN=$(CURDIR)/.tools go install github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.3
 
+helm: .tools/helm ## Build helm with Go, for the tests and for you
+
+.tools/helm:
+	GOBIN=$(CURDIR)/.tools go install helm.sh/helm/v4/cmd/helm@v4.3.1
+
+# Its module cannot be installed by name, because it has an `exclude` directive.
 .tools/docker-compose:
 	@mkdir -p .build/docker-compose
 	cd .build/docker-compose && { [ -f go.mod ] || go mod init tools; } && go get github.com/docker/compose/v5/cmd@v5.6.0 \
@@ -120,3 +131,10 @@ compose-up: secrets images ## Start the system in containers and wait until it s
 
 compose-down: ## Stop the containers and keep the data
 	$(ENGINE) compose --file docker/compose.yaml down
+
+sbom: setup ## Write bills of materials (CycloneDX) of what the images hold of Python: .build/sbom/*.json
+	@mkdir -p .build/sbom
+	@for set in service edge; do \
+	  $(BIN)/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible --of JSON \
+	    --output-file .build/sbom/$$set.cdx.json requirements/$$set.txt || exit 1; \
+	done; ls .build/sbom/*.json

@@ -144,7 +144,7 @@ async def _in_use(system: ComposedSystem, service: str) -> None:
     await asyncio.to_thread(system.wait_healthy, service)
     [edge] = system.containers("edge")
     cluster = service.replace("-", "_")
-    ask = f"import urllib.request as u; print(u.urlopen('http://127.0.0.1:9901/clusters').read().decode())"
+    ask = "import urllib.request as u; print(u.urlopen('http://127.0.0.1:9901/clusters').read().decode())"
     wanted = {container.address(f"{system.project}_services") for container in system.containers(service)}
 
     async def is_seen() -> bool:
