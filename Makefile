@@ -6,7 +6,8 @@ BUF := node_modules/.bin/buf
 export PATH := $(CURDIR)/$(BIN):$(CURDIR)/node_modules/.bin:$(CURDIR)/.tools:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run clean test test-unit test-integration test-e2e chaos bench bench-docs lint format generate breaking lock grpcurl
+.PHONY: help setup run clean test test-unit test-integration test-e2e chaos bench bench-docs lint format generate
+.PHONY: breaking lock grpcurl test-containers test-helm helm sbom images secrets compose-up compose-down
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -41,6 +42,12 @@ test: setup ## Run every test
 test-unit test-integration test-e2e: test-%: setup ## Run one suite
 	$(BIN)/pytest tests/$*
 
+test-containers: setup .tools/docker-compose ## Build the images with podman and test the system that compose makes of them
+	tests/containers/run
+
+test-helm: setup ## Test the chart (with helm, if `make helm` has built it)
+	$(BIN)/pytest tests/helm
+
 chaos: setup ## Break the running system again and again, for some ten minutes
 	CHAOS_ROUNDS=$${CHAOS_ROUNDS:-5} $(BIN)/pytest tests/chaos --timeout 1800
 
@@ -58,6 +65,7 @@ lint: setup ## Check contract, drift of generated files, formats, lint, types, i
 	@$(MAKE) --no-print-directory generated-into OUT=.build/drift
 	diff -r .build/drift/generated generated
 	diff .build/drift/docs/events.md docs/events.md
+	$(BIN)/python helm/readme.py | diff - helm/shop/README.md
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
@@ -68,9 +76,10 @@ format: setup ## Format protos and Python, fix what can be fixed
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
-generate: setup ## Generate stubs, Envoy's descriptor set, the OpenAPI document and docs/events.md from the contract
+generate: setup ## Generate stubs, descriptors, OpenAPI and docs/events.md from the contract; the chart's README
 	@rm -rf generated
 	@$(MAKE) --no-print-directory generated-into OUT=.
+	@$(BIN)/python helm/readme.py > helm/shop/README.md
 
 .PHONY: generated-into
 generated-into:
@@ -93,6 +102,9 @@ lock: setup ## Compile requirements/*.in into hash-pinned requirements/*.txt
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	  --no-emit-index-url --no-emit-find-links requirements/service.in --output-file requirements/service.txt
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+	  --no-emit-index-url --no-emit-find-links --constraint requirements/dev.txt \
+	  requirements/edge.in --output-file requirements/edge.txt
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	  --no-emit-index-url --no-emit-find-links requirements/dev.in --output-file requirements/dev.txt
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	  --no-emit-index-url --no-emit-find-links requirements/bench.in --output-file requirements/bench.txt
@@ -101,3 +113,41 @@ grpcurl: .tools/grpcurl ## Build grpcurl with Go, for the tests and for you
 
 .tools/grpcurl:
 	GOBIN=$(CURDIR)/.tools go install github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.3
+
+helm: .tools/helm ## Build helm with Go, for the tests and for you
+
+.tools/helm:
+	GOBIN=$(CURDIR)/.tools go install helm.sh/helm/v4/cmd/helm@v4.3.1
+
+# Its module cannot be installed by name, because it has an `exclude` directive.
+.tools/docker-compose:
+	@mkdir -p .build/docker-compose
+	cd .build/docker-compose && { [ -f go.mod ] || go mod init tools; } && go get github.com/docker/compose/v5/cmd@v5.6.0 \
+	  && go build -o $(CURDIR)/$@ github.com/docker/compose/v5/cmd
+
+ENGINE ?= docker
+VERSION ?= dev
+REGISTRY ?= localhost/shop
+REVISION := $(shell git rev-parse --short HEAD 2>/dev/null)
+IMAGE_FLAGS ?=
+BUILD_IMAGE = $(ENGINE) build $(IMAGE_FLAGS) --build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION)
+images: node_modules/ready ## Build the images of the services and of the edge (ENGINE=podman, VERSION=…, REGISTRY=…)
+	$(BUILD_IMAGE) --file docker/Dockerfile --build-arg SERVICE=user_svc --tag $(REGISTRY)/user-svc:$(VERSION) .
+	$(BUILD_IMAGE) --file docker/Dockerfile --build-arg SERVICE=order_svc --tag $(REGISTRY)/order-svc:$(VERSION) .
+	$(BUILD_IMAGE) --file docker/edge.Dockerfile --tag $(REGISTRY)/edge:$(VERSION) .
+
+secrets: setup ## Make what compose mounts: passwords once, certificates again before they expire (docker/secrets)
+	@$(BIN)/python -m devstack secrets
+
+compose-up: secrets images ## Start the system in containers and wait until it serves
+	$(ENGINE) compose --file docker/compose.yaml up --detach --wait
+
+compose-down: ## Stop the containers and keep the data
+	$(ENGINE) compose --file docker/compose.yaml down
+
+sbom: setup ## Write bills of materials (CycloneDX) of what the images hold of Python: .build/sbom/*.json
+	@mkdir -p .build/sbom
+	@for set in service edge; do \
+	  $(BIN)/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible --of JSON \
+	    --output-file .build/sbom/$$set.cdx.json requirements/$$set.txt || exit 1; \
+	done; ls .build/sbom/*.json

@@ -147,6 +147,8 @@ def _options(policy: CallPolicy) -> list[tuple[str, Any]]:
         # A replica that is back must be found before the next one of a rollout is gone, 3 s later (DRAIN_S); the
         # default is up to 2 minutes.
         ("grpc.max_reconnect_backoff_ms", 1000),
+        # So must one that comes back at another address, as containers do; the default is to ask DNS every 30 s.
+        ("grpc.dns_min_time_between_resolutions_ms", 1000),
         ("grpc.keepalive_time_ms", 30_000),
         ("grpc.keepalive_timeout_ms", 5_000),
     ]

@@ -5,6 +5,7 @@ A service reads its sections in `__main__` and hands them on; nothing else looks
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar
@@ -111,13 +112,13 @@ Section = TypeVar("Section", bound=BaseSettings)
 
 
 def load(section: type[Section]) -> Section:
-    """Return a section read from the environment.
+    """Return a section read from the environment and, what is not there, from the files in the folder `SECRETS_DIR`.
 
-    Exits with code 1 and one line per mistake when a variable is missing or makes no sense. The line names the
-    variable and never its value, which may be a secret.
+    A file has the name of its variable. Exits with code 1 and one line per mistake when a variable is missing or makes
+    no sense. The line names the variable and never its value, which may be a secret.
     """
     try:
-        return section()
+        return section(_secrets_dir=os.environ.get("SECRETS_DIR"))
     except ValidationError as error:
         prefix = section.model_config.get("env_prefix", "")
         for mistake in error.errors(include_input=False, include_url=False):

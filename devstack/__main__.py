@@ -1,4 +1,4 @@
-"""`python -m devstack up` and `python -m devstack clean`."""
+"""`python -m devstack up`, `python -m devstack clean` and `python -m devstack secrets`."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ import sys
 import time
 from typing import TYPE_CHECKING, Final
 
+from devstack import container_secrets
 from devstack.errors import StackError
 from devstack.home import Home
 from devstack.screen import ready_screen
-from devstack.settings import Settings
+from devstack.settings import REPOSITORY, Settings
 from devstack.stack import Stack
 
 if TYPE_CHECKING:
@@ -31,10 +32,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m devstack", description=__doc__)
     parser.add_argument(
         "command",
-        choices=("up", "clean"),
-        help="up: start everything and run until Ctrl-C. clean: remove data, passwords and logs.",
+        choices=("up", "clean", "secrets"),
+        help="up: start everything and run until Ctrl-C. clean: remove data, passwords and logs. "
+        "secrets: make what docker/compose.yaml mounts, below docker/secrets.",
     )
     command = parser.parse_args().command
+    if command == "secrets":
+        container_secrets.prepare(REPOSITORY / "docker" / "secrets")
+        return 0
     try:
         settings = Settings.from_environment()
         if command == "up":

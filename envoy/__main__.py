@@ -1,4 +1,4 @@
-"""`python -m envoy render`: print the edge's configuration for one environment."""
+"""`python -m envoy`: print the edge's configuration for one environment (`render`), or be its edge (`run`)."""
 
 import argparse
 import sys
@@ -9,6 +9,7 @@ from typing import Final
 
 from envoy.environments import ADMIN_PORT, KEYS_PORT, PORT, compose, kubernetes, laptop
 from envoy.render import SERVED_BY, Address, Edge, render, render_secrets
+from envoy.run import run
 
 
 def _origins(text: str) -> tuple[str, ...]:
@@ -28,18 +29,21 @@ _EVERYWHERE: Final[Mapping[str, Callable[[str], object]]] = {
 
 
 def main() -> None:
-    """Print the configuration that the command line asks for."""
+    """Do what the command line asks for."""
     parser = argparse.ArgumentParser(prog="python -m envoy")
     commands = parser.add_subparsers(required=True)
-    command = commands.add_parser("render", help="print the configuration of one environment")
-    command.add_argument("--environment", choices=("laptop", "compose", "kubernetes"), required=True)
+    _add_render(commands.add_parser("render", help="print the configuration of one environment"))
+    _add_run(commands.add_parser("run", help="be the edge in a container until SIGTERM"))
+    arguments = parser.parse_args()
+    given = {name: value for name, value in vars(arguments).items() if name in _EVERYWHERE}
+    sys.exit(arguments.do(replace(_edge(arguments), **given), arguments))
+
+
+def _add_render(command: argparse.ArgumentParser) -> None:
+    _add_everywhere(command, environments=("laptop", "compose", "kubernetes"))
     command.add_argument(
         "--secrets-into", type=Path, help="a folder for the files that tell Envoy where the certificates are"
     )
-    everywhere = command.add_argument_group("everywhere", "Edge in render.py explains them")
-    for name, kind in _EVERYWHERE.items():
-        # Not given: as Edge has it.
-        everywhere.add_argument(f"--{name.replace('_', '-')}", type=kind, default=argparse.SUPPRESS)
     on_laptop = command.add_argument_group("laptop")
     on_laptop.add_argument("--port", type=int, default=PORT)
     on_laptop.add_argument("--admin-port", type=int, default=ADMIN_PORT)
@@ -48,9 +52,24 @@ def main() -> None:
         on_laptop.add_argument(
             f"--{cluster.replace('_', '-')}-ports", type=int, nargs="+", dest=cluster, default=[50051]
         )
-    arguments = parser.parse_args()
-    given = {name: value for name, value in vars(arguments).items() if name in _EVERYWHERE}
-    edge = replace(_edge(arguments), **given)
+    command.set_defaults(do=_render)
+
+
+def _add_run(command: argparse.ArgumentParser) -> None:
+    _add_everywhere(command, environments=("compose", "kubernetes"))
+    command.add_argument("--concurrency", type=int, default=2, help="threads that Envoy works with")
+    command.set_defaults(do=lambda edge, arguments: run(edge, concurrency=arguments.concurrency))
+
+
+def _add_everywhere(command: argparse.ArgumentParser, *, environments: tuple[str, ...]) -> None:
+    command.add_argument("--environment", choices=environments, required=True)
+    everywhere = command.add_argument_group("everywhere", "Edge in render.py explains them")
+    for name, kind in _EVERYWHERE.items():
+        # Not given: as Edge has it.
+        everywhere.add_argument(f"--{name.replace('_', '-')}", type=kind, default=argparse.SUPPRESS)
+
+
+def _render(edge: Edge, arguments: argparse.Namespace) -> None:
     if arguments.secrets_into:
         for name, secret in render_secrets(edge).items():
             (arguments.secrets_into / name).write_text(secret)

@@ -6,6 +6,7 @@ import json
 import socket
 import ssl
 import subprocess
+import sys
 import threading
 import time
 import uuid
@@ -32,7 +33,7 @@ from shop.user.v1.user_service_pb2_grpc import UserServiceStub
 from chassis.clients import reason_of
 from devstack.certificates import Certificates, Subject
 from devstack.ports import LOOPBACK
-from devstack.settings import Settings
+from devstack.settings import REPOSITORY, Settings
 from devstack.stack import Stack
 from envoy.binary import find_envoy
 from envoy.environments import laptop
@@ -251,6 +252,31 @@ def test_the_order_service_speaks_for_itself_and_the_edge_for_nobody(stack: Stac
         assert batch_get_users(channel).missing_ids
     with channel_to(stack, "user_svc", with_files=files_of(stack, "edge")) as channel:
         assert failure_of(batch_get_users, channel) == (grpc.StatusCode.UNAUTHENTICATED, "TOKEN_INVALID")
+
+
+@pytest.mark.parametrize(
+    ("port", "code", "complaint"),
+    [
+        ("", 1, "HEALTH_PORT is 0: there is nothing to ask.\n"),
+        ("1", 1, "No answer on 1: UNAVAILABLE.\n"),
+        ("theirs", 0, ""),
+    ],
+)
+def test_the_probe_of_the_images_tells_who_serves(
+    stack: Stack, health_port: int, port: str, code: int, complaint: str
+) -> None:
+    environment = {"HEALTH_PORT": {"theirs": str(health_port), "": "0"}.get(port, port)}
+
+    done = subprocess.run(
+        [sys.executable, "-m", "chassis.probe"],
+        cwd=REPOSITORY,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert (done.returncode, done.stderr) == (code, complaint)
 
 
 def test_the_port_for_probes_serves_health_and_nothing_else(stack: Stack, health_port: int) -> None:

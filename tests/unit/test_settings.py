@@ -12,6 +12,8 @@ from order_svc.settings import OrderTelemetrySettings, UserServiceSettings
 from user_svc.settings import PasswordSettings, UserTelemetrySettings
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from pydantic_settings import BaseSettings
 
 SECRET = "hunter2-of-the-database"
@@ -158,3 +160,27 @@ def test_settings_cannot_be_changed(section: type[BaseSettings], name: str, monk
 
     with pytest.raises(ValidationError):
         setattr(settings, name, 1)
+
+
+def test_what_is_not_in_the_environment_is_in_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "DATABASE_URL").write_text("postgresql://user_svc:from-a-file@db/users\n")
+    (tmp_path / "DATABASE_POOL_SIZE").write_text("3")
+    monkeypatch.setenv("SECRETS_DIR", str(tmp_path))
+    monkeypatch.setenv("DATABASE_POOL_SIZE", "4")
+
+    database = load(DatabaseSettings)
+
+    assert str(database.url) == "postgresql://user_svc:from-a-file@db/users"
+    assert database.pool_size == 4
+
+
+def test_a_mistake_in_a_file_is_named_without_the_value(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "DATABASE_URL").write_text(f"mysql://{SECRET}@db/users")
+    monkeypatch.setenv("SECRETS_DIR", str(tmp_path))
+
+    mistakes = mistakes_of(DatabaseSettings, capsys)
+
+    assert [mistake.partition(":")[0] for mistake in mistakes] == ["DATABASE_URL"]
+    assert SECRET not in "".join(mistakes)

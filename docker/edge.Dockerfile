@@ -1,0 +1,53 @@
+# The image of the edge: Envoy, the contract it serves, and what renders its configuration when it starts.
+#
+#   docker build --file docker/edge.Dockerfile --tag shop/edge .
+#   docker run … shop/edge --environment compose --rate-limit 300        # as python -m envoy render
+#
+# Needs node_modules/swagger-ui-dist in the context (`make setup`); `make images` sees to it.
+
+ARG BASE=docker.io/library/debian:bookworm-slim@sha256:4724b8cc51e33e398f0e2e15e18d5ec2851ff0c2280647e1310bc1642182655d
+
+# As in Dockerfile, so that all images share the layer.
+FROM ${BASE} AS python
+RUN apt-get update -qq \
+ && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends ca-certificates python3 >/dev/null \
+ && rm -rf /var/lib/apt/lists/* /var/cache/apt /var/log/* \
+ && useradd --uid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin shop
+
+FROM python AS dependencies
+RUN apt-get update -qq \
+ && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends python3-venv >/dev/null
+COPY requirements/edge.txt /build/
+# The same two secrets as in Dockerfile.
+RUN --mount=type=secret,id=pip_conf,target=/etc/pip.conf --mount=type=secret,id=pip_ca \
+    python3 -m venv /build/pip && python3 -m venv --without-pip /opt/venv \
+ && /build/pip/bin/pip --python /opt/venv/bin/python install --quiet --no-cache-dir --disable-pip-version-check \
+      --require-hashes --no-deps --only-binary :all: --requirement /build/edge.txt
+
+FROM python
+COPY --from=dependencies /opt/venv /opt/venv
+COPY node_modules/swagger-ui-dist/swagger-ui.css node_modules/swagger-ui-dist/swagger-ui-bundle.js \
+     /app/node_modules/swagger-ui-dist/
+COPY generated /app/generated
+COPY envoy /app/envoy
+ENV PATH=/opt/venv/bin:$PATH \
+    PYTHONPATH=/app:/app/generated \
+    PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1
+# Where environments.py says that they are.
+RUN python -m compileall -q /app \
+ && mkdir /etc/envoy && ln -s /app /etc/envoy/files && ln -s /app/generated/shop.binpb /etc/envoy/shop.binpb
+WORKDIR /app
+USER 10001:10001
+EXPOSE 8080 8443
+# It drains for 5 s, lets calls finish, stops Envoy: give it 30 s.
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 CMD ["python", "-m", "envoy.probe"]
+ENTRYPOINT ["python", "-m", "envoy", "run"]
+CMD ["--environment", "compose"]
+ARG VERSION=dev
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="shop edge" \
+      org.opencontainers.image.description="The edge of Shop: Envoy with the routes of the contract" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"

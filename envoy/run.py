@@ -1,0 +1,92 @@
+"""The edge as a container's process 1: writes its configuration, runs Envoy, and drains it before it stops."""
+
+import signal
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from subprocess import Popen
+from types import FrameType
+from typing import Final, NoReturn
+
+from envoy.binary import find_envoy
+from envoy.render import Edge, render, render_secrets
+
+_FINISH_S: Final = 16
+"""How long calls in flight may take once nobody sends new ones: the longest REST call, 15 s, and one to spare."""
+
+_POLL_S: Final = 0.1
+_ADMIN_TIMEOUT_S: Final = 2
+
+
+class _StopRequested(BaseException):
+    """SIGTERM or SIGINT came."""
+
+
+def run(edge: Edge, *, concurrency: int) -> int:
+    """Serve until SIGTERM or SIGINT, drain, and return Envoy's exit code.
+
+    Args:
+        edge: the environment. Its `secrets_folder` is not used: what is written goes to a temporary folder.
+        concurrency: how many threads Envoy works with.
+    """
+    for each in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(each, _stop)
+    with tempfile.TemporaryDirectory(prefix="edge-") as folder:
+        envoy = None
+        try:
+            envoy = Popen(_command(edge, Path(folder), concurrency=concurrency))  # noqa: S603 - the arguments are ours
+            return envoy.wait()
+        except _StopRequested:
+            if envoy is None:
+                return 0
+            _drain(edge)
+            envoy.terminate()
+            return envoy.wait()
+
+
+def _stop(_number: int, _frame: FrameType | None) -> NoReturn:
+    # Once is enough: a second signal must not cut the drain short. Who cannot wait sends SIGKILL.
+    for each in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(each, signal.SIG_IGN)
+    raise _StopRequested
+
+
+def _command(edge: Edge, folder: Path, *, concurrency: int) -> list[str]:
+    edge = replace(edge, secrets_folder=folder)
+    config = folder / "edge.yaml"
+    config.write_text(render(edge))
+    for name, secret in render_secrets(edge).items():
+        (folder / name).write_text(secret)
+    flags = ("--disable-hot-restart", "--log-level", "warning", "--file-flush-interval-msec", "1000")
+    numbers = ("--drain-time-s", str(edge.drain_s), "--concurrency", str(concurrency))
+    return [str(find_envoy()), "--config-path", str(config), *flags, *numbers]
+
+
+def _drain(edge: Edge) -> None:
+    """Send callers elsewhere for as long as they may need to hear it, then let what runs finish (README.md, Stop)."""
+    sys.stderr.write("Draining.\n")
+    _ask(edge, "POST", "/drain_listeners?graceful&skip_exit")
+    time.sleep(edge.drain_s)
+    deadline = time.monotonic() + _FINISH_S
+    while _is_busy(edge) and time.monotonic() < deadline:
+        time.sleep(_POLL_S)
+
+
+def _is_busy(edge: Edge) -> bool:
+    stat = _ask(edge, "GET", "/stats?filter=^http\\.edge\\.downstream_rq_active$").strip()
+    return bool(stat) and not stat.endswith(" 0")
+
+
+def _ask(edge: Edge, method: str, path: str) -> str:
+    """Return what Envoy's admin interface answers; nothing if it does not."""
+    connection = HTTPConnection("127.0.0.1", edge.admin_port, timeout=_ADMIN_TIMEOUT_S)
+    try:
+        connection.request(method, path)
+        return connection.getresponse().read().decode()
+    except (OSError, HTTPException):
+        return ""
+    finally:
+        connection.close()

@@ -1,0 +1,74 @@
+"""What is in the images, and what is not."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.containers.engine import podman
+
+SERVICES = ["user-svc", "order-svc"]
+IMAGES = [*SERVICES, "edge"]
+pytestmark = pytest.mark.usefixtures("engine_address")
+
+
+def _name(image: str) -> str:
+    return f"localhost/shop/{image}:test"
+
+
+def _config(image: str) -> dict[str, Any]:
+    return dict(json.loads(podman("image", "inspect", _name(image)))[0])
+
+
+def _python(image: str, code: str) -> str:
+    return podman("run", "--rm", "--network", "none", "--entrypoint", "python", _name(image), "-c", code).strip()
+
+
+@pytest.mark.parametrize("image", IMAGES)
+def test_an_image_says_what_it_is_and_how_it_runs(image: str) -> None:
+    facts = _config(image)
+    config = facts["Config"]
+
+    assert config["User"] == "10001:10001"
+    assert config["StopSignal"] in {"SIGTERM", "15"}
+    assert facts["HealthCheck" if "HealthCheck" in facts else "Healthcheck"]["Test"][0] == "CMD"
+    assert config["Labels"]["org.opencontainers.image.version"] == "test"
+    assert config["Labels"]["org.opencontainers.image.revision"] not in {"", "unknown"}
+
+
+@pytest.mark.parametrize("image", IMAGES)
+def test_an_image_has_neither_pip_nor_a_compiler(image: str) -> None:
+    code = (
+        "import importlib.util as u, shutil;"
+        "print([name for name in ('pip', 'ensurepip', 'setuptools') if u.find_spec(name)],"
+        "[name for name in ('gcc', 'cc', 'make', 'pip') if shutil.which(name)])"
+    )
+
+    assert _python(image, code) == "[] []"
+
+
+@pytest.mark.parametrize("image", IMAGES)
+def test_an_image_holds_nothing_that_its_user_could_change(image: str) -> None:
+    code = (
+        "import json, os; folders = [folder for folder, _, _ in os.walk('/') if os.access(folder, os.W_OK)];"
+        "print(json.dumps([each for each in folders if not each.startswith(('/proc', '/sys', '/dev'))]))"
+    )
+
+    assert set(json.loads(_python(image, code))) <= {"/tmp", "/var/tmp", "/run/lock"}
+
+
+@pytest.mark.parametrize("image", SERVICES)
+def test_the_other_services_are_not_in_an_image(image: str) -> None:
+    mine = image.replace("-", "_")
+
+    found = _python(image, "import os; print(sorted(os.listdir('/app')))")
+
+    assert found == str(sorted(["chassis", "generated", mine]))
+
+
+@pytest.mark.parametrize("image", SERVICES)
+def test_a_service_that_was_given_nothing_says_what_it_lacks(image: str) -> None:
+    with pytest.raises(AssertionError, match="_URL: Field required"):
+        podman("run", "--rm", "--network", "none", _name(image))
