@@ -185,7 +185,7 @@ class Consumer:
         now = datetime.now(UTC).isoformat()
         letter = DeadLetter(event=entry.text, reason=reason, attempts=entry.attempts, at=now)
         await self._group.bury(entry, letter)
-        log.error("consumer.dead_letter", stream=self._group.stream, event_=letter.title, exc_info=error)
+        log.error("consumer.dead_letter", stream=self._group.stream, letter=letter.title, exc_info=error)
 
     async def _note(self, watermark: datetime) -> None:
         """Write how up to date the effects are, unless something is missing of them."""

@@ -21,7 +21,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy import text
 
 from chassis.broker import FIELD, BrokerDown, stream_of, watermark_of
-from chassis.cloudevents import CloudEvent
+from chassis.cloudevents import CloudEvent, Malformed
 from chassis.errors import DatabaseUnavailable
 from chassis.worker import pause
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Sequence
     from datetime import datetime
+    from uuid import UUID
 
     from redis import Redis
     from sqlalchemy import Connection, Row
@@ -74,18 +75,19 @@ _next = text("""
     ORDER BY position
     LIMIT :batch
 """)
-_mark = text("UPDATE outbox SET published_at = now() WHERE position = ANY (:positions)")
+# The time now, once for all: not that of the transaction, which may have begun before the one that published before.
+_mark = text("UPDATE outbox SET published_at = (SELECT clock_timestamp()) WHERE position = ANY (:positions)")
 _last_entry = text("SELECT last_entry FROM relay_state WHERE stream = :stream")
 _remember = text("""
     INSERT INTO relay_state (stream, last_entry)
     VALUES (:stream, :entry)
     ON CONFLICT ON CONSTRAINT relay_state_pkey DO UPDATE SET last_entry = excluded.last_entry
 """)
-# A minute more than was lost, for clocks that differ: what is published twice takes effect once.
+# The last that survived, and what was published with it, are published twice: that has no effect.
 _forget = text("""
     UPDATE outbox
     SET published_at = NULL
-    WHERE published_at >= to_timestamp(CAST(:survived_ms AS double precision) / 1000) - interval '1 minute'
+    WHERE published_at >= coalesce((SELECT published_at FROM outbox WHERE id = :survivor), '-infinity')
 """)
 _replay = text("UPDATE outbox SET published_at = NULL WHERE occurred_at >= :since AND published_at IS NOT NULL")
 # Looks at no more than the oldest thousand: nothing that is to go stands behind something that is to stay.
@@ -233,7 +235,7 @@ class Relay:
         expected = connection.scalar(_last_entry, {"stream": self._stream}) or _NOTHING
         answer = self._send(rows, expected=expected)
         if not answer.is_whole:
-            self._forget(connection, survived=answer.last_entry)
+            self._forget(connection, last_entry=answer.last_entry)
             return Outcome.LOST
         if rows:
             connection.execute(_mark, {"positions": [row.position for row in rows]})
@@ -262,12 +264,20 @@ class Relay:
             data=row.data,
         )
 
-    def _forget(self, connection: Connection, *, survived: str) -> None:
-        """Take what Redis has lost for unpublished."""
+    def _forget(self, connection: Connection, *, last_entry: str) -> None:
+        """Take for unpublished what was published after the last event that Redis still has; everything without one."""
+        survivor = self._last_event()
         connection.execute(text("SET LOCAL statement_timeout = '5min'"))  # it may be everything
-        lost = connection.execute(_forget, {"survived_ms": int(survived.partition("-")[0])}).rowcount
-        connection.execute(_remember, {"stream": self._stream, "entry": survived})
-        log.warning("relay.stream_lost", stream=self._stream, survived=survived, published_again=lost)
+        lost = connection.execute(_forget, {"survivor": survivor}).rowcount
+        connection.execute(_remember, {"stream": self._stream, "entry": last_entry})
+        log.warning("relay.stream_lost", stream=self._stream, survivor=str(survivor), published_again=lost)
+
+    def _last_event(self) -> UUID | None:
+        last: Any = self._broker.xrevrange(self._stream, count=1)
+        try:
+            return CloudEvent.from_json(last[0][1][FIELD]).id if last else None
+        except (Malformed, KeyError):
+            return None
 
     def _remove_some(self, connection: Connection) -> bool:
         return connection.execute(_remove, {"keep_s": self._settings.keep_s}).rowcount > 0

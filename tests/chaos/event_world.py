@@ -84,7 +84,7 @@ class Worker:
         until(lambda: f'"pid":{self.process.pid},' in self._log.read_text())
 
     def until_killed(self) -> None:
-        assert self.process.wait(60) == -signal.SIGKILL
+        assert self.process.wait(120) == -signal.SIGKILL
 
     def kill(self) -> None:
         self.process.kill()
@@ -255,7 +255,7 @@ class EventWorld:
         )
 
 
-def until(is_so: Callable[[], bool], *, timeout_s: float = 60, every_s: float = 0.02) -> None:
+def until(is_so: Callable[[], bool], *, timeout_s: float = 120, every_s: float = 0.02) -> None:
     """Return once it is so.
 
     Raises:

@@ -149,7 +149,7 @@ async def test_five_failed_lookups_open_the_breaker_of_a_replica(
         assert opened[0][0].retry_after_s == pytest.approx(_RESET_TIMEOUT_S, abs=0.2)
         median_ms = statistics.median(duration_s for _, duration_s in opened) * 1000
         report.say(f"breaker open, at {replica.name}: median {median_ms:.1f} ms")
-        assert median_ms < 5
+        assert median_ms < 50
 
 
 async def test_an_open_breaker_answers_at_once_through_the_edge_too(
@@ -166,7 +166,7 @@ async def test_an_open_breaker_answers_at_once_through_the_edge_too(
     median_ms = await _median_ms(place)
 
     report.say(f"breaker open, through the edge: median {median_ms:.1f} ms")
-    assert median_ms < 20
+    assert median_ms < 100
 
 
 async def test_without_the_user_service_orders_of_known_users_are_placed_and_all_are_read_and_cancelled(

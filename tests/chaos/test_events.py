@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from tests.chaos.report import Report
 
+# Ten processes start in one test, each of which takes a busy machine ten seconds.
+pytestmark = pytest.mark.timeout(400)
 ORDERS = stream_of("order")
 
 

@@ -168,3 +168,31 @@ async def test_of_two_relays_one_publishes_and_each_event_is_sent_once(
     assert len(events) == len({event.id for event in events}) == 200
     for subject in {event.subject for event in events}:
         assert [event.sequence for event in events if event.subject == subject] == list(range(1, 11))
+
+
+async def test_what_redis_lost_at_the_end_is_published_again_and_nothing_before(
+    orders_database: TestDatabase, redis_url: str, stored: Redis
+) -> None:
+    async def is_done() -> bool:
+        return unpublished(orders_database) == 0
+
+    async with relay(orders_database.url, redis=redis_url, resource="order") as ours, running(ours.run):
+        for sequence in (1, 2, 3, 4):
+            write(orders_database, sequence)
+            await until(is_done)
+    # As a crash leaves it: without its last two entries, and without the knowledge that there were any.
+    entries = stored.xrange(STREAM)[:2]
+    stored.delete(STREAM)
+    for entry, fields in entries:
+        stored.xadd(STREAM, fields, id=entry)
+
+    async with relay(orders_database.url, redis=redis_url, resource="order") as ours, running(ours.run):
+
+        async def is_back() -> bool:
+            return {event.sequence for event in sent(stored)} == {1, 2, 3, 4}
+
+        await until(is_back)
+        await until(is_done)
+
+    # The last that had survived comes twice.
+    assert [event.sequence for event in sent(stored)] == [1, 2, 2, 3, 4]
