@@ -41,7 +41,7 @@ def measure(*, is_quick: bool) -> report.Run:
     """Return all figures."""
     singles, reasons = telemetry()
     with World() as world:
-        samples = Samples(world.meter, seconds=2 if is_quick else 5, rounds=3 if is_quick else 5, report=print)
+        samples = Samples(world.meter, is_quick=is_quick, report=_with_time)
         plan.check(world)
         plan.rest(world, samples)
         plan.grpc(world, samples)
@@ -53,6 +53,10 @@ def measure(*, is_quick: bool) -> report.Run:
         else:
             singles[ratios.RSS.key] = plan.soak(world, seconds=_SOAK_S)
     return report.Run(taken=samples.taken, singles=singles, reasons=reasons, is_quick=is_quick)
+
+
+def _with_time(line: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')}{line}", flush=True)
 
 
 def telemetry() -> tuple[dict[str, float], dict[str, str]]:

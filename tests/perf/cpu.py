@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
     from devstack.process import Process
 
-_TICK_US: Final = 1e6 / os.sysconf("SC_CLK_TCK")
+_TICK_NS: Final = 1e9 / os.sysconf("SC_CLK_TCK")
 _PAGE_MB: Final = os.sysconf("SC_PAGE_SIZE") / 2**20
 
 OTHER: Final = "other"
@@ -23,7 +24,7 @@ OTHER: Final = "other"
 @dataclass(frozen=True, slots=True)
 class _Entry:
     parent: int
-    ticks: int
+    cpu_ns: float
     pages: int
 
 
@@ -46,12 +47,12 @@ class Meter:
         """Return the microseconds of CPU so far, by label."""
         entries = _entries()
         roots = {process.pid: label for label, processes in self._labels.items() for process in processes}
-        ticks: Counter[str] = Counter()
+        spent_ns: Counter[str] = Counter()
         for pid, entry in entries.items():
             label = _label_of(pid, entries, roots)
             if label:
-                ticks[label] += entry.ticks
-        return Counter({label: round(count * _TICK_US) for label, count in ticks.items()})
+                spent_ns[label] += round(entry.cpu_ns)
+        return Counter({label: ns // 1000 for label, ns in spent_ns.items()})
 
     def memory_mb(self, label: str) -> float:
         """Return the resident memory of the largest process with this label."""
@@ -77,9 +78,15 @@ def _entries() -> dict[int, _Entry]:
         try:
             # After the name, which is in parentheses and may hold anything: proc(5), fields from the third on.
             fields = (folder / "stat").read_text().rpartition(")")[2].split()
+            own_ns = time.clock_gettime_ns(_cpu_clock_of(int(folder.name)))
         except OSError:  # it ended meanwhile
             continue
         # With the time of children that have ended: a connection's backend, a worker that was replaced.
-        ticks = sum(int(field) for field in fields[11:15])
-        found[int(folder.name)] = _Entry(parent=int(fields[1]), ticks=ticks, pages=int(fields[21]))
+        ended_ns = (int(fields[13]) + int(fields[14])) * _TICK_NS
+        found[int(folder.name)] = _Entry(parent=int(fields[1]), cpu_ns=own_ns + ended_ns, pages=int(fields[21]))
     return found
+
+
+def _cpu_clock_of(pid: int) -> int:
+    """Return the clock of all threads of a process, as clock_getcpuclockid(3) does; /proc counts in steps of 10 ms."""
+    return (~pid << 3) | 2

@@ -18,7 +18,7 @@ import sys
 import time
 import uuid
 from collections import Counter, deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -33,6 +33,7 @@ _DATA, _HEADERS, _RST_STREAM, _SETTINGS, _PING, _GOAWAY, _WINDOW_UPDATE = 0, 1, 
 _END_STREAM, _ACK, _END_HEADERS = 1, 1, 4
 _LARGEST_WINDOW: Final = 2**31 - 1
 _FIRST_DYNAMIC_INDEX: Final = 62  # RFC 7541: 61 names are static
+_SAMPLED_ONE_IN: Final = 100
 _REQUEST_ID_FIELD: Final = b"\x22\x24"  # field 4, a string of 36 bytes: CreateOrderRequest.request_id
 
 
@@ -77,11 +78,12 @@ class Spec:
 
 @dataclass(slots=True)
 class Tally:
-    """What came back, of all connections."""
+    """What came back, of all connections. `numbers` numbers the calls, unlike those of any other run."""
 
     latencies_s: list[float]
     sizes: Counter[int]
     failed: int = 0
+    numbers: Iterator[int] = field(default_factory=lambda: itertools.count(time.time_ns()))
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
@@ -100,6 +102,11 @@ def _text(value: str) -> bytes:
     return bytes([*encoded, length]) + raw
 
 
+# Literals that do not enter the peer's table (RFC 7541, 6.2.2).
+_REQUEST_ID_NAME: Final = b"\x00" + _text("x-request-id")
+_TRACE_NAME: Final = b"\x00" + _text("traceparent")
+
+
 def header_blocks(headers: list[tuple[str, str]]) -> tuple[bytes, bytes]:
     """Return the header block of a connection's first request, and that of all that follow.
 
@@ -108,6 +115,14 @@ def header_blocks(headers: list[tuple[str, str]]) -> tuple[bytes, bytes]:
     first = b"".join(b"\x40" + _text(name) + _text(value) for name, value in headers)
     newest_first = reversed(range(len(headers)))
     return first, bytes(0x80 | (_FIRST_DYNAMIC_INDEX + index) for index in newest_first)
+
+
+def ids_of_call(number: int) -> bytes:
+    """Return the header fields that differ from call to call, as the edge sets them: request id and trace."""
+    request_id = b"%08x-0000-4000-8000-%012x" % (number >> 48, number & 0xFFFFFFFFFFFF)
+    is_sampled = number % _SAMPLED_ONE_IN == 0
+    trace = b"00-%032x-%016x-%02x" % (number, number, is_sampled)
+    return _REQUEST_ID_NAME + b"%c" % len(request_id) + request_id + _TRACE_NAME + b"%c" % len(trace) + trace
 
 
 class Connection(asyncio.Protocol):
@@ -200,7 +215,7 @@ class Connection(asyncio.Protocol):
         message = self._message()
         body = b"\0" + struct.pack(">I", len(message)) + message
         block = self._first if self._stream == 1 else self._next
-        frames = frame(_HEADERS, _END_HEADERS, self._stream, block)
+        frames = frame(_HEADERS, _END_HEADERS, self._stream, block + ids_of_call(next(self._tally.numbers)))
         data = frame(_DATA, _END_STREAM, self._stream, body)
         self._started_s[self._stream] = time.perf_counter()
         self._stream += 2

@@ -65,27 +65,27 @@ class Sample:
 
 @dataclass(slots=True)
 class Samples:
-    """What was measured so far, a sample a round."""
+    """What was measured so far, a sample a round: three of a second if it has to be quick, else five of five."""
 
     meter: Meter
-    seconds: float
-    rounds: int
+    is_quick: bool
     report: Callable[[str], None]
     taken: dict[Key, list[Sample]] = field(default_factory=dict)
     answered: Counter[tuple[str, str]] = field(default_factory=Counter)
 
-    def take(self, cases: Sequence[Case[Any]], *, concurrency: int, seconds: float | None = None) -> None:
+    def take(self, cases: Sequence[Case[Any]], *, concurrency: int, rounds: int | None = None) -> None:
         """Measure the cases in turn, as often as there are rounds."""
+        seconds, usual_rounds = (1, 3) if self.is_quick else (5, 5)
         for case in cases:  # caches, pools and compilers warm up
             case.prepare()
             self._run(case, concurrency, 1)
-        for _ in range(self.rounds):
+        for _ in range(rounds or usual_rounds):
             for case in cases:
-                sample = self._sample(case, concurrency, seconds or self.seconds)
+                sample = self._sample(case, concurrency, seconds)
                 self.taken.setdefault((case.what, case.whose, concurrency), []).append(sample)
         for case in cases:
             last = self.taken[case.what, case.whose, concurrency][-1]
-            self.report(f"  {case.what:<12} {case.whose:<16} c={concurrency:<4} {last.load.rps:8.0f} /s")
+            self.report(f"  {case.what:<16} {case.whose:<14} c={concurrency:<4} {last.load.rps:8.0f} /s")
 
     def _sample(self, case: Case[Any], concurrency: int, seconds: float) -> Sample:
         case.prepare()

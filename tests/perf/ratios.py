@@ -67,9 +67,9 @@ class Goal(Bound):
         found = []
         for concurrency in self.at:
             above, below = (samples.get((*case, concurrency), ()) for case in (self.above, self.below))
-            rounds = [self.value(one) / self.value(other) for one, other in zip(above, below, strict=True)]
-            if rounds:
-                found.append(median(rounds))
+            if above and below:
+                rounds = zip(above, below, strict=True)
+                found.append(median(self.value(one) / self.value(other) for one, other in rounds))
         if not found:
             return None
         return min(found) if self.is_minimum else max(found)
