@@ -130,7 +130,7 @@ VERSION ?= dev
 REGISTRY ?= localhost/shop
 REVISION := $(shell git rev-parse --short HEAD 2>/dev/null)
 IMAGE_FLAGS ?=
-BUILD_IMAGE = $(ENGINE) build $(IMAGE_FLAGS) --build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION)
+BUILD_IMAGE = $(ENGINE) build $(IMAGE_FLAGS) --build-arg VERSION=$(VERSION) --label org.opencontainers.image.revision=$(REVISION)
 images: node_modules/ready ## Build the images of the services and of the edge (ENGINE=podman, VERSION=…, REGISTRY=…)
 	$(BUILD_IMAGE) --file docker/Dockerfile --build-arg SERVICE=user_svc --tag $(REGISTRY)/user-svc:$(VERSION) .
 	$(BUILD_IMAGE) --file docker/Dockerfile --build-arg SERVICE=order_svc --tag $(REGISTRY)/order-svc:$(VERSION) .

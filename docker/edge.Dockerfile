@@ -46,8 +46,6 @@ HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 CMD ["pyt
 ENTRYPOINT ["python", "-m", "envoy", "run"]
 CMD ["--environment", "compose"]
 ARG VERSION=dev
-ARG REVISION=unknown
 LABEL org.opencontainers.image.title="shop edge" \
       org.opencontainers.image.description="The edge of Shop: Envoy with the routes of the contract" \
-      org.opencontainers.image.version="${VERSION}" \
-      org.opencontainers.image.revision="${REVISION}"
+      org.opencontainers.image.version="${VERSION}"
