@@ -252,8 +252,19 @@ def test_the_documented_metrics_are_those_that_a_running_system_shows(traced: Tr
         assert labels <= documented[name_of(metric)], metric.name
 
 
+@pytest.mark.parametrize(
+    ("verb", "path"),
+    [("POST", "/metrics"), ("GET", "/"), ("GET", "/stats"), ("GET", "/config_dump"), ("POST", "/quitquitquit")],
+)
+def test_of_the_edge_s_admin_interface_only_the_metrics_are_reachable(traced: Traced, verb: str, path: str) -> None:
+    base = traced.stack.edge.metrics_url.removesuffix("/metrics")
+
+    assert httpx.request(verb, base + path, trust_env=False).status_code == 404
+
+
 def name_of(metric: Metric) -> str:
-    return f"{metric.name}_total" if metric.type == "counter" else metric.name
+    suffix = {"counter": "_total", "info": "_info"}.get(metric.type, "")
+    return f"{metric.name}{suffix}"
 
 
 def documented_metrics() -> dict[str, set[str]]:
