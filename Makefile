@@ -6,7 +6,7 @@ BUF := node_modules/.bin/buf
 export PATH := $(CURDIR)/$(BIN):$(CURDIR)/node_modules/.bin:$(CURDIR)/.tools:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run clean test test-unit test-integration test-e2e chaos bench bench-docs lint format generate
+.PHONY: help setup run observe clean test test-unit test-integration test-e2e chaos bench bench-docs lint format generate
 .PHONY: breaking lock grpcurl test-containers test-helm helm sbom images secrets compose-up compose-down
 
 help: ## List the targets
@@ -32,6 +32,9 @@ node_modules/ready: package-lock.json
 
 run: setup ## Run the whole system on this machine until Ctrl-C
 	@exec $(BIN)/python -m devstack up
+
+observe: setup ## The same as run, with pages of traces and metrics
+	@exec $(BIN)/python -m devstack observe
 
 clean: ## Remove the data of `make run`
 	@[ ! -x $(BIN)/python ] || $(BIN)/python -m devstack clean

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from sqlalchemy.pool import Pool, QueuePool
 
 # A series more for each counter and histogram, which says when it began, and which nobody here asks for.
-disable_created_metrics()
+disable_created_metrics()  # type: ignore[no-untyped-call]  # the library types half of itself
 
 # Not prometheus_client's own, to which any library may add.
 REGISTRY: Final = CollectorRegistry()

@@ -41,6 +41,8 @@ _SERVER_FAULTS: Final = frozenset(
     {"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"}
 )
 _LONGEST_STATEMENT: Final = 2048
+# The first table that a statement names, near enough for the name of a span.
+_TABLE: Final = re.compile(r"\b(?:FROM|INTO|UPDATE)\s+(\w+)")
 
 _tracer: Final = trace.get_tracer("shop.chassis")
 
@@ -162,9 +164,10 @@ def trace_statements(engine: Engine) -> None:
 def _begin_statement(connection: Any, _cursor: Any, statement: str, _parameters: Any, context: Any, _many: Any) -> None:
     if not trace.get_current_span().is_recording():
         return
-    operation = statement.lstrip().partition(" ")[0].partition("\n")[0].upper()
+    operation = statement.split(None, 1)[0].upper()
+    table = _TABLE.search(statement)
     context.span = _tracer.start_span(
-        operation,
+        f"{operation} {table[1]}" if table else operation,
         kind=SpanKind.CLIENT,
         attributes={
             "db.system.name": "postgresql",

@@ -1,4 +1,4 @@
-"""`python -m devstack up`, `python -m devstack clean` and `python -m devstack secrets`."""
+"""`python -m devstack up`, `observe`, `clean` and `secrets`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from devstack import container_secrets
 from devstack.errors import StackError
 from devstack.home import Home
+from devstack.observe import Prometheus, TracePages, find_prometheus
 from devstack.screen import ready_screen
 from devstack.settings import REPOSITORY, Settings
 from devstack.stack import Stack
@@ -32,9 +33,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m devstack", description=__doc__)
     parser.add_argument(
         "command",
-        choices=("up", "clean", "secrets"),
-        help="up: start everything and run until Ctrl-C. clean: remove data, passwords and logs. "
-        "secrets: make what docker/compose.yaml mounts, below docker/secrets.",
+        choices=("up", "observe", "clean", "secrets"),
+        help="up: start everything and run until Ctrl-C. observe: the same, with pages of traces and metrics. "
+        "clean: remove data, passwords and logs. secrets: make what docker/compose.yaml mounts, below docker/secrets.",
     )
     command = parser.parse_args().command
     if command == "secrets":
@@ -44,6 +45,8 @@ def main() -> int:
         settings = Settings.from_environment()
         if command == "up":
             _up(settings)
+        elif command == "observe":
+            _observe(settings)
         else:
             _clean(settings)
     except StackError as error:
@@ -52,19 +55,36 @@ def main() -> int:
     return 0
 
 
-def _up(settings: Settings) -> None:
+def _up(settings: Settings, *, pages: TracePages | None = None) -> None:
     started = time.monotonic()
     stack = Stack(settings, report=_say)
     try:
         _stop_on_signals(stack)
-        with stack:
+        with stack, contextlib.ExitStack() as beside:
             _say(f"  {'Ready after':<32}{time.monotonic() - started:5.1f} s")
             _say(ready_screen(stack))
+            if pages:
+                _say(_observed_screen(stack, pages, beside))
             while True:
                 time.sleep(_LOOK_AT_CERTIFICATES_S)
                 stack.certificates.renew()
     except _StopRequested:
         return
+
+
+def _observe(settings: Settings) -> None:
+    with TracePages() as pages:
+        _up(settings.model_copy(update={"otlp_endpoint": pages.receiver.endpoint}), pages=pages)
+
+
+def _observed_screen(stack: Stack, pages: TracePages, beside: contextlib.ExitStack) -> str:
+    """Start Prometheus if there is one, and return where traces and metrics are to be seen."""
+    binary = find_prometheus()
+    if binary is None:
+        prometheus = "not installed; on Debian, apt-get install prometheus"
+    else:
+        prometheus = beside.enter_context(Prometheus(stack, binary=binary, report=_say)).url
+    return f"  Traces       {pages.url}\n  Prometheus   {prometheus}\n"
 
 
 def _stop_on_signals(stack: Stack) -> None:

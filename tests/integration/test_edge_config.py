@@ -51,6 +51,7 @@ ENVIRONMENTS = {
     "laptop": laptop(port=18080, admin_port=19901, keys_port=19902, service_ports=PORTS),
     "compose": compose(),
     "kubernetes": kubernetes(),
+    "traced": replace(kubernetes(), traces_to=Address("otel-collector", 4317), trace_sampling=0.5),
 }
 
 JSON = {"content-type": "application/json"}
@@ -127,7 +128,7 @@ def test_each_cluster_is_reached_by_mutual_tls_and_by_its_own_name(edge: Edge) -
 
 
 def test_the_tls_port_does_what_the_plain_one_does(edge: Edge) -> None:
-    plain, encrypted, _keys = configuration(edge)["static_resources"]["listeners"]
+    plain, encrypted, *_others = configuration(edge)["static_resources"]["listeners"]
 
     assert encrypted["filter_chains"][0]["filters"] == plain["filter_chains"][0]["filters"]
     assert "transport_socket" not in plain["filter_chains"][0]
@@ -157,8 +158,51 @@ def test_the_admin_interface_is_on_loopback_only(edge: Edge) -> None:
     assert address == "127.0.0.1"
 
 
+def test_prometheus_reaches_the_metrics_and_nothing_else_of_the_admin_interface() -> None:
+    edge = ENVIRONMENTS["kubernetes"]
+    [metrics] = [each for each in configuration(edge)["static_resources"]["listeners"] if each["name"] == "metrics"]
+
+    manager = metrics["filter_chains"][0]["filters"][0]["typed_config"]
+    [route] = manager["route_config"]["virtual_hosts"][0]["routes"]
+    assert route["match"]["path"] == "/metrics"
+    assert metrics["address"]["socket_address"]["port_value"] == 9903
+
+
+def test_nothing_is_traced_unless_somebody_takes_the_traces() -> None:
+    assert "tracing" not in connection_manager(ENVIRONMENTS["kubernetes"])
+    assert connection_manager(ENVIRONMENTS["traced"])["tracing"]["random_sampling"] == {"value": 0.5}
+
+
+def test_a_traced_request_keeps_its_id_and_its_query_is_in_no_span() -> None:
+    manager = connection_manager(ENVIRONMENTS["traced"])
+
+    assert manager["request_id_extension"]["typed_config"]["pack_trace_reason"] is False
+    assert manager["tracing"]["max_path_tag_length"] == 0
+
+
+def test_what_a_caller_says_about_traces_is_dropped(edge: Edge) -> None:
+    mutations = connection_manager(edge)["early_header_mutation_extensions"][0]["typed_config"]["mutations"]
+
+    removed = {each.get("remove") for each in mutations}
+    assert {"traceparent", "tracestate", "baggage"} <= removed
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [("otel:4317", Address("otel", 4317)), ("http://127.0.0.1:1", Address("127.0.0.1", 1))],
+)
+def test_an_address_is_a_host_and_a_port(text: str, address: Address) -> None:
+    assert Address.parse(text) == address
+
+
+@pytest.mark.parametrize("text", ["otel", "https://otel:4317", "otel:port", ":4317", ""])
+def test_what_is_no_address_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        Address.parse(text)
+
+
 def test_calls_never_go_to_replicas_that_are_known_to_be_down(edge: Edge) -> None:
-    clusters = [each for each in configuration(edge)["static_resources"]["clusters"] if each["name"] != "keys"]
+    clusters = [each for each in configuration(edge)["static_resources"]["clusters"] if each["name"] in SERVED_BY]
 
     assert {cluster["name"] for cluster in clusters} == set(SERVED_BY)
     for cluster in clusters:
@@ -177,7 +221,8 @@ def test_containers_are_found_by_name_and_processes_by_address() -> None:
         for name, edge in ENVIRONMENTS.items()
     }
 
-    assert types == {"laptop": {"STATIC"}, "compose": {"STRICT_DNS"}, "kubernetes": {"STRICT_DNS"}}
+    by_name = {"STRICT_DNS"}
+    assert types == {"laptop": {"STATIC"}, "compose": by_name, "kubernetes": by_name, "traced": by_name}
 
 
 @pytest.mark.parametrize("service", CONTRACT.services)

@@ -1,0 +1,254 @@
+"""Makes the dashboards for Grafana: `python docs/observability/dashboards/generate.py`.
+
+A panel is a title, a unit and queries; the rest of what Grafana wants is the same for all.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+HERE: Final = Path(__file__).parent
+_DATASOURCE: Final = {"type": "prometheus", "uid": "${datasource}"}
+_SHOP: Final = 'job="$job", rpc_method=~"shop[.].+"'
+_EDGE: Final = 'envoy_http_conn_manager_prefix="edge"'
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """One graph.
+
+    Attributes:
+        title: what it shows.
+        unit: Grafana's name of the unit.
+        queries: legend → expression.
+        red_above: where the threshold line is drawn, if anywhere.
+        has_examples: whether the traces of single calls are shown as dots.
+    """
+
+    title: str
+    unit: str
+    queries: dict[str, str] = field(default_factory=dict)
+    red_above: float | None = None
+    has_examples: bool = False
+
+
+def quantile(q: float, metric: str, labels: str, by: str = "") -> str:
+    """Return the expression of a quantile of a histogram."""
+    return (
+        f"histogram_quantile({q}, sum by (le{by and ', ' + by}) (rate({metric}_bucket{{{labels}}}[$__rate_interval])))"
+    )
+
+
+def rate(metric: str, labels: str, by: str) -> str:
+    """Return the expression of a rate, summed by labels."""
+    return f"sum by ({by}) (rate({metric}{{{labels}}}[$__rate_interval]))"
+
+
+_CALLS: Final = "rpc_server_call_duration_seconds"
+
+SERVICE: Final = [
+    Panel(
+        "Failed calls: the service's fault",
+        "percentunit",
+        {"5 min": 'job:calls_failed:ratio_rate5m{job="$job"}', "1 h": 'job:calls_failed:ratio_rate1h{job="$job"}'},
+        0.001,
+    ),
+    Panel(
+        "Slow calls",
+        "percentunit",
+        {"5 min": 'job:calls_slow:ratio_rate5m{job="$job"}', "1 h": 'job:calls_slow:ratio_rate1h{job="$job"}'},
+        0.01,
+    ),
+    Panel("Calls by method", "reqps", {"{{rpc_method}}": rate(f"{_CALLS}_count", _SHOP, "rpc_method")}),
+    Panel(
+        "Calls by code, but for OK",
+        "reqps",
+        {
+            "{{rpc_response_status_code}}": rate(
+                f"{_CALLS}_count", f'{_SHOP}, rpc_response_status_code!="OK"', "rpc_response_status_code"
+            )
+        },
+    ),
+    Panel(
+        "Duration",
+        "s",
+        {f"p{q * 100:g}": quantile(q, _CALLS, _SHOP) for q in (0.5, 0.95, 0.99)},
+        0.25,
+        has_examples=True,
+    ),
+    Panel("Duration by method, p95", "s", {"{{rpc_method}}": quantile(0.95, _CALLS, _SHOP, "rpc_method")}),
+    Panel("Calls being served", "short", {"{{instance}}": 'sum by (instance) (rpc_server_active_calls{job="$job"})'}),
+    Panel(
+        "Calls to other services, p95",
+        "s",
+        {"{{rpc_method}}": quantile(0.95, "rpc_client_call_duration_seconds", 'job="$job"', "rpc_method")},
+    ),
+    Panel(
+        "Breaker",
+        "short",
+        {
+            "{{dependency}} {{state}} {{instance}}": 'shop_breaker_state{job="$job"} == 1',
+            "{{dependency}} rejects": rate("shop_breaker_rejections_total", 'job="$job"', "dependency"),
+        },
+    ),
+    Panel(
+        "Writes answered again",
+        "reqps",
+        {"{{rpc_method}}": rate("shop_idempotent_replays_total", 'job="$job"', "rpc_method")},
+    ),
+    Panel(
+        "Orders by status",
+        "ops",
+        {"{{from_status}} → {{to_status}}": rate("shop_order_status_changes_total", "", "from_status, to_status")},
+    ),
+    Panel(
+        "Password hashes",
+        "s",
+        {
+            "p95": quantile(0.95, "shop_password_hash_duration_seconds", 'job="$job"'),
+            "waiting": "sum(shop_password_hashes_waiting)",
+        },
+    ),
+    Panel("CPU", "short", {"{{instance}}": 'rate(process_cpu_seconds_total{job="$job"}[$__rate_interval])'}),
+    Panel("Memory", "bytes", {"{{instance}}": 'process_resident_memory_bytes{job="$job"}'}),
+]
+EDGE: Final = [
+    Panel(
+        "Failed requests",
+        "percentunit",
+        {
+            "5 min": "edge:requests_failed:ratio_rate5m",
+            "1 h": "edge:requests_failed:ratio_rate1h",
+            "3 d": "edge:requests_failed:ratio_rate3d",
+        },
+        0.001,
+    ),
+    Panel(
+        "Requests by answer",
+        "reqps",
+        {"{{envoy_response_code_class}}xx": rate("envoy_http_downstream_rq_xx", _EDGE, "envoy_response_code_class")},
+    ),
+    Panel(
+        "Duration",
+        "ms",
+        {f"p{q * 100:g}": quantile(q, "envoy_http_downstream_rq_time", _EDGE) for q in (0.5, 0.95, 0.99)},
+        250,
+    ),
+    Panel(
+        "Connections",
+        "short",
+        {
+            "active": f"sum(envoy_http_downstream_cx_active{{{_EDGE}}})",
+            "requests": f"sum(envoy_http_downstream_rq_active{{{_EDGE}}})",
+        },
+    ),
+    Panel(
+        "Rate limited", "reqps", {"refused": "sum(rate(envoy_http_local_rate_limit_rate_limited[$__rate_interval]))"}
+    ),
+    Panel(
+        "Healthy replicas",
+        "short",
+        {"{{envoy_cluster_name}}": 'envoy_cluster_membership_healthy{envoy_cluster_name=~".+_svc"}'},
+    ),
+    Panel(
+        "Duration of services, p95",
+        "ms",
+        {
+            "{{envoy_cluster_name}}": quantile(
+                0.95, "envoy_cluster_upstream_rq_time", 'envoy_cluster_name=~".+_svc"', "envoy_cluster_name"
+            )
+        },
+    ),
+    Panel(
+        "Tries again",
+        "reqps",
+        {
+            "{{envoy_cluster_name}}": rate(
+                "envoy_cluster_upstream_rq_retry", 'envoy_cluster_name=~".+_svc"', "envoy_cluster_name"
+            )
+        },
+    ),
+]
+DATABASE: Final = [
+    Panel(
+        "Connections",
+        "short",
+        {
+            "{{instance}} {{state}}": 'db_client_connection_count{job="$job"}',
+            "{{instance}} max": 'db_client_connection_max{job="$job"}',
+        },
+    ),
+    Panel(
+        "Work that waits for a connection",
+        "short",
+        {"{{instance}}": 'db_client_connection_pending_requests{job="$job"}'},
+        0,
+    ),
+    Panel("Calls in a batch, p95", "short", {"{{batch}}": quantile(0.95, "shop_batch_size", 'job="$job"', "batch")}),
+    Panel("Batches", "ops", {"{{batch}}": rate("shop_batch_size_count", 'job="$job"', "batch")}),
+    Panel("Events that wait", "short", {"{{job}}": "max by (job) (shop_outbox_unpublished_events)"}),
+    Panel("Age of the oldest event", "s", {"{{job}}": "max by (job) (shop_outbox_oldest_age_seconds)"}, 60),
+]
+
+
+def dashboard(uid: str, title: str, panels: list[Panel], *, chooses_job: bool) -> dict[str, Any]:
+    """Return a dashboard as Grafana reads it: two panels a row."""
+    variables: list[dict[str, Any]] = [{"name": "datasource", "type": "datasource", "query": "prometheus"}]
+    if chooses_job:
+        query = "label_values(rpc_server_active_calls, job)"
+        variables.append({"name": "job", "type": "query", "datasource": _DATASOURCE, "query": query, "refresh": 2})
+    return {
+        "uid": uid,
+        "title": title,
+        "tags": ["shop"],
+        "schemaVersion": 39,
+        "refresh": "30s",
+        "time": {"from": "now-3h", "to": "now"},
+        "templating": {"list": variables},
+        "panels": [_panel(number, each) for number, each in enumerate(panels)],
+    }
+
+
+def _panel(number: int, panel: Panel) -> dict[str, Any]:
+    steps: list[dict[str, Any]] = [{"color": "green", "value": None}]
+    if panel.red_above is not None:
+        steps.append({"color": "red", "value": panel.red_above})
+    return {
+        "id": number + 1,
+        "title": panel.title,
+        "type": "timeseries",
+        "datasource": _DATASOURCE,
+        "gridPos": {"x": number % 2 * 12, "y": number // 2 * 8, "w": 12, "h": 8},
+        "fieldConfig": {
+            "defaults": {
+                "unit": panel.unit,
+                "min": 0,
+                "thresholds": {"mode": "absolute", "steps": steps},
+                "custom": {"thresholdsStyle": {"mode": "line" if len(steps) > 1 else "off"}},
+            },
+            "overrides": [],
+        },
+        "targets": [
+            {
+                "refId": chr(ord("A") + index),
+                "expr": expression,
+                "legendFormat": legend,
+                **({"exemplar": True} if panel.has_examples else {}),
+            }
+            for index, (legend, expression) in enumerate(panel.queries.items())
+        ],
+    }
+
+
+DASHBOARDS: Final = {
+    "service.json": dashboard("shop-service", "Shop: a service", SERVICE, chooses_job=True),
+    "edge.json": dashboard("shop-edge", "Shop: the edge", EDGE, chooses_job=False),
+    "database.json": dashboard("shop-database", "Shop: database and outbox", DATABASE, chooses_job=True),
+}
+
+if __name__ == "__main__":
+    for name, content in DASHBOARDS.items():
+        (HERE / name).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")

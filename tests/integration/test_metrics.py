@@ -1,0 +1,110 @@
+"""What is counted, and how often."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING
+
+import pytest
+from shop.order.v1 import order_pb2
+from shop.order.v1 import order_service_pb2 as pb
+from shop.user.v1 import user_service_pb2
+
+from chassis import outbox_watch
+from chassis.breaker import Breaker, BreakerSettings, CircuitOpen
+from chassis.db import Database
+from chassis.metrics import REGISTRY
+from chassis.testing import create_order_request, create_user_request, new_uuid, refusal_of, until
+from tests.integration.inprocess import database_settings
+
+if TYPE_CHECKING:
+    from shop.order.v1.order_service_pb2_grpc import OrderServiceAsyncStub
+    from shop.user.v1.user_pb2 import User
+    from shop.user.v1.user_service_pb2_grpc import UserServiceAsyncStub
+
+    from tests.integration.conftest import TestDatabase
+
+
+def value(name: str, **labels: str) -> float:
+    """Return a metric's value; 0 if there is none yet."""
+    return REGISTRY.get_sample_value(name, labels) or 0
+
+
+async def test_a_change_of_status_is_counted_once_however_often_it_is_sent(
+    orders: OrderServiceAsyncStub, buyer: User
+) -> None:
+    def placed() -> float:
+        return value("shop_order_status_changes_total", from_status="NEW", to_status="PENDING")
+
+    def cancelled() -> float:
+        return value("shop_order_status_changes_total", from_status="PENDING", to_status="CANCELLED")
+
+    before = placed(), cancelled()
+    create = create_order_request(buyer.id, request_id=new_uuid())
+    order = await orders.CreateOrder(create)
+    await orders.CreateOrder(create)
+    cancel = pb.CancelOrderRequest(id=order.id, request_id=new_uuid())
+    await orders.CancelOrder(cancel)
+    await orders.CancelOrder(cancel)
+    await refusal_of(
+        orders.UpdateOrderStatus(pb.UpdateOrderStatusRequest(id=order.id, status=order_pb2.ORDER_STATUS_CONFIRMED))
+    )
+
+    assert (placed() - before[0], cancelled() - before[1]) == (1, 1)
+
+
+async def test_a_write_that_is_answered_again_is_counted(users: UserServiceAsyncStub) -> None:
+    method = {"rpc_method": "shop.user.v1.UserService/CreateUser"}
+    before = value("shop_idempotent_replays_total", **method)
+    create = create_user_request(request_id=new_uuid())
+
+    for _ in range(3):
+        await users.CreateUser(create)
+
+    assert value("shop_idempotent_replays_total", **method) - before == 2
+
+
+async def test_calls_are_counted_by_method_and_code(users: UserServiceAsyncStub) -> None:
+    labels = {"rpc_method": "shop.user.v1.UserService/GetUser", "rpc_response_status_code": "NOT_FOUND"}
+    before = value("rpc_server_call_duration_seconds_count", **labels)
+
+    await refusal_of(users.GetUser(user_service_pb2.GetUserRequest(id=new_uuid())))
+
+    assert value("rpc_server_call_duration_seconds_count", **labels) - before == 1
+    assert value("rpc_server_active_calls", rpc_method="shop.user.v1.UserService/GetUser") == 0
+
+
+async def test_the_outbox_s_backlog_is_shown(users: UserServiceAsyncStub, users_database: TestDatabase) -> None:
+    for _ in range(2):
+        await users.CreateUser(create_user_request())
+    users_database.query("UPDATE outbox SET occurred_at = now() - interval '1 hour' WHERE position = 1")
+    database = Database(database_settings(users_database.url), name="watch")
+    watching = asyncio.create_task(outbox_watch.watch_forever(database, every_s=0.01))
+
+    async def is_shown() -> bool:
+        return value("shop_outbox_unpublished_events") == 2
+
+    await until(is_shown)
+    age_s = value("shop_outbox_oldest_age_seconds")
+    watching.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await watching
+    await asyncio.to_thread(database.close)
+
+    assert 3600 <= age_s < 3700
+
+
+async def test_a_breaker_shows_its_state_and_what_it_rejects() -> None:
+    async def fail() -> None:
+        raise ConnectionResetError
+
+    breaker = Breaker("shown", BreakerSettings(fail_max=1), is_failure=lambda _error: True)
+    with pytest.raises(ConnectionResetError):
+        await breaker.call(fail)
+    with pytest.raises(CircuitOpen):
+        await breaker.call(fail)
+
+    states = {state: value("shop_breaker_state", dependency="shown", state=state) for state in ("closed", "open")}
+    assert states == {"closed": 0, "open": 1}
+    assert value("shop_breaker_rejections_total", dependency="shown") == 1
