@@ -24,6 +24,7 @@ import psycopg
 from chassis import broker, migrations
 from chassis.broker import BrokerSettings
 from devstack.postgres import PostgresServer
+from devstack.privileges import bound_to_us
 from devstack.redis import RedisServer
 from devstack.settings import REPOSITORY
 from tests.chaos import auditor
@@ -73,7 +74,7 @@ class Worker:
         self._log = log
         with log.open("ab") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", *words],
+                bound_to_us((sys.executable, "-m", *words), signal=signal.SIGKILL),
                 cwd=REPOSITORY,
                 env={**os.environ, "PYTHONPATH": "generated", **env},
                 stdout=output,
