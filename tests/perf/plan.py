@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Final
 
 from shop.order.v1.order_service_pb2 import ListOrdersRequest
 from shop.order.v1.order_service_pb2_grpc import OrderServiceStub
+from shop.user.v1.user_service_pb2 import GetUserRequest
 
 from tests.perf import checks, dataset
 from tests.perf.checks import GrpcTarget
 from tests.perf.grpc_load import Spec
-from tests.perf.load import RUN, Grpc, OpenLoop, Pgbench, Rest
+from tests.perf.load import RUN, Grpc, H2load, OpenLoop, Pgbench, Rest
 from tests.perf.measure import Case
 from tests.perf.world import CREATE_ORDER, GET_USER, LIST_ORDERS
 
@@ -87,6 +88,10 @@ def grpc(world: World, samples: Samples) -> None:
     cases += [_clear_text(world, name, "CreateOrder") for name in _GRPC_PEERS if name in world.peers]
     samples.take(cases, concurrency=32)
     samples.take([case for case in cases if not (samples.is_quick and case.whose in _GRPC_PEERS)], concurrency=128)
+    message = GetUserRequest(id=dataset.user_id(1)).SerializeToString()
+    reply_bytes = checks.user_over_grpc(world.shop.target("user_svc")).ByteSize()
+    edge = H2load(world.shop.system.url + GET_USER, message, reply_bytes, world.shop.tokens)
+    samples.take([Case("GetUser at edge", "shop", edge, "shop user_svc")], concurrency=128)
     floor = Case("SELECT", "pgbench", Pgbench(world.postgres.superuser_url("users")), "postgres")
     samples.take([floor], concurrency=8, rounds=1)
 
