@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from devstack.ports import ReservedPort
 from devstack.settings import Settings
 from devstack.stack import Stack
 from tests.chaos.report import Report
 from tests.logins import NO_LIMITS
+from tests.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -41,12 +41,6 @@ def report(pytestconfig: pytest.Config) -> Report:
 def rounds() -> range:
     """How often a test repeats its fault: once for everyday, CHAOS_ROUNDS times for a thorough look."""
     return range(int(os.environ.get("CHAOS_ROUNDS", "1")))
-
-
-def free_port() -> int:
-    reserved = ReservedPort()
-    reserved.release()
-    return reserved.number
 
 
 @contextlib.contextmanager

@@ -15,11 +15,11 @@ from chassis.testing import until
 from devstack.settings import REPOSITORY, Settings
 from devstack.stack import Stack
 from tests.chaos import faults
-from tests.chaos.conftest import free_port
 from tests.chaos.record import now_s
 from tests.chaos.traffic import Load, under_load
 from tests.chaos.validation import validate
 from tests.logins import NO_LIMITS, admins_token_at
+from tests.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from devstack.ports import ReservedPort
 from devstack.settings import Settings
 from devstack.stack import Stack
 from tests.e2e.callers import Edge
 from tests.e2e.world import World
 from tests.logins import NO_LIMITS, admins_token
+from tests.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,10 +29,8 @@ _QUICK = {
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     home = tmp_path_factory.mktemp("stack")
-    port = ReservedPort()
-    port.release()
     with Stack(
-        Settings(edge_port=port.number, home=home, drain_s=0.2, **NO_LIMITS),
+        Settings(edge_port=free_port(), home=home, drain_s=0.2, **NO_LIMITS),
         extra_env=_QUICK,
     ) as stack:
         _do_not_wait_for_the_disk(stack)

@@ -32,9 +32,9 @@ from grpc_status import rpc_status
 from shop.user.v1 import user_pb2
 from shop.user.v1 import user_service_pb2 as users
 
-from devstack.ports import ReservedPort
 from devstack.settings import Settings
 from devstack.stack import Stack
+from tests.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -64,10 +64,8 @@ _ADDRESSES: Final = (f"127.0.{high}.{low}" for high, low in itertools.product(ra
 
 @pytest.fixture(scope="module")
 def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    port = ReservedPort()
-    port.release()
     settings = Settings(
-        edge_port=port.number,
+        edge_port=free_port(),
         home=tmp_path_factory.mktemp("hardened"),
         drain_s=0.2,
         replicas=1,

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
-from devstack.ports import ReservedPort
 from devstack.screen import ready_screen
 from devstack.settings import REPOSITORY, Settings
 from devstack.stack import Stack
+from tests.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,15 +26,9 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    settings = Settings(home=tmp_path_factory.mktemp("stack") / "home", edge_port=_free_port(), drain_s=0)
+    settings = Settings(home=tmp_path_factory.mktemp("stack") / "home", edge_port=free_port(), drain_s=0)
     with Stack(settings) as stack:
         yield stack
-
-
-def _free_port() -> int:
-    reserved = ReservedPort()
-    reserved.release()
-    return reserved.number
 
 
 def _calls(screen: str) -> list[str]:
@@ -127,7 +121,7 @@ def test_a_killed_replica_is_back_at_the_same_port(stack: Stack) -> None:
 
 
 def test_a_second_stack_in_the_same_home_is_refused(stack: Stack) -> None:
-    with _up(stack.settings.home, _free_port()) as second:
+    with _up(stack.settings.home, free_port()) as second:
         out, err = second.communicate(timeout=30)
 
     assert (second.returncode, out) == (1, "")
@@ -144,7 +138,7 @@ def test_a_taken_port_leaves_nothing_running(stack: Stack, tmp_path: Path) -> No
 
 
 def test_two_stacks_run_side_by_side_and_ctrl_c_stops_one_and_keeps_its_data(stack: Stack, tmp_path: Path) -> None:
-    home, port = tmp_path / "home", _free_port()
+    home, port = tmp_path / "home", free_port()
     create_user = _calls(ready_screen(stack))[0].replace(stack.edge_url, f"http://127.0.0.1:{port}")
     with _up(home, port) as first:
         _read_until_ready(first)
@@ -169,7 +163,7 @@ def test_two_stacks_run_side_by_side_and_ctrl_c_stops_one_and_keeps_its_data(sta
 
 
 def test_an_interrupted_start_leaves_nothing_running(tmp_path: Path) -> None:
-    with _up(tmp_path / "home", _free_port()) as process:
+    with _up(tmp_path / "home", free_port()) as process:
         assert process.stdout
         assert process.stdout.readline().startswith("  PostgreSQL")
         process.send_signal(signal.SIGINT)
@@ -180,7 +174,7 @@ def test_an_interrupted_start_leaves_nothing_running(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_stack_leaves_behind_does_not_hinder_the_next(tmp_path: Path) -> None:
-    home, port = tmp_path / "home", _free_port()
+    home, port = tmp_path / "home", free_port()
     with _up(home, port) as killed:
         _read_until_ready(killed)
         killed.kill()

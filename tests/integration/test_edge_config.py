@@ -5,10 +5,9 @@ from __future__ import annotations
 import base64
 import functools
 import re
-import socket
 import subprocess
 import time
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +37,7 @@ from envoy.render import (
     render,
     render_secrets,
 )
+from tests.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -77,11 +77,6 @@ def http_filter(edge: Edge, name: str) -> Any:
 
 def routes(edge: Edge) -> Any:
     return connection_manager(edge)["route_config"]["virtual_hosts"][0]["routes"]
-
-
-def free_port() -> int:
-    with closing(socket.create_server(("127.0.0.1", 0))) as server:
-        return int(server.getsockname()[1])
 
 
 @pytest.fixture(params=ENVIRONMENTS)

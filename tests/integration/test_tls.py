@@ -31,25 +31,20 @@ from shop.user.v1.user_service_pb2_grpc import UserServiceStub
 
 from chassis.clients import reason_of
 from devstack.certificates import Certificates, Subject
-from devstack.ports import LOOPBACK, ReservedPort
+from devstack.ports import LOOPBACK
 from devstack.settings import Settings
 from devstack.stack import Stack
 from envoy.binary import find_envoy
 from envoy.environments import laptop
 from envoy.render import render, render_secrets
 from tests.logins import NO_LIMITS
+from tests.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
 PASSWORD = "correct horse battery"
-
-
-def free_port() -> int:
-    reserved = ReservedPort()
-    reserved.release()
-    return reserved.number
 
 
 @pytest.fixture(scope="module")
