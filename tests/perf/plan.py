@@ -52,29 +52,22 @@ def check(world: World) -> None:
 
 def rest(world: World, samples: Samples) -> None:
     """Measure REST: ours through Envoy, Express through nginx, FastAPI."""
-    systems = {"shop": world.shop.system, "express": world.peers["express"], "fastapi": world.peers["fastapi"]}
-    services = {"shop": "shop user_svc", "express": "express users", "fastapi": "fastapi"}
-    reads = [
-        Case(GET, name, Rest(system.url, "GET", RUN / "get_user.paths", world.shop.tokens), services[name])
-        for name, system in systems.items()
-    ]
-    bodies = {"shop": "orders.json", "express": "peer_orders.json"}
-    writers = {"shop": "shop order_svc", "express": "express orders"}
+    tokens, paths = world.shop.tokens, RUN / "get_user.paths"
+    urls = {name: world.peers[name].url for name in ("express", "fastapi")}
+    urls = {"shop": world.shop.system.url, **urls}
+    users = {"shop": "shop user_svc", "express": "express users", "fastapi": "fastapi"}
+    reads = [Case(GET, name, Rest(url, "GET", paths, tokens), users[name]) for name, url in urls.items()]
     writes = [
-        Case(POST, name, Rest(systems[name].url, "POST", RUN / bodies[name], world.shop.tokens), service)
-        for name, service in writers.items()
+        Case(POST, "shop", Rest(urls["shop"], "POST", RUN / "orders.json", tokens), "shop order_svc"),
+        Case(POST, "express", Rest(urls["express"], "POST", RUN / "peer_orders.json", tokens), "express orders"),
     ]
     samples.take(reads, concurrency=128)
     samples.take(reads[:2] if samples.is_quick else reads, concurrency=32)
     samples.take(reads[:2], concurrency=1)
     samples.take(writes, concurrency=128)
-    steady = [
-        Case(
-            f"{GET}, {_RATE:.0f}/s", name, OpenLoop(system.url, RUN / "get_user.paths", world.shop.tokens, _RATE), name
-        )
-        for name, system in systems.items()
-    ]
-    samples.take([replace(case, service=services[case.whose]) for case in steady], concurrency=64, rounds=1)
+    what = f"{GET}, {_RATE:.0f}/s"
+    steady = [Case(what, name, OpenLoop(url, paths, tokens, _RATE), users[name]) for name, url in urls.items()]
+    samples.take(steady, concurrency=64, rounds=1)
 
 
 def grpc(world: World, samples: Samples) -> None:

@@ -60,10 +60,10 @@ class Shop:
         """Return where PostgreSQL's superuser finds `users` or `orders`."""
         return self._server.superuser_url(self._database_prefix + database)
 
-    def target(self, service: str, *, replica: int = 0) -> GrpcTarget:
-        """Return a replica of the service for calls past the edge."""
+    def target(self, service: str) -> GrpcTarget:
+        """Return the first replica of the service for calls past the edge."""
         return GrpcTarget(
-            address=self.stack.replicas(service)[replica].address,
+            address=self.stack.replicas(service)[0].address,
             token=self.tokens()[0],
             certificates=self.stack.certificates.folder_of("debug").path,
             server_name=service.replace("_", "-"),
