@@ -11,6 +11,7 @@ import asyncio
 import base64
 import itertools
 import json
+import math
 import ssl
 import struct
 import sys
@@ -274,9 +275,9 @@ async def run(spec: Spec) -> dict[str, Any]:
 
 
 def _summary(tally: Tally, *, elapsed_s: float) -> dict[str, Any]:
-    ordered = sorted(tally.latencies_s)
+    ordered = sorted(tally.latencies_s) or [math.nan]
     return {
-        "requests": len(ordered),
+        "requests": len(tally.latencies_s),
         "failed": tally.failed,
         "seconds": elapsed_s,
         "p50_ms": ordered[len(ordered) // 2] * 1000,
