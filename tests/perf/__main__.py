@@ -47,6 +47,7 @@ def measure(*, is_quick: bool) -> report.Run:
         plan.grpc(world, samples)
         plan.check(world)
         plan.check_rows(world, samples)
+        world.stop_peers()
         plan.growth(world, samples)
         if is_quick:
             reasons[ratios.RSS.key] = "takes ten minutes: only without QUICK=1"

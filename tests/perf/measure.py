@@ -7,6 +7,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
 
+from tests.perf.load import LoadFailed
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
@@ -92,6 +94,8 @@ class Samples:
         self._settle()
         before = self.meter.cpu_us()
         load = self._run(case, concurrency, seconds)
+        if not load.requests:
+            raise LoadFailed(f"{case.what} of {case.whose}: no answer in {seconds} s. Is this machine busy?")
         spent = {label: us / load.requests for label, us in (self.meter.cpu_us() - before).items()}
         return Sample(load, case.service, {label: us for label, us in spent.items() if us >= _LEAST_SHOWN_US})
 

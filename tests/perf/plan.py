@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Final
 
 from shop.order.v1.order_service_pb2 import ListOrdersRequest
 from shop.order.v1.order_service_pb2_grpc import OrderServiceStub
+from shop.user.v1.user_service_pb2 import GetUserRequest
 
 from tests.perf import checks, dataset
 from tests.perf.checks import GrpcTarget
 from tests.perf.grpc_load import Spec
-from tests.perf.load import RUN, Grpc, OpenLoop, Pgbench, Rest
+from tests.perf.load import RUN, Grpc, H2load, OpenLoop, Pgbench, Rest
 from tests.perf.measure import Case
 from tests.perf.world import CREATE_ORDER, GET_USER, LIST_ORDERS
 
@@ -51,29 +52,22 @@ def check(world: World) -> None:
 
 def rest(world: World, samples: Samples) -> None:
     """Measure REST: ours through Envoy, Express through nginx, FastAPI."""
-    systems = {"shop": world.shop.system, "express": world.peers["express"], "fastapi": world.peers["fastapi"]}
-    services = {"shop": "shop user_svc", "express": "express users", "fastapi": "fastapi"}
-    reads = [
-        Case(GET, name, Rest(system.url, "GET", RUN / "get_user.paths", world.shop.tokens), services[name])
-        for name, system in systems.items()
-    ]
-    bodies = {"shop": "orders.json", "express": "peer_orders.json"}
-    writers = {"shop": "shop order_svc", "express": "express orders"}
+    tokens, paths = world.shop.tokens, RUN / "get_user.paths"
+    urls = {name: world.peers[name].url for name in ("express", "fastapi")}
+    urls = {"shop": world.shop.system.url, **urls}
+    users = {"shop": "shop user_svc", "express": "express users", "fastapi": "fastapi"}
+    reads = [Case(GET, name, Rest(url, "GET", paths, tokens), users[name]) for name, url in urls.items()]
     writes = [
-        Case(POST, name, Rest(systems[name].url, "POST", RUN / bodies[name], world.shop.tokens), service)
-        for name, service in writers.items()
+        Case(POST, "shop", Rest(urls["shop"], "POST", RUN / "orders.json", tokens), "shop order_svc"),
+        Case(POST, "express", Rest(urls["express"], "POST", RUN / "peer_orders.json", tokens), "express orders"),
     ]
     samples.take(reads, concurrency=128)
     samples.take(reads[:2] if samples.is_quick else reads, concurrency=32)
     samples.take(reads[:2], concurrency=1)
     samples.take(writes, concurrency=128)
-    steady = [
-        Case(
-            f"{GET}, {_RATE:.0f}/s", name, OpenLoop(system.url, RUN / "get_user.paths", world.shop.tokens, _RATE), name
-        )
-        for name, system in systems.items()
-    ]
-    samples.take([replace(case, service=services[case.whose]) for case in steady], concurrency=64, rounds=1)
+    what = f"{GET}, {_RATE:.0f}/s"
+    steady = [Case(what, name, OpenLoop(url, paths, tokens, _RATE), users[name]) for name, url in urls.items()]
+    samples.take(steady, concurrency=64, rounds=1)
 
 
 def grpc(world: World, samples: Samples) -> None:
@@ -87,6 +81,10 @@ def grpc(world: World, samples: Samples) -> None:
     cases += [_clear_text(world, name, "CreateOrder") for name in _GRPC_PEERS if name in world.peers]
     samples.take(cases, concurrency=32)
     samples.take([case for case in cases if not (samples.is_quick and case.whose in _GRPC_PEERS)], concurrency=128)
+    message = GetUserRequest(id=dataset.user_id(1)).SerializeToString()
+    reply_bytes = checks.user_over_grpc(world.shop.target("user_svc")).ByteSize()
+    edge = H2load(world.shop.system.url + GET_USER, message, reply_bytes, world.shop.tokens)
+    samples.take([Case("GetUser at edge", "shop", edge, "shop user_svc")], concurrency=128)
     floor = Case("SELECT", "pgbench", Pgbench(world.postgres.superuser_url("users")), "postgres")
     samples.take([floor], concurrency=8, rounds=1)
 

@@ -60,10 +60,10 @@ class Shop:
         """Return where PostgreSQL's superuser finds `users` or `orders`."""
         return self._server.superuser_url(self._database_prefix + database)
 
-    def target(self, service: str, *, replica: int = 0) -> GrpcTarget:
-        """Return a replica of the service for calls past the edge."""
+    def target(self, service: str) -> GrpcTarget:
+        """Return the first replica of the service for calls past the edge."""
         return GrpcTarget(
-            address=self.stack.replicas(service)[replica].address,
+            address=self.stack.replicas(service)[0].address,
             token=self.tokens()[0],
             certificates=self.stack.certificates.folder_of("debug").path,
             server_name=service.replace("_", "-"),
@@ -109,13 +109,14 @@ class World:
         self.meter: Final = Meter()
         self.peers: Final[dict[str, System]] = {}
         self._open: Final = ExitStack()
+        self._peers_open: Final = ExitStack()
 
     def __enter__(self) -> Self:
         """Start everything, with new data."""
         try:
             self._start()
         except BaseException:
-            self._open.close()
+            self._close()
             raise
         return self
 
@@ -123,7 +124,7 @@ class World:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Stop everything."""
-        self._open.close()
+        self._close()
 
     @property
     def postgres(self) -> PostgresServer:
@@ -143,11 +144,25 @@ class World:
         stack = self._start_stack(name, replicas=replicas, keys_secret=secret, **urls)
         return self._watched(Shop(stack, name, server=self.postgres, database_prefix=f"{name}_"))
 
+    def stop_peers(self) -> None:
+        """Stop the peers, whose connections more stacks need."""
+        self._peers_open.close()
+        for system in self.peers.values():
+            self.meter.forget(system.processes)
+        self.peers.clear()
+
+    def _close(self) -> None:
+        with self._open:
+            self._peers_open.close()
+
     def _start(self) -> None:
         shutil.rmtree(RUN, ignore_errors=True)
         RUN.mkdir(parents=True)
         dataset.write_requests(RUN)
-        self._add("traces", peer_processes.trace_sink())
+        sink = peer_processes.trace_sink()
+        self._open.enter_context(running(sink.processes))
+        self.meter.add(sink.processes)
+        self._traces_url = sink.url
         none = {"database_url_users": None, "database_url_orders": None, "keys_secret": None}
         stack = self._start_stack("shop", replicas=2, **none)
         assert stack.postgres
@@ -168,7 +183,7 @@ class World:
         home = tools.BENCH / name
         Home(home).remove()
         ports: dict[str, Any] = {"edge_port": free_port(), "edge_tls_port": 0}
-        traces: dict[str, Any] = {"otlp_endpoint": self.peers["traces"].url, "trace_sampling": 1.0}  # in a hundred
+        traces: dict[str, Any] = {"otlp_endpoint": self._traces_url, "trace_sampling": 1.0}  # in a hundred
         settings = Settings(home=home, replicas=replicas, drain_s=0, **ports, **traces, **databases, **NO_LIMITS)
         stack = self._open.enter_context(Stack(settings))
         self._open.callback(stack.kill)  # nobody calls any more: no need to drain
@@ -179,6 +194,6 @@ class World:
         return shop
 
     def _add(self, name: str, system: System) -> None:
-        self._open.enter_context(running(system.processes))
+        self._peers_open.enter_context(running(system.processes))
         self.meter.add(system.processes)
         self.peers[name] = system
