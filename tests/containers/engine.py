@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import threading
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 COMPOSE: Final = REPOSITORY / ".tools" / "docker-compose"
 _HEALTH_EVERY_S: Final = 1
+_STAYS_HEALTHY_S: Final = 10  # asking costs a process in the container
 _COMMAND_TIMEOUT_S: Final = 180
 
 
@@ -96,9 +98,14 @@ def engine(socket: Path) -> Iterator[str]:
 
 
 def _ask_for_health(stop: threading.Event) -> None:
+    known: dict[str, float] = {}
     while not stop.wait(_HEALTH_EVERY_S):
-        for container in _run("podman", "ps", "--quiet", "--filter", "status=running").stdout.split():
-            _run("podman", "healthcheck", "run", container)
+        for line in _run("podman", "ps", "--format", "{{.ID}} {{.Status}}").stdout.splitlines():
+            container, _, status = line.partition(" ")
+            is_due = time.monotonic() > known.get(container, 0) + _STAYS_HEALTHY_S
+            if is_due or not status.endswith("(healthy)"):
+                known[container] = time.monotonic()
+                _run("podman", "healthcheck", "run", container)
 
 
 def _run(*command: str) -> subprocess.CompletedProcess[str]:
