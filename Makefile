@@ -6,7 +6,7 @@ BUF := node_modules/.bin/buf
 export PATH := $(CURDIR)/$(BIN):$(CURDIR)/node_modules/.bin:$(CURDIR)/.tools:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run clean test test-unit test-integration test-e2e chaos lint format generate breaking lock grpcurl
+.PHONY: help setup run clean test test-unit test-integration test-e2e test-creates chaos lint format generate breaking lock grpcurl
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -40,6 +40,9 @@ test: setup ## Run every test
 
 test-unit test-integration test-e2e: test-%: setup ## Run one suite
 	$(BIN)/pytest tests/$*
+
+test-creates: setup ## Place 100,000 orders and look for each of them
+	CREATES=100000 $(BIN)/pytest tests/integration/test_batches.py -k acknowledged --timeout 1800
 
 chaos: setup ## Break the running system again and again, for some ten minutes
 	CHAOS_ROUNDS=$${CHAOS_ROUNDS:-5} $(BIN)/pytest tests/chaos --timeout 1800

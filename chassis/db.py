@@ -18,7 +18,7 @@ from sqlalchemy import Connection, create_engine, exc, text
 from sqlalchemy.engine import make_url
 
 from chassis.batching import Batcher, BatchLimits
-from chassis.errors import DatabaseUnavailable, Overloaded
+from chassis.errors import DatabaseUnavailable, OutcomeUnknown, Overloaded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -86,7 +86,7 @@ class Database:
         """
 
         async def together(items: Sequence[Item]) -> Sequence[Result | Exception]:
-            return await self._reads.run(self._read, lambda connection: find(connection, items))
+            return await self.short_read(lambda connection: find(connection, items))
 
         async def alone(items: Sequence[Item]) -> Sequence[Result | Exception]:
             return await self.read(lambda connection: find(connection, items))
@@ -128,7 +128,8 @@ class Database:
         whether it took effect.
 
         Raises:
-            DatabaseUnavailable: the database does not answer in time, or keeps refusing.
+            DatabaseUnavailable: the database does not answer in time, or keeps refusing; OutcomeUnknown, if it may be
+                committed all the same.
             Overloaded: too many others wait already.
         """
         return await self._slow.run(self._transact, work)
@@ -146,6 +147,10 @@ class Database:
         """
         return await self._slow.run(self._read, work)
 
+    async def short_read(self, work: Callable[[Connection], T]) -> T:
+        """Return what read() does, past everything that is slow. For what every call waits for."""
+        return await self._reads.run(self._read, work)
+
     async def ping(self) -> None:
         """Return when the database has answered.
 
@@ -153,8 +158,7 @@ class Database:
             DatabaseUnavailable: it does not.
             Overloaded: too many others wait already.
         """
-        # Not behind the lists: a busy database is one that answers.
-        await self._reads.run(self._read, lambda connection: connection.execute(text("SELECT 1")))
+        await self.short_read(lambda connection: connection.execute(text("SELECT 1")))
 
     def close(self) -> None:
         """Wait for the work that is under way, then close every connection."""
@@ -172,9 +176,11 @@ class Database:
                     transaction.commit()
                     return result
             except exc.SQLAlchemyError as error:
-                # A commit whose answer was lost may have happened: only the caller, with its request id, may repeat.
-                if is_committing or attempt == _ATTEMPTS or not _is_worth_another_try(error):
-                    raise _translated(error) from error
+                translated = _translated(error)
+                if is_committing and isinstance(translated, DatabaseUnavailable):
+                    raise OutcomeUnknown from error
+                if attempt == _ATTEMPTS or not _is_worth_another_try(error):
+                    raise translated from error
         raise AssertionError
 
     def _read(self, work: Callable[[Connection], T]) -> T:
