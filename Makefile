@@ -6,7 +6,7 @@ BUF := node_modules/.bin/buf
 export PATH := $(CURDIR)/$(BIN):$(CURDIR)/node_modules/.bin:$(CURDIR)/.tools:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run observe clean test test-unit test-integration test-e2e chaos bench bench-docs lint format generate
+.PHONY: help setup run observe clean test test-unit test-integration test-e2e test-creates chaos bench bench-docs lint format generate
 .PHONY: breaking lock grpcurl test-containers test-helm helm sbom images secrets compose-up compose-down
 
 help: ## List the targets
@@ -45,6 +45,9 @@ test: setup ## Run every test
 test-unit test-integration test-e2e: test-%: setup ## Run one suite
 	$(BIN)/pytest tests/$*
 
+test-creates: setup ## Place 100,000 orders and look for each of them
+	CREATES=100000 $(BIN)/pytest tests/integration/test_batches.py -k acknowledged --timeout 1800
+
 test-containers: setup .tools/docker-compose ## Build the images with podman and test the system that compose makes of them
 	tests/containers/run
 
@@ -66,7 +69,7 @@ lint: setup ## Check contract, drift of generated files, formats, lint, types, i
 	$(BUF) format --diff --exit-code protos
 	@rm -rf .build/drift
 	@$(MAKE) --no-print-directory generated-into OUT=.build/drift
-	diff -r .build/drift/generated generated
+	diff -r --exclude=__pycache__ .build/drift/generated generated
 	diff .build/drift/docs/events.md docs/events.md
 	$(BIN)/python helm/readme.py | diff - helm/shop/README.md
 	$(BIN)/ruff check

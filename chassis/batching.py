@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from chassis import metrics, tracing
 from chassis.context import current_call
-from chassis.errors import DeadlineExceeded, Overloaded, Unavailable
+from chassis.errors import DeadlineExceeded, OutcomeUnknown, Overloaded, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Sequence
@@ -147,7 +147,8 @@ class Batcher(Generic[Item, Result]):
         try:
             answers = await self._answers(self._together, batch)
         except Exception as error:  # noqa: BLE001  whatever it is, it is the callers'
-            is_everybodys = self._alone is None or len(batch) == 1
+            # What may have happened must not be done again, and what fails alone fails again.
+            is_everybodys = self._alone is None or len(batch) == 1 or isinstance(error, OutcomeUnknown)
             answers = [error if is_everybodys else RunAlone()] * len(batch)
         finally:
             self._running -= 1

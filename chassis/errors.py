@@ -168,6 +168,10 @@ class DatabaseUnavailable(Unavailable):
         super().__init__("The database does not answer. Try again shortly.", retry_after_s=1)
 
 
+class OutcomeUnknown(DatabaseUnavailable):
+    """The answer to a COMMIT was lost. It may have happened: only the caller, with its request id, may repeat it."""
+
+
 class Overloaded(ResourceExhausted):
     """More calls wait than can be answered in time."""
 

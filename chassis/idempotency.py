@@ -15,7 +15,7 @@ import structlog
 from sqlalchemy import text
 
 from chassis import metrics
-from chassis.db import as_json
+from chassis.db import as_json, execute
 from chassis.errors import DatabaseUnavailable, RequestIdReused
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from pydantic import TypeAdapter
-    from sqlalchemy import Connection, Row, TextClause
+    from sqlalchemy import Connection, Row
 
     from chassis.clock import Clock
     from chassis.db import Database
@@ -76,32 +76,32 @@ CLAIM: Final = f"""
     WHERE kept.created_at < excluded.created_at - interval '{KEPT.total_seconds():.0f} seconds'
     RETURNING kept.caller, kept.method, kept.request_id
 """  # noqa: S608  put together from constants
-_GIVEN: Final = f"SELECT * FROM json_to_recordset(CAST(:keys AS json)) AS given ({COLUMNS})"  # noqa: S608  a constant
+_GIVEN: Final = f"SELECT * FROM json_to_recordset(CAST(%s AS json)) AS given ({COLUMNS})"  # noqa: S608  a constant
 _IS_GIVEN: Final = """
     kept.caller = given.key_caller AND kept.method = given.key_method AND kept.request_id = given.key_request_id
 """
 
-_claim = text(f"WITH claims AS ({_GIVEN}) {CLAIM}")
-_find = text(f"""
+_CLAIM: Final = f"WITH claims AS ({_GIVEN}) {CLAIM}"
+_FIND: Final = f"""
     WITH given AS ({_GIVEN})
     SELECT kept.caller, kept.method, kept.request_id, kept.fingerprint, kept.response, kept.created_at
     FROM given
     JOIN idempotency_keys AS kept ON {_IS_GIVEN}
-""")  # noqa: S608  put together from constants
-_complete = text(f"""
+"""  # noqa: S608  put together from constants
+_COMPLETE: Final = f"""
     WITH given AS ({_GIVEN})
     UPDATE idempotency_keys AS kept
     SET resource_id = given.key_resource_id, response = convert_to(given.key_response, 'UTF8')
     FROM given
     WHERE {_IS_GIVEN}
-""")  # noqa: S608  put together from constants
+"""  # noqa: S608  put together from constants
 _forget = text("DELETE FROM idempotency_keys WHERE resource_id = :resource_id")
-_release = text(f"""
+_RELEASE: Final = f"""
     WITH given AS ({_GIVEN})
     DELETE FROM idempotency_keys AS kept
     USING given
     WHERE {_IS_GIVEN}
-""")  # noqa: S608  put together from constants
+"""  # noqa: S608  put together from constants
 
 
 # Of one request: caller, method and request id.
@@ -236,14 +236,14 @@ def claim(connection: Connection, requests: Sequence[Once]) -> set[Identity]:
     Waits for transactions that have claimed one of them.
     """
     rows = [once.row() for once in requests if once.key]
-    return {(caller, method, request_id) for caller, method, request_id in map(tuple, _run(connection, _claim, rows))}
+    return {(caller, method, request_id) for caller, method, request_id in map(tuple, _run(connection, _CLAIM, rows))}
 
 
 def find(
     connection: Connection, requests: Sequence[Once], *, snapshot: TypeAdapter[T]
 ) -> list[T | RequestIdReused | None]:
     """Return for each request the result of an earlier one with its key, or None; RequestIdReused for other content."""
-    rows = _run(connection, _find, [once.row() for once in requests if once.key])
+    rows = _run(connection, _FIND, [once.row() for once in requests if once.key])
     kept = {(row.caller, row.method, row.request_id): row for row in rows}
 
     def answer_to(once: Once) -> T | RequestIdReused | None:
@@ -261,19 +261,18 @@ def find(
 def complete(connection: Connection, answered: Sequence[Answered]) -> None:
     """Keep the answers to requests whose keys are ours."""
     rows = [each.once.row(resource_id=each.resource_id, response=each.response) for each in answered if each.once.key]
-    _run(connection, _complete, rows)
+    _run(connection, _COMPLETE, rows)
 
 
 def release(connection: Connection, requests: Sequence[Once]) -> None:
     """Leave keys that are ours unused, since their requests fail while others of the transaction do not."""
-    _run(connection, _release, [once.row() for once in requests if once.key])
+    _run(connection, _RELEASE, [once.row() for once in requests if once.key])
 
 
-def _run(connection: Connection, statement: TextClause, rows: Sequence[Mapping[str, object]]) -> Sequence[Row[Any]]:
+def _run(connection: Connection, statement: str, rows: Sequence[Mapping[str, object]]) -> Sequence[Row[Any]]:
     if not rows:
         return ()
-    result = connection.execute(statement, {"keys": as_json(rows)})
-    return result.all() if result.returns_rows else ()
+    return execute(connection, statement, as_json(rows))
 
 
 def forget(connection: Connection, resource_id: UUID) -> None:

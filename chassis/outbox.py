@@ -19,13 +19,12 @@ from sqlalchemy import (
     Table,
     Text,
     Uuid,
-    text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
 from chassis.clock import new_id
 from chassis.context import current_call
-from chassis.db import as_json
+from chassis.db import as_json, execute
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -119,12 +118,12 @@ class Event:
         }
 
 
-_add = text(f"""
-    WITH told AS (SELECT * FROM json_to_recordset(CAST(:events AS json)) AS told ({COLUMNS}))
+_ADD: Final = f"""
+    WITH told AS (SELECT * FROM json_to_recordset(CAST(%s AS json)) AS told ({COLUMNS}))
     {ADD}
-""")  # noqa: S608  put together from constants
+"""  # noqa: S608  put together from constants
 
 
 def add(connection: Connection, events: Sequence[Event]) -> None:
     """Write the events, in the transaction of their change."""
-    connection.execute(_add, {"events": as_json([event.row() for event in events])})
+    execute(connection, _ADD, as_json([event.row() for event in events]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -13,6 +14,7 @@ from chassis.idempotency import Once, RequestKey
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from google.protobuf.descriptor import Descriptor
     from google.protobuf.message import Message
 
 
@@ -48,7 +50,11 @@ def fingerprint(request: Message) -> bytes:
     """
     content = type(request)()
     content.CopyFrom(request)
-    for field in request.DESCRIPTOR.fields:
-        if field.name == "request_id" or field.GetOptions().debug_redact:
-            content.ClearField(field.name)
+    for name in _no_content(request.DESCRIPTOR):
+        content.ClearField(name)
     return hashlib.sha256(content.SerializeToString(deterministic=True)).digest()
+
+
+@functools.cache
+def _no_content(message: Descriptor) -> list[str]:
+    return [field.name for field in message.fields if field.name == "request_id" or field.GetOptions().debug_redact]

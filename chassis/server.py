@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import logging
 import os
 import signal
@@ -167,6 +168,9 @@ async def run(server: Server, *, background: Sequence[Coroutine[object, object, 
     tasks = [asyncio.create_task(each) for each in background]
     try:
         port = await server.start()
+        # What is there now stays: to look through all of it again and again is a pause of 60 ms under load each time.
+        gc.collect()
+        gc.freeze()
         log.info("server.started", port=port, pid=os.getpid())
         await stopping.wait()
         log.info("server.draining")

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from sqlalchemy import Connection, Row, Select, bindparam, func, select, text
-from sqlalchemy.dialects.postgresql import ARRAY, UUID
+from sqlalchemy import Connection, Row, Select, select
 
 from chassis import idempotency, outbox
 from chassis.clock import new_id
-from chassis.db import as_json
+from chassis.db import as_json, execute, uuid_array
 from order_svc.model import BuyerId, Item, Order, OrderEvent, OrderFilter, OrderId, OrderStatus
 from order_svc.tables import order_events, orders
 
@@ -21,27 +20,34 @@ if TYPE_CHECKING:
     from chassis.idempotency import Once
     from chassis.pagination import PageRequest
 
-_wanted = (
-    func.unnest(bindparam("ids", type_=ARRAY(UUID)), bindparam("owners", type_=ARRAY(UUID)))
-    .table_valued("id", "owner", with_ordinality="n")
-    .render_derived(name="wanted")
+# In the order in which _to_order() takes them.
+_COLUMNS: Final = (
+    orders.c.id,
+    orders.c.user_id,
+    orders.c.status,
+    orders.c.currency_code,
+    orders.c["items"],
+    orders.c.cancel_reason,
+    orders.c.created_at,
+    orders.c.updated_at,
+    orders.c.version,
 )
-_by_ids = select(_wanted.c.n, orders).join_from(
-    _wanted,
-    orders,
-    # Whose rows each caller may see stands in the query, so that no later line can forget it.
-    (orders.c.id == _wanted.c.id) & (orders.c.user_id == func.coalesce(_wanted.c.owner, orders.c.user_id)),
-)
+# Whose rows each caller may see stands in the query, so that no later line can forget it.
+_BY_IDS: Final = f"""
+    SELECT wanted.n, {", ".join(map(str, _COLUMNS))}
+    FROM unnest(CAST(%s AS uuid[]), CAST(%s AS uuid[])) WITH ORDINALITY AS wanted (id, owner, n)
+    JOIN orders ON orders.id = wanted.id AND orders.user_id = coalesce(wanted.owner, orders.user_id)
+"""  # noqa: S608  put together from constants
 # In the order of the key, so that two transactions that lock the same orders cannot lock each other.
-_by_ids_locked = _by_ids.order_by(orders.c.id).with_for_update(of=orders)
-_by_ids_locked_if_free = _by_ids.order_by(orders.c.id).with_for_update(of=orders, skip_locked=True)
+_BY_IDS_LOCKED: Final = f"{_BY_IDS} ORDER BY orders.id FOR UPDATE OF orders"
+_BY_IDS_LOCKED_IF_FREE: Final = f"{_BY_IDS_LOCKED} SKIP LOCKED"
 
 # Orders with their history, their events and the keys of their requests: all of a batch, in one statement. An order
 # whose key is not claimed by it is a repetition and leaves nothing.
-_place = text(f"""
+_PLACE: Final = f"""
     WITH given AS MATERIALIZED (
         SELECT *
-        FROM json_to_recordset(CAST(:placements AS json)) AS given (
+        FROM json_to_recordset(CAST(%s AS json)) AS given (
             id uuid, user_id uuid, currency_code text, items jsonb, total_amount numeric, placed_at timestamptz,
             history_id uuid, {outbox.COLUMNS}, {idempotency.COLUMNS}
         )
@@ -70,12 +76,12 @@ _place = text(f"""
     events AS ({outbox.ADD})
     SELECT id
     FROM placed
-""")  # noqa: S608  put together from constants
+"""  # noqa: S608  put together from constants
 
-_move = text(f"""
+_MOVE: Final = f"""
     WITH told AS MATERIALIZED (
         SELECT *
-        FROM json_to_recordset(CAST(:moves AS json)) AS given (
+        FROM json_to_recordset(CAST(%s AS json)) AS given (
             id uuid, version integer, from_status text, status text, reason text, cancel_reason text,
             moved_at timestamptz, history_id uuid, {outbox.COLUMNS}
         )
@@ -92,7 +98,7 @@ _move = text(f"""
         FROM told
     )
     {outbox.ADD}
-""")  # noqa: S608  put together from constants
+"""  # noqa: S608  put together from constants
 
 
 class Wanted(NamedTuple):
@@ -145,12 +151,12 @@ def place_orders(connection: Connection, placements: Sequence[Placement]) -> set
         for placement in placements
         for order in (placement.order,)
     ]
-    return {OrderId(order_id) for (order_id,) in connection.execute(_place, {"placements": as_json(rows)})}
+    return {OrderId(order_id) for (order_id,) in execute(connection, _PLACE, as_json(rows))}
 
 
 def find_orders(connection: Connection, wanted: Sequence[Wanted]) -> list[Order | None]:
     """Return for each the order, or None if it does not exist or is not to be seen."""
-    return _find(connection, _by_ids, wanted)
+    return _find(connection, _BY_IDS, wanted)
 
 
 def lock_orders(connection: Connection, wanted: Sequence[Wanted], *, waits: bool) -> list[Order | None]:
@@ -161,14 +167,14 @@ def lock_orders(connection: Connection, wanted: Sequence[Wanted], *, waits: bool
         wanted: which.
         waits: for transactions that have locked one of them; otherwise those are None.
     """
-    return _find(connection, _by_ids_locked if waits else _by_ids_locked_if_free, wanted)
+    return _find(connection, _BY_IDS_LOCKED if waits else _BY_IDS_LOCKED_IF_FREE, wanted)
 
 
-def _find(connection: Connection, query: Select[Any], wanted: Sequence[Wanted]) -> list[Order | None]:
+def _find(connection: Connection, query: str, wanted: Sequence[Wanted]) -> list[Order | None]:
     found: list[Order | None] = [None] * len(wanted)
-    ids, owners = [each.order_id for each in wanted], [each.owner for each in wanted]
-    for row in connection.execute(query, {"ids": ids, "owners": owners}):
-        found[row.n - 1] = _to_order(row)
+    ids, owners = uuid_array(each.order_id for each in wanted), uuid_array(each.owner for each in wanted)
+    for row in execute(connection, query, ids, owners):
+        found[row.n - 1] = _to_order(row[1:])
     return found
 
 
@@ -190,12 +196,12 @@ def move_orders(connection: Connection, moves: Sequence[Move]) -> None:
         }
         for move in moves
     ]
-    connection.execute(_move, {"moves": as_json(rows)})
+    execute(connection, _MOVE, as_json(rows))
 
 
 def list_orders(connection: Connection, page: PageRequest, *, filters: OrderFilter) -> list[Order]:
     """Return a page of orders, newest first, and one more if there are more."""
-    query: Select[Any] = select(orders).order_by(orders.c.id.desc()).limit(page.size + 1)
+    query: Select[Any] = select(*_COLUMNS).order_by(orders.c.id.desc()).limit(page.size + 1)
     if page.after is not None:
         query = query.where(orders.c.id < page.after)
     # Two conditions on one column if need be: somebody else's orders are then none.
@@ -231,19 +237,20 @@ def _to_json(item: Item) -> dict[str, object]:
     }
 
 
-def _to_order(row: Row[Any]) -> Order:
+def _to_order(columns: Sequence[Any]) -> Order:
+    order_id, user_id, status, currency_code, items, cancel_reason, created_at, updated_at, version = columns
     return Order(
-        id=OrderId(row.id),
-        user_id=BuyerId(row.user_id),
-        status=OrderStatus(row.status),
-        currency_code=row.currency_code,
+        id=order_id,
+        user_id=user_id,
+        status=OrderStatus(status),
+        currency_code=currency_code,
         items=tuple(
-            Item(each["productId"], each["name"], each["quantity"], Decimal(each["unitPrice"])) for each in row.items
+            [Item(each["productId"], each["name"], each["quantity"], Decimal(each["unitPrice"])) for each in items]
         ),
-        cancel_reason=row.cancel_reason,
-        created_at=row.created_at,
-        updated_at=row.updated_at,
-        version=row.version,
+        cancel_reason=cancel_reason,
+        created_at=created_at,
+        updated_at=updated_at,
+        version=version,
     )
 
 

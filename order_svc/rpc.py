@@ -157,7 +157,8 @@ def _new_item(item: pb.CreateOrderItem) -> NewItem:
 def _set_money(field: Money, amount: Decimal, *, currency_code: str) -> None:
     field.currency_code = currency_code
     field.units = units = int(amount)
-    field.nanos = int((amount - units) / _NANO)
+    if amount != units:
+        field.nanos = int((amount - units) / _NANO)
 
 
 def _to_message(order: Order) -> order_pb2.Order:

@@ -150,12 +150,12 @@ class SigningKeys:
         return time.monotonic() - self._loaded_at <= _FRESH_S
 
     async def _loaded(self) -> list[SigningKey]:
-        keys = await self._database.read(self._load)
+        keys = await self._database.short_read(self._load)
         now = self._clock.now()
         if any(key.active_from <= now for key in keys):
             return keys
         await self._database.transaction(self._make_first)
-        return await self._database.read(self._load)
+        return await self._database.short_read(self._load)
 
     def _load(self, connection: Connection) -> list[SigningKey]:
         rows = connection.execute(select(signing_keys).order_by(signing_keys.c.active_from.desc()))

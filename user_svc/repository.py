@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from sqlalchemy import Connection, Row, Select, any_, bindparam, func, select, update
+from sqlalchemy import Connection, Select, any_, bindparam, func, select, update
 from sqlalchemy.dialects.postgresql import ARRAY, UUID, insert
 from sqlalchemy.exc import IntegrityError
 
 from chassis.context import Role
-from chassis.db import broken_constraint
+from chassis.db import broken_constraint, execute, uuid_array
 from user_svc.errors import EmailTaken
 from user_svc.model import Email, User, UserId, UserState
 from user_svc.tables import users
@@ -19,21 +19,31 @@ if TYPE_CHECKING:
 
     from chassis.pagination import PageRequest
 
-_wanted = (
-    func.unnest(bindparam("ids", type_=ARRAY(UUID)), bindparam("owners", type_=ARRAY(UUID)))
-    .table_valued("id", "owner", with_ordinality="n")
-    .render_derived(name="wanted")
+# In the order in which _to_user() takes them.
+_COLUMNS: Final = (
+    users.c.id,
+    users.c.email,
+    users.c.email_key,
+    users.c.display_name,
+    users.c.profile,
+    users.c.state,
+    users.c.roles,
+    users.c.password_hash,
+    users.c.created_at,
+    users.c.updated_at,
+    users.c.version,
+    users.c.order_count,
 )
-_by_ids = select(_wanted.c.n, users).join_from(
-    _wanted,
-    users,
-    # Whose rows each caller may see stands in the query, so that no later line can forget it.
-    (users.c.id == _wanted.c.id) & (users.c.id == func.coalesce(_wanted.c.owner, users.c.id)),
-)
+# Whose rows each caller may see stands in the query, so that no later line can forget it.
+_BY_IDS: Final = f"""
+    SELECT wanted.n, {", ".join(map(str, _COLUMNS))}
+    FROM unnest(CAST(%s AS uuid[]), CAST(%s AS uuid[])) WITH ORDINALITY AS wanted (id, owner, n)
+    JOIN users ON users.id = wanted.id AND users.id = coalesce(wanted.owner, users.id)
+"""  # noqa: S608  put together from constants
 
 # In the order of the key, so that two transactions that lock the same users cannot lock each other.
 _by_ids_locked = (
-    select(users)
+    select(*_COLUMNS)
     .where(
         users.c.id == any_(bindparam("ids", type_=ARRAY(UUID))),
         users.c.id == func.coalesce(bindparam("owner", type_=UUID), users.c.id),
@@ -74,15 +84,15 @@ class Wanted(NamedTuple):
 def find_users(connection: Connection, wanted: Sequence[Wanted]) -> list[User | None]:
     """Return for each the user, or None if it does not exist or is not to be seen."""
     found: list[User | None] = [None] * len(wanted)
-    ids, owners = [each.user_id for each in wanted], [each.owner for each in wanted]
-    for row in connection.execute(_by_ids, {"ids": ids, "owners": owners}):
-        found[row.n - 1] = _to_user(row)
+    ids, owners = uuid_array(each.user_id for each in wanted), uuid_array(each.owner for each in wanted)
+    for row in execute(connection, _BY_IDS, ids, owners):
+        found[row.n - 1] = _to_user(row[1:])
     return found
 
 
 def find_by_email(connection: Connection, email_key: str) -> User | None:
     """Return the user with this email, or None."""
-    row = connection.execute(select(users).where(users.c.email_key == email_key)).one_or_none()
+    row = connection.execute(select(*_COLUMNS).where(users.c.email_key == email_key)).one_or_none()
     return _to_user(row) if row else None
 
 
@@ -125,7 +135,7 @@ def list_users(
         email: only the user with this email.
         state: only users in this state; None stands for every state but DELETED.
     """
-    query: Select[Any] = select(users).order_by(users.c.id.desc()).limit(page.size + 1)
+    query: Select[Any] = select(*_COLUMNS).order_by(users.c.id.desc()).limit(page.size + 1)
     if page.after is not None:
         query = query.where(users.c.id < page.after)
     if email is not None:
@@ -154,17 +164,19 @@ def _to_row(user: User) -> dict[str, object]:
     }
 
 
-def _to_user(row: Row[Any]) -> User:
+def _to_user(columns: Sequence[Any]) -> User:
+    user_id, email, email_key, display_name, profile, state, roles, password_hash, *rest = columns
+    created_at, updated_at, version, order_count = rest
     return User(
-        id=UserId(row.id),
-        email=Email(row.email, row.email_key) if row.email is not None else None,
-        display_name=row.display_name,
-        profile=row.profile,
-        state=UserState(row.state),
-        roles=tuple(Role(role) for role in row.roles),
-        password_hash=row.password_hash,
-        created_at=row.created_at,
-        updated_at=row.updated_at,
-        version=row.version,
-        order_count=row.order_count,
+        id=user_id,
+        email=None if email is None else Email(email, email_key),
+        display_name=display_name,
+        profile=profile,
+        state=UserState(state),
+        roles=tuple([Role(role) for role in roles]),
+        password_hash=password_hash,
+        created_at=created_at,
+        updated_at=updated_at,
+        version=version,
+        order_count=order_count,
     )

@@ -16,11 +16,11 @@ from shop.order.v1 import order_service_pb2 as pb
 from shop.order.v1.order_service_pb2_grpc import OrderServiceStub
 from shop.user.v1 import user_service_pb2 as users_pb
 from shop.user.v1.user_service_pb2_grpc import UserServiceStub
-from sqlalchemy import text
+from sqlalchemy import event, text
 from structlog.testing import capture_logs
 
 from chassis.db import Database
-from chassis.errors import DatabaseUnavailable, Overloaded
+from chassis.errors import DatabaseUnavailable, OutcomeUnknown, Overloaded
 from chassis.testing import (
     bearer,
     create_order_request,
@@ -370,6 +370,24 @@ async def test_of_a_batch_that_fails_each_is_run_by_itself(lanes: Database) -> N
 
     assert [answers[0], answers[2], answers[3]] == [12, 6, 4]
     assert "division by zero" in str(answers[1])
+
+
+async def test_a_commit_whose_answer_is_lost_is_not_done_again(lanes: Database, users_database: TestDatabase) -> None:
+    attempts: list[int] = []
+
+    def write(connection: Connection, items: Sequence[int]) -> list[int]:
+        attempts.append(len(items))
+        pid = connection.execute(text("SELECT pg_backend_pid()")).scalar_one()
+        kill = "SELECT pg_terminate_backend(%s)"
+        event.listen(connection, "commit", lambda _: users_database.query(kill, pid))
+        return list(items)
+
+    writes = lanes.batched_writes(write)
+
+    answers = await asyncio.gather(*(writes.submit(n) for n in range(3)), return_exceptions=True)
+
+    assert {type(answer) for answer in answers} == {OutcomeUnknown}
+    assert attempts == [3]
 
 
 async def test_a_lock_that_is_not_to_be_had_is_the_database_not_answering(users_database: TestDatabase) -> None:

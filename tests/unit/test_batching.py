@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from chassis import context
 from chassis.batching import Batcher, BatchLimits, RunAlone
 from chassis.context import Call, current_call
-from chassis.errors import DatabaseUnavailable, DeadlineExceeded, Overloaded
+from chassis.errors import DatabaseUnavailable, DeadlineExceeded, OutcomeUnknown, Overloaded
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Sequence
@@ -305,6 +305,21 @@ async def test_where_nothing_answers_calls_are_not_tried_one_after_the_other() -
     answers = await asyncio.gather(*calls, return_exceptions=True)
     assert {type(answer) for answer in answers} == {DatabaseUnavailable}
     assert [len(batch) for batch in store.begun] == [8, 1, 1]
+
+
+async def test_what_may_have_been_done_is_not_done_again() -> None:
+    begun: list[list[int]] = []
+
+    async def together(items: Sequence[int]) -> Answers:
+        begun.append(list(items))
+        raise OutcomeUnknown
+
+    batcher: Batcher[int, str] = Batcher(together, alone=together, limits=limits())
+
+    outcomes = await asyncio.gather(*submit(batcher, 1, 2), return_exceptions=True)
+
+    assert [type(outcome) for outcome in outcomes] == [OutcomeUnknown, OutcomeUnknown]
+    assert begun == [[1, 2]]
 
 
 async def test_without_a_way_to_run_alone_a_failure_is_everybodys() -> None:

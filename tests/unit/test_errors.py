@@ -75,7 +75,8 @@ def is_ours(kind: type) -> bool:
 
 
 WITH_REASON = sorted(
-    {kind for kind in kinds_of(errors.DomainError) if is_ours(kind) and hasattr(kind, "reason")},
+    # Of its own: one that inherits its reason is the same to callers.
+    {kind for kind in kinds_of(errors.DomainError) if is_ours(kind) and "reason" in vars(kind)},
     key=lambda kind: (kind.domain, kind.reason),
 )
 
