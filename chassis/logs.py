@@ -114,7 +114,7 @@ class _Handler(logging.Handler):
         fields: EventDict = {"logger": record.name}
         if record.exc_info:
             fields["exc_info"] = record.exc_info
-        self._lines.add(record.levelname.lower(), record.getMessage(), fields)
+        self._lines.add(record.levelname.lower(), record.getMessage(), fields, at_once=True)
 
     @override
     def flush(self) -> None:
@@ -134,10 +134,9 @@ class _Lines:
         self._render: Final = render
         self._second = (0, "")
 
-    def add(self, level: str, event: str, fields: EventDict) -> None:
-        """Have a line written; from a warning upwards at once."""
-        line = partial(self._made, level, event, fields, time.time(), current_call())
-        self._writer.write(line, at_once=level in _AT_ONCE)
+    def add(self, level: str, event: str, fields: EventDict, *, at_once: bool) -> None:
+        """Have a line written, soon or at once."""
+        self._writer.write(partial(self._made, level, event, fields, time.time(), current_call()), at_once=at_once)
 
     def _made(self, level: str, event: str, fields: EventDict, now: float, call: Call | None) -> bytes:
         line: EventDict = {
@@ -166,9 +165,6 @@ class _Lines:
         return f"{text}.{int((now - second) * 1_000_000):06d}Z"
 
 
-_AT_ONCE: Final = frozenset({"warning", "error", "critical"})
-
-
 class _BoundLogger(structlog.BoundLoggerBase):
     """What `structlog.get_logger()` gives, with the methods that are used here."""
 
@@ -176,19 +172,19 @@ class _BoundLogger(structlog.BoundLoggerBase):
 
     def debug(self, event: str, **fields: object) -> None:
         """Write a line that only helps who looks for a fault."""
-        self._logger.add("debug", event, fields)
+        self._logger.add("debug", event, fields, at_once=False)
 
     def info(self, event: str, **fields: object) -> None:
         """Write a line about what happened."""
-        self._logger.add("info", event, fields)
+        self._logger.add("info", event, fields, at_once=False)
 
     def warning(self, event: str, **fields: object) -> None:
         """Write a line about what somebody should look at."""
-        self._logger.add("warning", event, fields)
+        self._logger.add("warning", event, fields, at_once=True)
 
     def error(self, event: str, **fields: object) -> None:
         """Write a line about what went wrong."""
-        self._logger.add("error", event, fields)
+        self._logger.add("error", event, fields, at_once=True)
 
 
 def _bound_logger(level: str) -> type[_BoundLogger]:

@@ -113,9 +113,9 @@ def end_call(span: Span, call: Call) -> None:
 def begin_client_call(method: str) -> tuple[Span | None, str]:
     """Begin the span of a call to another service; return it and the traceparent to send.
 
-    Without a span, of a call that is not traced, the traceparent is the one that came in, if any.
+    It stands below the span of the call that is being served, or of the batch. Without one there is no span, and the
+    traceparent is the one that came in, if any.
     """
-    # Not the span of the call being served: a batch has one of its own, and serves many.
     if not trace.get_current_span().is_recording():
         call = current_call()
         return None, call.traceparent if call else ""

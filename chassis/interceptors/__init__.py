@@ -93,7 +93,7 @@ class Interceptors:
 
         async def answer(request: Message | DomainError, context: Context) -> Message:
             started = time.monotonic()
-            call = _call_of(method, context)
+            call = _call_of(method, context, started)
             # gRPC itself cancels a call at its caller's deadline: a timer of ours, 4 µs, is for who named none.
             ends_by_itself = call.deadline <= started + max_call_s
             call.deadline = min(call.deadline, started + max_call_s)
@@ -179,10 +179,10 @@ def _safely(decode: Callable[[bytes], Message]) -> Callable[[bytes], Message | D
     return decoded
 
 
-def _call_of(method: str, context: Context) -> Call:
+def _call_of(method: str, context: Context, now: float) -> Call:
     # None when the caller named no deadline, whatever grpcio's types say.
     time_left_s = cast("float | None", context.time_remaining())
-    call = Call(method, deadline=math.inf if time_left_s is None else time.monotonic() + time_left_s)
+    call = Call(method, deadline=math.inf if time_left_s is None else now + time_left_s)
     for key, value in cast("Iterable[tuple[str, str]]", context.invocation_metadata() or ()):
         if key == "x-request-id":
             call.request_id = value

@@ -31,6 +31,7 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as pb
 from chassis import telemetry
 from chassis.interceptors import Interceptors, Servicers
 from chassis.interceptors.access import AccessControl
+from chassis.server import rest_the_collector
 from chassis.settings import TelemetrySettings
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ async def serve(kind: str) -> None:
             servicers.serve_on(server, Interceptors(access, max_call_s=30))
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
+        rest_the_collector()  # as every service does, the bare one too
         sys.stderr.write(f"{port}\n")
         sys.stderr.flush()
         await asyncio.to_thread(sys.stdin.read)

@@ -90,6 +90,21 @@ def test_a_batch_is_linked_to_each_traced_call_and_stands_below_the_first(
     assert dict(span.attributes) == {"shop.batch.size": 3}
 
 
+def test_what_a_batch_asks_of_another_service_stands_below_it(
+    provider: TracerProvider, exporter: InMemorySpanExporter
+) -> None:
+    with tracing.batch_span("users.ask", [traced_call(provider)]):
+        span, traceparent = tracing.begin_client_call("/shop.user.v1.UserService/BatchGetUsers")
+        assert span
+        tracing.end_client_call(span, "UNAVAILABLE")
+
+    asked, batch = exporter.get_finished_spans()
+    assert asked.parent.span_id == batch.context.span_id
+    assert traceparent == f"00-{asked.context.trace_id:032x}-{asked.context.span_id:016x}-01"
+    assert asked.attributes["rpc.response.status_code"] == "UNAVAILABLE"
+    assert asked.status.status_code is trace.StatusCode.ERROR
+
+
 def test_a_batch_of_calls_that_are_not_traced_has_no_span(exporter: InMemorySpanExporter) -> None:
     with tracing.batch_span("orders.get", [Call("/a.B/C", deadline=0)]):
         pass
