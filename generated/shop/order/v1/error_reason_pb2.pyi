@@ -39,8 +39,8 @@ class _ErrorReasonEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_ErrorReaso
     ERROR_REASON_USER_NOT_ACTIVE: _ErrorReason.ValueType  # 6
     """FAILED_PRECONDITION, 400. The user who is to order is suspended or deleted. Metadata: `userId`."""
     ERROR_REASON_USER_SERVICE_UNAVAILABLE: _ErrorReason.ValueType  # 7
-    """UNAVAILABLE, 503. The user service does not answer, so nobody can say who orders. Nothing was ordered. A
-    RetryInfo says when to try again. Reads and cancellations go on.
+    """UNAVAILABLE, 503. The user service does not answer, and what its events told of the user is not enough or not recent
+    enough. Nothing was ordered. A RetryInfo says when to try again. Reads and cancellations go on.
     """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
@@ -63,6 +63,6 @@ ERROR_REASON_ORDERING_USER_NOT_FOUND: ErrorReason.ValueType  # 5
 ERROR_REASON_USER_NOT_ACTIVE: ErrorReason.ValueType  # 6
 """FAILED_PRECONDITION, 400. The user who is to order is suspended or deleted. Metadata: `userId`."""
 ERROR_REASON_USER_SERVICE_UNAVAILABLE: ErrorReason.ValueType  # 7
-"""UNAVAILABLE, 503. The user service does not answer, so nobody can say who orders. Nothing was ordered. A
-RetryInfo says when to try again. Reads and cancellations go on.
+"""UNAVAILABLE, 503. The user service does not answer, and what its events told of the user is not enough or not recent
+enough. Nothing was ordered. A RetryInfo says when to try again. Reads and cancellations go on.
 """
