@@ -6,7 +6,7 @@ BUF := node_modules/.bin/buf
 export PATH := $(CURDIR)/$(BIN):$(CURDIR)/node_modules/.bin:$(CURDIR)/.tools:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run clean test test-unit test-integration test-e2e chaos bench bench-docs lint format generate breaking lock grpcurl
+.PHONY: help setup run clean test test-unit test-integration test-e2e chaos lint format generate breaking lock grpcurl
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -44,6 +44,7 @@ test-unit test-integration test-e2e: test-%: setup ## Run one suite
 chaos: setup ## Break the running system again and again, for some ten minutes
 	CHAOS_ROUNDS=$${CHAOS_ROUNDS:-5} $(BIN)/pytest tests/chaos --timeout 1800
 
+.PHONY: bench bench-docs
 bench: setup ## Measure it beside its peers, for about half an hour; QUICK=1 takes five minutes
 	@PYTHONPATH=$(CURDIR):$(CURDIR)/generated $(BIN)/python -m tests.perf $(if $(QUICK),--quick)
 
