@@ -6,7 +6,7 @@ BUF := node_modules/.bin/buf
 export PATH := $(CURDIR)/$(BIN):$(CURDIR)/node_modules/.bin:$(CURDIR)/.tools:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run observe clean test test-unit test-integration test-e2e test-creates chaos bench bench-docs lint format generate
+.PHONY: help setup run observe clean test test-unit test-integration test-e2e test-creates chaos lint format generate
 .PHONY: breaking lock grpcurl test-containers test-helm helm sbom images secrets compose-up compose-down
 
 help: ## List the targets
@@ -57,6 +57,7 @@ test-helm: setup ## Test the chart (with helm, if `make helm` has built it)
 chaos: setup ## Break the running system again and again, for some ten minutes
 	CHAOS_ROUNDS=$${CHAOS_ROUNDS:-5} $(BIN)/pytest tests/chaos --timeout 1800
 
+.PHONY: bench bench-docs
 bench: setup ## Measure it beside its peers, for about half an hour; QUICK=1 takes five minutes
 	@PYTHONPATH=$(CURDIR):$(CURDIR)/generated $(BIN)/python -m tests.perf $(if $(QUICK),--quick)
 
