@@ -55,7 +55,9 @@ def secrets(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def system(engine_address: str, secrets: Path, report: Report) -> Iterator[ComposedSystem]:
-    system = ComposedSystem(project=f"shop-test-{os.getpid()}", engine=engine_address, secrets=secrets, files=_FILES)
+    system = ComposedSystem(
+        project=os.environ.get("SHOP_TEST_PROJECT", "shop-test"), engine=engine_address, secrets=secrets, files=_FILES
+    )
     try:
         started = time.monotonic()
         system.up()

@@ -86,7 +86,7 @@ def engine(socket: Path) -> Iterator[str]:
     environment = {**os.environ, "DISABLE_HC_SYSTEMD": "true"}
     stop = threading.Event()
     watch = threading.Thread(target=_ask_for_health, args=(stop,))
-    with subprocess.Popen(["podman", "system", "service", "--time=0", address], env=environment) as service:
+    with subprocess.Popen(["podman", "system", "service", "--time=900", address], env=environment) as service:
         try:
             until(socket.exists)
             watch.start()

@@ -1,11 +1,10 @@
-"""The end-to-end tests of who may do what, what both doors answer and what a reader sees, on the composed system.
+"""The end-to-end tests of who may do what and what both doors answer, on the composed system.
 
 Left out are those that break their stack in devstack's ways, those that ask for reflection, which is off in production,
-and those of bad input, whose answers do not depend on what the edge runs in.
+and those of bad input and of the page, whose answers do not depend on what the edge runs in.
 """
 
 from tests.e2e.test_access import *  # noqa: F403
-from tests.e2e.test_docs_page import *  # noqa: F403
 from tests.e2e.test_health import *  # noqa: F403
 from tests.e2e.test_once import *  # noqa: F403
 from tests.e2e.test_parity import *  # noqa: F403

@@ -8,17 +8,21 @@ import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import httpx
 import pytest
 
 from chassis.testing import until as until_async
 from devstack import container_secrets
 from devstack.certificates import Certificates
+from devstack.settings import REPOSITORY
+from envoy.files import FILES
 from tests.chaos.traffic import Load, under_load
 from tests.chaos.validation import validate
 from tests.containers.engine import podman
 from tests.e2e.waiting import until
 
 if TYPE_CHECKING:
+    from envoy.files import File
     from tests.chaos.report import Report
     from tests.containers.engine import Container
     from tests.containers.system import ComposedSystem
@@ -66,6 +70,15 @@ def test_postgres_and_redis_are_out_of_reach_of_the_edge(system: ComposedSystem)
 
     assert found.returncode != 0
     assert "gaierror" in found.stderr
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.path)
+def test_the_files_of_the_page_are_in_the_image(system: ComposedSystem, file: File) -> None:
+    answer = httpx.get(f"{system.edge_url}{file.path}", timeout=30, trust_env=False)
+
+    assert answer.status_code == 200
+    assert answer.headers["etag"] == file.etag
+    assert answer.content == (REPOSITORY / file.source).read_bytes()
 
 
 @pytest.mark.parametrize("service", ["order-svc", "user-svc"])
