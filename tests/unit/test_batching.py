@@ -260,6 +260,20 @@ async def test_who_leaves_before_the_batch_is_not_run() -> None:
     assert store.begun == [[1], [3]]
 
 
+async def test_who_leaves_before_being_run_alone_is_not_run() -> None:
+    store = Store(poisoned=frozenset({1}))
+    batcher = a_batcher(store)
+    calls = submit(batcher, 1, 2, 3)
+    await some_turns()
+    store.end_one()
+    await some_turns()
+
+    calls[1].cancel()
+    await until_ended(store, calls)
+
+    assert store.begun == [[1, 2, 3], [1], [3]]
+
+
 async def test_whose_deadline_has_passed_is_told_so_and_not_run() -> None:
     store = Store()
     batcher = a_batcher(store)

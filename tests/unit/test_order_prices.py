@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from chassis.errors import EtagMismatch
 from order_svc.errors import AmountOutOfRange, CurrencyMismatch
 from order_svc.model import PRICE_LIMIT, TOTAL_LIMIT, NewItem, price_items
-from order_svc.rpc import _new_item, _set_money
+from order_svc.rpc import _money, _new_item
 from tests.unit.builders import a_new_item, an_item_message, an_order
 
 SMALLEST = Decimal("0.000000001")
@@ -120,9 +120,7 @@ def test_a_price_on_the_wire_is_read_exactly(units: int, nanos: int) -> None:
 
 @given(st.decimals(min_value=0, max_value=TOTAL_LIMIT - SMALLEST, places=9))
 def test_an_amount_is_written_to_the_wire_exactly(amount: Decimal) -> None:
-    money = Money()
-
-    _set_money(money, amount, currency_code="EUR")
+    money = _money(amount, currency_code="EUR")
 
     assert money.units + Fraction(money.nanos, 10**9) == exact(amount)
     assert 0 <= money.nanos <= 999_999_999
