@@ -239,12 +239,17 @@ class _AioDefaults(aio.UnaryUnaryClientInterceptor):
 async def _observed(calling: Awaitable[Any], observed: Observation) -> Any:
     """Return the call once it has ended and that is taken note of."""
     code = "CANCELLED"
+    call = None
     try:
         call = await calling
         code = (await call.code()).name
-        return call
+    except asyncio.CancelledError:
+        if call is not None:
+            call.cancel()  # who waits only for its code does not end it by leaving
+        raise
     finally:
         observed.end(code)
+    return call
 
 
 @dataclass

@@ -20,6 +20,7 @@ from devstack.ports import ReservedPort
 from devstack.settings import REPOSITORY, Settings
 from devstack.stack import Stack
 from devstack.traces import ReceivedSpan, TraceReceiver
+from devstack.waterfall import WaterfallPage
 from tests.e2e.waiting import until
 from tests.logins import NO_LIMITS, admins_token
 
@@ -238,6 +239,20 @@ def test_no_secret_and_nothing_personal_is_in_spans_metrics_and_logs(traced: Tra
     for secret in (CANARY, tokens["accessToken"], tokens["refreshToken"], "argon2id", traced.stack.admin_password):
         assert secret not in everything
     assert defect.headers["x-request-id"] in everything
+
+
+def test_the_pages_of_make_observe_list_a_trace_and_show_its_spans(traced: Traced) -> None:
+    response = traced.place_order(traced.new_user())
+    trace_id = traced.trace_of(response, until_service="user_svc")[0].trace_id
+
+    with WaterfallPage(traced.receiver) as page:
+        listed = httpx.get(page.url, trust_env=False).text
+        shown = httpx.get(f"{page.url}/trace/{trace_id}", trust_env=False).text
+        absent = httpx.get(f"{page.url}/trace/<script>", trust_env=False).text
+
+    assert f'<a href="/trace/{trace_id}">POST /api/v1/orders</a>' in listed
+    assert all(name in shown for name in ("OrderService/CreateOrder", "INSERT orders", "BatchGetUsers"))
+    assert "<script>" not in absent
 
 
 def test_the_documented_metrics_are_those_that_a_running_system_shows(traced: Traced) -> None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 from shop.user.v1 import user_service_pb2 as pb
 from shop.user.v1.user_service_pb2_grpc import UserServiceStub
 
 from chassis.testing import bearer, create_user_request, new_uuid, plain_channel, refusal_of, token_of
-from tests.integration.replica import serving_process
+from tests.integration.replica import REPOSITORY, serving_process
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -87,3 +91,20 @@ async def test_every_line_is_json(users_database: TestDatabase, tmp_path: Path) 
 
     lines = [json.loads(line) for line in replica.output().splitlines()]
     assert {"server.started", "server.draining", "server.stopped"} <= {line["event"] for line in lines}
+
+
+def test_on_a_terminal_lines_are_for_people() -> None:
+    shown, terminal = pty.openpty()
+    script = (
+        "import structlog; from chassis import telemetry; from chassis.settings import TelemetrySettings\n"
+        "with telemetry.started(TelemetrySettings(service_name='x')): structlog.get_logger().info('said', number=7)"
+    )
+    env = {**os.environ, "TERM": "xterm"}
+    subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, env=env, stdout=terminal, check=True, timeout=60)
+    os.close(terminal)
+    line = os.read(shown, 65536)
+    os.close(shown)
+
+    assert b"\x1b[" in line
+    assert b"said" in line
+    assert not line.lstrip().startswith(b"{")
