@@ -77,26 +77,27 @@ COMMAND_LINES = [pytest.param(by_buf, id="buf"), pytest.param(by_grpcurl, id="gr
 @pytest.mark.parametrize("command_line", COMMAND_LINES)
 def test_what_rest_made_everybody_sees(edge: Edge, command_line: Callable[[Edge], Call]) -> None:
     call = command_line(edge)
-    user = edge.http.post("/api/v1/users", json=request_json(create_user_request())).json()
-    placed = create_order_request(user["id"])
-
-    order = edge.http.post("/api/v1/orders", json=request_json(placed)).json()
 
     with connect_sync(edge.authority, token=edge.token) as channel:
+        # The user before the order, which is counted a moment later.
+        user = edge.http.post("/api/v1/users", json=request_json(create_user_request())).json()
         seen_user = UserServiceStub(channel).GetUser(users.GetUserRequest(id=user["id"]))
+        called_user = call("shop.user.v1.UserService/GetUser", {"id": user["id"]})
+        order = edge.http.post("/api/v1/orders", json=request_json(create_order_request(user["id"]))).json()
         seen_order = OrderServiceStub(channel).GetOrder(orders.GetOrderRequest(id=order["id"]))
-    assert as_json(seen_user) == user
+
+    assert as_json(seen_user) == _same(called_user, User) == user
     assert as_json(seen_order) == order
-    assert _same(call("shop.user.v1.UserService/GetUser", {"id": user["id"]}), User) == user
     assert _same(call("shop.order.v1.OrderService/GetOrder", {"id": order["id"]}), Order) == order
 
 
 async def test_what_a_typed_stub_made_everybody_sees(edge: Edge) -> None:
     async with connect(edge.authority, token=edge.token) as channel:
         user = await UserServiceStub(channel).CreateUser(create_user_request())
+        seen_user = rest_outcome(edge.http.get(f"/api/v1/users/{user.id}")).body
         order = await OrderServiceStub(channel).CreateOrder(create_order_request(user.id))
 
-    assert rest_outcome(edge.http.get(f"/api/v1/users/{user.id}")).body == as_json(user)
+    assert seen_user == as_json(user)
     assert rest_outcome(edge.http.get(f"/api/v1/orders/{order.id}")).body == as_json(order)
     assert by_buf(edge)("shop.order.v1.OrderService/GetOrder", {"id": order.id}) == as_json(order)
 
@@ -106,9 +107,10 @@ def test_what_a_command_line_made_everybody_sees(edge: Edge, command_line: Calla
     call = command_line(edge)
 
     user = call("shop.user.v1.UserService/CreateUser", request_json(create_user_request()))
+    seen_user = edge.http.get(f"/api/v1/users/{user['id']}").json()
     order = call("shop.order.v1.OrderService/CreateOrder", request_json(create_order_request(user["id"])))
 
-    assert edge.http.get(f"/api/v1/users/{user['id']}").json() == _same(user, User)
+    assert seen_user == _same(user, User)
     assert edge.http.get(f"/api/v1/orders/{order['id']}").json() == _same(order, Order)
     with connect_sync(edge.authority, token=edge.token) as channel:
         seen = OrderServiceStub(channel).GetOrder(orders.GetOrderRequest(id=order["id"]))
