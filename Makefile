@@ -56,7 +56,7 @@ lint: setup ## Check contract, drift of generated files, formats, lint, types, i
 	$(BUF) format --diff --exit-code protos
 	@rm -rf .build/drift
 	@$(MAKE) --no-print-directory generated-into OUT=.build/drift
-	diff -r .build/drift/generated generated
+	diff -r --exclude __pycache__ .build/drift/generated generated
 	$(BIN)/python helm/readme.py | diff - helm/shop/README.md
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
