@@ -102,7 +102,7 @@ def write(run: Run, *, text: str, folder: Path) -> None:
         "rows": [asdict(row) for row in run.rows()],
     }
     (folder / "latest.json").write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
-    (folder / "latest.md").write_text(text)
+    (folder / "latest.md").write_text(f"![Requests a second and CPU a call](performance.svg)\n\n{text}")
     (folder / "latest.svg").write_text(draw(_panels(run.rows())))
 
 
