@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Final
 
 from shop.order.v1 import order_service_pb2
 from shop.order.v1.order_service_pb2_grpc import add_OrderServiceServicer_to_server
@@ -27,6 +29,8 @@ from order_svc.users import GrpcUserDirectory
 
 if TYPE_CHECKING:
     from grpc import aio
+
+_CONNECT_S: Final = 5
 
 
 async def serve() -> None:
@@ -67,6 +71,11 @@ async def serve() -> None:
         background = [idempotency.sweep_forever(database, clock), keys.refresh_forever()]
         if identity:
             background.append(identity.renew_forever(channel))
+        # Before it says SERVING: the first orders would else wait for DNS and TLS, and maybe too long. Without the user
+        # service it serves all the same, for only new orders need it.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_CONNECT_S):
+                await channel.channel_ready()
         try:
             await run(server, background=background)
         finally:
