@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from shop.order.v1 import order_service_pb2
 from shop.order.v1.order_service_pb2_grpc import add_OrderServiceServicer_to_server
@@ -31,6 +33,8 @@ from order_svc.users import GrpcUserDirectory
 
 if TYPE_CHECKING:
     from grpc import aio
+
+_CONNECT_S: Final = 5
 
 
 async def serve() -> None:
@@ -80,6 +84,11 @@ async def _serve(settings: OrderTelemetrySettings) -> None:
         ]
         if identity:
             background.append(identity.renew_forever(channel))
+        # Before it says SERVING: the first orders would else wait for DNS and TLS, and maybe too long. Without the user
+        # service it serves all the same, for only new orders need it.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_CONNECT_S):
+                await channel.channel_ready()
         try:
             await run(server, background=background)
         finally:
