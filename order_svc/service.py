@@ -18,7 +18,7 @@ from order_svc.model import Actor, BuyerId, NewItem, Order, OrderEvent, OrderFil
 from order_svc.repository import Move, Placement, Wanted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from datetime import datetime
 
     from sqlalchemy import Connection
@@ -150,23 +150,24 @@ class OrderService:
         return placed
 
     async def _place_together(self, placements: Sequence[Placement]) -> list[Order | Exception]:
-        write = await self._writing(placements)
-        return await self._database.short_transaction(write)
+        refused = await self._refused(placements)
+        # Who may not order is told so without a transaction.
+        nobody_orders = all(placement.order.user_id in refused for placement in placements)
+        run = self._database.short_read if nobody_orders else self._database.short_transaction
+        return await run(lambda connection: _place(connection, placements, refused=refused))
 
     async def _place_alone(self, placements: Sequence[Placement]) -> list[Order | Exception]:
-        write = await self._writing(placements)
-        return await self._database.transaction(write)
+        refused = await self._refused(placements)
+        return await self._database.transaction(lambda connection: _place(connection, placements, refused=refused))
 
-    async def _writing(self, placements: Sequence[Placement]) -> Callable[[Connection], list[Order | Exception]]:
-        """Return what writes the placements of those who may order."""
+    async def _refused(self, placements: Sequence[Placement]) -> Mapping[BuyerId, DomainError]:
+        """Return why those buyers may not order who may not."""
         buyers = {placement.order.user_id for placement in placements}
-        refused: Mapping[BuyerId, DomainError]
         try:
             # Before BEGIN: a slow peer must not hold row locks.
-            refused = await self._users.refusals(buyers)
+            return await self._users.refusals(buyers)
         except DomainError as error:
-            refused = dict.fromkeys(buyers, error)
-        return lambda connection: _place(connection, placements, refused=refused)
+            return dict.fromkeys(buyers, error)
 
     async def get_order(self, order_id: OrderId, *, owner: BuyerId | None) -> Order:
         """Return an order.

@@ -264,7 +264,9 @@ async def test_callers_who_left_before_their_turn_change_nothing(
         with orders_database.connect() as other:
             other.execute("BEGIN")
             other.execute("LOCK TABLE idempotency_keys")
-            stuck = [asyncio.ensure_future(move(orders, order_id)) for order_id in ids[:3]]
+            stuck = [asyncio.ensure_future(move(orders, ids[0]))]
+            await until(lambda: asyncio.to_thread(is_waited_for, orders_database, 1))
+            stuck.append(asyncio.ensure_future(move(orders, ids[1])))  # not in the batch that waits already
             await until(lambda: asyncio.to_thread(is_waited_for, orders_database, 2))
 
             with pytest.raises(aio.AioRpcError) as left:
