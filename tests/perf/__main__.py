@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -26,6 +27,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.perf", description="Measure the shop beside its peers.")
     parser.add_argument("--quick", action="store_true", help="in five minutes, without ten minutes of load for memory")
     is_quick: bool = parser.parse_args().quick
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that everything is stopped
     started = time.monotonic()
     try:
         tools.install(print)

@@ -6,6 +6,7 @@ import base64
 import contextlib
 import os
 import shutil
+import signal
 import socket
 import sys
 from dataclasses import dataclass, field
@@ -171,6 +172,8 @@ def _process(
         env={**tools.environment(), **common, **(env or {})},
         cwd=cwd,
         log=RUN / f"{name}-{port}.log",
+        # Not SIGKILL, which nginx and uvicorn cannot pass on to their workers.
+        orphan_signal=signal.SIGTERM,
     )
     return Process(command, hooks=Hooks(is_ready=lambda: _listens(port)))
 
