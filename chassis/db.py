@@ -61,6 +61,10 @@ class Database:
             connect_args={
                 "application_name": name,
                 "connect_timeout": settings.connect_timeout_s,
+                # When the network dies nobody ends the statement, and its lane would wait for a quarter of an hour.
+                "tcp_user_timeout": round(1000 * (settings.statement_timeout_s + 1)),
+                "keepalives_idle": 5,
+                "keepalives_interval": 1,
                 "options": " ".join(f"-c {key}={value:.0f}" for key, value in milliseconds.items()),
             },
         )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
+import socket
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -129,6 +131,18 @@ async def test_a_statement_is_waited_for_only_so_long(users_database: TestDataba
         await database.read(lambda connection: connection.execute(text("SELECT pg_sleep(10)")))
 
     await database.ping()
+    await asyncio.to_thread(database.close)
+
+
+async def test_a_connection_whose_network_has_died_is_given_up(users_database: TestDatabase) -> None:
+    database = Database(database_settings(users_database.url, statement_timeout_s=2), name="t")
+
+    def option(connection: Connection) -> int:
+        connected = connection.connection.driver_connection
+        with socket.socket(fileno=os.dup(connected.pgconn.socket)) as wire:
+            return wire.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
+
+    assert await database.read(option) == 3000
     await asyncio.to_thread(database.close)
 
 
