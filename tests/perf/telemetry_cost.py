@@ -95,6 +95,8 @@ def served(kind: str, *, receiver: str) -> Iterator[tuple[int, int]]:
             stderr=subprocess.PIPE,
             text=True,
         )
+        assert process.stdin
+        assert process.stderr
         try:
             yield process.pid, int(process.stderr.readline())
         finally:
@@ -111,7 +113,10 @@ async def receiving() -> AsyncIterator[str]:
         return pb.ExportTraceServiceResponse()
 
     service = "opentelemetry.proto.collector.trace.v1.TraceService"
-    handler = grpc.unary_unary_rpc_method_handler(take, None, pb.ExportTraceServiceResponse.SerializeToString)
+    # grpcio's types know only sync handlers here.
+    handler: Any = grpc.unary_unary_rpc_method_handler(
+        cast("Any", take), None, pb.ExportTraceServiceResponse.SerializeToString
+    )
     server = aio.server()
     server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(service, {"Export": handler})])
     port = server.add_insecure_port("127.0.0.1:0")
