@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from contextvars import Context, ContextVar
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
@@ -81,11 +81,6 @@ _current: ContextVar[Call | None] = ContextVar("call", default=None)
 def current_call() -> Call | None:
     """Return the call being served, or None outside of one."""
     return _current.get()
-
-
-def call_in(context: Context) -> Call | None:
-    """Return the call being served in a context that was copied, for who does something for several calls."""
-    return context.get(_current)
 
 
 def enter(call: Call) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextvars
 import threading
 from typing import TYPE_CHECKING
 
@@ -13,7 +12,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from chassis import logs, metrics, tracing
-from chassis.context import Call, call_in, enter
+from chassis.context import Call
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -104,15 +103,6 @@ def test_what_a_batch_asks_of_another_service_stands_below_it(
     assert traceparent == f"00-{asked.context.trace_id:032x}-{asked.context.span_id:016x}-01"
     assert asked.attributes["rpc.response.status_code"] == "UNAVAILABLE"
     assert asked.status.status_code is trace.StatusCode.ERROR
-
-
-def test_a_copied_context_tells_which_call_it_is_of() -> None:
-    call = Call("/a.B/C", deadline=0)
-    of_the_call = contextvars.Context()
-    of_the_call.run(enter, call)
-
-    assert call_in(of_the_call) is call
-    assert call_in(contextvars.Context()) is None
 
 
 def test_a_batch_of_calls_that_are_not_traced_has_no_span(exporter: InMemorySpanExporter) -> None:
