@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -82,7 +83,7 @@ class Worker:
             )
 
     def until_started(self) -> None:
-        until(lambda: f'"pid":{self.process.pid},' in self._log.read_text())
+        until(lambda: re.search(rf'"pid":{self.process.pid}\b', self._log.read_text()))
 
     def until_killed(self) -> None:
         assert self.process.wait(120) == -signal.SIGKILL
@@ -167,11 +168,11 @@ class EventWorld:
 
     def relay(self, *, dies_at: tuple[str, int] | None = None) -> Worker:
         crashing = ("tests.chaos.crashing", dies_at[0], str(dies_at[1])) if dies_at else ("order_svc",)
-        return self.start((*crashing, "relay"), DATABASE_URL=self.source, DATABASE_POOL_SIZE="2")
+        return self.start((*crashing, "relay"), DATABASE_URL=self.source, DATABASE_POOL_SIZE="4")
 
     def consumer(self, *, dies_at: tuple[str, int] | None = None, **env: str) -> Worker:
         module = ("tests.chaos.crashing", dies_at[0], str(dies_at[1])) if dies_at else ("tests.chaos.auditor",)
-        return self.start((*module, "consume"), DATABASE_URL=self.sink, DATABASE_POOL_SIZE="2", **env)
+        return self.start((*module, "consume"), DATABASE_URL=self.sink, DATABASE_POOL_SIZE="4", **env)
 
     def command(self, *words: str) -> str:
         """Run a command of the auditor's to its end and return what it said."""
@@ -256,7 +257,7 @@ class EventWorld:
         )
 
 
-def until(is_so: Callable[[], bool], *, timeout_s: float = 120, every_s: float = 0.02) -> None:
+def until(is_so: Callable[[], object], *, timeout_s: float = 120, every_s: float = 0.02) -> None:
     """Return once it is so.
 
     Raises:
