@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -14,9 +16,6 @@ from devstack import container_secrets
 from devstack.settings import REPOSITORY
 from envoy.environments import METRICS_PORT
 from tests.containers.engine import COMPOSE
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 WORKERS = ["user-svc-relay", "user-svc-consume", "order-svc-relay", "order-svc-consume"]
 OURS = ["user-svc", "order-svc", "user-svc-migrate", "order-svc-migrate", *WORKERS, "edge"]
@@ -95,6 +94,19 @@ def test_prometheus_fetches_from_every_process_at_its_port() -> None:
     # A job is a service, by the name that it has in the rules.
     jobs = {name: ("_".join(name.split("-")[:2]), port) for name, port in ports.items()}
     assert fetched == jobs | {"edge": ("edge", METRICS_PORT)}
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
+def test_prometheus_takes_its_configuration_and_the_rules(tmp_path: Path) -> None:
+    for mount in _services("compose.observe.yaml")["prometheus"]["volumes"]:
+        if mount["type"] == "bind":
+            shutil.copy(mount["source"], tmp_path / Path(mount["target"]).name)
+
+    command = ["promtool", "check", "config", str(tmp_path / "prometheus.yaml")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 rule files found" in done.stdout
 
 
 def test_no_password_is_in_the_file() -> None:
