@@ -73,6 +73,8 @@ lint: setup ## Check contract, drift of generated files, formats, lint, types, i
 	diff -r --exclude=__pycache__ .build/drift/generated generated
 	diff .build/drift/docs/events.md docs/events.md
 	$(BIN)/python helm/readme.py | diff - helm/shop/README.md
+	diff docs/observability/rules.yaml helm/shop/files/rules.yaml
+	diff -r --exclude='*.py' --exclude=__pycache__ docs/observability/dashboards helm/shop/files/dashboards
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
@@ -83,10 +85,13 @@ format: setup ## Format protos and Python, fix what can be fixed
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
-generate: setup ## Generate stubs, descriptors, OpenAPI and docs/events.md from the contract; the chart's README
+generate: setup ## Generate stubs, descriptors, OpenAPI and docs/events.md from the contract; the chart's README and copies
 	@rm -rf generated
 	@$(MAKE) --no-print-directory generated-into OUT=.
 	@$(BIN)/python helm/readme.py > helm/shop/README.md
+	@mkdir -p helm/shop/files/dashboards
+	@rm -f helm/shop/files/dashboards/* && cp docs/observability/dashboards/*.json helm/shop/files/dashboards/
+	@cp docs/observability/rules.yaml helm/shop/files/
 
 .PHONY: generated-into
 generated-into:

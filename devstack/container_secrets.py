@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _FOLDER_MODE: Final = 0o700
 _FILE_MODE: Final = 0o644
 _POSTGRES: Final = "postgres:5432"
+_REDIS: Final = "redis:6379"
 
 
 def prepare(folder: Path) -> None:
@@ -37,7 +38,8 @@ def prepare(folder: Path) -> None:
         _write(folder / f"{service.name}_database_url", url)
     _keep(folder / "keys_secret", _fernet_key)
     redis = _keep(folder / "redis_password", _password)
-    _write(folder / "redis_conf", f"requirepass {redis}\nappendonly yes\n")
+    _write(folder / "redis_conf", _redis_conf(redis))
+    _write(folder / "redis_url", f"redis://:{redis}@{_REDIS}/0")
     _prepare_certificates(folder)
 
 
@@ -74,6 +76,11 @@ def _write(path: Path, text: str) -> None:
 def _password() -> str:
     # Hex, so that it needs no escaping in a URL, in SQL or in redis.conf.
     return secrets.token_hex(24)
+
+
+def _redis_conf(password: str) -> str:
+    # As devstack/redis.py explains them.
+    return f'requirepass {password}\nappendonly yes\nsave ""\nmaxmemory 256mb\nmaxmemory-policy noeviction\n'
 
 
 def _fernet_key() -> str:

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from devstack import container_secrets
 from devstack.settings import REPOSITORY
+from envoy.environments import METRICS_PORT
 from tests.containers.engine import COMPOSE
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-OURS = ["user-svc", "order-svc", "user-svc-migrate", "order-svc-migrate", "edge"]
+WORKERS = ["user-svc-relay", "user-svc-consume", "order-svc-relay", "order-svc-consume"]
+OURS = ["user-svc", "order-svc", "user-svc-migrate", "order-svc-migrate", *WORKERS, "edge"]
+PAGES = ["prometheus", "jaeger", "grafana"]
 pytestmark = pytest.mark.skipif(not COMPOSE.exists(), reason="make .tools/docker-compose builds it")
 
 
@@ -30,11 +33,11 @@ def _services(*files: str) -> dict[str, Any]:
     return dict(json.loads(done.stdout)["services"])
 
 
-@pytest.mark.parametrize("files", [(), ("compose.dev.yaml",), ("compose.prod.yaml",)])
-def test_every_container_of_ours_is_locked_down(files: tuple[str, ...]) -> None:
-    services = _services(*files)
+@pytest.mark.parametrize("file", ["", "compose.dev.yaml", "compose.prod.yaml", "compose.observe.yaml"])
+def test_every_container_of_ours_is_locked_down(file: str) -> None:
+    services = _services(*filter(None, [file]))
 
-    for name in OURS:
+    for name in OURS + (PAGES if file == "compose.observe.yaml" else []):
         assert services[name]["read_only"] is True
         assert services[name]["cap_drop"] == ["ALL"]
         assert services[name]["security_opt"] == ["no-new-privileges:true"]
@@ -46,6 +49,64 @@ def test_only_the_edge_is_published_and_on_loopback_alone() -> None:
 
     assert list(published) == ["edge"]
     assert {port["host_ip"] for port in published["edge"]} == {"127.0.0.1"}
+
+
+def test_the_pages_are_published_on_loopback_and_know_no_password() -> None:
+    base, services = _services(), _services("compose.observe.yaml")
+
+    assert services.keys() - base.keys() == set(PAGES)
+    for name in PAGES:
+        assert {port["host_ip"] for port in services[name]["ports"]} == {"127.0.0.1"}
+        assert "@sha256:" in services[name]["image"]
+        # Who shared two networks with the edge would find it twice, and count it twice.
+        assert len(services[name]["networks"].keys() & services["edge"]["networks"].keys()) <= 1
+        assert not any("PASSWORD" in variable for variable in services[name].get("environment") or {})
+
+
+def test_traces_go_to_where_they_are_taken_and_nothing_else_changes() -> None:
+    base, services = _services(), _services("compose.observe.yaml")
+    to = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://jaeger:4317"}
+
+    given = base["edge"]["command"]
+    assert services["edge"]["command"][: len(given)] == given
+    assert services["edge"]["command"][len(given)] == "--traces-to=jaeger:4317"
+    for name in ("user-svc", "order-svc", *WORKERS):
+        assert services[name]["environment"] == base[name]["environment"] | to
+        assert services[name]["networks"].keys() & services["jaeger"]["networks"].keys() == {"services"}
+
+
+def test_prometheus_fetches_from_every_process_at_its_port() -> None:
+    services = _services("compose.observe.yaml")
+    config = yaml.safe_load((REPOSITORY / "docker" / "observe" / "prometheus.yaml").read_text())
+    ports = {
+        name: int((service.get("environment") or {})["METRICS_PORT"])
+        for name, service in services.items()
+        if "METRICS_PORT" in (service.get("environment") or {}) and not name.endswith("-migrate")
+    }
+
+    fetched = {
+        name: (job["job_name"], where["port"])
+        for job in config["scrape_configs"]
+        for where in job["dns_sd_configs"]
+        for name in where["names"]
+    }
+
+    # A job is a service, by the name that it has in the rules.
+    jobs = {name: ("_".join(name.split("-")[:2]), port) for name, port in ports.items()}
+    assert fetched == jobs | {"edge": ("edge", METRICS_PORT)}
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
+def test_prometheus_takes_its_configuration_and_the_rules(tmp_path: Path) -> None:
+    for mount in _services("compose.observe.yaml")["prometheus"]["volumes"]:
+        if mount["type"] == "bind":
+            shutil.copy(mount["source"], tmp_path / Path(mount["target"]).name)
+
+    command = ["promtool", "check", "config", str(tmp_path / "prometheus.yaml")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 rule files found" in done.stdout
 
 
 def test_no_password_is_in_the_file() -> None:
@@ -72,6 +133,26 @@ def test_in_production_every_service_has_three_replicas_limits_and_restarts() ->
         assert deploy["resources"]["reservations"]["memory"] == str(256 * 1024**2)
         assert deploy["restart_policy"]["condition"] == "on-failure"
         assert {"delay", "max_attempts"} <= deploy["restart_policy"].keys()
+
+
+def test_in_production_relays_and_consumers_have_limits_and_restarts() -> None:
+    services = _services("compose.prod.yaml")
+
+    for name in WORKERS:
+        deploy = services[name]["deploy"]
+        assert deploy["resources"]["limits"] == {"cpus": 0.5, "memory": str(256 * 1024**2)}
+        assert deploy["restart_policy"]["condition"] == "on-failure"
+
+
+def test_only_relays_and_consumers_know_redis() -> None:
+    knowing = {
+        name
+        for name, service in _services().items()
+        for secret in service.get("secrets", ())
+        if secret["source"] == "redis_url"
+    }
+
+    assert knowing == set(WORKERS)
 
 
 def test_secrets_are_kept_until_their_file_is_removed(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
     from tests.containers.engine import Container
     from tests.containers.system import ComposedSystem
 
-OURS = ["user-svc", "order-svc", "edge"]
+WORKERS = ["user-svc-relay", "user-svc-consume", "order-svc-relay", "order-svc-consume"]
+OURS = ["user-svc", "order-svc", *WORKERS, "edge"]
 pytestmark = pytest.mark.timeout(300)
 
 
@@ -59,8 +61,11 @@ def test_each_service_is_given_its_own_secrets_alone(system: ComposedSystem) -> 
 
     assert sorted(user.run("ls", "/run/secrets").stdout.split()) == ["DATABASE_URL", "KEYS_SECRET"]
     assert order.run("ls", "/run/secrets").stdout.split() == ["DATABASE_URL"]
-    for container in (user, order):
-        assert "postgresql://" not in str(container.facts())
+    workers = [container for name in WORKERS for container in system.containers(name)]
+    for worker in workers:
+        assert sorted(worker.run("ls", "/run/secrets").stdout.split()) == ["DATABASE_URL", "REDIS_URL"]
+    for container in (user, order, *workers):
+        assert not re.search("(postgresql|redis)://", str(container.facts()))
 
 
 def test_postgres_and_redis_are_out_of_reach_of_the_edge(system: ComposedSystem) -> None:

@@ -40,6 +40,14 @@ def rendered(shape: str) -> str:
     return done.stdout
 
 
+def notes(shape: str) -> str:
+    """Return what helm tells whoever installs with values of this shape."""
+    values = str(CHART / "ci" / f"{shape}-values.yaml")
+    done = helm("install", "shop", str(CHART), "--values", values, "--dry-run=client")
+    assert done.returncode == 0, done.stderr
+    return done.stdout.partition("\nNOTES:\n")[2]
+
+
 def manifests(shape: str, kind: str = "") -> list[Json]:
     """Return the manifests for values of this shape, of one kind if it is named."""
     every = [each for each in yaml.safe_load_all(rendered(shape)) if each]

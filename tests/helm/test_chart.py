@@ -15,7 +15,8 @@ from tests.helm.chart import CHART, SHAPES, helm, manifests, pods, refusal, rend
 
 # The oldest that Chart.yaml allows, and the newest that the validator knows.
 VERSIONS = ["1.30", "1.37"]
-OTHERS = {"Certificate", "Issuer", "HTTPRoute"}  # custom resources, of which the validator knows nothing
+# Custom resources, of which the validator knows nothing.
+OTHERS = {"Certificate", "Issuer", "HTTPRoute", "PodMonitor", "PrometheusRule"}
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -62,6 +63,11 @@ def test_names_are_unique_and_nothing_is_rendered_as_go_prints_it(shape: str) ->
         ("services: {user-svc: {env: {DATABASE_URL: postgresql://a:b@c/d}}}", "DATABASE_URL"),
         ("serviceDefaults: {resources: {requests: {cpu: 1, memory: 1Gi}, limits: null}}", "limits"),
         ("services: {order-svc: {callers: [edge, stock-svc]}}", "there is no stock-svc"),
+        ("services: {user-svc: {env: {REDIS_URL: redis://a:b@c/0}}}", "REDIS_URL"),
+        ("serviceDefaults: {poolSize: 3}", "minimum"),
+        ("serviceDefaults: {relay: {poolSize: 3}}", "minimum"),
+        ("redis: {existingSecret: x}\nserviceDefaults: {consume: {replicas: 3}}", "106 connections, more than"),
+        ("observability: {otlpEndpoint: collector:4317}", "otlpEndpoint"),
         ("serviceDefaults: {replicas: 6}", "122 connections, more than database.maxConnections"),
         ("serviceDefaults: {autoscaling: {enabled: true, maxReplicas: 12}}", "more than database.maxConnections"),
         ("serviceDefaults: {autoscaling: {enabled: true, minReplicas: 9}}", "minReplicas is above maxReplicas"),
@@ -88,10 +94,12 @@ def test_the_edge_looks_for_the_services_where_they_are() -> None:
 def test_the_edge_knows_the_options_that_it_is_given() -> None:
     [edge] = [spec for name, spec in pods("production") if name == "edge"]
     known = Path("envoy/__main__.py").read_text()
+    options = edge["containers"][0]["args"]
 
-    for option in edge["containers"][0]["args"]:
+    for option in options:
         name = option.partition("=")[0].removeprefix("--")
         assert name.replace("-", "_") in known or f"--{name}" in known, option
+    assert {"--traces-to=collector.monitoring:4317", "--trace-sampling=0.5"} <= set(options)
 
 
 def test_every_value_is_described_and_in_the_schema() -> None:

@@ -1,16 +1,17 @@
-"""What must hold for every pod and every connection, whatever the values."""
+"""What must hold for every pod, whatever the values."""
 
 from __future__ import annotations
 
-import re
+import json
 from itertools import chain
 
 import pytest
+import yaml
 
 from chassis.server import _FORCED_AFTER_S
 from chassis.settings import ServerSettings
 from devstack.settings import REPOSITORY
-from tests.helm.chart import SHAPES, Json, manifests, pods
+from tests.helm.chart import SHAPES, Json, manifests, notes, pods
 
 FINISH_S = 21  # of the edge: drain_s 5 and what envoy/run.py gives to calls in flight, 16
 
@@ -52,9 +53,15 @@ def test_nothing_secret_is_in_an_environment(shape: str) -> None:
             assert "envFrom" not in container, name
 
 
+def _serving(shape: str) -> list[Json]:
+    """Return the Deployments that somebody calls: all but relays and consumers."""
+    every = manifests(shape, "Deployment")
+    return [each for each in every if not each["metadata"]["name"].endswith(("-relay", "-consume"))]
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 def test_every_deployment_is_probed_and_replaced_without_a_gap(shape: str) -> None:
-    for deployment in manifests(shape, "Deployment"):
+    for deployment in _serving(shape):
         spec = deployment["spec"]
         [container] = spec["template"]["spec"]["containers"]
 
@@ -67,7 +74,7 @@ def test_every_deployment_is_probed_and_replaced_without_a_gap(shape: str) -> No
 
 
 def test_a_pod_is_given_the_time_that_it_needs_to_end() -> None:
-    for deployment in manifests("default", "Deployment"):
+    for deployment in _serving("default"):
         pod = deployment["spec"]["template"]["spec"]
         before_s = pod["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
         settings = ServerSettings()
@@ -82,7 +89,7 @@ def test_every_deployment_has_a_budget_and_replicas_or_a_scaler(shape: str) -> N
     budgets = {each["metadata"]["name"] for each in manifests(shape, "PodDisruptionBudget")}
     scaled = {each["spec"]["scaleTargetRef"]["name"] for each in manifests(shape, "HorizontalPodAutoscaler")}
 
-    for deployment in manifests(shape, "Deployment"):
+    for deployment in _serving(shape):
         name = deployment["metadata"]["name"]
         assert name in budgets
         # Both would take turns in deciding.
@@ -101,81 +108,40 @@ def test_migrations_run_before_anything_else_of_a_release() -> None:
         assert [item["key"] for item in volume["secret"]["items"]] == ["DATABASE_URL"]
 
 
-def _arrows_of_the_page() -> set[tuple[str, str]]:
-    """Return who talks to whom, as the flowchart of docs/architecture.md has it."""
-    page = (REPOSITORY / "docs" / "architecture.md").read_text()
-    chart = re.search(r"```mermaid\nflowchart LR\n(.*?)```", page, re.DOTALL)
-    assert chart
-    arrows = re.findall(r"^ *(\w+)(?:[\[(].*?[\])]+)? *-->(?:\|[^|]*\|)? *(\w+)", chart[1], re.MULTILINE)
-    databases = {"users": "database", "orders": "database"}
-    return {(_component(a), databases.get(b, _component(b))) for a, b in arrows} | {
-        # What migrates is a service too, and the page shows processes that stay.
-        ("user-svc-migrations", "database"),
-        ("order-svc-migrations", "database"),
+def test_relays_and_consumers_know_the_database_and_redis_and_nothing_else() -> None:
+    workers = {name: pod for name, pod in pods("production") if name.endswith(("-relay", "-consume"))}
+
+    assert len(workers) == 4
+    for name, pod in workers.items():
+        [volume] = pod["volumes"]
+        files = {item["path"] for source in volume["projected"]["sources"] for item in source["secret"]["items"]}
+        assert files == {"DATABASE_URL", "REDIS_URL"}
+        [container] = pod["containers"]
+        assert container["args"] == [name.rpartition("-")[2]]
+        assert pod["terminationGracePeriodSeconds"] > _FORCED_AFTER_S
+
+
+def test_a_relay_is_never_there_twice_during_a_rollout() -> None:
+    for deployment in manifests("production", "Deployment"):
+        if deployment["metadata"]["name"].endswith(("-relay", "-consume")):
+            # The connections that refusals.yaml counts are for one at a time.
+            assert deployment["spec"]["strategy"] == {"type": "Recreate"}
+
+
+def test_the_alerts_and_dashboards_are_those_of_the_documentation() -> None:
+    documented = REPOSITORY / "docs" / "observability"
+    [rule] = manifests("production", "PrometheusRule")
+    [dashboards] = [each for each in manifests("production", "ConfigMap") if "dashboards" in each["metadata"]["name"]]
+
+    assert rule["spec"] == yaml.safe_load((documented / "rules.yaml").read_text())
+    assert {name: json.loads(text) for name, text in dashboards["data"].items()} == {
+        path.name: json.loads(path.read_text()) for path in (documented / "dashboards").glob("*.json")
     }
 
 
-def _component(name: str) -> str:
-    return {"user": "user-svc", "order": "order-svc"}.get(name, name)
-
-
-def _selected(selector: Json) -> list[str]:
-    """Return the components that a selector stands for."""
-    if component := selector.get("matchLabels", {}).get("app.kubernetes.io/component"):
-        return [component]
-    for expression in selector.get("matchExpressions", ()):
-        assert expression["operator"] == "In"
-        return list(expression["values"])
-    return ["everybody"]
-
-
-def _sides(policy: Json) -> tuple[set[tuple[str, str]], set[tuple[str, str]]]:
-    """Return the arrows whose beginning, and those whose end, the policy allows."""
-    own, spec = _selected(policy["spec"]["podSelector"]), policy["spec"]
-    leaving = {
-        (mine, theirs)
-        for rule in spec.get("egress", ())
-        for theirs in _peers(rule, "to", port=5432, otherwise="database")
-        for mine in own
-    }
-    entering = {
-        (theirs, mine)
-        for rule in spec.get("ingress", ())
-        for theirs in _peers(rule, "from", port=0, otherwise="caller")
-        for mine in own
-    }
-    return leaving, entering
-
-
-def _peers(rule: Json, side: str, *, port: int, otherwise: str) -> list[str]:
-    ports = {each["port"] for each in rule["ports"]}
-    if ports == {53}:
-        return []
-    peers = [peer for each in rule.get(side, ()) if "podSelector" in each for peer in _selected(each["podSelector"])]
-    if not peers:
-        assert not port or ports == {port}
-        return [otherwise]
-    return peers
-
-
-def test_the_arrows_of_the_network_are_those_of_the_architecture() -> None:
-    policies = manifests("default", "NetworkPolicy")
-    sides = [_sides(policy) for policy in policies]
-    leaving = set[tuple[str, str]]().union(*(each[0] for each in sides)) - {("test", "edge")}
-    entering = set[tuple[str, str]]().union(*(each[1] for each in sides))
-
-    arrows = _arrows_of_the_page()
-    assert leaving == {arrow for arrow in arrows if arrow[0] != "caller"}
-    assert entering == {arrow for arrow in arrows if arrow[1] != "database"}
-
-
-def test_without_a_policy_that_allows_it_nothing_talks() -> None:
-    [nothing] = [each for each in manifests("default", "NetworkPolicy") if each["metadata"]["name"] == "shop-nothing"]
-
-    assert nothing["spec"]["policyTypes"] == ["Ingress", "Egress"]
-    assert not {"ingress", "egress"} & nothing["spec"].keys()
-    for _, template in _templates():
-        assert nothing["spec"]["podSelector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
+def test_the_notes_say_that_events_wait_for_redis() -> None:
+    assert "events wait" in notes("default")
+    assert "events wait" not in notes("production")
 
 
 def test_the_certificates_are_the_ones_that_the_other_side_expects() -> None:
@@ -192,8 +158,3 @@ def test_the_certificates_are_the_ones_that_the_other_side_expects() -> None:
         if variable["name"] == "TLS_ALLOWED_PEERS"
     }
     assert peers == {"user-svc": "edge,order_svc", "order-svc": "edge"}
-
-
-def _templates() -> list[tuple[str, Json]]:
-    every = [*manifests("default", "Deployment"), *manifests("default", "Job")]
-    return [(each["metadata"]["name"], each["spec"]["template"]) for each in every]

@@ -69,6 +69,22 @@ readOnlyRootFilesystem: true
 capabilities: {drop: [ALL]}
 {{- end -}}
 
+{{/* Where metrics are served, and where traces go. */}}
+{{- define "shop.telemetry" -}}
+- {name: METRICS_PORT, value: "9464"}
+{{- with .Values.observability.otlpEndpoint }}
+- {name: OTEL_EXPORTER_OTLP_ENDPOINT, value: {{ . | quote }}}
+{{- end }}
+{{- end -}}
+
+{{/* The relays and consumers, as a list in YAML. Call with (list $ name) for those of one service. */}}
+{{- define "shop.workers" -}}
+{{- if (index . 0).Values.redis.existingSecret }}
+- {{ index . 1 }}-relay
+- {{ index . 1 }}-consume
+{{- end }}
+{{- end -}}
+
 {{/* Pods of a component on different nodes and in different zones, where there are some. Call with (list $ component). */}}
 {{- define "shop.spread" -}}
 topologySpreadConstraints:

@@ -1,0 +1,59 @@
+"""Events between the containers: an order takes effect on its user, though who carries it may be away for a while."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.containers.engine import podman
+from tests.e2e.waiting import until
+
+if TYPE_CHECKING:
+    from tests.containers.system import ComposedSystem
+    from tests.e2e.callers import Edge
+    from tests.e2e.world import World
+
+CARRIERS = ["redis", "order-svc-relay", "user-svc-consume"]
+pytestmark = pytest.mark.timeout(180)
+
+
+def _order_count(edge: Edge, user_id: str) -> int:
+    answer = edge.http.get(f"/api/v1/users/{user_id}")
+    assert answer.status_code == 200, answer.text
+    return int(answer.json().get("orderCount", 0))
+
+
+def test_an_order_raises_the_order_count_of_its_user(edge: Edge, world: World) -> None:
+    user = world.user()
+
+    world.order(user.id)
+
+    until(lambda: _order_count(edge, user.id) == 1, timeout_s=60)
+
+
+@pytest.mark.parametrize("carrier", CARRIERS)
+def test_what_was_ordered_while_a_carrier_was_away_is_made_up_for(
+    system: ComposedSystem, edge: Edge, world: World, carrier: str
+) -> None:
+    user = world.user()
+    [container] = system.containers(carrier)
+
+    podman("stop", "--time", "30", container.name)
+    assert container.state["ExitCode"] == 0
+    world.order(user.id)
+    assert _order_count(edge, user.id) == 0
+    podman("start", container.name)
+
+    until(lambda: _order_count(edge, user.id) == 1, timeout_s=90)
+    system.wait_healthy(carrier)
+
+
+def test_every_process_shows_its_metrics(system: ComposedSystem) -> None:
+    ask = "import urllib.request as u; print(u.urlopen('http://127.0.0.1:{}/metrics').read().decode())"
+
+    for service in ("user-svc", "user-svc-relay", "user-svc-consume", "order-svc-relay", "order-svc-consume"):
+        [container, *_] = system.containers(service)
+        assert "process_start_time_seconds" in container.run("python", "-c", ask.format(9464)).stdout
+    [edge] = system.containers("edge")
+    assert "envoy_http_downstream_rq_xx" in edge.run("python", "-c", ask.format(9903)).stdout
