@@ -66,9 +66,9 @@ def _replicas(stack: Stack) -> str:
 
 
 def _metrics(stack: Stack) -> str:
-    replicas = (replica for name in stack.service_names for replica in stack.replicas(name))
-    urls = [stack.edge.metrics_url, *(replica.metrics_url for replica in replicas)]
-    return "  Metrics      " + "\n               ".join(urls)
+    urls = {"edge": stack.edge.metrics_url}
+    urls |= {replica.name: replica.metrics_url for name in stack.service_names for replica in stack.replicas(name)}
+    return "  Metrics      " + "\n               ".join(f"{url}  {name}" for name, url in urls.items())
 
 
 def _databases(stack: Stack) -> str:
