@@ -101,6 +101,7 @@ class ComposedSystem:
             "SHOP_SECRETS": str(self.secrets),
             "POSTGRES_IMAGE": "localhost/shop-postgres:18",
             "REDIS_IMAGE": "localhost/shop-redis:latest",
+            "PROMETHEUS_IMAGE": "localhost/shop-prometheus:latest",
             # One address calls as often as tests do.
             "SHOP_RATE_LIMIT": "1000000000",
             "SHOP_PUBLIC_WRITE_LIMIT": "1000000000",
