@@ -8,6 +8,7 @@ import pytest
 
 from devstack import container_secrets
 from tests.containers.engine import podman
+from tests.containers.system import WORKERS
 from tests.e2e.waiting import until
 
 if TYPE_CHECKING:
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from tests.e2e.callers import Edge
     from tests.e2e.world import World
 
-WORKERS = ["user-svc-relay", "user-svc-consume", "order-svc-relay", "order-svc-consume"]
 CARRIERS = ["redis", "order-svc-relay", "user-svc-consume"]
 pytestmark = pytest.mark.timeout(180)
 

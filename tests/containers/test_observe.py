@@ -19,16 +19,25 @@ if TYPE_CHECKING:
 PROCESSES = Counter(user_svc=4, order_svc=4, edge=1)
 """By job: two servers, a relay and a consumer of each service."""
 
+_URL = "http://127.0.0.1:9090"
 pytestmark = pytest.mark.timeout(180)
 
 
 @pytest.fixture(scope="module")
 def prometheus(system: ComposedSystem) -> Iterator[str]:
-    """Where Prometheus answers."""
+    """Where a Prometheus answers that is ready."""
     observed = replace(system, files=(*system.files, "docker/compose.observe.yaml"))
     observed.compose("up", "--detach", "--no-deps", "prometheus")
-    yield "http://127.0.0.1:9090"
+    until(_is_ready, timeout_s=60)
+    yield _URL
     observed.compose("rm", "--stop", "--force", "--volumes", "prometheus")
+
+
+def _is_ready() -> bool:
+    try:
+        return httpx.get(f"{_URL}/-/ready", timeout=10, trust_env=False).is_success
+    except httpx.TransportError:
+        return False
 
 
 def _ask(prometheus: str, path: str, **parameters: str) -> Any:
@@ -39,10 +48,7 @@ def _ask(prometheus: str, path: str, **parameters: str) -> Any:
 
 def _up(prometheus: str) -> Counter[str]:
     """Return how many processes it has fetched from, by job."""
-    try:
-        series = _ask(prometheus, "query", query="up == 1")["result"]
-    except httpx.TransportError:
-        return Counter()
+    series = _ask(prometheus, "query", query="up == 1")["result"]
     return Counter(each["metric"]["job"] for each in series)
 
 
