@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+WORKERS: Final = ["user-svc-relay", "user-svc-consume", "order-svc-relay", "order-svc-consume"]
+
 _EDGE_PORT: Final = 8080
 _UP_TIMEOUT_S: Final = 300
 _OWNERS: Final = {"users": "user_svc", "orders": "order_svc"}
@@ -101,6 +103,7 @@ class ComposedSystem:
             "SHOP_SECRETS": str(self.secrets),
             "POSTGRES_IMAGE": "localhost/shop-postgres:18",
             "REDIS_IMAGE": "localhost/shop-redis:latest",
+            "PROMETHEUS_IMAGE": "localhost/shop-prometheus:latest",
             # One address calls as often as tests do.
             "SHOP_RATE_LIMIT": "1000000000",
             "SHOP_PUBLIC_WRITE_LIMIT": "1000000000",
@@ -116,6 +119,12 @@ class ComposedSystem:
 
     def _file_flags(self) -> list[str]:
         return [part for file in self.files for part in ("--file", str(REPOSITORY / file))]
+
+    def errors(self) -> str:
+        """Return what the services have logged of defects, for who must find out why a call failed."""
+        containers = (container for service in ("user-svc", "order-svc") for container in self.containers(service))
+        lines = (line for container in containers for line in podman("logs", container.name).splitlines())
+        return "\n".join(line for line in lines if '"level":"error"' in line)
 
     def _logs(self) -> str:
         """Return the last words of every container, for who must find out why the system did not come up."""

@@ -16,8 +16,8 @@ from devstack import container_secrets
 from devstack.settings import REPOSITORY
 from envoy.environments import METRICS_PORT
 from tests.containers.engine import COMPOSE
+from tests.containers.system import WORKERS
 
-WORKERS = ["user-svc-relay", "user-svc-consume", "order-svc-relay", "order-svc-consume"]
 OURS = ["user-svc", "order-svc", "user-svc-migrate", "order-svc-migrate", *WORKERS, "edge"]
 PAGES = ["prometheus", "jaeger", "grafana"]
 pytestmark = pytest.mark.skipif(not COMPOSE.exists(), reason="make .tools/docker-compose builds it")

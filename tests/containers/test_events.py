@@ -6,10 +6,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from devstack import container_secrets
 from tests.containers.engine import podman
+from tests.containers.system import WORKERS
 from tests.e2e.waiting import until
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.containers.system import ComposedSystem
     from tests.e2e.callers import Edge
     from tests.e2e.world import World
@@ -49,10 +53,26 @@ def test_what_was_ordered_while_a_carrier_was_away_is_made_up_for(
     system.wait_healthy(carrier)
 
 
+def test_a_new_password_of_redis_loses_no_event(
+    system: ComposedSystem, secrets: Path, edge: Edge, world: World
+) -> None:
+    user = world.user()
+    before = (secrets / "redis_url").read_text()
+
+    (secrets / "redis_password").unlink()
+    container_secrets.prepare(secrets)
+    world.order(user.id)
+    system.compose("up", "--detach", "--force-recreate", "--wait", "redis", *WORKERS)
+    world.order(user.id)
+
+    assert (secrets / "redis_url").read_text() != before
+    until(lambda: _order_count(edge, user.id) == 2, timeout_s=60)
+
+
 def test_every_process_shows_its_metrics(system: ComposedSystem) -> None:
     ask = "import urllib.request as u; print(u.urlopen('http://127.0.0.1:{}/metrics').read().decode())"
 
-    for service in ("user-svc", "user-svc-relay", "user-svc-consume", "order-svc-relay", "order-svc-consume"):
+    for service in ("user-svc", "order-svc", *WORKERS):
         [container, *_] = system.containers(service)
         assert "process_start_time_seconds" in container.run("python", "-c", ask.format(9464)).stdout
     [edge] = system.containers("edge")

@@ -20,6 +20,7 @@ from envoy.files import FILES
 from tests.chaos.traffic import Load, under_load
 from tests.chaos.validation import validate
 from tests.containers.engine import podman
+from tests.containers.system import WORKERS
 from tests.e2e.waiting import until
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from tests.containers.engine import Container
     from tests.containers.system import ComposedSystem
 
-WORKERS = ["user-svc-relay", "user-svc-consume", "order-svc-relay", "order-svc-consume"]
 OURS = ["user-svc", "order-svc", *WORKERS, "edge"]
 pytestmark = pytest.mark.timeout(300)
 
@@ -100,7 +100,7 @@ async def test_nobody_notices_that_a_container_is_stopped(
 
     findings = validate(traffic.record, orders_url=system.database_url("orders"))
     report.add(f"podman stop {service}", traffic.record, findings)
-    assert traffic.record.failed_outcomes() == {}
+    assert traffic.record.failed_outcomes() == {}, system.errors()
     assert traffic.record.errors == []
     assert findings.is_clean, findings
 
