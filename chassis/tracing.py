@@ -41,8 +41,10 @@ _SERVER_FAULTS: Final = frozenset(
     {"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"}
 )
 _LONGEST_STATEMENT: Final = 2048
-# The first table that a statement names, near enough for the name of a span.
-_TABLE: Final = re.compile(r"\b(?:FROM|INTO|UPDATE)\s+(\w+)")
+# What a statement does to which tables, near enough for the name of a span. What it is given is no table, nor is what
+# follows the UPDATE of a lock or of a conflict.
+_WRITES: Final = re.compile(r"(?<!FOR )(?<!DO )\b(INSERT|UPDATE|DELETE)(?: INTO| FROM)?\s+(\w+)")
+_READS: Final = re.compile(r"\b(?:FROM|JOIN)\s+(\w+)\b(?!\()")
 
 _tracer: Final = trace.get_tracer("shop.chassis")
 
@@ -165,9 +167,8 @@ def _begin_statement(connection: Any, _cursor: Any, statement: str, _parameters:
     if not trace.get_current_span().is_recording():
         return
     operation = statement.split(None, 1)[0].upper()
-    table = _TABLE.search(statement)
     context.span = _tracer.start_span(
-        f"{operation} {table[1]}" if table else operation,
+        _summary(statement) or operation,
         kind=SpanKind.CLIENT,
         attributes={
             "db.system.name": "postgresql",
@@ -176,6 +177,14 @@ def _begin_statement(connection: Any, _cursor: Any, statement: str, _parameters:
             "db.query.text": statement[:_LONGEST_STATEMENT],
         },
     )
+
+
+def _summary(statement: str) -> str:
+    """Return what the statement does: `INSERT orders INSERT outbox`, `SELECT users`; empty if it names no table."""
+    if writes := _WRITES.findall(statement):
+        return " ".join(f"{verb} {table}" for verb, table in writes)
+    table = _READS.search(statement)
+    return f"SELECT {table[1]}" if table else ""
 
 
 def _end_statement(_connection: Any, _cursor: Any, _statement: Any, _parameters: Any, context: Any, _many: Any) -> None:

@@ -16,13 +16,13 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from chassis.testing import new_uuid
 from devstack.observe import Prometheus, find_prometheus
-from devstack.ports import ReservedPort
 from devstack.settings import REPOSITORY, Settings
 from devstack.stack import Stack
 from devstack.traces import ReceivedSpan, TraceReceiver
 from devstack.waterfall import WaterfallPage
 from tests.e2e.waiting import until
 from tests.logins import NO_LIMITS, admins_token
+from tests.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -113,13 +113,11 @@ class Traced:
 @pytest.fixture(scope="module")
 def traced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Traced]:
     home = tmp_path_factory.mktemp("traced")
-    port = ReservedPort()
-    port.release()
     quick = {"ARGON2_MEMORY_KIB": "64", "OTEL_BSP_SCHEDULE_DELAY": "100"}
     with (
         TraceReceiver() as receiver,
         Stack(
-            Settings(edge_port=port.number, home=home, drain_s=0.2, otlp_endpoint=receiver.endpoint, **NO_LIMITS),
+            Settings(edge_port=free_port(), home=home, drain_s=0.2, otlp_endpoint=receiver.endpoint, **NO_LIMITS),
             extra_env={"user_svc": quick, "order_svc": {"OTEL_BSP_SCHEDULE_DELAY": "100"}},
         ) as stack,
     ):
@@ -143,10 +141,14 @@ def test_one_trace_leads_from_the_edge_to_the_statements_of_both_services(traced
     # Another of its children may be the fetch of the keys that tokens are checked with.
     attempts = child_of(root, spans, service="edge", kind="CLIENT")
     [order] = [span for each in attempts for span in child_of(each, spans, service="order_svc", kind="SERVER")]
-    [ask] = [span for span in child_of(order, spans, service="order_svc", kind="CLIENT") if "BatchGet" in span.name]
+    [batch] = child_of(order, spans, service="order_svc", kind="INTERNAL")
+    [ask, write] = child_of(batch, spans, service="order_svc", kind="CLIENT")
     [users] = child_of(ask, spans, service="user_svc", kind="SERVER")
-    assert "SELECT users" in {span.name for span in child_of(users, spans, service="user_svc", kind="CLIENT")}
-    assert {"INSERT orders", "INSERT outbox"} <= {span.name for span in spans if span.service == "order_svc"}
+    [lookup] = child_of(users, spans, service="user_svc", kind="INTERNAL")
+    [read] = child_of(lookup, spans, service="user_svc", kind="CLIENT")
+    assert (batch.name, ask.name) == ("orders.place", "shop.user.v1.UserService/BatchGetUsers")
+    assert write.name == "INSERT idempotency_keys INSERT orders INSERT order_events INSERT outbox"
+    assert (lookup.name, read.name) == ("users.find_groups", "SELECT users")
     assert order.name == "shop.order.v1.OrderService/CreateOrder"
     assert order.attributes["rpc.response.status_code"] == "OK"
     assert {"service.name", "service.version", "service.instance.id"} <= set(order.resource)
@@ -202,7 +204,7 @@ def test_a_call_that_the_database_failed_is_marked_down_to_the_statement(traced:
     assert response.status_code == 503
     spans = traced.trace_of(response, until_service="user_svc")
     [server] = [span for span in spans if (span.service, span.kind) == ("user_svc", "SERVER")]
-    statement = child_of(server, spans, service="user_svc", kind="CLIENT")[-1]
+    [statement, *_] = [span for span in spans if span.name == "SELECT users"]
     assert server.is_error
     assert server.attributes["shop.reason"] == "DATABASE_UNAVAILABLE"
     assert statement.is_error
@@ -251,7 +253,7 @@ def test_the_pages_of_make_observe_list_a_trace_and_show_its_spans(traced: Trace
         absent = httpx.get(f"{page.url}/trace/<script>", trust_env=False).text
 
     assert f'<a href="/trace/{trace_id}">POST /api/v1/orders</a>' in listed
-    assert all(name in shown for name in ("OrderService/CreateOrder", "INSERT orders", "BatchGetUsers"))
+    assert all(name in shown for name in ("OrderService/CreateOrder", "INSERT orders", "BatchGetUsers", "orders.place"))
     assert "<script>" not in absent
 
 

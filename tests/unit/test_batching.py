@@ -328,7 +328,7 @@ async def test_what_may_have_been_done_is_not_done_again() -> None:
         begun.append(list(items))
         raise OutcomeUnknown
 
-    batcher: Batcher[int, str] = Batcher(together, alone=together, limits=limits())
+    batcher: Batcher[int, str] = Batcher(together, name="test", alone=together, limits=limits())
 
     outcomes = await asyncio.gather(*submit(batcher, 1, 2), return_exceptions=True)
 
