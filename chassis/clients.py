@@ -290,6 +290,8 @@ def is_sick(error: Exception) -> bool:
 _SICK: Final = frozenset(
     {
         grpc.StatusCode.UNAVAILABLE,
+        # By the server, which is forced to stop: a caller who gives up gets an asyncio.CancelledError instead.
+        grpc.StatusCode.CANCELLED,
         grpc.StatusCode.DEADLINE_EXCEEDED,
         grpc.StatusCode.INTERNAL,
         grpc.StatusCode.UNKNOWN,

@@ -202,7 +202,7 @@ def test_one_attempt_means_no_retry_policy() -> None:
     assert "methodConfig" not in config
 
 
-SICK = {"UNAVAILABLE", "DEADLINE_EXCEEDED", "INTERNAL", "UNKNOWN", "RESOURCE_EXHAUSTED"}
+SICK = {"CANCELLED", "UNAVAILABLE", "DEADLINE_EXCEEDED", "INTERNAL", "UNKNOWN", "RESOURCE_EXHAUSTED"}
 
 
 @pytest.mark.parametrize("code", grpc.StatusCode, ids=lambda code: code.name)

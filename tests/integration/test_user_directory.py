@@ -1,0 +1,53 @@
+"""The user service as the order service asks for it, where it behaves as ours never should."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from grpc import StatusCode, aio
+from shop.user.v1 import user_service_pb2 as pb
+from shop.user.v1.user_service_pb2_grpc import UserServiceServicer, add_UserServiceServicer_to_server
+from typing_extensions import override
+
+from chassis.breaker import Breaker, BreakerSettings
+from chassis.clients import connect, is_sick
+from chassis.clock import new_id
+from chassis.testing import LOOPBACK
+from order_svc.errors import UserServiceUnavailable
+from order_svc.model import BuyerId
+from order_svc.users import GrpcUserDirectory
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+
+class GivesUp(UserServiceServicer):
+    """Ends every call as a server does that is forced to stop."""
+
+    @override
+    async def BatchGetUsers(self, request: pb.BatchGetUsersRequest, context: Any) -> pb.BatchGetUsersResponse:
+        await context.abort(StatusCode.CANCELLED, "the server stops")
+        raise AssertionError
+
+
+@pytest.fixture
+async def address() -> AsyncIterator[str]:
+    server = aio.server()
+    add_UserServiceServicer_to_server(GivesUp(), server)
+    port = server.add_insecure_port(f"{LOOPBACK}:0")
+    await server.start()
+    yield f"{LOOPBACK}:{port}"
+    await server.stop(None)
+
+
+async def test_a_call_that_the_user_service_ends_is_no_answer_and_nobodys_giving_up(address: str) -> None:
+    breaker = Breaker("user_svc", BreakerSettings(fail_max=2), is_failure=is_sick)
+    async with connect(address) as channel:
+        users = GrpcUserDirectory(channel, breaker)
+
+        for _ in range(2):
+            with pytest.raises(UserServiceUnavailable):
+                await users.refusals([BuyerId(new_id())])
+
+    assert breaker.state == "open"
