@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from grpc import StatusCode, aio
-from shop.user.v1 import user_service_pb2 as pb
 from shop.user.v1.user_service_pb2_grpc import UserServiceServicer, add_UserServiceServicer_to_server
 from typing_extensions import override
 
@@ -20,6 +19,8 @@ from order_svc.users import GrpcUserDirectory
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    from shop.user.v1 import user_service_pb2 as pb
 
 
 class GivesUp(UserServiceServicer):
