@@ -384,7 +384,7 @@ async def test_a_commit_whose_answer_is_lost_is_not_done_again(lanes: Database, 
         event.listen(connection, "commit", lambda _: users_database.query(kill, pid))
         return list(items)
 
-    writes = lanes.batched_writes(write)
+    writes = lanes.batched_writes(write, name="test")
 
     answers = await asyncio.gather(*(writes.submit(n) for n in range(3)), return_exceptions=True)
 
