@@ -44,7 +44,11 @@ async def work(name: str, *parts: Callable[[asyncio.Event], Awaitable[None]]) ->
 
 
 async def _run(part: Callable[[asyncio.Event], Awaitable[None]], stopping: asyncio.Event) -> None:
-    await part(stopping)
+    try:
+        await part(stopping)
+    finally:
+        # If one fails the others are cancelled. Redis's client has been seen to swallow that; they do look at this.
+        stopping.set()
 
 
 async def pause(stopping: asyncio.Event, seconds: float) -> None:
