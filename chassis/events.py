@@ -74,7 +74,7 @@ class Events:
         """List the events that could not take effect: when they were given up, what they are, why."""
         async with self._group(self.telemetry().service_name) as group:
             for letter in (await _answered(group.dead_letters())).values():
-                print(f"{letter.at}  {letter.title}  {letter.reason} after {letter.attempts} attempts")  # noqa: T201
+                print(f"{letter.at}  {letter.title}  {letter.reason} after {letter.attempts} attempts")  # noqa: T201  the answer
 
     async def requeue_dead_letters(self) -> None:
         """Try the events that could not take effect once more."""

@@ -4,7 +4,7 @@ Left out are those that break their stack in devstack's ways, those that ask for
 and those of bad input and of the page, whose answers do not depend on what the edge runs in.
 """
 
-from tests.e2e.test_access import *  # noqa: F403
-from tests.e2e.test_health import *  # noqa: F403
-from tests.e2e.test_once import *  # noqa: F403
-from tests.e2e.test_parity import *  # noqa: F403
+from tests.e2e.test_access import *  # noqa: F403  all of its tests
+from tests.e2e.test_health import *  # noqa: F403  all of its tests
+from tests.e2e.test_once import *  # noqa: F403  all of its tests
+from tests.e2e.test_parity import *  # noqa: F403  all of its tests

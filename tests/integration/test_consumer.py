@@ -138,8 +138,9 @@ async def test_dead_letters_are_tried_again_in_order(
 
     async with connect_async(settings_of(redis_url)) as client:
         count = await ConsumerGroup(client, stream=STREAM, group="test").requeue()
-    is_done = lambda: len(orders_database.query(EFFECTS)) == 2  # noqa: E731
-    await consume(orders_database, redis_url, until_done=is_done, handle=healthy)
+    await consume(
+        orders_database, redis_url, until_done=lambda: len(orders_database.query(EFFECTS)) == 2, handle=healthy
+    )
 
     assert count == 2
     assert orders_database.query(EFFECTS) == [(subject, 1), (subject, 2)]
