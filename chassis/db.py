@@ -1,8 +1,9 @@
 """A service's PostgreSQL database, from asyncio.
 
 Statements are sync SQLAlchemy Core, run in lanes: threads that each use one connection of the pool. That costs a
-fraction of what the async layer of SQLAlchemy does. Short reads and short writes of many calls at once, as
-`chassis.batching` makes them, have lanes of their own, so that a list or a sweep keeps no single row waiting.
+fraction of what the async layer of SQLAlchemy does. The single statements of many calls at once, as `chassis.batching`
+makes them, run on the event loop and have connections of their own (`chassis.statements`), so that a list or a sweep
+keeps no single row waiting.
 """
 
 from __future__ import annotations
@@ -10,31 +11,31 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import orjson
 import psycopg
-from sqlalchemy import Connection, create_engine, exc, text
+from sqlalchemy import Connection, create_engine, exc
 from sqlalchemy.engine import make_url
 
 from chassis import metrics, tracing
 from chassis.batching import Batcher, BatchLimits
 from chassis.errors import DatabaseUnavailable, OutcomeUnknown, Overloaded
+from chassis.statements import ATTEMPTS, Statements, is_worth_another_try, translated
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
     from uuid import UUID
 
     from sqlalchemy import Row
+    from sqlalchemy.pool import QueuePool
 
     from chassis.settings import DatabaseSettings
+    from chassis.statements import Rows, Run
 
 T = TypeVar("T")
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-# A deadlock or a lost connection ends a transaction that could as well succeed; more than that is no coincidence.
-_ATTEMPTS = 3
 
 
 class Database:
@@ -51,55 +52,78 @@ class Database:
             # A lane that dies between two statements must not hold its locks.
             "idle_in_transaction_session_timeout": 10_000,
         }
+        arguments = {
+            "application_name": name,
+            "connect_timeout": settings.connect_timeout_s,
+            # When the network dies nobody ends the statement, and its lane would wait for a quarter of an hour.
+            "tcp_user_timeout": round(1000 * (settings.statement_timeout_s + 1)),
+            "keepalives_idle": 5,
+            "keepalives_interval": 1,
+            "options": " ".join(f"-c {key}={value:.0f}" for key, value in milliseconds.items()),
+        }
         self._engine = create_engine(
             sqlalchemy_url(str(settings.url)),
             # An error that is logged shows its statement, and must not show emails and hashes with it.
             hide_parameters=True,
-            pool_size=settings.pool_size,
+            pool_size=settings.transaction_lanes + settings.slow_lanes,
             max_overflow=0,
             pool_timeout=settings.connect_timeout_s,
-            connect_args={
-                "application_name": name,
-                "connect_timeout": settings.connect_timeout_s,
-                # When the network dies nobody ends the statement, and its lane would wait for a quarter of an hour.
-                "tcp_user_timeout": round(1000 * (settings.statement_timeout_s + 1)),
-                "keepalives_idle": 5,
-                "keepalives_interval": 1,
-                "options": " ".join(f"-c {key}={value:.0f}" for key, value in milliseconds.items()),
-            },
+            connect_args=arguments,
         )
         # A read is one statement, which is a transaction of its own: BEGIN and COMMIT would be two round trips.
         self._reading = self._engine.execution_options(isolation_level="AUTOCOMMIT")
-        self._reads = Lanes("reads", settings.read_lanes, max_waiting=settings.batch_max_waiting)
-        self._writes = Lanes("writes", settings.write_lanes, max_waiting=settings.batch_max_waiting)
-        self._slow = Lanes("slow", settings.slow_lanes, max_waiting=settings.batch_max_waiting)
-        self._lanes = (self._reads, self._writes, self._slow)
+        url, max_waiting = str(settings.url), settings.batch_max_waiting
+        self._reads = Statements(url, arguments, number=settings.read_lanes, max_waiting=max_waiting)
+        self._writes = Statements(url, arguments, number=settings.write_lanes, max_waiting=max_waiting, is_writing=True)
+        self._transactions = Lanes("transactions", settings.transaction_lanes, max_waiting=max_waiting)
+        self._slow = Lanes("slow", settings.slow_lanes, max_waiting=max_waiting)
         self._settings = settings
         tracing.trace_statements(self._engine)
-        metrics.watch_pool(self._engine.pool, size=settings.pool_size, waiting=self._waiting)
+        metrics.watch_connections(self._count, size=settings.pool_size, waiting=self._waiting)
+
+    async def run(self, statement: str, *parameters: object) -> Rows:
+        """Return the rows of a statement that reads, past everything that is slow. For what every call waits for.
+
+        Raises:
+            DatabaseUnavailable: the database does not answer in time.
+            Overloaded: too many others wait already.
+        """
+        return await self._reads.run(statement, *parameters)
+
+    async def run_write(self, statement: str, *parameters: object) -> Rows:
+        """Return the rows of a statement that writes, once it is committed, past everything that is slow.
+
+        Raises:
+            DatabaseUnavailable, OutcomeUnknown, Overloaded: as transaction().
+        """
+        return await self._writes.run(statement, *parameters)
+
+    async def run_slowly(self, statement: str, *parameters: object) -> Rows:
+        """Return what run() and run_write() do, with everything that is slow."""
+        return await self.transaction(lambda connection: execute(connection, statement, *parameters))
 
     def batched_reads(
         self,
-        find: Callable[[Connection, Sequence[Item]], Sequence[Result | Exception]],
+        find: Callable[[Run, Sequence[Item]], Awaitable[Sequence[Result | Exception]]],
         *,
         name: str,
         max_items: int | None = None,
     ) -> Batcher[Item, Result]:
-        """Return what puts concurrent reads together into one call of `find`, of one statement, as read() wants it.
+        """Return what puts concurrent reads together into one call of `find`.
 
         What fails together is run one by one with everything that is slow.
 
         Args:
-            find: gives the answers to the items, in their order.
+            find: gives the answers to the items, in their order, with what runs statements.
             name: of the batches, for metrics and traces.
             max_items: of one batch, if the settings have too many.
         """
 
         async def together(items: Sequence[Item]) -> Sequence[Result | Exception]:
-            return await self.short_read(lambda connection: find(connection, items))
+            return await find(self.run, items)
 
         async def alone(items: Sequence[Item]) -> Sequence[Result | Exception]:
-            return await self.read(lambda connection: find(connection, items))
+            return await find(self.run_slowly, items)
 
         limits = self.limits(at_once=self._settings.read_lanes, max_items=max_items)
         return Batcher(together, name=name, alone=alone, limits=limits)
@@ -113,12 +137,12 @@ class Database:
         """
 
         async def together(items: Sequence[Item]) -> Sequence[Result | Exception]:
-            return await self.short_transaction(lambda connection: write(connection, items))
+            return await self._transactions.run(self._transact, lambda connection: write(connection, items))
 
         async def alone(items: Sequence[Item]) -> Sequence[Result | Exception]:
             return await self.transaction(lambda connection: write(connection, items))
 
-        return Batcher(together, name=name, alone=alone, limits=self.limits(at_once=self._settings.write_lanes))
+        return Batcher(together, name=name, alone=alone, limits=self.limits(at_once=self._settings.transaction_lanes))
 
     def limits(self, *, at_once: int, max_items: int | None = None) -> BatchLimits:
         """Return how calls are put together, as the settings have it."""
@@ -143,10 +167,6 @@ class Database:
         """
         return await self._slow.run(self._transact, work)
 
-    async def short_transaction(self, work: Callable[[Connection], T]) -> T:
-        """Return what transaction() does, past everything that is slow. For batches, which bound themselves."""
-        return await self._writes.run(self._transact, work)
-
     async def read(self, work: Callable[[Connection], T]) -> T:
         """Return what the work returns. Each of its statements sees its own snapshot.
 
@@ -156,10 +176,6 @@ class Database:
         """
         return await self._slow.run(self._read, work)
 
-    async def short_read(self, work: Callable[[Connection], T]) -> T:
-        """Return what read() does, past everything that is slow. For what every call waits for."""
-        return await self._reads.run(self._read, work)
-
     async def ping(self) -> None:
         """Return when the database has answered.
 
@@ -167,19 +183,30 @@ class Database:
             DatabaseUnavailable: it does not.
             Overloaded: too many others wait already.
         """
-        await self.short_read(lambda connection: connection.execute(text("SELECT 1")))
+        await self.run("SELECT 1")
 
-    def close(self) -> None:
-        """Wait for the work that is under way, then close every connection."""
-        for lanes in self._lanes:
-            lanes.close()
+    async def close(self) -> None:
+        """Wait for the work that is under way in lanes, then close every connection."""
+        await asyncio.to_thread(self._close_lanes)
+        self._reads.close()
+        self._writes.close()
+
+    def _close_lanes(self) -> None:
+        self._transactions.close()
+        self._slow.close()
         self._engine.dispose()
 
     def _waiting(self) -> int:
-        return sum(lanes.waiting for lanes in self._lanes)
+        return sum(each.waiting for each in (self._reads, self._writes, self._transactions, self._slow))
+
+    def _count(self) -> tuple[int, int]:
+        """Return how many connections are used and idle."""
+        pool = cast("QueuePool", self._engine.pool)
+        idle = pool.checkedin() + self._reads.idle + self._writes.idle
+        return pool.checkedout() + self._reads.opened + self._writes.opened - self._reads.idle - self._writes.idle, idle
 
     def _transact(self, work: Callable[[Connection], T]) -> T:
-        for attempt in range(1, _ATTEMPTS + 1):
+        for attempt in range(1, ATTEMPTS + 1):
             is_committing = False
             try:
                 with self._engine.connect() as connection, connection.begin() as transaction:
@@ -191,17 +218,17 @@ class Database:
                 translated = _translated(error)
                 if is_committing and isinstance(translated, DatabaseUnavailable):
                     raise OutcomeUnknown from error
-                if attempt == _ATTEMPTS or not _is_worth_another_try(error):
+                if attempt == ATTEMPTS or not _is_worth_another_try(error):
                     raise translated from error
         raise AssertionError
 
     def _read(self, work: Callable[[Connection], T]) -> T:
-        for attempt in range(1, _ATTEMPTS + 1):
+        for attempt in range(1, ATTEMPTS + 1):
             try:
                 with self._reading.connect() as connection:
                     return work(connection)
             except exc.SQLAlchemyError as error:
-                if attempt == _ATTEMPTS or not _is_worth_another_try(error):
+                if attempt == ATTEMPTS or not _is_worth_another_try(error):
                     raise _translated(error) from error
         raise AssertionError
 
@@ -289,9 +316,7 @@ def _is_worth_another_try(error: exc.SQLAlchemyError) -> bool:
     if not isinstance(error, exc.DBAPIError):
         return False
     # After a restart of the server every pooled connection is dead; the first to notice empties the pool.
-    return error.connection_invalidated or isinstance(
-        error.orig, (psycopg.errors.SerializationFailure, psycopg.errors.DeadlockDetected)
-    )
+    return error.connection_invalidated or is_worth_another_try(error.orig)
 
 
 def _translated(error: exc.SQLAlchemyError) -> Exception:
@@ -299,7 +324,5 @@ def _translated(error: exc.SQLAlchemyError) -> Exception:
     if isinstance(error, exc.TimeoutError):  # no free connection
         return DatabaseUnavailable()
     cause = error.orig if isinstance(error, exc.DBAPIError) else None
-    if isinstance(cause, (psycopg.OperationalError, psycopg.InterfaceError)):
-        # Connection lost or refused, statement or lock timeout, shutdown, out of resources: all OperationalError.
-        return DatabaseUnavailable()
-    return error
+    is_known = isinstance(cause, psycopg.Error) and isinstance(translated(cause), DatabaseUnavailable)
+    return DatabaseUnavailable() if is_known else error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,6 +17,7 @@ from chassis.settings import DatabaseSettings, Misconfigured, load
 from chassis.worker import work
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import AsyncIterator, Awaitable, Callable
 
     from chassis.consumer import Handle
@@ -100,7 +100,7 @@ class Events:
             try:
                 yield database, settings.service_name
             finally:
-                await asyncio.to_thread(database.close)
+                await database.close()
 
     @contextlib.asynccontextmanager
     async def _group(self, name: str) -> AsyncIterator[ConsumerGroup]:

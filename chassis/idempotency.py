@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from chassis.clock import Clock
     from chassis.db import Database
+    from chassis.statements import Rows, Run
 
 T = TypeVar("T")
 
@@ -244,16 +245,30 @@ def find(
 ) -> list[T | RequestIdReused | None]:
     """Return for each request the result of an earlier one with its key, or None; RequestIdReused for other content."""
     rows = _run(connection, _FIND, [once.row() for once in requests if once.key])
-    kept = {(row.caller, row.method, row.request_id): row for row in rows}
+    return _answers(requests, rows, snapshot=snapshot)
+
+
+async def look_up(run: Run, requests: Sequence[Once], *, snapshot: TypeAdapter[T]) -> list[T | RequestIdReused | None]:
+    """Return what find() does, outside of a transaction."""
+    keys = [once.row() for once in requests if once.key]
+    rows = await run(_FIND, as_json(keys)) if keys else ()
+    return _answers(requests, rows, snapshot=snapshot)
+
+
+def _answers(requests: Sequence[Once], rows: Rows, *, snapshot: TypeAdapter[T]) -> list[T | RequestIdReused | None]:
+    kept = {(caller, method, request_id): found for caller, method, request_id, *found in rows}
 
     def answer_to(once: Once) -> T | RequestIdReused | None:
         found = kept.get(once.key.identity) if once.key else None
-        if once.key is None or found is None or found.created_at < once.now - KEPT:
+        if once.key is None or found is None:
             return None
-        if found.fingerprint != once.key.fingerprint:
+        fingerprint, response, created_at = found
+        if created_at < once.now - KEPT:
+            return None
+        if fingerprint != once.key.fingerprint:
             return RequestIdReused(str(once.key.request_id))
         metrics.write_replayed(once.key.method)
-        return snapshot.validate_json(found.response)
+        return snapshot.validate_json(response)
 
     return [answer_to(once) for once in requests]
 

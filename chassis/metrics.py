@@ -8,7 +8,7 @@ They are of the process, as its log is: there is one service in a process.
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final
 
 from prometheus_client import (
     CollectorRegistry,
@@ -25,7 +25,6 @@ from chassis.settings import Misconfigured
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from sqlalchemy.pool import Pool, QueuePool
 
 # A series more for each counter and histogram, which says when it began, and which nobody here asks for.
 disable_created_metrics()  # type: ignore[no-untyped-call]  # the library types half of itself
@@ -62,18 +61,18 @@ _client_duration: Final = Histogram(
 )
 _connections: Final = Gauge(
     "db_client_connection_count",
-    "Connections of the pool by their state, idle or used.",
+    "Connections by their state, idle or used.",
     ("state",),
     registry=REGISTRY,
 )
 _connections_max: Final = Gauge(
     "db_client_connection_max",
-    "Connections that the pool may have; as many lanes there are.",
+    "Connections that there may be.",
     registry=REGISTRY,
 )
 _connections_pending: Final = Gauge(
     "db_client_connection_pending_requests",
-    "Work that waits for a lane.",
+    "Work that waits for a connection.",
     registry=REGISTRY,
 )
 _batch_size: Final = Histogram(
@@ -142,18 +141,17 @@ class Calls:
         histogram.observe(duration_s, {"trace_id": trace_id} if trace_id else None)
 
 
-def watch_pool(pool: Pool, *, size: int, waiting: Callable[[], int]) -> None:
+def watch_connections(count: Callable[[], tuple[int, int]], *, size: int, waiting: Callable[[], int]) -> None:
     """Show the use of the database's connections, by asking for it whenever Prometheus does.
 
     Args:
-        pool: a QueuePool.
-        size: how many connections it may have.
+        count: how many are used and how many are idle.
+        size: how many there may be.
         waiting: how much work waits for one.
     """
-    queue_pool = cast("QueuePool", pool)
     _connections_max.set(size)
-    _connections.labels("used").set_function(queue_pool.checkedout)
-    _connections.labels("idle").set_function(queue_pool.checkedin)
+    _connections.labels("used").set_function(lambda: count()[0])
+    _connections.labels("idle").set_function(lambda: count()[1])
     _connections_pending.set_function(waiting)
 
 

@@ -47,13 +47,15 @@ class DatabaseSettings(BaseSettings):
     model_config = SettingsConfigDict(frozen=True, extra="ignore", env_prefix="DATABASE_")
 
     url: PostgresDsn
-    # Connections, and threads that use them. replicas x pool_size must stay below max_connections.
-    pool_size: Annotated[int, Field(ge=3, le=100)] = 8
-    # Of these, for batches of short reads. One: while a batch is read the next one gathers, and with two each would be
-    # half as long and cost as much.
+    # Connections. replicas x pool_size must stay below max_connections.
+    pool_size: Annotated[int, Field(ge=4, le=100)] = 8
+    # Of these, for batches of reads. One: while a batch is read the next one gathers, and with two each would be half
+    # as long and cost as much.
     read_lanes: Annotated[int, Field(ge=1, le=50)] = 1
-    # Of these, for batches of short writes. Two: while one waits for its commit the other works.
-    write_lanes: Annotated[int, Field(ge=1, le=50)] = 2
+    # Of these, for batches that one statement writes: new orders.
+    write_lanes: Annotated[int, Field(ge=1, le=50)] = 1
+    # Of these, for batches that take a transaction: orders that move.
+    transaction_lanes: Annotated[int, Field(ge=1, le=50)] = 1
     # How long a call waits for others once calls come in company; a call that comes alone never waits.
     batch_linger_s: Annotated[float, Field(ge=0, le=0.1)] = 0.001
     # Longer statements save nothing more, and the first of a batch waits for the last. At most the 200 ids of
@@ -71,13 +73,13 @@ class DatabaseSettings(BaseSettings):
 
     @property
     def slow_lanes(self) -> int:
-        """How many connections are left for everything that is neither a short read nor a short write."""
-        return self.pool_size - self.read_lanes - self.write_lanes
+        """How many connections are left for everything that is no batch."""
+        return self.pool_size - self.read_lanes - self.write_lanes - self.transaction_lanes
 
     @model_validator(mode="after")
     def _leave_some_for_the_rest(self) -> Self:
         if self.slow_lanes < 1:
-            raise ValueError("POOL_SIZE must be larger than READ_LANES and WRITE_LANES together")
+            raise ValueError("POOL_SIZE must be larger than READ_LANES, WRITE_LANES and TRANSACTION_LANES together")
         return self
 
 

@@ -164,15 +164,32 @@ def trace_statements(engine: Engine) -> None:
 
 
 def _begin_statement(connection: Any, _cursor: Any, statement: str, _parameters: Any, context: Any, _many: Any) -> None:
+    context.span = _begin(statement, database=connection.engine.url.database or "")
+
+
+@contextlib.contextmanager
+def statement_span(statement: str, *, database: str) -> Iterator[None]:
+    """Give a statement that is run in the block a span if it is of a traced call, as trace_statements() does."""
+    span = _begin(statement, database=database)
+    try:
+        yield
+    except Exception as error:
+        _fail(span, error)
+        raise
+    if span is not None:
+        span.end()
+
+
+def _begin(statement: str, *, database: str) -> Span | None:
     if not trace.get_current_span().is_recording():
-        return
+        return None
     operation = statement.split(None, 1)[0].upper()
-    context.span = _tracer.start_span(
+    return _tracer.start_span(
         _summary(statement) or operation,
         kind=SpanKind.CLIENT,
         attributes={
             "db.system.name": "postgresql",
-            "db.namespace": connection.engine.url.database or "",
+            "db.namespace": database,
             "db.operation.name": operation,
             "db.query.text": statement[:_LONGEST_STATEMENT],
         },
@@ -194,10 +211,13 @@ def _end_statement(_connection: Any, _cursor: Any, _statement: Any, _parameters:
 
 
 def _fail_statement(failure: Any) -> None:
-    span: Span | None = getattr(failure.execution_context, "span", None)
+    _fail(getattr(failure.execution_context, "span", None), failure.original_exception)
+
+
+def _fail(span: Span | None, error: BaseException) -> None:
     if span is not None:
         # The SQLSTATE; the message may hold what was to be written.
-        sqlstate = getattr(failure.original_exception, "sqlstate", None) or type(failure.original_exception).__name__
+        sqlstate = getattr(error, "sqlstate", None) or type(error).__name__
         span.set_attributes({"db.response.status_code": sqlstate, "error.type": sqlstate})
         span.set_status(Status(StatusCode.ERROR))
         span.end()

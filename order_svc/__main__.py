@@ -92,7 +92,7 @@ async def _serve(settings: OrderTelemetrySettings) -> None:
         try:
             await run(server, background=background)
         finally:
-            database.close()
+            await database.close()
 
 
 def migrate() -> None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from chassis.idempotency import Once
     from chassis.pagination import PageRequest
+    from chassis.statements import Rows, Run
 
 # In the order in which _to_order() takes them.
 _COLUMNS: Final = (
@@ -132,7 +133,7 @@ class Move:
     event: outbox.Event
 
 
-def place_orders(connection: Connection, placements: Sequence[Placement]) -> set[OrderId]:
+async def place_orders(run: Run, placements: Sequence[Placement]) -> set[OrderId]:
     """Write new orders with different keys, or none; return the ids of those that are not repetitions."""
     if not placements:
         return set()
@@ -151,12 +152,12 @@ def place_orders(connection: Connection, placements: Sequence[Placement]) -> set
         for placement in placements
         for order in (placement.order,)
     ]
-    return {OrderId(order_id) for (order_id,) in execute(connection, _PLACE, as_json(rows))}
+    return {OrderId(order_id) for (order_id,) in await run(_PLACE, as_json(rows))}
 
 
-def find_orders(connection: Connection, wanted: Sequence[Wanted]) -> list[Order | None]:
+async def find_orders(run: Run, wanted: Sequence[Wanted]) -> list[Order | None]:
     """Return for each the order, or None if it does not exist or is not to be seen."""
-    return _find(connection, _BY_IDS, wanted)
+    return _in_order(await run(_BY_IDS, *_keys(wanted)), len(wanted))
 
 
 def lock_orders(connection: Connection, wanted: Sequence[Wanted], *, waits: bool) -> list[Order | None]:
@@ -167,14 +168,18 @@ def lock_orders(connection: Connection, wanted: Sequence[Wanted], *, waits: bool
         wanted: which.
         waits: for transactions that have locked one of them; otherwise those are None.
     """
-    return _find(connection, _BY_IDS_LOCKED if waits else _BY_IDS_LOCKED_IF_FREE, wanted)
+    query = _BY_IDS_LOCKED if waits else _BY_IDS_LOCKED_IF_FREE
+    return _in_order(execute(connection, query, *_keys(wanted)), len(wanted))
 
 
-def _find(connection: Connection, query: str, wanted: Sequence[Wanted]) -> list[Order | None]:
-    found: list[Order | None] = [None] * len(wanted)
-    ids, owners = uuid_array(each.order_id for each in wanted), uuid_array(each.owner for each in wanted)
-    for row in execute(connection, query, ids, owners):
-        found[row.n - 1] = _to_order(row[1:])
+def _keys(wanted: Sequence[Wanted]) -> tuple[str, str]:
+    return uuid_array(each.order_id for each in wanted), uuid_array(each.owner for each in wanted)
+
+
+def _in_order(rows: Rows, count: int) -> list[Order | None]:
+    found: list[Order | None] = [None] * count
+    for n, *columns in rows:
+        found[n - 1] = _to_order(columns)
     return found
 
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from chassis.db import Database
     from chassis.idempotency import Once
     from chassis.pagination import PageRequest
+    from chassis.statements import Run
 
 # How the answer to a write is kept for its repetition.
 SNAPSHOT: Final = TypeAdapter(Order)
@@ -153,12 +154,12 @@ class OrderService:
         refused = await self._refused(placements)
         # Who may not order is told so without a transaction.
         nobody_orders = all(placement.order.user_id in refused for placement in placements)
-        run = self._database.short_read if nobody_orders else self._database.short_transaction
-        return await run(lambda connection: _place(connection, placements, refused=refused))
+        run = self._database.run if nobody_orders else self._database.run_write
+        return await _place(run, placements, refused=refused)
 
     async def _place_alone(self, placements: Sequence[Placement]) -> list[Order | Exception]:
         refused = await self._refused(placements)
-        return await self._database.transaction(lambda connection: _place(connection, placements, refused=refused))
+        return await _place(self._database.run_slowly, placements, refused=refused)
 
     async def _refused(self, placements: Sequence[Placement]) -> Mapping[BuyerId, DomainError]:
         """Return why those buyers may not order who may not."""
@@ -282,15 +283,15 @@ def _settle(connection: Connection, moving: Mapping[int, _Moving], outcomes: Map
     idempotency.release(connection, failed)
 
 
-def _place(
-    connection: Connection, placements: Sequence[Placement], *, refused: Mapping[BuyerId, DomainError]
+async def _place(
+    run: Run, placements: Sequence[Placement], *, refused: Mapping[BuyerId, DomainError]
 ) -> list[Order | Exception]:
     """Write the orders of those who are not refused; give each order, of an earlier request with its key the first."""
     candidates = [placement for placement in placements if placement.order.user_id not in refused]
-    written = repository.place_orders(connection, list(first_of_each_key(candidates).values()))
+    written = await repository.place_orders(run, list(first_of_each_key(candidates).values()))
     # A repetition gets the first answer, whatever has become of the buyer since.
     rest = [placement for placement in placements if placement.order.id not in written]
-    kept = idempotency.find(connection, [placement.once for placement in rest], snapshot=SNAPSHOT)
+    kept = await idempotency.look_up(run, [placement.once for placement in rest], snapshot=SNAPSHOT)
     answered = dict(zip((placement.order.id for placement in rest), kept, strict=True))
 
     def answer_to(placement: Placement) -> Order | Exception:

@@ -37,7 +37,7 @@ from user_svc.session_service import SessionService, SessionSettings
 from user_svc.settings import PasswordSettings, UserTelemetrySettings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator
 
     from grpc import aio
 
@@ -57,8 +57,8 @@ class _Parts:
         return UserService(self.database, self.passwords, self.clock)
 
 
-@contextlib.contextmanager
-def _parts() -> Iterator[_Parts]:
+@contextlib.asynccontextmanager
+async def _parts() -> AsyncIterator[_Parts]:
     clock = SystemClock()
     sessions = load(SessionSettings)
     database = Database(load(DatabaseSettings), name=load(UserTelemetrySettings).service_name)
@@ -68,7 +68,7 @@ def _parts() -> Iterator[_Parts]:
         yield _Parts(clock, database, passwords, keys, sessions)
     finally:
         passwords.close()
-        database.close()
+        await database.close()
 
 
 async def serve() -> None:
@@ -80,7 +80,7 @@ async def serve() -> None:
 
 async def _serve(settings: UserTelemetrySettings) -> None:
     identity = Identity.of(load(TlsSettings))
-    with _parts() as parts:
+    async with _parts() as parts:
         tokens = load(TokenSettings)
         sessions = SessionService(
             parts.database, parts.passwords, parts.keys, parts.clock, settings=parts.sessions, tokens=tokens
@@ -119,14 +119,14 @@ def migrate() -> None:
 
 async def rotate_keys() -> None:
     """Make a new signing key; it signs as soon as everybody can know it."""
-    with _parts() as parts:
+    async with _parts() as parts:
         key = await parts.keys.rotate()
         print(f"{key.kid} signs from {key.active_from:%Y-%m-%d %H:%M:%S} UTC")  # noqa: T201  the command's answer
 
 
 async def list_keys() -> None:
     """List the published signing keys, newest first, and say which one signs."""
-    with _parts() as parts:
+    async with _parts() as parts:
         current = await parts.keys.current()
         for key in await parts.keys.published():
             mark = "  signs now" if key.kid == current.kid else ""
@@ -135,7 +135,7 @@ async def list_keys() -> None:
 
 async def create_admin(email: str) -> None:
     """Make the user with this email an admin; a new one with the password on standard input if there is none."""
-    with _parts() as parts:
+    async with _parts() as parts:
         password = getpass.getpass("Password: ") if sys.stdin.isatty() else sys.stdin.readline().rstrip("\n")
         require_valid(user_service_pb2.CreateUserRequest(email=email, password=password, display_name="Admin"))
         new = NewUser(email=Email.parse(email), password=password, display_name="Admin", profile={})

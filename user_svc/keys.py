@@ -19,6 +19,7 @@ from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy import Connection, delete, insert, select, text
 
+from chassis.db import execute
 from chassis.errors import DatabaseUnavailable
 from chassis.settings import Misconfigured
 from user_svc.tables import signing_keys
@@ -29,10 +30,12 @@ if TYPE_CHECKING:
 
     from chassis.clock import Clock
     from chassis.db import Database
+    from chassis.statements import Rows
 
 # How old the keys may be that this process knows; so often, at most, a token with an unknown key makes it look.
 _FRESH_S: Final = 1.0
 _LOCK_KEY: Final = 7_310_579_602
+_ALL: Final = "SELECT kid, sealed_key, active_from FROM signing_keys ORDER BY active_from DESC"
 
 
 class KeySettings(BaseSettings):
@@ -117,7 +120,7 @@ class SigningKeys:
 
         def work(connection: Connection) -> SigningKey:
             _wait_for_others(connection)
-            needed = [key.kid for key in self._needed(self._load(connection))]
+            needed = [key.kid for key in self._needed(self._opened(execute(connection, _ALL)))]
             connection.execute(delete(signing_keys).where(signing_keys.c.kid.not_in(needed)))
             return self._insert(connection, active_from=self._clock.now() + self._lead)
 
@@ -150,16 +153,15 @@ class SigningKeys:
         return time.monotonic() - self._loaded_at <= _FRESH_S
 
     async def _loaded(self) -> list[SigningKey]:
-        keys = await self._database.short_read(self._load)
+        keys = self._opened(await self._database.run(_ALL))
         now = self._clock.now()
         if any(key.active_from <= now for key in keys):
             return keys
         await self._database.transaction(self._make_first)
-        return await self._database.short_read(self._load)
+        return self._opened(await self._database.run(_ALL))
 
-    def _load(self, connection: Connection) -> list[SigningKey]:
-        rows = connection.execute(select(signing_keys).order_by(signing_keys.c.active_from.desc()))
-        return [SigningKey(row.kid, self._unsealed(row.sealed_key), row.active_from) for row in rows]
+    def _opened(self, rows: Rows) -> list[SigningKey]:
+        return [SigningKey(kid, self._unsealed(sealed), active_from) for kid, sealed, active_from in rows]
 
     def _unsealed(self, sealed_key: bytes) -> Ed25519PrivateKey:
         try:

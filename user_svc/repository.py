@@ -9,7 +9,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, UUID, insert
 from sqlalchemy.exc import IntegrityError
 
 from chassis.context import Role
-from chassis.db import broken_constraint, execute, uuid_array
+from chassis.db import broken_constraint, uuid_array
 from user_svc.errors import EmailTaken
 from user_svc.model import Email, User, UserId, UserState
 from user_svc.tables import users
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from chassis.pagination import PageRequest
+    from chassis.statements import Run
 
 # In the order in which _to_user() takes them.
 _COLUMNS: Final = (
@@ -81,13 +82,19 @@ class Wanted(NamedTuple):
     owner: UserId | None = None
 
 
-def find_users(connection: Connection, wanted: Sequence[Wanted]) -> list[User | None]:
+async def find_users(run: Run, wanted: Sequence[Wanted]) -> list[User | None]:
     """Return for each the user, or None if it does not exist or is not to be seen."""
     found: list[User | None] = [None] * len(wanted)
     ids, owners = uuid_array(each.user_id for each in wanted), uuid_array(each.owner for each in wanted)
-    for row in execute(connection, _BY_IDS, ids, owners):
-        found[row.n - 1] = _to_user(row[1:])
+    for n, *columns in await run(_BY_IDS, ids, owners):
+        found[n - 1] = _to_user(columns)
     return found
+
+
+def find_user(connection: Connection, user_id: UserId) -> User | None:
+    """Return the user, or None."""
+    row = connection.execute(select(*_COLUMNS).where(users.c.id == user_id)).one_or_none()
+    return _to_user(row) if row else None
 
 
 def find_by_email(connection: Connection, email_key: str) -> User | None:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from chassis.db import Database
     from chassis.idempotency import Once
     from chassis.pagination import PageRequest
+    from chassis.statements import Run
     from user_svc.passwords import Passwords
     from user_svc.session_model import SessionId
 
@@ -277,9 +278,9 @@ class UserService:
             raise RequestIdReused(str(once.key.request_id) if once.key else "")
 
 
-def _find_groups(connection: Connection, groups: Sequence[Sequence[Wanted]]) -> list[list[User | None]]:
+async def _find_groups(run: Run, groups: Sequence[Sequence[Wanted]]) -> list[list[User | None]]:
     """Return for each group what find_users() does."""
-    found = iter(repository.find_users(connection, list(itertools.chain.from_iterable(groups))))
+    found = iter(await repository.find_users(run, list(itertools.chain.from_iterable(groups))))
     return [list(itertools.islice(found, len(group))) for group in groups]
 
 

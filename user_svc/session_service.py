@@ -20,7 +20,6 @@ from chassis.tokens import ALGORITHM, TYPE, Claims
 from user_svc import repository, session_repository
 from user_svc.errors import InvalidCredentials, TokenReused, TooManyAttempts
 from user_svc.model import Email, User, UserState
-from user_svc.repository import Wanted
 from user_svc.session_model import LOST_ANSWER, RefreshToken, Session, SessionId, hash_token, new_token
 
 if TYPE_CHECKING:
@@ -146,7 +145,7 @@ class SessionService:
             elif now - kept.used_at > LOST_ANSWER or session_repository.is_used(connection, hash_token(successor)):
                 session_repository.end_session(connection, session.id, owner=None, now=now)
                 return TokenReused()  # returned, for the end of the session to be committed
-            [user] = repository.find_users(connection, [Wanted(session.user_id)])
+            user = repository.find_user(connection, session.user_id)
             if user is None or user.state is not UserState.ACTIVE:
                 raise TokenInvalid
             return session, user, successor

@@ -47,7 +47,7 @@ async def opened(url: str) -> AsyncIterator[Database]:
     try:
         yield database
     finally:
-        await asyncio.to_thread(database.close)
+        await database.close()
 
 
 def settings_of(url: str) -> BrokerSettings:

@@ -88,7 +88,7 @@ async def user_service(
             yield address
     finally:
         await asyncio.to_thread(passwords.close)
-        await asyncio.to_thread(database.close)
+        await database.close()
 
 
 @contextlib.asynccontextmanager
@@ -119,4 +119,4 @@ async def order_service(
             async with serving(Server(server_settings(), register=register, system=system, tokens=access)) as address:
                 yield address
         finally:
-            await asyncio.to_thread(database.close)
+            await database.close()

@@ -326,7 +326,7 @@ async def lanes(users_database: TestDatabase) -> AsyncIterator[Database]:
         database_settings(users_database.url, pool_size=3, write_lanes=1, batch_max_waiting=4), name="t"
     )
     yield database
-    await asyncio.to_thread(database.close)
+    await database.close()
 
 
 async def test_work_that_waits_for_a_lane_has_a_bound(lanes: Database) -> None:
@@ -404,4 +404,4 @@ async def test_a_lock_that_is_not_to_be_had_is_the_database_not_answering(users_
         answers = await asyncio.gather(*(reads.submit(n) for n in range(50)), return_exceptions=True)
 
     assert {type(answer) for answer in answers} == {DatabaseUnavailable}
-    await asyncio.to_thread(database.close)
+    await database.close()

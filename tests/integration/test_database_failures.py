@@ -131,7 +131,7 @@ async def test_a_statement_is_waited_for_only_so_long(users_database: TestDataba
         await database.read(lambda connection: connection.execute(text("SELECT pg_sleep(10)")))
 
     await database.ping()
-    await asyncio.to_thread(database.close)
+    await database.close()
 
 
 async def test_a_connection_whose_network_has_died_is_given_up(users_database: TestDatabase) -> None:
@@ -143,7 +143,7 @@ async def test_a_connection_whose_network_has_died_is_given_up(users_database: T
             return wire.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
 
     assert await database.read(option) == 3000
-    await asyncio.to_thread(database.close)
+    await database.close()
 
 
 async def test_a_transaction_that_a_deadlock_ends_is_run_again(users_database: TestDatabase) -> None:
@@ -168,7 +168,7 @@ async def test_a_transaction_that_a_deadlock_ends_is_run_again(users_database: T
     assert len(attempts) == 3
     assert users_database.query("SELECT touched FROM scratch") == [(2,), (2,)]
     users_database.query("DROP TABLE scratch")
-    await asyncio.to_thread(database.close)
+    await database.close()
 
 
 async def test_a_defect_is_a_fixed_sentence_for_the_caller_and_a_cause_in_the_log(

@@ -321,7 +321,7 @@ TEXT = TypeAdapter(str)
 async def database(orders_database: TestDatabase) -> AsyncIterator[Database]:
     database = Database(database_settings(orders_database.url), name="test")
     yield database
-    await asyncio.to_thread(database.close)
+    await database.close()
 
 
 async def test_callers_do_not_share_request_ids(database: Database, clock: ManualClock) -> None:

@@ -90,7 +90,7 @@ async def test_the_outbox_s_backlog_is_shown(users: UserServiceAsyncStub, users_
     watching.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await watching
-    await asyncio.to_thread(database.close)
+    await database.close()
 
     assert 3600 <= age_s < 3700
 

@@ -438,7 +438,7 @@ async def test_the_sweep_removes_what_has_been_over_for_a_day(
 
     now = clock.now()
     await database.transaction(lambda connection: session_repository.remove_outdated(connection, now=now))
-    await asyncio.to_thread(database.close)
+    await database.close()
 
     assert users_database.query("SELECT id::text FROM sessions") == [(kept.id,)]
     assert users_database.query("SELECT count(*) FROM refresh_tokens") == [(1,)]

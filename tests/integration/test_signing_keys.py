@@ -79,7 +79,7 @@ async def signing_keys(
     """Have the keys as one replica, or one command, has them."""
     lanes = Database(database_settings(database.url, pool_size=4), name="test")
     yield SigningKeys(lanes, settings, clock, token_lifetime_s=LIFETIME.total_seconds())
-    await asyncio.to_thread(lanes.close)
+    await lanes.close()
 
 
 async def published(keys: SigningKeys) -> list[str]:

@@ -1,0 +1,222 @@
+"""Single statements, run on the event loop: the reads and writes of batches.
+
+A statement of a batch is one round trip. In a lane most of its price is the waking of threads and what SQLAlchemy adds;
+here psycopg waits for the answer on the loop (ADR 21).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import itertools
+import re
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, TypeVar
+
+import orjson
+import psycopg
+from psycopg.pq import TransactionStatus
+from psycopg.types.json import set_json_loads
+from psycopg.waiting import READY_R, READY_W, WAIT_W
+from typing_extensions import override
+
+from chassis import tracing
+from chassis.errors import DatabaseUnavailable, OutcomeUnknown, Overloaded
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from psycopg.abc import PQGen
+
+    Rows: TypeAlias = Sequence[Sequence[Any]]
+
+T = TypeVar("T")
+
+# A deadlock or a lost connection ends a transaction that could as well succeed; more than that is no coincidence.
+ATTEMPTS: Final = 3
+
+
+class Run(Protocol):
+    """Runs one statement, a transaction of its own, with `%s` for each parameter."""
+
+    async def __call__(self, statement: str, *parameters: object) -> Rows:
+        """Return its rows; none for one that gives none."""
+
+
+class Statements:
+    """Connections for one kind of statements.
+
+    Args:
+        url: of the database.
+        arguments: for each connection, as psycopg has them.
+        number: of connections.
+        max_waiting: how many statements may wait for one of them.
+        is_writing: whether the statements write, so that one whose answer is lost must not be sent again.
+
+    Attributes:
+        waiting: how many statements wait now.
+    """
+
+    def __init__(
+        self, url: str, arguments: Mapping[str, Any], *, number: int, max_waiting: int, is_writing: bool = False
+    ) -> None:
+        self._url: Final = url
+        # Planned once and not at each execution: for these few statements the plan never depends on their parameters.
+        self._arguments: Final = {
+            **arguments,
+            "options": f"{arguments['options']} -c plan_cache_mode=force_generic_plan",
+        }
+        self._is_writing: Final = is_writing
+        self._free: Final = asyncio.Semaphore(number)
+        self._max_waiting: Final = max_waiting
+        self._idle: Final[list[_Connection]] = []
+        self._open: Final[set[_Connection]] = set()
+        self.waiting = 0
+
+    @property
+    def opened(self) -> int:
+        """How many connections there are."""
+        return len(self._open)
+
+    @property
+    def idle(self) -> int:
+        """How many of them nobody uses."""
+        return len(self._idle)
+
+    async def run(self, statement: str, *parameters: object) -> Rows:
+        """Run one statement, as Run says.
+
+        Raises:
+            DatabaseUnavailable: the database does not answer in time, or keeps refusing; OutcomeUnknown, if it may be
+                committed all the same.
+            Overloaded: too many others wait already.
+        """
+        if self.waiting >= self._max_waiting:
+            raise Overloaded
+        self.waiting += 1
+        try:
+            await self._free.acquire()
+        finally:
+            self.waiting -= 1
+        try:
+            return await self._run(statement, parameters)
+        finally:
+            self._free.release()
+
+    async def _run(self, statement: str, parameters: Sequence[object]) -> Rows:
+        for attempt in range(1, ATTEMPTS + 1):
+            connection: _Connection | None = None
+            try:
+                connection = await self._connection()
+                with tracing.statement_span(statement, database=connection.info.dbname):
+                    return await connection.rows_of(statement, parameters)
+            except psycopg.Error as error:
+                is_lost = connection is not None and connection.closed
+                if is_lost and self._is_writing:
+                    raise OutcomeUnknown from error
+                if attempt == ATTEMPTS or not (is_lost or is_worth_another_try(error)):
+                    raise translated(error) from error
+            finally:
+                if connection is not None:
+                    self._give_back(connection)
+        raise AssertionError
+
+    async def _connection(self) -> _Connection:
+        while self._idle:
+            connection = self._idle.pop()
+            if not connection.closed:
+                return connection
+            self._drop(connection)
+        connection = await _Connection.connect(self._url, autocommit=True, **self._arguments)
+        connection.listen()
+        self._open.add(connection)
+        return connection
+
+    def _give_back(self, connection: _Connection) -> None:
+        # Of a statement that was cancelled an answer may still come, which would be the next one's.
+        if connection.info.transaction_status is TransactionStatus.IDLE:
+            self._idle.append(connection)
+        else:
+            self._drop(connection)
+
+    def _drop(self, connection: _Connection) -> None:
+        self._open.discard(connection)
+        connection.end()
+
+    def close(self) -> None:
+        """Close every connection."""
+        for connection in list(self._open):
+            self._drop(connection)
+        self._idle.clear()
+
+
+class _Connection(psycopg.AsyncConnection[tuple[Any, ...]]):
+    """A connection that the loop listens to for as long as it lives.
+
+    psycopg's own begins and ends to listen for each answer, which takes as long as the rest of a short statement.
+    """
+
+    def listen(self) -> None:
+        """Begin to listen; once, after it is connected."""
+        set_json_loads(orjson.loads, self)
+        self._loop = asyncio.get_running_loop()
+        self._answer: asyncio.Future[None] | None = None
+        self._cursor = psycopg.AsyncRawCursor(self)
+        self._socket = self.pgconn.socket
+        self._loop.add_reader(self._socket, self._hear)
+
+    async def rows_of(self, statement: str, parameters: Sequence[object]) -> Rows:
+        """Run a statement and return its rows."""
+        cursor = await self._cursor.execute(_numbered(statement), parameters, binary=True)
+        return await cursor.fetchall() if cursor.description else ()
+
+    @override
+    async def wait(self, gen: PQGen[T], interval: float = 0, timeout: float | None = None) -> T:
+        try:
+            state = next(gen)
+            while True:
+                if state & WAIT_W:  # a socket can nearly always take more
+                    state = gen.send(READY_W)
+                else:
+                    self._answer = self._loop.create_future()
+                    await self._answer
+                    state = gen.send(READY_R)
+        except StopIteration as ended:
+            result: T = ended.value
+            return result
+        except asyncio.CancelledError:
+            self.end()  # the answer will come when nobody waits for it
+            raise
+
+    def _hear(self) -> None:
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_result(None)
+        elif self.info.transaction_status is TransactionStatus.IDLE:
+            # What nobody asked for: that the server ends it. Found before a write is sent that may be lost or not.
+            self.end()
+
+    def end(self) -> None:
+        """Close it; twice does no harm."""
+        if self._socket >= 0:
+            self._loop.remove_reader(self._socket)
+            self._socket = -1  # the number may be another connection's next
+        self.pgconn.finish()
+
+
+@functools.cache
+def _numbered(statement: str) -> str:
+    """Return the statement with `$1`, `$2`, … for each `%s`, as the server wants it."""
+    numbers = itertools.count(1)
+    return re.sub("%s", lambda _: f"${next(numbers)}", statement)
+
+
+def is_worth_another_try(error: BaseException | None) -> bool:
+    """Return whether the transaction was rolled back for no fault of its own."""
+    return isinstance(error, (psycopg.errors.SerializationFailure, psycopg.errors.DeadlockDetected))
+
+
+def translated(error: psycopg.Error) -> Exception:
+    """Return the driver's error as the rest of the service knows it; a defect of ours stays what it is."""
+    # Connection lost or refused, statement or lock timeout, shutdown, out of resources: all OperationalError.
+    if isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError)):
+        return DatabaseUnavailable()
+    return error
