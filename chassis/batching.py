@@ -1,7 +1,7 @@
 """Concurrent calls become one: one statement, or one call of another service, for all that wait.
 
-A call that finds nothing going on is run at once. While calls come in company, which the last batch tells, they are
-waited for a moment, so that a batch has many. What is waiting has a bound: past it calls are refused, rather than
+A call that finds nothing going on is run at once. While calls come in company, of which there was some a moment ago, they
+are waited for, so that a batch has many. What is waiting has a bound: past it calls are refused, rather than
 answered too late. Calls whose caller has left, or whose deadline has passed, are not run.
 
 A batch that fails is run again one by one, so that a call that makes its batch fail is the only one to hear of it.
@@ -26,6 +26,11 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _NEVER: Final = float("inf")
+# How long ago a call must have met another one for the next to be waited for. Long enough that a batch of one, of which
+# there are some in every load, does not end it.
+_COMPANY_S: Final = 0.05
+# How much of the usual number of calls a batch with fewer takes away.
+_FORGETS: Final = 0.1
 
 # Of calls that are run one by one: after so many in a row that found nothing answering it is no row's fault, and the
 # others are told the same, instead of each waiting for it.
@@ -81,7 +86,10 @@ class Batcher(Generic[Item, Result]):
         self._waiting: dict[_Call[Item, Result], None] = {}
         self._running = 0
         self._running_alone = 0
-        self._had_company = False
+        self._company_at_s = -_NEVER
+        # Calls at a time, of late: when so many wait, no other is to be expected.
+        self._usual = 0.0
+        self._in_batches = 0
         self._wakeup: asyncio.Handle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -96,7 +104,10 @@ class Batcher(Generic[Item, Result]):
         if len(self._waiting) + self._running_alone >= self._limits.max_waiting:
             raise Overloaded
         call: _Call[Item, Result] = _Call(item)
+        if self._waiting or self._running:
+            self._company_at_s = time.monotonic()
         self._waiting[call] = None
+        self._usual = max(self._usual, len(self._waiting) + self._in_batches)
         self._plan()
         try:
             return await call.answer
@@ -108,13 +119,13 @@ class Batcher(Generic[Item, Result]):
         """Have the next batch sent: at once if nothing is going on or if it is full, else after a moment."""
         if self._running >= self._limits.at_once or not self._waiting:
             return
-        is_full = len(self._waiting) >= self._limits.max_items
+        is_full = len(self._waiting) >= min(self._limits.max_items, round(self._usual))
         if self._wakeup is not None:
             if not is_full:
                 return
             self._wakeup.cancel()
         loop = asyncio.get_running_loop()
-        if self._had_company and not is_full:
+        if not is_full and time.monotonic() - self._company_at_s < _COMPANY_S:
             self._wakeup = loop.call_later(self._limits.linger_s, self._send)
         else:
             # Not here and now: calls that arrive in the same turn of the loop come along for nothing.
@@ -125,8 +136,9 @@ class Batcher(Generic[Item, Result]):
         batch = self._next_batch()
         if not batch:
             return
-        self._had_company = len(batch) > 1
         self._running += 1
+        self._in_batches += len(batch)
+        self._usual += (len(batch) - self._usual) * _FORGETS
         # A batch of one is still its caller's: request id, trace and deadline go along. One of many is nobody's.
         context = batch[0].context if len(batch) == 1 else contextvars.Context()
         self._start(self._run(batch), context)
@@ -152,6 +164,7 @@ class Batcher(Generic[Item, Result]):
             answers = [error if is_everybodys else RunAlone()] * len(batch)
         finally:
             self._running -= 1
+            self._in_batches -= len(batch)
             self._plan()
         apart: list[_Call[Item, Result]] = []
         for call, answer in zip(batch, answers, strict=True):

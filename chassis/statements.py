@@ -167,7 +167,8 @@ class _Connection(psycopg.AsyncConnection[tuple[Any, ...]]):
     async def rows_of(self, statement: str, parameters: Sequence[object]) -> Rows:
         """Run a statement and return its rows."""
         cursor = await self._cursor.execute(_numbered(statement), parameters, binary=True)
-        return await cursor.fetchall() if cursor.description else ()
+        # Not `description`: it describes each column, in as long as ten rows take.
+        return await cursor.fetchall() if cursor.pgresult and cursor.pgresult.nfields else ()
 
     @override
     async def wait(self, gen: PQGen[T], interval: float = 0, timeout: float | None = None) -> T:
