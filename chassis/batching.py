@@ -1,8 +1,9 @@
 """Concurrent calls become one: one statement, or one call of another service, for all that wait.
 
-A call that finds nothing going on is run at once. While calls come in company, of which there was some a moment ago, they
-are waited for, so that a batch has many. What is waiting has a bound: past it calls are refused, rather than
-answered too late. Calls whose caller has left, or whose deadline has passed, are not run.
+A call that finds nothing going on is run at once. While calls come in company the next ones are waited for, so that a
+batch has many: until it has as many as there usually are at a time, or a moment has passed. What is waiting has a
+bound: past it calls are refused, rather than answered too late. Calls whose caller has left, or whose deadline has
+passed, are not run.
 
 A batch that fails is run again one by one, so that a call that makes its batch fail is the only one to hear of it.
 """
@@ -116,16 +117,16 @@ class Batcher(Generic[Item, Result]):
             self._waiting.pop(call, None)
 
     def _plan(self) -> None:
-        """Have the next batch sent: at once if nothing is going on or if it is full, else after a moment."""
+        """Have the next batch sent: at once if nobody else is to be expected or if it is full, else after a moment."""
         if self._running >= self._limits.at_once or not self._waiting:
             return
-        is_full = len(self._waiting) >= min(self._limits.max_items, round(self._usual))
+        is_complete = len(self._waiting) >= min(self._limits.max_items, round(self._usual))
         if self._wakeup is not None:
-            if not is_full:
+            if not is_complete:
                 return
             self._wakeup.cancel()
         loop = asyncio.get_running_loop()
-        if not is_full and time.monotonic() - self._company_at_s < _COMPANY_S:
+        if not is_complete and time.monotonic() - self._company_at_s < _COMPANY_S:
             self._wakeup = loop.call_later(self._limits.linger_s, self._send)
         else:
             # Not here and now: calls that arrive in the same turn of the loop come along for nothing.

@@ -46,8 +46,9 @@ def main(package: str, commands: Mapping[str, Command]) -> None:
         sys.exit(f"{error}.")
     except DomainError as error:
         sys.exit(error.message)
-    except sqlalchemy.exc.ProgrammingError as error:
-        if not isinstance(error.orig, psycopg.errors.UndefinedTable):
+    except (sqlalchemy.exc.ProgrammingError, psycopg.errors.UndefinedTable) as error:
+        cause = error.orig if isinstance(error, sqlalchemy.exc.ProgrammingError) else error
+        if not isinstance(cause, psycopg.errors.UndefinedTable):
             raise
         sys.exit(f"The database is not ready: run `python -m {package} migrate` first.")
     except sqlalchemy.exc.OperationalError as error:

@@ -129,18 +129,27 @@ class Database:
         return Batcher(together, name=name, alone=alone, limits=limits)
 
     def batched_writes(
-        self, write: Callable[[Connection, Sequence[Item]], Sequence[Result | Exception]], *, name: str
+        self,
+        write: Callable[[Connection, Sequence[Item]], Sequence[Result | Exception]],
+        *,
+        name: str,
+        write_alone: Callable[[Connection, Sequence[Item]], Sequence[Result | Exception]],
     ) -> Batcher[Item, Result]:
         """Return what puts concurrent writes together into one call of `write`, which is one transaction.
 
         What fails together, and what is answered with RunAlone, is run one by one with everything that is slow.
+
+        Args:
+            write: gives the answers to the items, in their order. Not to wait for rows that others have locked.
+            name: of the batches, for metrics and traces.
+            write_alone: the same for one item, which may wait.
         """
 
         async def together(items: Sequence[Item]) -> Sequence[Result | Exception]:
             return await self._transactions.run(self._transact, lambda connection: write(connection, items))
 
         async def alone(items: Sequence[Item]) -> Sequence[Result | Exception]:
-            return await self.transaction(lambda connection: write(connection, items))
+            return await self.transaction(lambda connection: write_alone(connection, items))
 
         return Batcher(together, name=name, alone=alone, limits=self.limits(at_once=self._settings.transaction_lanes))
 

@@ -56,7 +56,7 @@ class DatabaseSettings(BaseSettings):
     write_lanes: Annotated[int, Field(ge=1, le=50)] = 1
     # Of these, for batches that take a transaction: orders that move.
     transaction_lanes: Annotated[int, Field(ge=1, le=50)] = 1
-    # How long a call waits for others once calls come in company; a call that comes alone never waits.
+    # How long a call waits at most for others once calls come in company; a call that comes alone never waits.
     batch_linger_s: Annotated[float, Field(ge=0, le=0.1)] = 0.003
     # Longer statements save nothing more, and the first of a batch waits for the last. At most the 200 ids of
     # BatchGetUsers.

@@ -1,7 +1,7 @@
 """Single statements, run on the event loop: the reads and writes of batches.
 
 A statement of a batch is one round trip. In a lane most of its price is the waking of threads and what SQLAlchemy adds;
-here psycopg waits for the answer on the loop (ADR 21).
+here psycopg waits for the answer on the loop (ADR 22).
 """
 
 from __future__ import annotations
@@ -75,12 +75,12 @@ class Statements:
     @property
     def opened(self) -> int:
         """How many connections there are."""
-        return len(self._open)
+        return sum(not connection.closed for connection in self._open)
 
     @property
     def idle(self) -> int:
         """How many of them nobody uses."""
-        return len(self._idle)
+        return sum(not connection.closed for connection in self._idle)
 
     async def run(self, statement: str, *parameters: object) -> Rows:
         """Run one statement, as Run says.

@@ -28,8 +28,6 @@ TYPE: Final = "at+jwt"
 
 # Ours have some 500 characters. Whatever is far longer is refused before it is looked at.
 _MAX_LENGTH: Final = 4096
-# How long a key that was published counts as still being so, as the rings themselves have it.
-_FRESH_S: Final = 1.0
 # As many users as call one replica within a token's life, on a busy day; some 5 MB. The oldest goes first.
 _REMEMBERED: Final = 4096
 _CLAIMS: Final = ("iss", "aud", "sub", "exp", "iat", "jti", "sid", "roles")
@@ -61,7 +59,6 @@ class _Checked:
     expires_at_s: float
     kid: str
     key: Ed25519PublicKey
-    looked_at_s: float
 
 
 class AccessTokens:
@@ -95,20 +92,18 @@ class AccessTokens:
         caller = _caller(claims)
         if len(self._checked) >= _REMEMBERED:
             del self._checked[next(iter(self._checked))]
-        expires_at_s = int(cast("float | str", claims["exp"])) + self._settings.leeway_s
-        self._checked[token] = _Checked(caller, expires_at_s, kid, key, time.time())
+        self._checked[token] = _Checked(
+            caller, int(cast("float | str", claims["exp"])) + self._settings.leeway_s, kid, key
+        )
         return caller
 
     async def _is_still_good(self, known: _Checked) -> bool:
-        now_s = time.time()
-        if 0 <= now_s - known.looked_at_s < _FRESH_S:
-            return now_s < known.expires_at_s
         key = await self._keys.key(known.kid)
         # A ring that has asked for its keys again has the same ones as other objects, whose comparison costs something.
         if key is None or (key is not known.key and key != known.key):
             return False
-        known.key, known.looked_at_s = key, now_s
-        return now_s < known.expires_at_s
+        known.key = key
+        return time.time() < known.expires_at_s
 
     def _claims(self, token: str, key: Ed25519PublicKey) -> dict[str, object]:
         try:

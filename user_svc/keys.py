@@ -93,6 +93,7 @@ class SigningKeys:
         # The leeway of those who check, and their memory of the keys, with a margin.
         self._kept = timedelta(seconds=token_lifetime_s + 120)
         self._keys: list[SigningKey] = []
+        self._public: dict[str, Ed25519PublicKey] = {}
         self._loaded_at = float("-inf")
         self._loading = asyncio.Lock()
 
@@ -109,7 +110,8 @@ class SigningKeys:
 
     async def key(self, kid: str) -> Ed25519PublicKey | None:
         """Return the public key of this id, or None if no good token can be signed with it."""
-        return next((key.public for key in await self.published() if key.kid == kid), None)
+        await self._known()
+        return self._public.get(kid)  # made once a second, not for each call
 
     async def rotate(self) -> SigningKey:
         """Make the next key and return it. It signs once everybody can know it.
@@ -146,6 +148,7 @@ class SigningKeys:
                     if not self._keys:
                         raise
                     # Keys that are known stay known while the database does not answer.
+                self._public = {key.kid: key.public for key in self._needed(self._keys)}
                 self._loaded_at = time.monotonic()
         return self._keys
 

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from shop.user.v1.user_service_pb2_grpc import UserServiceAsyncStub
     from sqlalchemy import Connection
 
+    from chassis.statements import Rows, Run
     from tests.integration.conftest import TestDatabase
 
 CONFIRMED = order_pb2.ORDER_STATUS_CONFIRMED
@@ -257,7 +258,7 @@ async def refused(calls: Sequence[asyncio.Future[Any]], number: int) -> bool:
 async def test_callers_who_left_before_their_turn_change_nothing(
     users_address: str, orders_database: TestDatabase, buyer: User
 ) -> None:
-    settings = database_settings(orders_database.url, lock_timeout_s=5)
+    settings = database_settings(orders_database.url, lock_timeout_s=5, transaction_lanes=2)
     async with order_service(settings, users=users_address) as address, plain_channel(address) as channel:
         orders = OrderServiceStub(channel)
         ids = [(await orders.CreateOrder(create_order_request(buyer.id))).id for _ in range(4)]
@@ -322,9 +323,7 @@ def require_whole(database: TestDatabase, acknowledged: Sequence[str]) -> None:
 
 @pytest.fixture
 async def lanes(users_database: TestDatabase) -> AsyncIterator[Database]:
-    database = Database(
-        database_settings(users_database.url, pool_size=3, write_lanes=1, batch_max_waiting=4), name="t"
-    )
+    database = Database(database_settings(users_database.url, pool_size=4, batch_max_waiting=4), name="t")
     yield database
     await database.close()
 
@@ -349,24 +348,23 @@ async def test_work_that_waits_for_a_lane_has_a_bound(lanes: Database) -> None:
 async def test_a_read_whose_connection_is_lost_is_read_again(lanes: Database, users_database: TestDatabase) -> None:
     attempts: list[int] = []
 
-    def find(connection: Connection, items: Sequence[int]) -> list[int]:
+    async def find(run: Run, items: Sequence[int]) -> list[int]:
         attempts.append(len(items))
-        if len(attempts) == 1:
-            kill = "SELECT pg_terminate_backend(%s)"
-            users_database.query(kill, connection.execute(text("SELECT pg_backend_pid()")).scalar_one())
-        return [connection.execute(text("SELECT CAST(:n AS int)"), {"n": item}).scalar_one() for item in items]
+        [[pid]] = await run("SELECT pg_backend_pid()")
+        users_database.query("SELECT pg_terminate_backend(%s)", pid)
+        return [answer for item in items for [answer] in await run("SELECT CAST(%s AS int)", item)]
 
     reads = lanes.batched_reads(find, name="test")
 
     assert await asyncio.gather(reads.submit(1), reads.submit(2)) == [1, 2]
-    assert attempts == [2, 2]
+    assert attempts == [2]
 
 
 async def test_of_a_batch_that_fails_each_is_run_by_itself(lanes: Database) -> None:
     def divide(connection: Connection, items: Sequence[int]) -> list[int]:
         return [connection.execute(text("SELECT 12 / CAST(:n AS int)"), {"n": item}).scalar_one() for item in items]
 
-    writes = lanes.batched_writes(divide, name="test")
+    writes = lanes.batched_writes(divide, name="test", write_alone=divide)
 
     answers = await asyncio.gather(*(writes.submit(n) for n in (1, 0, 2, 3)), return_exceptions=True)
 
@@ -384,7 +382,7 @@ async def test_a_commit_whose_answer_is_lost_is_not_done_again(lanes: Database, 
         event.listen(connection, "commit", lambda _: users_database.query(kill, pid))
         return list(items)
 
-    writes = lanes.batched_writes(write, name="test")
+    writes = lanes.batched_writes(write, name="test", write_alone=write)
 
     answers = await asyncio.gather(*(writes.submit(n) for n in range(3)), return_exceptions=True)
 
@@ -394,9 +392,11 @@ async def test_a_commit_whose_answer_is_lost_is_not_done_again(lanes: Database, 
 
 async def test_a_lock_that_is_not_to_be_had_is_the_database_not_answering(users_database: TestDatabase) -> None:
     database = Database(database_settings(users_database.url, lock_timeout_s=0.1), name="t")
-    reads = database.batched_reads(
-        lambda connection, items: [connection.execute(text("TABLE users")).all()] * len(items), name="test"
-    )
+
+    async def find(run: Run, items: Sequence[int]) -> list[Rows]:
+        return [await run("TABLE users")] * len(items)
+
+    reads = database.batched_reads(find, name="test")
     with users_database.connect() as other:
         other.execute("BEGIN")
         other.execute("LOCK TABLE users")

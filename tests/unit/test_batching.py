@@ -170,7 +170,7 @@ async def test_a_call_that_comes_alone_does_not_wait_for_others() -> None:
 
 async def test_calls_that_come_while_a_batch_runs_go_together() -> None:
     store = Store()
-    batcher = a_batcher(store)
+    batcher = a_batcher(store, linger_s=0.05)
     first = submit(batcher, 1)
     await some_turns()
 
@@ -205,6 +205,32 @@ async def test_a_full_batch_waits_for_nobody() -> None:
     assert await until_ended(store, calls) == [answer_to(3), answer_to(4)]
 
 
+async def test_a_batch_of_as_many_as_usual_waits_for_nobody() -> None:
+    store = Store()
+    batcher = a_batcher(store)
+    await until_ended(store, submit(batcher, 1, 2, 3))
+
+    calls = submit(batcher, 4, 5, 6)
+
+    assert await until_ended(store, calls) == [answer_to(item) for item in (4, 5, 6)]
+    assert store.begun == [[1, 2, 3], [4, 5, 6]]
+
+
+async def test_fewer_calls_than_usual_wait_until_they_are_the_usual_number() -> None:
+    store = Store()
+    batcher = a_batcher(store, linger_s=0.02)
+    await until_ended(store, submit(batcher, 1, 2, 3))
+    for _ in range(30):
+        await until_ended(store, submit(batcher, 4, 5))
+
+    batcher_that_knows = len(store.begun)
+    calls = submit(batcher, 6, 7)
+    await some_turns()
+
+    assert store.begun[batcher_that_knows:] == [[6, 7]]
+    await until_ended(store, calls)
+
+
 async def test_no_batch_is_larger_than_it_may_be() -> None:
     store = Store()
     batcher = a_batcher(store, linger_s=0.0, max_items=3)
@@ -216,7 +242,7 @@ async def test_no_batch_is_larger_than_it_may_be() -> None:
 
 async def test_a_full_queue_refuses_until_somebody_leaves() -> None:
     store = Store()
-    batcher = a_batcher(store, max_waiting=2)
+    batcher = a_batcher(store, linger_s=0.05, max_waiting=2)
     running = submit(batcher, 0)
     await some_turns()
     waiting = submit(batcher, 1, 2)
@@ -248,7 +274,7 @@ async def test_calls_that_are_run_one_by_one_keep_their_place_in_the_queue() -> 
 
 async def test_who_leaves_before_the_batch_is_not_run() -> None:
     store = Store()
-    batcher = a_batcher(store)
+    batcher = a_batcher(store, linger_s=0.05)
     running = submit(batcher, 1)
     await some_turns()
     waiting = submit(batcher, 2, 3)

@@ -127,7 +127,7 @@ def test_lanes_that_leave_none_for_the_rest_are_a_mistake(
 
     [mistake] = mistakes_of(DatabaseSettings, capsys)
 
-    assert "POOL_SIZE must be larger than READ_LANES and WRITE_LANES together" in mistake
+    assert "POOL_SIZE must be larger than READ_LANES, WRITE_LANES and TRANSACTION_LANES together" in mistake
 
 
 def test_every_mistake_has_a_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,100 @@
+"""Statements on the event loop, on a real database: what becomes of them when their connection is lost."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+from chassis.errors import DatabaseUnavailable, OutcomeUnknown, Overloaded
+from chassis.statements import Statements
+from chassis.testing import until
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from tests.integration.conftest import TestDatabase
+
+END_YOURSELF = "SELECT pg_terminate_backend(pg_backend_pid())"
+OWN_PID = "SELECT pg_backend_pid()"
+
+
+@pytest.fixture
+async def make(users_database: TestDatabase) -> AsyncIterator[Callable[..., Statements]]:
+    made: list[Statements] = []
+
+    def make(*, is_writing: bool = False) -> Statements:
+        url, arguments = users_database.url, {"options": "", "connect_timeout": 2}
+        made.append(Statements(url, arguments, number=1, max_waiting=2, is_writing=is_writing))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
+
+
+async def test_values_go_there_and_come_back(make: Callable[..., Statements]) -> None:
+    run = make().run
+
+    [row] = await run(
+        "SELECT CAST(%s AS int), CAST(%s AS text), CAST(%s AS jsonb), NULL", 7, "a\u00e9\U0001f600", '{"a": [1]}'
+    )
+
+    assert row == (7, "a\u00e9\U0001f600", {"a": [1]}, None)
+    assert await run("CREATE TEMPORARY TABLE nothing ()") == ()
+
+
+async def test_a_write_whose_answer_is_lost_is_not_sent_again(make: Callable[..., Statements]) -> None:
+    writes = make(is_writing=True)
+
+    with pytest.raises(OutcomeUnknown):
+        await writes.run(END_YOURSELF)
+
+    assert await writes.run("SELECT 1") == [(1,)]
+
+
+async def test_a_read_that_loses_every_connection_is_the_database_not_answering(
+    make: Callable[..., Statements],
+) -> None:
+    reads = make()
+
+    with pytest.raises(DatabaseUnavailable) as failed:
+        await reads.run(END_YOURSELF)
+
+    assert not isinstance(failed.value, OutcomeUnknown)
+    assert await reads.run("SELECT 1") == [(1,)]
+
+
+async def test_a_connection_that_ends_while_nobody_uses_it_costs_no_write(
+    make: Callable[..., Statements], users_database: TestDatabase
+) -> None:
+    writes = make(is_writing=True)
+    [(pid,)] = await writes.run(OWN_PID)
+
+    await asyncio.to_thread(users_database.query, "SELECT pg_terminate_backend(%s)", pid)
+    await until(lambda: asyncio.sleep(0, result=writes.opened == 0))
+
+    assert await writes.run("SELECT 1") == [(1,)]
+
+
+async def test_who_gives_up_leaves_no_answer_to_the_next(make: Callable[..., Statements]) -> None:
+    reads = make()
+    patient = asyncio.ensure_future(reads.run("SELECT pg_sleep(60)"))
+    await until(lambda: asyncio.sleep(0, result=reads.opened == 1))
+
+    patient.cancel()
+
+    assert await reads.run("SELECT 2") == [(2,)]
+    assert patient.cancelled()
+
+
+async def test_statements_that_wait_have_a_bound(make: Callable[..., Statements]) -> None:
+    reads = make()
+    running = [asyncio.ensure_future(reads.run("SELECT pg_sleep(0.2)")) for _ in range(3)]
+    await asyncio.sleep(0)
+
+    with pytest.raises(Overloaded):
+        await reads.run("SELECT 1")
+
+    assert len(await asyncio.gather(*running)) == 3
