@@ -53,6 +53,19 @@ _server_active: Final = Gauge(
     ("rpc_method",),
     registry=REGISTRY,
 )
+# Not among the calls: how long a stream lasts says nothing of how fast the service is.
+_streams_active: Final = Gauge(
+    "shop_streams_active",
+    "Streams that are open.",
+    ("rpc_method",),
+    registry=REGISTRY,
+)
+_streams_ended: Final = Counter(
+    "shop_streams_ended",
+    "Streams that have ended, by how.",
+    _CALL_LABELS,
+    registry=REGISTRY,
+)
 _client_duration: Final = Histogram(
     "rpc_client_call_duration_seconds",
     "Time that a call to another service took, its repetitions included.",
@@ -140,6 +153,21 @@ class Calls:
         if histogram is None:
             histogram = self._by_code[code] = self._histogram.labels(self._method, code)
         histogram.observe(duration_s, {"trace_id": trace_id} if trace_id else None)
+
+
+class Streams:
+    """The streams of one method that are served."""
+
+    __slots__ = ("_method", "active")
+
+    def __init__(self, method: str) -> None:
+        self.active = 0
+        self._method: Final = method.lstrip("/")
+        _streams_active.labels(self._method).set_function(lambda: self.active)
+
+    def ended(self, code: str) -> None:
+        """Count a stream that has ended."""
+        _streams_ended.labels(self._method, code).inc()
 
 
 def watch_pool(pool: Pool, *, size: int, waiting: Callable[[], int]) -> None:

@@ -90,13 +90,16 @@ _forget = text("""
     WHERE published_at >= coalesce((SELECT published_at FROM outbox WHERE id = :survivor), '-infinity')
 """)
 _replay = text("UPDATE outbox SET published_at = NULL WHERE occurred_at >= :since AND published_at IS NOT NULL")
-# Looks at no more than the oldest thousand: nothing that is to go stands behind something that is to stay.
+# Looks at no more than the oldest thousand: nothing that is to go stands behind something that is to stay. The newest
+# stays in any case: it is the place where those who watch are in a quiet week.
 _remove = text("""
     DELETE FROM outbox
     WHERE position IN (
         SELECT position
         FROM (SELECT position, published_at FROM outbox ORDER BY position LIMIT 1000) AS oldest
-        WHERE published_at < now() - make_interval(secs => :keep_s)
+        WHERE
+            published_at < now() - make_interval(secs => :keep_s)
+            AND position < (SELECT max(position) FROM outbox)
     )
 """)
 

@@ -137,6 +137,20 @@ async def test_old_events_are_removed_and_those_that_wait_are_not(orders_databas
     assert orders_database.query("SELECT subject FROM outbox WHERE published_at IS NULL") == [(waiting,)]
 
 
+async def test_the_newest_event_stays_however_old_it_is(orders_database: TestDatabase) -> None:
+    write(orders_database, 1, 2, 3)
+    orders_database.query("UPDATE outbox SET published_at = now() - interval '1 year'")
+
+    async def is_done() -> bool:
+        return len(orders_database.query("SELECT 1 FROM outbox")) == 1
+
+    options = {"keep_s": 600, "sweep_s": 0.01}
+    async with relay(orders_database.url, redis=NO_REDIS, resource="order", **options) as ours, running(ours.sweep):
+        await until(is_done)
+
+    assert orders_database.query("SELECT sequence FROM outbox") == [(3,)]
+
+
 async def test_a_replay_publishes_again_what_is_younger(orders_database: TestDatabase) -> None:
     write(orders_database, 1, age="2 h")
     write(orders_database, 2, 3)
