@@ -102,12 +102,12 @@ async def test_a_replica_that_stops_ends_its_streams_with_a_token_for_another(
 async def test_a_stream_ends_with_the_token_it_was_opened_with(
     orders_database: TestDatabase, users_address: str
 ) -> None:
-    # For two seconds more: services allow for clocks that are five apart.
-    token = SIGNER.token(exp=int(time.time()) - 3)
-
-    async with replica(orders_database, users=users_address) as channel, watching(channel, access=token) as watch:
-        await watch.message()
-        refusal = await watch.end()
+    async with replica(orders_database, users=users_address) as channel:
+        # For three seconds more: services allow for clocks that are five apart.
+        token = SIGNER.token(exp=int(time.time()) - 2)
+        async with watching(channel, access=token) as watch:
+            await watch.message()
+            refusal = await watch.end()
 
     assert (refusal.code, refusal.reason) == (StatusCode.UNAUTHENTICATED, "TOKEN_EXPIRED")
     assert watch.farewell == refusal.status
