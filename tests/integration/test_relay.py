@@ -10,6 +10,7 @@ from structlog.testing import capture_logs
 
 from chassis.broker import FIELD, stream_of, watermark_of
 from chassis.cloudevents import CloudEvent
+from chassis.metrics import REGISTRY
 from chassis.relay import replay
 from chassis.testing import LOOPBACK, until
 from tests.integration.event_flow import opened, relay, running
@@ -50,6 +51,7 @@ async def test_events_are_published_in_order_as_cloudevents_and_marked(
     orders_database: TestDatabase, redis_url: str, stored: Redis
 ) -> None:
     subject = write(orders_database, 1, 2, 3)
+    before = REGISTRY.get_sample_value("shop_events_published_total", {"stream": STREAM}) or 0
 
     async def is_done() -> bool:
         return unpublished(orders_database) == 0
@@ -57,6 +59,7 @@ async def test_events_are_published_in_order_as_cloudevents_and_marked(
     async with relay(orders_database.url, redis=redis_url, resource="order", batch=2) as ours, running(ours.run):
         await until(is_done)
 
+    assert REGISTRY.get_sample_value("shop_events_published_total", {"stream": STREAM}) == before + 3
     events = sent(stored)
     rows = orders_database.query("SELECT id, occurred_at FROM outbox ORDER BY position")
     assert [event.sequence for event in events] == [1, 2, 3]
