@@ -128,6 +128,28 @@ def test_each_cluster_is_reached_by_mutual_tls_and_by_its_own_name(edge: Edge) -
         assert [each["name"] for each in context["tls_certificate_sds_secret_configs"]] == ["inside_certificate"]
 
 
+def test_streams_last_longer_than_calls_and_do_not_count_among_them() -> None:
+    edge = ENVIRONMENTS["laptop"]
+    path = "/shop.order.v1.OrderService/WatchOrders"
+    clusters = {each["name"]: each for each in configuration(edge)["static_resources"]["clusters"]}
+
+    [over_grpc] = [each for each in routes(edge) if each["match"].get("path") == path]
+    [over_rest] = [each for each in routes(edge) if "orders:watch" in str(each["match"])]
+
+    assert over_grpc["route"]["cluster"] == "order_svc_streams"
+    assert over_grpc["route"]["max_stream_duration"]["grpc_timeout_header_max"] == "3660s"
+    assert "'key': 'grpc-timeout', 'value': '3660S'" in str(over_rest)
+    of_calls, of_streams = clusters["order_svc"], clusters["order_svc_streams"]
+    assert addresses(of_streams) == addresses(of_calls)
+    assert of_streams["circuit_breakers"]["thresholds"][0]["max_requests"] == 10_000
+    assert of_calls["circuit_breakers"]["thresholds"][0]["max_requests"] == 1024
+    assert "user_svc_streams" not in clusters
+
+
+def addresses(cluster: Any) -> list[Any]:
+    return [each["endpoint"] for each in cluster["load_assignment"]["endpoints"][0]["lb_endpoints"]]
+
+
 def test_the_tls_port_does_what_the_plain_one_does(edge: Edge) -> None:
     plain, encrypted, *_others = configuration(edge)["static_resources"]["listeners"]
 

@@ -40,12 +40,16 @@ class Watch:
         self.call = call
         self.token = ""
         self.told: list[str] = []
+        self._reading: asyncio.Future[Any] | None = None
         self.farewell = Status()
 
     async def message(self) -> pb.WatchOrdersResponse:
         """Return the next message."""
+        # Kept if it is given up: a read that is cancelled ends the call.
+        self._reading = self._reading or asyncio.ensure_future(self.call.read())
         async with asyncio.timeout(_PATIENCE_S):
-            message = await self.call.read()
+            message = await asyncio.shield(self._reading)
+        self._reading = None
         assert message is not aio.EOF, "the stream has ended"
         self.token = message.resume_token or self.token
         if message.HasField("change"):
@@ -63,6 +67,16 @@ class Watch:
     async def changes(self, count: int) -> list[OrderChange]:
         """Return the next changes."""
         return [await self.change() for _ in range(count)]
+
+    async def is_silent(self, *, for_s: float) -> bool:
+        """Return True once nothing has come for so long; False if a hundred messages have come instead."""
+        for _ in range(100):
+            try:
+                async with asyncio.timeout(for_s):
+                    await self.message()
+            except TimeoutError:
+                return True
+        return False
 
     async def end(self) -> Refusal:
         """Return why the stream ends, once everything before has been read."""
