@@ -106,7 +106,7 @@ def connect(
 
     Every call has a deadline; within a call that is being served, never a later one than its caller's. A call is tried
     again when the server is UNAVAILABLE; a write gets a `request_id` if it has none, so that its tries take effect
-    once. Give the request_id yourself to repeat a call after an error.
+    once. Give the request_id yourself to repeat a call after an error. A stream has a deadline only if it names one.
 
     Args:
         target: `host:port`, or any gRPC target: `dns:///host:port`, `ipv4:10.0.0.1:50051,10.0.0.2:50051`.
@@ -115,7 +115,7 @@ def connect(
         server_name: the DNS name that the server's certificate must hold, where it is not the target's host.
         token: the access token of whoever calls, or what returns it for each call; a call may name its own.
     """
-    interceptors = [_AioDefaults(policy, token)]
+    interceptors: list[aio.ClientInterceptor] = [_AioDefaults(policy, token), _AioStreamDefaults(token)]
     options = _options(policy)
     if server_name:
         options.append(("grpc.default_authority", server_name))
@@ -236,6 +236,29 @@ class _AioDefaults(aio.UnaryUnaryClientInterceptor):
         return await _observed(continuation(details, with_request_id(request)), observed)
 
 
+class _AioStreamDefaults(aio.UnaryStreamClientInterceptor):
+    """Says who calls. A stream has no deadline but the one that it is given."""
+
+    def __init__(self, token: Token | None) -> None:
+        self._token = token
+
+    @override
+    async def intercept_unary_stream(
+        self,
+        continuation: Callable[..., Any],
+        client_call_details: aio.ClientCallDetails,
+        request: Any,
+    ) -> Any:
+        details = aio.ClientCallDetails(
+            method=client_call_details.method,
+            timeout=client_call_details.timeout,
+            metadata=aio.Metadata(*_metadata(client_call_details.metadata, self._token)),
+            credentials=client_call_details.credentials,
+            wait_for_ready=client_call_details.wait_for_ready,
+        )
+        return await continuation(details, request)
+
+
 async def _observed(calling: Awaitable[Any], observed: Observation) -> Any:
     """Return the call once it has ended and that is taken note of."""
     code = "CANCELLED"
@@ -262,7 +285,7 @@ class _SyncDetails(grpc.ClientCallDetails):
     compression: Any
 
 
-class _SyncDefaults(grpc.UnaryUnaryClientInterceptor):
+class _SyncDefaults(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterceptor):
     def __init__(self, policy: CallPolicy, token: Token | None) -> None:
         self._policy = policy
         self._token = token
@@ -278,6 +301,18 @@ class _SyncDefaults(grpc.UnaryUnaryClientInterceptor):
             compression=client_call_details.compression,
         )
         return continuation(details, with_request_id(request))
+
+    @override
+    def intercept_unary_stream(self, continuation: Callable[..., Any], client_call_details: Any, request: Any) -> Any:
+        details = _SyncDetails(
+            method=client_call_details.method,
+            timeout=client_call_details.timeout,
+            metadata=_metadata(client_call_details.metadata, self._token),
+            credentials=client_call_details.credentials,
+            wait_for_ready=client_call_details.wait_for_ready,
+            compression=client_call_details.compression,
+        )
+        return continuation(details, request)
 
 
 def is_sick(error: Exception) -> bool:

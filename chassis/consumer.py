@@ -16,7 +16,7 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from redis.exceptions import ResponseError
 
-from chassis import inbox
+from chassis import inbox, metrics
 from chassis.broker import BrokerDown
 from chassis.cloudevents import CloudEvent, Malformed
 from chassis.consumer_group import DeadLetter
@@ -138,7 +138,9 @@ class Consumer:
                 failed[entry] = malformed
         if events:
             failed |= await self._apply(events)
-        await self._group.acknowledge([entry for entry in entries if entry not in failed])
+        done = [entry for entry in entries if entry not in failed]
+        await self._group.acknowledge(done)
+        metrics.events_consumed(self._group.stream, count=len(done))
         for entry, error in failed.items():
             if entry.attempts >= self._settings.attempts or isinstance(error, Malformed):
                 await self._bury(entry, error)
@@ -185,6 +187,7 @@ class Consumer:
         now = datetime.now(UTC).isoformat()
         letter = DeadLetter(event=entry.text, reason=reason, attempts=entry.attempts, at=now)
         await self._group.bury(entry, letter)
+        metrics.event_died(self._group.stream)
         log.error("consumer.dead_letter", stream=self._group.stream, letter=letter.title, exc_info=error)
 
     async def _note(self, watermark: datetime) -> None:
@@ -193,3 +196,4 @@ class Consumer:
             return
         stream = self._group.stream
         await self._database.transaction(lambda connection: inbox.set_as_of(connection, stream, watermark))
+        metrics.consumer_is_as_of(stream, watermark)

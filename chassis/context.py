@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -30,11 +31,13 @@ class Caller:
         subject: a user's id, or a service's name; empty for nobody in particular.
         roles: what the caller may do.
         session_id: the session of the caller's token; empty without one.
+        expires_at_s: when the caller's token is no longer good, in seconds since 1970; never, without one.
     """
 
     subject: str = ""
     roles: frozenset[Role] = frozenset()
     session_id: str = ""
+    expires_at_s: float = field(default=math.inf, compare=False)
 
 
 ANONYMOUS: Final = Caller()

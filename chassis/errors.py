@@ -177,8 +177,46 @@ class Overloaded(ResourceExhausted):
 
     reason = "OVERLOADED"
 
+    def __init__(
+        self, message: str = "Too many calls wait already, so this one was not begun. Try again shortly."
+    ) -> None:
+        super().__init__(message, retry_after_s=1)
+
+
+class StreamTooSlow(ResourceExhausted):
+    """The caller of a stream reads more slowly than there is to tell."""
+
+    reason = "STREAM_TOO_SLOW"
+
+    def __init__(self, *, resume_token: str) -> None:
+        super().__init__(
+            "Changes came faster than they were read. Open the stream again with the token.",
+            metadata={"resumeToken": resume_token},
+        )
+
+
+class ServerStopping(Unavailable):
+    """The replica that a stream comes from stops."""
+
+    reason = "SERVER_STOPPING"
+
+    def __init__(self, *, resume_token: str) -> None:
+        super().__init__(
+            "This replica stops. Open the stream again with the token.",
+            metadata={"resumeToken": resume_token},
+            retry_after_s=1,
+        )
+
+
+class ResumeTokenExpired(FailedPrecondition):
+    """What the token stands for is gone, or never was."""
+
+    reason = "RESUME_TOKEN_EXPIRED"
+
     def __init__(self) -> None:
-        super().__init__("Too many calls wait already, so this one was not begun. Try again shortly.", retry_after_s=1)
+        super().__init__(
+            "Nothing is known of this resume token any more. Open the stream without one, then list again."
+        )
 
 
 class TokenInvalid(Unauthenticated):

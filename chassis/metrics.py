@@ -8,6 +8,7 @@ They are of the process, as its log is: there is one service in a process.
 from __future__ import annotations
 
 import contextlib
+import time
 from typing import TYPE_CHECKING, Final
 
 from prometheus_client import (
@@ -24,6 +25,7 @@ from chassis.settings import Misconfigured
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from datetime import datetime
 
 
 # A series more for each counter and histogram, which says when it began, and which nobody here asks for.
@@ -50,6 +52,19 @@ _server_active: Final = Gauge(
     "rpc_server_active_calls",
     "Calls being served.",
     ("rpc_method",),
+    registry=REGISTRY,
+)
+# Not among the calls: how long a stream lasts says nothing of how fast the service is.
+_streams_active: Final = Gauge(
+    "shop_streams_active",
+    "Streams that are open.",
+    ("rpc_method",),
+    registry=REGISTRY,
+)
+_streams_ended: Final = Counter(
+    "shop_streams_ended",
+    "Streams that have ended, by how.",
+    _CALL_LABELS,
     registry=REGISTRY,
 )
 _client_duration: Final = Histogram(
@@ -90,6 +105,30 @@ _outbox_unpublished: Final = Gauge(
 _outbox_age: Final = Gauge(
     "shop_outbox_oldest_age_seconds",
     "Age of the oldest event that waits to be published; 0 without one.",
+    registry=REGISTRY,
+)
+_events_published: Final = Counter(
+    "shop_events_published",
+    "Events that were sent to Redis, each as often as it was.",
+    ("stream",),
+    registry=REGISTRY,
+)
+_events_consumed: Final = Counter(
+    "shop_events_consumed",
+    "Events that were done with: they took effect, now or before.",
+    ("stream",),
+    registry=REGISTRY,
+)
+_dead_letters: Final = Counter(
+    "shop_events_dead",
+    "Events that became dead letters.",
+    ("stream",),
+    registry=REGISTRY,
+)
+_consumer_behind: Final = Gauge(
+    "shop_consumer_behind_seconds",
+    "Age of the moment up to which every event is known to have taken effect.",
+    ("stream",),
     registry=REGISTRY,
 )
 _breaker_state: Final = Gauge(
@@ -141,6 +180,21 @@ class Calls:
         histogram.observe(duration_s, {"trace_id": trace_id} if trace_id else None)
 
 
+class Streams:
+    """The streams of one method that are served."""
+
+    __slots__ = ("_method", "active")
+
+    def __init__(self, method: str) -> None:
+        self.active = 0
+        self._method: Final = method.lstrip("/")
+        _streams_active.labels(self._method).set_function(lambda: self.active)
+
+    def ended(self, code: str) -> None:
+        """Count a stream that has ended."""
+        _streams_ended.labels(self._method, code).inc()
+
+
 def watch_connections(count: Callable[[], tuple[int, int]], *, size: int, waiting: Callable[[], int]) -> None:
     """Show the use of the database's connections, by asking for it whenever Prometheus does.
 
@@ -169,6 +223,26 @@ def outbox_looked_at(*, unpublished: int, oldest_age_s: float) -> None:
     """Show how far the outbox is behind."""
     _outbox_unpublished.set(unpublished)
     _outbox_age.set(oldest_age_s)
+
+
+def events_published(stream: str, *, count: int) -> None:
+    """Count events that are in the stream."""
+    _events_published.labels(stream).inc(count)
+
+
+def events_consumed(stream: str, *, count: int) -> None:
+    """Count events that are done with."""
+    _events_consumed.labels(stream).inc(count)
+
+
+def event_died(stream: str) -> None:
+    """Count an event that became a dead letter."""
+    _dead_letters.labels(stream).inc()
+
+
+def consumer_is_as_of(stream: str, moment: datetime) -> None:
+    """Show how long ago this moment is: every event until then has taken effect."""
+    _consumer_behind.labels(stream).set_function(lambda: time.time() - moment.timestamp())
 
 
 def breaker_is(state: str, *, dependency: str) -> None:

@@ -50,6 +50,14 @@ CREATE TABLE outbox (
 CREATE INDEX outbox_unpublished_idx ON outbox (subject, sequence) WHERE published_at IS NULL;
 """
 
+# Where each event stands among all of them for whoever reads them here, in `feed.py`: after everything that was
+# committed before its transaction began. None of those that are older than the column, which was added at once and
+# without a rewrite. Rows that name no number get their transaction's, as those of a replica that is being replaced.
+DDL_V2: Final = (
+    "ALTER TABLE outbox ADD COLUMN IF NOT EXISTS transaction xid8",
+    "ALTER TABLE outbox ALTER COLUMN transaction SET DEFAULT pg_current_xact_id()",
+)
+
 outbox = Table(
     "outbox",
     MetaData(),
@@ -71,9 +79,19 @@ COLUMNS: Final = """
     event_id uuid, event_type text, event_subject uuid, event_sequence bigint, event_data jsonb,
     event_traceparent text, event_occurred_at timestamptz
 """
+# Never before the subject's last event: a transaction that began earlier may have waited for the one that wrote it.
 ADD: Final = """
-    INSERT INTO outbox (id, type, subject, sequence, data, traceparent, occurred_at)
-    SELECT event_id, event_type, event_subject, event_sequence, event_data, event_traceparent, event_occurred_at
+    INSERT INTO outbox (id, type, subject, sequence, data, traceparent, occurred_at, transaction)
+    SELECT
+        event_id, event_type, event_subject, event_sequence, event_data, event_traceparent, event_occurred_at,
+        greatest(
+            pg_current_xact_id(),
+            (
+                SELECT transaction
+                FROM outbox AS last
+                WHERE event_sequence > 1 AND last.subject = event_subject AND last.sequence = event_sequence - 1
+            )
+        )
     FROM told
 """
 

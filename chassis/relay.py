@@ -20,6 +20,7 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy import text
 
+from chassis import metrics
 from chassis.broker import FIELD, BrokerDown, stream_of, watermark_of
 from chassis.cloudevents import CloudEvent, Malformed
 from chassis.errors import DatabaseUnavailable
@@ -90,13 +91,16 @@ _forget = text("""
     WHERE published_at >= coalesce((SELECT published_at FROM outbox WHERE id = :survivor), '-infinity')
 """)
 _replay = text("UPDATE outbox SET published_at = NULL WHERE occurred_at >= :since AND published_at IS NOT NULL")
-# Looks at no more than the oldest thousand: nothing that is to go stands behind something that is to stay.
+# Looks at no more than the oldest thousand: nothing that is to go stands behind something that is to stay. The newest
+# stays in any case: it is the place where those who watch are in a quiet week.
 _remove = text("""
     DELETE FROM outbox
     WHERE position IN (
         SELECT position
         FROM (SELECT position, published_at FROM outbox ORDER BY position LIMIT 1000) AS oldest
-        WHERE published_at < now() - make_interval(secs => :keep_s)
+        WHERE
+            published_at < now() - make_interval(secs => :keep_s)
+            AND position < (SELECT max(position) FROM outbox)
     )
 """)
 
@@ -211,7 +215,7 @@ class Relay:
             is_due = time.monotonic() >= self._ticks_at
             if not is_due and not await self._database.read(lambda connection: connection.scalar(_is_work)):
                 return False
-            outcome = await self._database.transaction(self._publish)
+            outcome, sent = await self._database.transaction(self._publish)
         except (BrokerDown, DatabaseUnavailable) as error:
             self._failures += 1
             if self._failures == 1:  # and not once a second for an hour
@@ -220,6 +224,7 @@ class Relay:
         if self._failures:
             log.info("relay.goes_on", stream=self._stream, failures=self._failures)
             self._failures = 0
+        metrics.events_published(self._stream, count=sent)
         self._ticks_at = time.monotonic() + _TICK_S
         return outcome in {Outcome.MORE, Outcome.LOST}
 
@@ -227,24 +232,25 @@ class Relay:
         poll_s = self._settings.poll_s
         return min(poll_s * 2.0 ** min(self._failures, 10), max(poll_s, _LONGEST_BACKOFF_S))
 
-    def _publish(self, connection: Connection) -> Outcome:
+    def _publish(self, connection: Connection) -> tuple[Outcome, int]:
+        """Publish what is there, if nobody else does; return what that came to, and how many were sent."""
         if not connection.scalar(_lock, {"key": _LOCK_KEY}):
-            return Outcome.STANDBY
+            return Outcome.STANDBY, 0
         now: datetime = connection.execute(text("SELECT now()")).scalar_one()
         rows = connection.execute(_next, {"batch": self._settings.batch}).all()
         expected = connection.scalar(_last_entry, {"stream": self._stream}) or _NOTHING
         answer = self._send(rows, expected=expected)
         if not answer.is_whole:
             self._forget(connection, last_entry=answer.last_entry)
-            return Outcome.LOST
+            return Outcome.LOST, 0
         if rows:
             connection.execute(_mark, {"positions": [row.position for row in rows]})
             connection.execute(_remember, {"stream": self._stream, "entry": answer.last_entry})
         if len(rows) == self._settings.batch:
-            return Outcome.MORE
+            return Outcome.MORE, len(rows)
         # Whatever was committed when this transaction began is in the stream now.
         self._broker.set(watermark_of(self._stream), now.isoformat())
-        return Outcome.DRAINED
+        return Outcome.DRAINED, len(rows)
 
     def _send(self, rows: Sequence[Row[Any]], *, expected: str) -> _Answer:
         events = [self._event(row).to_json() for row in rows]

@@ -80,6 +80,9 @@ class Server:
 
     Raises:
         NoAccessRule: an rpc does not say who may call it.
+
+    Attributes:
+        end_streams: has the service's streams end; called once everybody has heard that the replica stops.
     """
 
     def __init__(
@@ -92,6 +95,7 @@ class Server:
         identity: Identity | None = None,
     ) -> None:
         self._settings = settings
+        self.end_streams: Callable[[], None] = lambda: None
         self._system = system
         self._identity = identity
         access = AccessControl(tokens, allowed_peers=identity.allowed_peers if identity else None)
@@ -108,7 +112,9 @@ class Server:
             add = cast("Callable[..., None]", reflection_pb2_grpc.add_ServerReflectionServicer_to_server)
             add(reflection.aio.ReflectionServicer(names), adding)
         self._server = aio.server(options=_OPTIONS)
-        servicers.serve_on(self._server, Interceptors(access, max_call_s=settings.max_call_s))
+        servicers.serve_on(
+            self._server, Interceptors(access, max_call_s=settings.max_call_s, max_stream_s=settings.max_stream_s)
+        )
         self._probed: aio.Server | None = None
         if settings.health_port:
             self._probed = aio.server(options=_OPTIONS)
@@ -149,6 +155,7 @@ class Server:
         self._system.is_draining = True
         await self._health.enter_graceful_shutdown()
         await asyncio.sleep(self._settings.drain_s)
+        self.end_streams()  # they are opened again at once: not before nobody sends them here
         await self._server.stop(self._settings.stop_grace_s)
         if self._probed:
             await self._probed.stop(None)

@@ -39,6 +39,9 @@ class ServerSettings(BaseSettings):
     stop_grace_s: Annotated[float, Field(ge=0, le=12)] = 10
     # What a call may take when its caller names no deadline.
     max_call_s: Seconds = 30
+    # How long a stream may last if the token it was opened with does, as the edge has it. Streams that end spread
+    # evenly over the replicas when they are opened again.
+    max_stream_s: Seconds = 3600
 
 
 class DatabaseSettings(BaseSettings):

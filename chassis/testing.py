@@ -129,10 +129,23 @@ class _Bearer(aio.UnaryUnaryClientInterceptor):
 
     @override
     async def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
-        metadata = aio.Metadata(*(client_call_details.metadata or ()))
-        if metadata.get("authorization") is None:
-            metadata["authorization"] = f"Bearer {self._token}"
-        return await continuation(client_call_details._replace(metadata=metadata), request)
+        return await continuation(_with_token(client_call_details, self._token), request)
+
+
+class _StreamBearer(aio.UnaryStreamClientInterceptor):
+    def __init__(self, token: str) -> None:
+        self._token = token
+
+    @override
+    async def intercept_unary_stream(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
+        return await continuation(_with_token(client_call_details, self._token), request)
+
+
+def _with_token(details: Any, token: str) -> Any:
+    metadata = aio.Metadata(*(details.metadata or ()))
+    if metadata.get("authorization") is None:
+        metadata["authorization"] = f"Bearer {token}"
+    return details._replace(metadata=metadata)
 
 
 def plain_channel(address: str, *, token: str | None = None) -> aio.Channel:
@@ -144,7 +157,8 @@ def plain_channel(address: str, *, token: str | None = None) -> aio.Channel:
     """
     options = [("grpc.enable_http_proxy", 0), ("grpc.enable_retries", 0), ("grpc.max_reconnect_backoff_ms", 200)]
     bearer = admins_token() if token is None else token
-    return aio.insecure_channel(address, options=options, interceptors=[_Bearer(bearer)] if bearer else [])
+    interceptors: list[aio.ClientInterceptor] = [_Bearer(bearer), _StreamBearer(bearer)] if bearer else []
+    return aio.insecure_channel(address, options=options, interceptors=interceptors)
 
 
 def new_uuid() -> str:

@@ -56,7 +56,6 @@ class _Checked:
     """A token whose signature is known to be good."""
 
     caller: Caller
-    expires_at_s: float
     kid: str
     key: Ed25519PublicKey
 
@@ -89,12 +88,10 @@ class AccessTokens:
         if key is None:
             raise TokenInvalid
         claims = self._claims(token, key)
-        caller = _caller(claims)
+        caller = _caller(claims, leeway_s=self._settings.leeway_s)
         if len(self._checked) >= _REMEMBERED:
             del self._checked[next(iter(self._checked))]
-        self._checked[token] = _Checked(
-            caller, int(cast("float | str", claims["exp"])) + self._settings.leeway_s, kid, key
-        )
+        self._checked[token] = _Checked(caller, kid, key)
         return caller
 
     async def _is_still_good(self, known: _Checked) -> bool:
@@ -103,7 +100,7 @@ class AccessTokens:
         if key is None or (key is not known.key and key != known.key):
             return False
         known.key = key
-        return time.time() < known.expires_at_s
+        return time.time() < known.caller.expires_at_s
 
     def _claims(self, token: str, key: Ed25519PublicKey) -> dict[str, object]:
         try:
@@ -139,7 +136,7 @@ def _kid(token: str) -> str:
     return kid
 
 
-def _caller(claims: Mapping[str, object]) -> Caller:
+def _caller(claims: Mapping[str, object], *, leeway_s: float) -> Caller:
     roles = claims["roles"]
     if not isinstance(roles, list):
         raise TokenInvalid
@@ -148,6 +145,7 @@ def _caller(claims: Mapping[str, object]) -> Caller:
             subject=str(UUID(str(claims["sub"]))),
             session_id=str(UUID(str(claims["sid"]))),
             roles=frozenset(Role(str(role)) for role in roles),
+            expires_at_s=int(cast("float | str", claims["exp"])) + leeway_s,
         )
     except ValueError as error:
         raise TokenInvalid from error

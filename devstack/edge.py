@@ -13,6 +13,7 @@ from devstack.ports import LOOPBACK, ReservedPort
 from devstack.process import Command, Hooks, Process
 from devstack.settings import REPOSITORY
 from envoy.binary import EnvoyMissing, find_envoy
+from envoy.in_flight import STATS_PATH, calls_in_flight
 from envoy.render import Address, Cluster, Edge, render, render_secrets
 
 if TYPE_CHECKING:
@@ -144,9 +145,8 @@ class EdgeServer:
             time.sleep(0.05)
 
     def _is_busy(self) -> bool:
-        path = "/stats?filter=^http\\.edge\\.downstream_rq_active$"
-        status, stat = self._ask("GET", path, port=self._admin.number)
-        return status == http.client.OK and not stat.strip().endswith(" 0")
+        _status, stats = self._ask("GET", STATS_PATH, port=self._admin.number)
+        return calls_in_flight(stats) > 0
 
     def _ask(self, method: str, path: str, *, port: int) -> tuple[int, str]:
         """Return the status and body of Envoy's answer; status 0 if there is none."""

@@ -34,6 +34,7 @@ class Binding:
         path: the path template, as `/api/v1/users/{id}:changePassword`.
         body: the full name of the message that a JSON body holds, None if there is no body.
         is_public: whether anybody may call it, without a token.
+        is_stream: whether it answers with a stream.
     """
 
     service: str
@@ -42,6 +43,7 @@ class Binding:
     path: str
     body: str | None
     is_public: bool
+    is_stream: bool
 
     @property
     def rpc(self) -> str:
@@ -79,7 +81,7 @@ class Contract:
         self.bindings = [
             binding for name, service in own for method in service.method for binding in _bindings(method, service=name)
         ]
-        self._methods = {name: [method.name for method in service.method] for name, service in own}
+        self._methods = {name: list(service.method) for name, service in own}
         self._messages = {
             name: message
             for file in files
@@ -88,12 +90,21 @@ class Contract:
         }
 
     def methods(self, service: str) -> list[str]:
-        """Return the names of the service's methods."""
-        return sorted(self._methods[service])
+        """Return the names of the service's methods with one answer."""
+        return sorted(method.name for method in self._methods[service] if not method.server_streaming)
 
     def reads(self, service: str) -> list[str]:
-        """Return the names of the service's methods that change nothing: those bound to GET."""
-        return sorted({b.method for b in self.bindings if b.service == service and b.verb == "GET"})
+        """Return the names of those of them that change nothing: that are bound to GET."""
+        gets = {b.method for b in self.bindings if b.service == service and b.verb == "GET"}
+        return [name for name in self.methods(service) if name in gets]
+
+    def streams(self, service: str) -> list[str]:
+        """Return the names of the service's methods that answer with a stream."""
+        return sorted(method.name for method in self._methods[service] if method.server_streaming)
+
+    def streamed(self) -> list[Binding]:
+        """Return the bindings of the methods that answer with a stream."""
+        return [binding for binding in self.bindings if binding.is_stream]
 
     def public(self) -> list[Binding]:
         """Return the bindings of the methods that anybody may call: only what says so is public."""
@@ -160,6 +171,7 @@ def _bindings(method: MethodDescriptorProto, *, service: str) -> Iterator[Bindin
             path=getattr(each, verb),
             body=_body(each, request=method.input_type.removeprefix(".")),
             is_public=method.options.Extensions[access].public,
+            is_stream=method.server_streaming,
         )
 
 

@@ -226,6 +226,7 @@ def render(edge: Edge, *, descriptor_set: Path = DESCRIPTOR_SET) -> str:
         files=FILES,
         page_headers=PAGE_HEADERS,
         served_by=SERVED_BY,
+        streaming=[name for name, services in SERVED_BY.items() if any(map(contract.streams, services))],
         health_paths=HEALTH_PATHS,
         default_cluster=DEFAULT_CLUSTER,
     )

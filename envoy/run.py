@@ -12,10 +12,12 @@ from types import FrameType
 from typing import Final, NoReturn
 
 from envoy.binary import find_envoy
+from envoy.in_flight import STATS_PATH, calls_in_flight
 from envoy.render import Edge, render, render_secrets
 
 _FINISH_S: Final = 16
-"""How long calls in flight may take once nobody sends new ones: the longest REST call, 15 s, and one to spare."""
+"""How long calls in flight may take once nobody sends new ones: the longest REST call, 15 s, and one to spare. Streams
+do not count."""
 
 _POLL_S: Final = 0.1
 _ADMIN_TIMEOUT_S: Final = 2
@@ -71,13 +73,8 @@ def _drain(edge: Edge) -> None:
     _ask(edge, "POST", "/drain_listeners?graceful&skip_exit")
     time.sleep(edge.drain_s)
     deadline = time.monotonic() + _FINISH_S
-    while _is_busy(edge) and time.monotonic() < deadline:
+    while calls_in_flight(_ask(edge, "GET", STATS_PATH)) > 0 and time.monotonic() < deadline:
         time.sleep(_POLL_S)
-
-
-def _is_busy(edge: Edge) -> bool:
-    stat = _ask(edge, "GET", "/stats?filter=^http\\.edge\\.downstream_rq_active$").strip()
-    return bool(stat) and not stat.endswith(" 0")
 
 
 def _ask(edge: Edge, method: str, path: str) -> str:

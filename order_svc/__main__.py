@@ -24,9 +24,10 @@ from chassis.settings import DatabaseSettings, ServerSettings, load
 from chassis.system import SystemServicer
 from chassis.tls import Identity, TlsSettings
 from chassis.tokens import AccessTokens, TokenSettings
+from chassis.watchers import WatchSettings
 from order_svc import consumer
 from order_svc.known_users import DirectoryWithProjection
-from order_svc.rpc import OrderServicer
+from order_svc.rpc import OrderServicer, watchers_of
 from order_svc.service import OrderService
 from order_svc.settings import OrderTelemetrySettings, UserServiceSettings
 from order_svc.users import GrpcUserDirectory
@@ -65,9 +66,10 @@ async def _serve(settings: OrderTelemetrySettings) -> None:
         keys = RemoteKeyRing(channel)
         users = DirectoryWithProjection(GrpcUserDirectory(channel, breaker), database, clock)
         service = OrderService(database, users, clock)
+        watchers = watchers_of(database, load(WatchSettings))
 
         def register(server: aio.Server) -> list[str]:
-            add_OrderServiceServicer_to_server(OrderServicer(service, clock), server)
+            add_OrderServiceServicer_to_server(OrderServicer(service, watchers, clock), server)
             return [full_name(order_service_pb2, "OrderService")]
 
         server = Server(
@@ -77,9 +79,11 @@ async def _serve(settings: OrderTelemetrySettings) -> None:
             tokens=AccessTokens(tokens, keys),
             identity=identity,
         )
+        server.end_streams = watchers.stop
         background = [
             idempotency.sweep_forever(database, clock),
             outbox_watch.watch_forever(database),
+            watchers.run_forever(),
             keys.refresh_forever(),
         ]
         if identity:

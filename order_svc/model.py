@@ -110,6 +110,11 @@ def price_items(new: Sequence[NewItem], *, currency_code: str) -> tuple[Item, ..
     return tuple(items)
 
 
+def etag_of(version: int) -> str:
+    """Return what stands for this version of an order."""
+    return f"v{version}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
     """What somebody bought, and how far it has come.
@@ -137,7 +142,7 @@ class Order:
     @property
     def etag(self) -> str:
         """What stands for this version of the order."""
-        return f"v{self.version}"
+        return etag_of(self.version)
 
     def require_etag(self, etag: str) -> None:
         """Return if the etag is empty or current.

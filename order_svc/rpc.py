@@ -17,16 +17,22 @@ from chassis.conversions import set_timestamp
 from chassis.errors import FieldViolation, InvalidFields
 from chassis.pagination import PageTokens
 from chassis.requests import once
+from chassis.watchers import Watchers
 from order_svc.errors import OrderingUserNotFound
-from order_svc.model import Actor, BuyerId, NewItem, Order, OrderEvent, OrderFilter, OrderId, OrderStatus
+from order_svc.model import Actor, BuyerId, NewItem, Order, OrderEvent, OrderFilter, OrderId, OrderStatus, etag_of
 from order_svc.service import MoveOrder, PlaceOrder
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from google.protobuf.message import Message
     from grpc import aio
 
     from chassis.clock import Clock
+    from chassis.db import Database
+    from chassis.feed import Told
     from chassis.idempotency import Once
+    from chassis.watchers import WatchSettings
     from order_svc.service import OrderService
 
     Context = aio.ServicerContext[Any, Any]
@@ -41,14 +47,21 @@ _STATUSES = {
 }
 _STATUSES_BACK = {message: status for status, message in _STATUSES.items()}
 
+_CHANGES: Final = frozenset({"order.created", "order.status_changed", "order.cancelled"})
+
 _NANO: Final = Decimal(1).scaleb(-9)
+
+
+# Who asks for somebody else's changes is told of nobody's.
+_NOBODY: Final = str(UUID(int=0))
 
 
 class OrderServicer(OrderServiceServicer):
     """Answers OrderService."""
 
-    def __init__(self, service: OrderService, clock: Clock) -> None:
+    def __init__(self, service: OrderService, watchers: Watchers[pb.WatchOrdersResponse], clock: Clock) -> None:
         self._service = service
+        self._watchers = watchers
         self._clock = clock
 
     @override
@@ -114,8 +127,27 @@ class OrderServicer(OrderServiceServicer):
             next_page_token=tokens.after(shown[-1].id) if has_more else "",
         )
 
+    @override
+    def WatchOrders(self, request: pb.WatchOrdersRequest, context: Context) -> AsyncIterator[pb.WatchOrdersResponse]:
+        owner = str(_owner() or "")
+        user_id = str(UUID(request.user_id)) if request.user_id else ""
+        whose = _NOBODY if owner and user_id and owner != user_id else owner or user_id or None
+        after = UUID(request.resume_token) if request.resume_token else None
+        return self._watchers.watch(owner=whose, after=after, caller=owner)
+
     def _once(self, request: Message) -> Once:
         return once(request, now=self._clock.now())
+
+
+def watchers_of(database: Database, settings: WatchSettings) -> Watchers[pb.WatchOrdersResponse]:
+    """Return those who watch the orders in the database; nobody yet."""
+    return Watchers(
+        database,
+        owner_field="userId",
+        show=_to_change_message,
+        sign_of_life=lambda token: pb.WatchOrdersResponse(resume_token=str(token)),
+        settings=settings,
+    )
 
 
 def _owner() -> BuyerId | None:
@@ -196,3 +228,20 @@ def _to_event_message(event: OrderEvent) -> order_pb2.OrderEvent:
     )
     set_timestamp(message.occurred_at, event.occurred_at)
     return message
+
+
+def _to_change_message(event: Told) -> pb.WatchOrdersResponse | None:
+    if event.type not in _CHANGES:  # of a newer version, beside this one during a deployment
+        return None
+    data = event.data
+    is_new = event.type == "order.created"
+    change = order_pb2.OrderChange(
+        id=str(event.place.id),
+        order_id=str(event.subject),
+        user_id=event.owner,
+        from_status=order_pb2.ORDER_STATUS_UNSPECIFIED if is_new else _STATUSES[OrderStatus(data["from"])],
+        to_status=_STATUSES[OrderStatus.PENDING if is_new else OrderStatus(data["to"])],
+        etag=etag_of(event.sequence),
+    )
+    set_timestamp(change.occurred_at, event.occurred_at)
+    return pb.WatchOrdersResponse(resume_token=str(event.place.id), change=change)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 from shop.order.v1 import order_pb2
 from shop.order.v1 import order_service_pb2 as orders_pb
@@ -29,6 +30,9 @@ class Subject:
     session: sessions_pb.Session
 
 
+# Where a stream of changes begins that tells everything there ever was.
+FROM_THE_BEGINNING = str(UUID(int=0))
+
 CALLERS = ("anonymous", "other", "owner", "support", "admin", "service")
 
 # The table of the contract, written down a second time: an option in a proto that says something else is a mistake.
@@ -50,6 +54,7 @@ ALLOWED = {
     "shop.order.v1.OrderService.UpdateOrderStatus": "support admin service",
     "shop.order.v1.OrderService.CancelOrder": "owner support admin service",
     "shop.order.v1.OrderService.ListOrderEvents": "owner support admin service",
+    "shop.order.v1.OrderService.WatchOrders": "owner support admin service",
     "shop.system.v1.SystemService.GetHealth": "everybody",
 }
 
@@ -66,6 +71,7 @@ FOREIGN = {
     "shop.order.v1.OrderService.ListOrders": NOTHING,
     "shop.order.v1.OrderService.CancelOrder": "ORDER_NOT_FOUND",
     "shop.order.v1.OrderService.ListOrderEvents": "ORDER_NOT_FOUND",
+    "shop.order.v1.OrderService.WatchOrders": NOTHING,
 }
 
 
@@ -112,5 +118,8 @@ REQUESTS: dict[str, Callable[[Subject], Message]] = {
     ),
     "shop.order.v1.OrderService.CancelOrder": lambda subject: orders_pb.CancelOrderRequest(id=subject.order.id),
     "shop.order.v1.OrderService.ListOrderEvents": lambda subject: orders_pb.ListOrderEventsRequest(id=subject.order.id),
+    "shop.order.v1.OrderService.WatchOrders": lambda subject: orders_pb.WatchOrdersRequest(
+        user_id=subject.owner.id, resume_token=FROM_THE_BEGINNING
+    ),
     "shop.system.v1.SystemService.GetHealth": lambda _: system_service_pb2.GetHealthRequest(),
 }

@@ -11,9 +11,20 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 # What the services read. Set in a developer's shell, it would make a test pass or fail there and nowhere else.
-_SETTINGS = ("ARGON2_", "BREAKER_", "DATABASE_", "DRAIN_S", "GRPC_", "HOST", "LOG_LEVEL", "MAX_CALL_S", "PORT")
+_SETTINGS = (
+    "ARGON2_",
+    "BREAKER_",
+    "DATABASE_",
+    "DRAIN_S",
+    "GRPC_",
+    "HOST",
+    "LOG_LEVEL",
+    "MAX_CALL_S",
+    "MAX_STREAM_S",
+    "PORT",
+)
 _SETTINGS += ("CONSUMER_", "KEYS_", "LOG_DIR", "METRICS_PORT", "OTEL_", "REDIS_", "RELAY_", "SECRETS_DIR")
-_SETTINGS += ("SERVICE_", "SESSION_", "STOP_GRACE_S", "TLS_", "TOKEN_", "USER_SERVICE_")
+_SETTINGS += ("SERVICE_", "SESSION_", "STOP_GRACE_S", "TLS_", "TOKEN_", "USER_SERVICE_", "WATCH_")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -28,6 +28,7 @@ from grpc import aio
 from chassis import tracing
 from chassis.context import Call, enter
 from chassis.errors import DeadlineExceeded, DomainError, MalformedRequest
+from chassis.interceptors import streams
 from chassis.interceptors.errors import reject
 from chassis.interceptors.validation import require_valid
 from chassis.metrics import Calls
@@ -52,22 +53,30 @@ MAX_REQUEST_BYTES: Final = 10 * 1024 * 1024
 
 
 class Interceptors:
-    """The wrapper around every unary method. Of streams (health, reflection) only the peer is checked.
+    """The wrapper around every method. Of streams that are gRPC's own (health, reflection) only the peer is checked.
 
     Not an interceptor as grpc.aio has them: those are asked at each call which handler to take, for 4 µs.
 
     Args:
         access: decides who may call what.
         max_call_s: what a call may take when its caller names no deadline.
+        max_stream_s: how long a stream may last.
     """
 
-    def __init__(self, access: AccessControl, *, max_call_s: float) -> None:
+    def __init__(self, access: AccessControl, *, max_call_s: float, max_stream_s: float) -> None:
         self._access = access
         self._max_call_s = max_call_s
+        self._max_stream_s = max_stream_s
 
     def wrapped(self, method: str, handler: Handler) -> Handler:
         """Return the handler with all that happens around a call of it; `method` is `/package.Service/Method`."""
-        return self._wrap(method, handler) if handler.unary_unary else self._wrap_stream(method, handler)
+        if handler.unary_unary:
+            return self._wrap(method, handler)
+        return (
+            self._wrap_foreign_stream(method, handler)
+            if method.startswith("/grpc.")
+            else self._wrap_stream(method, handler)
+        )
 
     def _wrap(self, method: str, handler: Handler) -> Handler:
         # grpcio's types know only sync servicers here.
@@ -123,6 +132,16 @@ class Interceptors:
         return answer
 
     def _wrap_stream(self, method: str, handler: Handler) -> Handler:
+        around = streams.Around(
+            admit=self._access.admission_to(method),
+            call_of=_call_of,
+            fields=_fields,
+            max_stream_s=self._max_stream_s,
+        )
+        decode = cast("Callable[[bytes], Message]", handler.request_deserializer)
+        return streams.wrapped(method, handler, _safely(decode), around=around)
+
+    def _wrap_foreign_stream(self, method: str, handler: Handler) -> Handler:
         # grpcio's types know only sync servicers here.
         behaviour: Any = handler.unary_stream or handler.stream_stream
 

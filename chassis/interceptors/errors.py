@@ -93,17 +93,23 @@ def _details(error: DomainError) -> list[Message]:
     return details
 
 
+def as_domain_error(error: Exception, call: Call) -> DomainError:
+    """Return the error that the caller is told of, and note it in the call; log it if it is a defect."""
+    if not isinstance(error, DomainError):
+        log.error("rpc.defect", method=call.method, exc_info=error)
+        error = _Internal()
+    call.code, call.reason = code_of(error).name, error.reason
+    return error
+
+
 async def reject(error: Exception, context: aio.ServicerContext[Message, Message], call: Call) -> NoReturn:
     """Answer the call with the error; log it first if it is a defect.
 
     Raises:
         grpc.aio.AbortError: always; it is how grpc.aio ends a call.
     """
-    if not isinstance(error, DomainError):
-        log.error("rpc.defect", method=call.method, exc_info=error)
-        error = _Internal()
+    error = as_domain_error(error, call)
     code = code_of(error)
-    call.code, call.reason = code.name, error.reason
     trailer: list[tuple[str, str | bytes]] = [("grpc-status-details-bin", status_of(error).SerializeToString())]
     if error.retry_after_s is not None:
         # Trailers without a message are HTTP headers, so REST callers see Retry-After.

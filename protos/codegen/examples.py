@@ -54,6 +54,7 @@ _VALUES: Final[Mapping[str, Json]] = {
     "order_count": 3,
     "Order.id": ORDER_ID,
     "order_id": ORDER_ID,
+    "OrderChange.id": EVENT_ID,
     "OrderEvent.id": EVENT_ID,
     "orderId": ORDER_ID,
     "page_size": 20,
@@ -67,6 +68,8 @@ _VALUES: Final[Mapping[str, Json]] = {
     "refresh_token": "3DdPCupKkh6tXW96iYXLuEYW79IWX472x0nVLCEjhvI",
     "request_id": REQUEST_ID,
     "requestId": REQUEST_ID,
+    "resume_token": EVENT_ID,
+    "resumeToken": EVENT_ID,
     "roles": "ADMIN",
     "rss_kib": 84_412,
     "service": "user_svc",
@@ -89,7 +92,7 @@ _VALUES: Final[Mapping[str, Json]] = {
     "x": "X8L34r6YTINWpot5QX7Ac6HmnFAJGjYZ2qQbT3NTLYc",
 }
 
-_LEFT_OUT: Final = frozenset({"etag", "request_id", "page_token", "user_id"})
+_LEFT_OUT: Final = frozenset({"etag", "request_id", "page_token", "resume_token", "user_id"})
 """What must not be sent as it stands here: it is of another resource or user, or makes a second call a repetition."""
 
 
@@ -106,7 +109,7 @@ def example_of(message: Descriptor, *, is_request: bool, without: Sequence[str] 
     return {
         field.json_name: example(field, is_request=is_request)
         for field in fields_of(message, without=without)
-        if not (is_request and field.name in _LEFT_OUT)
+        if not (is_request and field.name in _LEFT_OUT) and not _is_error(field)
     }
 
 
@@ -127,6 +130,11 @@ def example(field: FieldDescriptor, *, is_request: bool) -> Json:
     else:
         raise NoExample(f"name an example of {field.full_name} in {__name__}")
     return [value] if field.is_repeated else value
+
+
+def _is_error(field: FieldDescriptor) -> bool:
+    """Return whether the field says why a stream ends: a message that goes well has none."""
+    return field.message_type is not None and field.message_type.full_name == "google.rpc.Status"
 
 
 def metadata_example(name: str) -> Json:

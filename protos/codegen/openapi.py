@@ -135,15 +135,21 @@ class Document:
 
     def _success(self, method: MethodDescriptor, *, binding: Binding) -> JsonObject:
         answer = method.output_type
-        content: JsonObject = {
-            "schema": self._schemas.message(answer, is_request=False),
-            "example": example_of(answer, is_request=False),
-        }
+        schema = self._schemas.message(answer, is_request=False)
+        example = example_of(answer, is_request=False)
+        kind = "application/json"
+        content: JsonObject = {"schema": schema, "example": example}
+        if method.server_streaming:
+            kind = "text/event-stream"
+            content = {
+                "schema": schema | {"description": "What follows each `data:`."},
+                "example": f"data: {json.dumps(example)}\n\n",
+            }
         is_creation = binding.verb == "post" and method.name.startswith("Create")
         response: JsonObject = {
             "description": "Created" if is_creation else "OK",
             "headers": {"x-request-id": {"$ref": "#/components/headers/RequestId"}},
-            "content": {"application/json": content},
+            "content": {kind: content},
         }
         return {"201" if is_creation else "200": response}
 

@@ -39,6 +39,7 @@ _WELL_KNOWN: Final[Mapping[str, JsonObject]] = {
     "google.protobuf.Empty": {"type": "object", "additionalProperties": False},
     "google.protobuf.Struct": {"type": "object", "additionalProperties": True},
     "google.protobuf.Timestamp": {"type": "string", "format": "date-time"},
+    "google.rpc.Status": {"$ref": "#/components/schemas/Error"},
 }
 
 

@@ -17,10 +17,11 @@ import psycopg
 
 from chassis.broker import stream_of
 from devstack.redis import find_redis
-from tests.chaos.event_world import EventWorld, Worker, until
+from tests.chaos.event_world import EventWorld, Worker
+from tests.e2e.waiting import until
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 _BACKLOG = 30_000
 _BUYERS = 1_000
@@ -53,10 +54,10 @@ def cpu_s(worker: Worker) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def drain(what: str, worker: Worker, is_done: object) -> None:
+def drain(what: str, worker: Worker, is_done: Callable[[], bool]) -> None:
     worker.until_started()
     cpu, started = cpu_s(worker), time.monotonic()
-    until(is_done, timeout_s=120, every_s=0.05)  # type: ignore[arg-type]
+    until(is_done, timeout_s=120)
     took, used = time.monotonic() - started, cpu_s(worker) - cpu
     print(f"{what}: {_BACKLOG / took:,.0f} events/s, {1e6 * used / _BACKLOG:.0f} us of CPU an event ({took:.1f} s)")
 

@@ -48,11 +48,13 @@ async def roll_out(stack: Stack, service: str) -> None:
 async def back_in_use(replica: Replica, *, stack: Stack) -> None:
     """Return when the replica serves and the edge has seen that: until then any other one is alone."""
     await asyncio.to_thread(replica.wait_ready)
-    line = f"{replica.service.name}::{replica.address}::health_flags::healthy\n"
+    flags = f"::{replica.address}::health_flags::"
 
     async def is_in_use() -> bool:
         async with httpx.AsyncClient(base_url=stack.edge.admin_url, trust_env=False) as admin:
-            return line in (await admin.get("/clusters")).text
+            clusters = (await admin.get("/clusters")).text
+        # Its calls and its streams have a cluster each.
+        return 0 < clusters.count(flags) == clusters.count(f"{flags}healthy\n")
 
     await until(is_in_use)
 

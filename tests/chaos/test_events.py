@@ -9,7 +9,8 @@ import pytest
 
 from chassis.broker import FIELD, stream_of
 from devstack.redis import find_redis
-from tests.chaos.event_world import EventWorld, until
+from tests.chaos.event_world import PATIENCE_S, EventWorld
+from tests.e2e.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -111,7 +112,7 @@ def test_a_flush_after_the_last_event_loses_nothing(world: EventWorld, report: R
     relay = world.relay()
     with world.written() as load:
         load.goes_on()
-    until(world.is_all_published)
+    until(world.is_all_published, timeout_s=PATIENCE_S)
 
     with world.client() as client:
         client.flushall()
@@ -145,7 +146,7 @@ def test_events_that_come_twice_and_in_the_wrong_order_take_effect_once_and_in_o
     relay = world.relay()
     with world.written() as load:
         load.goes_on(120)
-    until(world.is_all_published)
+    until(world.is_all_published, timeout_s=PATIENCE_S)
     assert relay.stop() == 0
 
     with world.client() as client:
@@ -177,8 +178,8 @@ def test_a_poison_event_hinders_its_subject_only_and_can_be_tried_again(world: E
     with world.written() as load:
         load.goes_on()
 
-    until(lambda: world.verdict().lost == 2)
-    until(lambda: len(world.command("events", "dlq", "list").splitlines()) == 2)
+    until(lambda: world.verdict().lost == 2, timeout_s=PATIENCE_S)
+    until(lambda: len(world.command("events", "dlq", "list").splitlines()) == 2, timeout_s=PATIENCE_S)
     listed = world.command("events", "dlq", "list").splitlines()
     world.run(world.sink, "DELETE FROM poison")
     said = world.command("events", "dlq", "requeue")

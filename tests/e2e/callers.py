@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import itertools
+import json
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Self, cast
@@ -17,7 +19,7 @@ from grpc_status import rpc_status
 from tests.e2e.contract import REASONS, Json, Rpc, as_json
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from types import TracebackType
 
     from google.protobuf.message import Message
@@ -74,11 +76,14 @@ class Outcome:
         return next((each for each in self.body.get("details", ()) if each["@type"] == wanted), {})
 
 
-class _Bearer(grpc.UnaryUnaryClientInterceptor):
+class _Bearer(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterceptor):
     """Sends a token with each call that names none."""
 
     def __init__(self, token: str) -> None:
         self._token = token
+
+    def intercept_unary_stream(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
+        return self.intercept_unary_unary(continuation, client_call_details, request)
 
     def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
         metadata = list(client_call_details.metadata or ())
@@ -124,15 +129,14 @@ class Edge:
     def rest(self, call: RestCall, *, headers: Mapping[str, str] | None = None) -> Outcome:
         """Make the call over REST."""
         headers = {**self.as_owner(call.path), **(headers or {})}
-        response = self.http.request(call.verb, call.path, params=tuple(call.query), json=call.body, headers=headers)
-        return rest_outcome(response)
+        return ask(self.http, call, headers=headers)
 
     def grpc(self, rpc: Rpc, request: Message | bytes, *, metadata: Sequence[tuple[str, str | bytes]] = ()) -> Outcome:
         """Make the call over gRPC; with bytes, whatever they are."""
         data = request if isinstance(request, bytes) else request.SerializeToString()
         if not metadata:
             metadata = tuple(self.as_owner(f"{getattr(request, 'id', '')}:{rpc.name}").items())
-        return self.grpc_at(rpc.path, data, reply=rpc.reply, metadata=metadata)
+        return self.grpc_at(rpc.path, data, reply=rpc.reply, metadata=metadata, is_stream=rpc.is_stream)
 
     def as_owner(self, call: str) -> dict[str, str]:
         """Return the header for a change of a password: the token of the user whose it is, if it is known."""
@@ -147,11 +151,17 @@ class Edge:
         *,
         reply: type[Message],
         metadata: Sequence[tuple[str, str | bytes]] = (),
+        is_stream: bool = False,
     ) -> Outcome:
-        """Make a call over gRPC to any path."""
-        call: Any = self.channel.unary_unary(path, response_deserializer=reply.FromString)
+        """Make a call over gRPC to any path. Of a stream the second message is the answer, as with ask()."""
+        method: Any = self.channel.unary_stream if is_stream else self.channel.unary_unary
+        call = method(path, response_deserializer=reply.FromString)
         try:
-            return Outcome(code=code_pb2.OK, body=as_json(call(data, timeout=30, metadata=metadata)))
+            answer = call(data, timeout=30, metadata=metadata)
+            if is_stream:
+                stream, (_, answer) = answer, itertools.islice(answer, 2)
+                stream.cancel()
+            return Outcome(code=code_pb2.OK, body=as_json(answer))
         except grpc.RpcError as error:
             failed = cast("grpc.Call", error)
             trailers: dict[str, Any] = dict(cast("Any", failed.trailing_metadata()) or ())
@@ -182,6 +192,26 @@ class Edge:
         """Hang up."""
         self.http.close()
         self.channel.close()
+
+
+def ask(http: httpx.Client, call: RestCall, *, headers: Mapping[str, str]) -> Outcome:
+    """Make the call over REST. Of a stream the second message is the answer: the first one only says that it lives."""
+    arguments: Any = {"params": tuple(call.query), "json": call.body, "headers": headers}
+    with http.stream(call.verb, call.path, **arguments) as response:
+        if response.headers.get("content-type") != "text/event-stream":
+            response.read()
+            return rest_outcome(response)
+        _, body = itertools.islice(server_sent(response), 2)
+        return Outcome(code=code_pb2.OK, body=body, http=response.status_code)
+
+
+def server_sent(response: httpx.Response) -> Iterator[Json]:
+    """Yield the server-sent events of a response that is still being read."""
+    for line in response.iter_lines():
+        if line:
+            field, _, value = line.partition(": ")
+            assert field == "data", line
+            yield json.loads(value)
 
 
 def rest_outcome(response: httpx.Response) -> Outcome:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 # Not what they are in production, where a password hash is dear and an open circuit stays open for a minute.
 _QUICK = {
     "user_svc": {"ARGON2_MEMORY_KIB": "64", "SESSION_ACCESS_LIFETIME_S": "3600"},
-    "order_svc": {"BREAKER_RESET_TIMEOUT_S": "0.5", "BREAKER_SUCCESS_THRESHOLD": "1"},
+    "order_svc": {"BREAKER_RESET_TIMEOUT_S": "0.5", "BREAKER_SUCCESS_THRESHOLD": "1", "WATCH_SIGN_OF_LIFE_S": "0.2"},
 }
 
 

@@ -78,12 +78,14 @@ class Rpc:
         name: its name.
         request: the class of its requests.
         reply: the class of its replies.
+        is_stream: whether it answers with a stream.
     """
 
     service: str
     name: str
     request: type[Message]
     reply: type[Message]
+    is_stream: bool
 
     @property
     def path(self) -> str:
@@ -139,6 +141,7 @@ def _rpcs() -> Iterator[Rpc]:
                 name=method.name,
                 request=message_factory.GetMessageClass(method.input_type),
                 reply=message_factory.GetMessageClass(method.output_type),
+                is_stream=method.server_streaming,
             )
 
 

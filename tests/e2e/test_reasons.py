@@ -81,6 +81,11 @@ def a_page_token_is_of_another_list(world: World) -> list[Outcome]:
     return world.both("ListOrders", orders.ListOrdersRequest(page_token=page.body["nextPageToken"]))
 
 
+@produces(SYSTEM, "RESUME_TOKEN_EXPIRED")
+def nothing_is_known_of_a_resume_token(world: World) -> list[Outcome]:
+    return world.both("WatchOrders", orders.WatchOrdersRequest(resume_token=new_uuid()))
+
+
 @produces(SYSTEM, "MALFORMED_REQUEST", has_many_words=True)
 def a_request_cannot_be_read(world: World) -> list[Outcome]:
     broken_json = world.edge.http.post("/api/v1/users", content=b"{", headers={"content-type": "application/json"})
@@ -287,8 +292,9 @@ def the_user_service_is_away(world: World) -> list[Outcome]:
 
 def test_every_reason_of_the_contract_has_a_scenario() -> None:
     # Too many calls from one address need a stack with limits: test_edge_hardening has one. Too many calls that wait
-    # need a stuck database and a short queue: integration/test_batches has them.
-    elsewhere = {(SYSTEM, "RATE_LIMITED"), (SYSTEM, "OVERLOADED")}
+    # need a stuck database and a short queue: integration/test_batches has them. How streams end:
+    # integration/test_watching_ends.
+    elsewhere = {(SYSTEM, name) for name in ("RATE_LIMITED", "OVERLOADED", "STREAM_TOO_SLOW", "SERVER_STOPPING")}
 
     assert SCENARIOS.keys() | elsewhere == REASONS.keys()
 

@@ -19,6 +19,7 @@ from shop.user.v1.user_service_pb2_grpc import UserServiceStub
 
 from chassis.testing import PASSWORD, create_order_request, create_user_request, new_uuid
 from devstack.process import stop_together
+from tests.access_table import FROM_THE_BEGINNING
 from tests.e2e.contract import BY_NAME, as_json
 from tests.e2e.waiting import until
 from tests.logins import log_in
@@ -215,6 +216,10 @@ def _cancel_order(world: World) -> Message:
     return orders.CancelOrderRequest(id=order.id, reason="changed my mind", etag=order.etag, request_id=new_uuid())
 
 
+def _watch_orders(world: World) -> Message:
+    return orders.WatchOrdersRequest(user_id=world.order().user_id, resume_token=FROM_THE_BEGINNING)
+
+
 REQUESTS: Final[Mapping[str, Callable[[World], Message]]] = {
     "CreateUser": _create_user,
     "GetUser": lambda world: users.GetUserRequest(id=world.user().id),
@@ -229,6 +234,7 @@ REQUESTS: Final[Mapping[str, Callable[[World], Message]]] = {
     "UpdateOrderStatus": _update_order_status,
     "CancelOrder": _cancel_order,
     "ListOrderEvents": lambda world: orders.ListOrderEventsRequest(id=world.order().id, page_size=5),
+    "WatchOrders": _watch_orders,
     "CreateSession": _create_session,
     "RefreshSession": _refresh_session,
     "DeleteSession": lambda _world: sessions.DeleteSessionRequest(id=new_uuid()),

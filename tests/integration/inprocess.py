@@ -24,8 +24,9 @@ from chassis.settings import DatabaseSettings
 from chassis.system import SystemServicer
 from chassis.testing import SIGNER, server_settings, services_token, serving
 from chassis.tokens import AccessTokens, TokenSettings
+from chassis.watchers import WatchSettings
 from order_svc.known_users import DirectoryWithProjection
-from order_svc.rpc import OrderServicer
+from order_svc.rpc import OrderServicer, watchers_of
 from order_svc.service import OrderService
 from order_svc.settings import OrderTelemetrySettings
 from order_svc.users import GrpcUserDirectory
@@ -98,6 +99,8 @@ async def order_service(
     users: str,
     clock: Clock | None = None,
     breaker: BreakerSettings | None = None,
+    watching: WatchSettings | None = None,
+    server: ServerSettings | None = None,
 ) -> AsyncIterator[str]:
     """Serve the order service, which asks the user service at the target, while the block runs; yield its address."""
     clock = clock or SystemClock()
@@ -105,7 +108,8 @@ async def order_service(
     guard = Breaker("user_svc", breaker or BreakerSettings(), is_failure=is_sick)
     async with connect(users, policy=CallPolicy(timeout_s=2), token=services_token) as channel:
         directory = DirectoryWithProjection(GrpcUserDirectory(channel, guard), database, clock)
-        servicer = OrderServicer(OrderService(database, directory, clock), clock)
+        watchers = watchers_of(database, watching or WatchSettings(poll_s=0.02, sign_of_life_s=0.2))
+        servicer = OrderServicer(OrderService(database, directory, clock), watchers, clock)
 
         def register(server: aio.Server) -> list[str]:
             add_OrderServiceServicer_to_server(servicer, server)
@@ -114,9 +118,17 @@ async def order_service(
         system = SystemServicer(OrderTelemetrySettings(), database)
         keys = RemoteKeyRing(channel)
         await keys.key(SIGNER.kid)
-        access = AccessTokens(TokenSettings(), keys)
+        replica = Server(
+            server or server_settings(),
+            register=register,
+            system=system,
+            tokens=AccessTokens(TokenSettings(), keys),
+        )
+        replica.end_streams = watchers.stop
+        following = asyncio.create_task(watchers.run_forever())
         try:
-            async with serving(Server(server_settings(), register=register, system=system, tokens=access)) as address:
+            async with serving(replica) as address:
                 yield address
         finally:
+            following.cancel()
             await database.close()

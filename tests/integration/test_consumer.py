@@ -6,11 +6,13 @@ import uuid
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from sqlalchemy import text
 
 from chassis.broker import FIELD, connect_async, stream_of, watermark_of
 from chassis.cloudevents import CloudEvent
 from chassis.consumer_group import ConsumerGroup
+from chassis.metrics import REGISTRY
 from chassis.testing import until
 from tests.integration.event_flow import consumer, running, settings_of
 
@@ -80,6 +82,10 @@ async def consume(
             await until(is_done, timeout_s=20)
 
 
+def value(name: str) -> float:
+    return REGISTRY.get_sample_value(name, {"stream": STREAM}) or 0
+
+
 async def letters(redis_url: str) -> list[tuple[str, str, int]]:
     async with connect_async(settings_of(redis_url)) as client:
         found = (await ConsumerGroup(client, stream=STREAM, group="test").dead_letters()).values()
@@ -107,9 +113,11 @@ async def test_a_poison_event_is_a_dead_letter_and_the_others_of_its_batch_take_
     send(stored, sick, 2)
     send(stored, after, 1)
     dead = f"{STREAM}:dead:test"
+    counted = value("shop_events_consumed_total"), value("shop_events_dead_total")
 
     await consume(orders_database, redis_url, until_done=lambda: stored.xlen(dead) == 2)
 
+    assert (value("shop_events_consumed_total"), value("shop_events_dead_total")) == (counted[0] + 2, counted[1] + 2)
     assert orders_database.query(EFFECTS) == [(before, 1), (after, 1)]
     assert sorted(await letters(redis_url)) == [
         (f"poison {sick} 1", "RuntimeError", 3),
@@ -161,6 +169,8 @@ async def test_effects_are_said_to_be_up_to_date_unless_something_is_missing(
 
     assert missing == []
     assert orders_database.query(state) == [(datetime(2026, 1, 1, tzinfo=UTC),)]
+    behind = datetime.now(UTC) - datetime(2026, 1, 1, tzinfo=UTC)
+    assert value("shop_consumer_behind_seconds") == pytest.approx(behind.total_seconds(), abs=600)
 
 
 async def test_a_group_that_redis_forgot_is_made_again(

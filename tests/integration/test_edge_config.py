@@ -115,16 +115,39 @@ def test_envoy_accepts_the_configuration_of_every_environment(edge: Edge, tmp_pa
 
 def test_each_cluster_is_reached_by_mutual_tls_and_by_its_own_name(edge: Edge) -> None:
     services = {cluster.name for cluster in edge.clusters}
-    clusters = [each for each in configuration(edge)["static_resources"]["clusters"] if each["name"] in services]
+    known = {name: name.removesuffix("_streams") for name in (*services, "order_svc_streams")}
+    clusters = [each for each in configuration(edge)["static_resources"]["clusters"] if each["name"] in known]
 
-    assert len(clusters) == len(services)
+    assert len(clusters) == len(known)
     for cluster in clusters:
         context = cluster["transport_socket"]["typed_config"]["common_tls_context"]
         validation = context["combined_validation_context"]
         (name,) = validation["default_validation_context"]["match_typed_subject_alt_names"]
-        assert name == {"san_type": "URI", "matcher": {"exact": f"spiffe://shop/{cluster['name']}"}}
+        assert name == {"san_type": "URI", "matcher": {"exact": f"spiffe://shop/{known[cluster['name']]}"}}
         assert validation["validation_context_sds_secret_config"]["name"] == "inside_authorities"
         assert [each["name"] for each in context["tls_certificate_sds_secret_configs"]] == ["inside_certificate"]
+
+
+def test_streams_last_longer_than_calls_and_do_not_count_among_them() -> None:
+    edge = ENVIRONMENTS["laptop"]
+    path = "/shop.order.v1.OrderService/WatchOrders"
+    clusters = {each["name"]: each for each in configuration(edge)["static_resources"]["clusters"]}
+
+    [over_grpc] = [each for each in routes(edge) if each["match"].get("path") == path]
+    [over_rest] = [each for each in routes(edge) if "orders:watch" in str(each["match"])]
+
+    assert over_grpc["route"]["cluster"] == "order_svc_streams"
+    assert over_grpc["route"]["max_stream_duration"]["grpc_timeout_header_max"] == "3660s"
+    assert "'key': 'grpc-timeout', 'value': '3660S'" in str(over_rest)
+    of_calls, of_streams = clusters["order_svc"], clusters["order_svc_streams"]
+    assert addresses(of_streams) == addresses(of_calls)
+    assert of_streams["circuit_breakers"]["thresholds"][0]["max_requests"] == 10_000
+    assert of_calls["circuit_breakers"]["thresholds"][0]["max_requests"] == 1024
+    assert "user_svc_streams" not in clusters
+
+
+def addresses(cluster: Any) -> list[Any]:
+    return [each["endpoint"] for each in cluster["load_assignment"]["endpoints"][0]["lb_endpoints"]]
 
 
 def test_the_tls_port_does_what_the_plain_one_does(edge: Edge) -> None:

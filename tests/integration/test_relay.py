@@ -10,6 +10,7 @@ from structlog.testing import capture_logs
 
 from chassis.broker import FIELD, stream_of, watermark_of
 from chassis.cloudevents import CloudEvent
+from chassis.metrics import REGISTRY
 from chassis.relay import replay
 from chassis.testing import LOOPBACK, until
 from tests.integration.event_flow import opened, relay, running
@@ -50,6 +51,7 @@ async def test_events_are_published_in_order_as_cloudevents_and_marked(
     orders_database: TestDatabase, redis_url: str, stored: Redis
 ) -> None:
     subject = write(orders_database, 1, 2, 3)
+    before = REGISTRY.get_sample_value("shop_events_published_total", {"stream": STREAM}) or 0
 
     async def is_done() -> bool:
         return unpublished(orders_database) == 0
@@ -57,6 +59,7 @@ async def test_events_are_published_in_order_as_cloudevents_and_marked(
     async with relay(orders_database.url, redis=redis_url, resource="order", batch=2) as ours, running(ours.run):
         await until(is_done)
 
+    assert REGISTRY.get_sample_value("shop_events_published_total", {"stream": STREAM}) == before + 3
     events = sent(stored)
     rows = orders_database.query("SELECT id, occurred_at FROM outbox ORDER BY position")
     assert [event.sequence for event in events] == [1, 2, 3]
@@ -135,6 +138,20 @@ async def test_old_events_are_removed_and_those_that_wait_are_not(orders_databas
     left = orders_database.query("SELECT sequence FROM outbox ORDER BY sequence")
     assert left == [(3,), (4,)]
     assert orders_database.query("SELECT subject FROM outbox WHERE published_at IS NULL") == [(waiting,)]
+
+
+async def test_the_newest_event_stays_however_old_it_is(orders_database: TestDatabase) -> None:
+    write(orders_database, 1, 2, 3)
+    orders_database.query("UPDATE outbox SET published_at = now() - interval '1 year'")
+
+    async def is_done() -> bool:
+        return len(orders_database.query("SELECT 1 FROM outbox")) == 1
+
+    options = {"keep_s": 600, "sweep_s": 0.01}
+    async with relay(orders_database.url, redis=NO_REDIS, resource="order", **options) as ours, running(ours.sweep):
+        await until(is_done)
+
+    assert orders_database.query("SELECT sequence FROM outbox") == [(3,)]
 
 
 async def test_a_replay_publishes_again_what_is_younger(orders_database: TestDatabase) -> None:

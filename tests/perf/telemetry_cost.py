@@ -71,7 +71,7 @@ async def serve(kind: str) -> None:
         if kind != "bare":
             # Without tokens: nobody is asked for one, as with health checks.
             access = AccessControl(cast("AccessTokens", None))
-            servicers.serve_on(server, Interceptors(access, max_call_s=30))
+            servicers.serve_on(server, Interceptors(access, max_call_s=30, max_stream_s=30))
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
         rest_the_collector()  # as every service does, the bare one too

@@ -37,7 +37,7 @@ REPEATABLE_AS_THEY_ARE = {"CreateSession", "RefreshSession", "DeleteSession"}
 WRITES = [
     method
     for method in METHODS
-    if not re.match("Get|List|BatchGet", method.name) and method.name not in REPEATABLE_AS_THEY_ARE
+    if not re.match("Get|List|BatchGet|Watch", method.name) and method.name not in REPEATABLE_AS_THEY_ARE
 ]
 
 ANSWERS: list[Descriptor] = list({method.output_type.full_name: method.output_type for method in METHODS}.values())
@@ -118,7 +118,8 @@ def by_name(each: Any) -> str:
 def test_every_rpc_is_reachable_over_rest(method: MethodDescriptor) -> None:
     (verb, path, _body) = bindings(method)[0]
 
-    expected = {"Create": "post", "Get": "get", "List": "get", "BatchGet": "get", "Update": "patch", "Delete": "delete"}
+    expected = {"Create": "post", "Update": "patch", "Delete": "delete"}
+    expected |= dict.fromkeys(("Get", "List", "BatchGet", "Watch"), "get")
     prefix = next((each for each in expected if method.name.startswith(each)), "")
     assert verb == expected.get(prefix, "post")
     assert path.startswith(("/api/v1/", "/health", "/.well-known/"))
@@ -136,6 +137,15 @@ def test_no_two_rpcs_share_a_route() -> None:
     routes = [(verb, re.sub("{.*?}", "*", path)) for method in METHODS for verb, path, _ in bindings(method)]
 
     assert len(routes) == len(set(routes))
+
+
+@pytest.mark.parametrize("method", [each for each in METHODS if each.server_streaming], ids=by_name)
+def test_every_stream_can_be_resumed_and_says_why_it_ends(method: MethodDescriptor) -> None:
+    fields = method.output_type.fields_by_name
+
+    assert fields["end"].message_type.full_name == "google.rpc.Status"
+    assert "resume_token" in fields
+    assert "resume_token" in method.input_type.fields_by_name
 
 
 @pytest.mark.parametrize("method", WRITES, ids=by_name)

@@ -82,6 +82,16 @@ SERVICE: Final = [
     Panel("Duration by method, p95", "s", {"{{rpc_method}}": quantile(0.95, _CALLS, _SHOP, "rpc_method")}),
     Panel("Calls being served", "short", {"{{instance}}": 'sum by (instance) (rpc_server_active_calls{job="$job"})'}),
     Panel(
+        "Streams",
+        "short",
+        {
+            "{{instance}}": 'sum by (instance) (shop_streams_active{job="$job"})',
+            "{{rpc_response_status_code}}/s": rate(
+                "shop_streams_ended_total", 'job="$job"', "rpc_response_status_code"
+            ),
+        },
+    ),
+    Panel(
         "Calls to other services, p95",
         "s",
         {"{{rpc_method}}": quantile(0.95, "rpc_client_call_duration_seconds", 'job="$job"', "rpc_method")},

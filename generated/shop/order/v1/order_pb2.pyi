@@ -201,3 +201,49 @@ class OrderEvent(message.Message):
     _ClearFieldArgType: _TypeAlias = typing.Literal["from_status", b"from_status", "id", b"id", "occurred_at", b"occurred_at", "order_id", b"order_id", "reason", b"reason", "to_status", b"to_status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class OrderChange(message.Message):
+    """A change of an order: it was placed, or its status changed."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    ID_FIELD_NUMBER: builtins.int
+    ORDER_ID_FIELD_NUMBER: builtins.int
+    USER_ID_FIELD_NUMBER: builtins.int
+    FROM_STATUS_FIELD_NUMBER: builtins.int
+    TO_STATUS_FIELD_NUMBER: builtins.int
+    ETAG_FIELD_NUMBER: builtins.int
+    OCCURRED_AT_FIELD_NUMBER: builtins.int
+    id: builtins.str
+    """The id of the change's event, as docs/events.md has it: the same however often the change is told."""
+    order_id: builtins.str
+    """The order."""
+    user_id: builtins.str
+    """Its buyer."""
+    from_status: OrderStatus.ValueType
+    """The status before; unspecified when the order was placed."""
+    to_status: OrderStatus.ValueType
+    """The status since."""
+    etag: builtins.str
+    """The order's etag since."""
+    @builtins.property
+    def occurred_at(self) -> timestamp_pb2.Timestamp:
+        """When it happened."""
+
+    def __init__(
+        self,
+        *,
+        id: builtins.str = ...,
+        order_id: builtins.str = ...,
+        user_id: builtins.str = ...,
+        from_status: OrderStatus.ValueType = ...,
+        to_status: OrderStatus.ValueType = ...,
+        etag: builtins.str = ...,
+        occurred_at: timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["occurred_at", b"occurred_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["etag", b"etag", "from_status", b"from_status", "id", b"id", "occurred_at", b"occurred_at", "order_id", b"order_id", "to_status", b"to_status", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...

@@ -7,6 +7,7 @@ from collections import abc as abc
 from google.protobuf import descriptor as descriptor
 from google.protobuf import message as message
 from google.protobuf.internal import containers as containers
+from google.rpc import status_pb2 as status_pb2
 from google.type import money_pb2 as money_pb2
 from shop.order.v1 import order_pb2 as order_pb2
 import builtins as builtins
@@ -287,5 +288,63 @@ class ListOrderEventsResponse(message.Message):
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
     _ClearFieldArgType: _TypeAlias = typing.Literal["events", b"events", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class WatchOrdersRequest(message.Message):
+    """Which changes to tell."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    RESUME_TOKEN_FIELD_NUMBER: builtins.int
+    USER_ID_FIELD_NUMBER: builtins.int
+    resume_token: builtins.str
+    """The token of the last message that came, to go on behind it; absent to begin now. Good for a week, for any filter."""
+    user_id: builtins.str
+    """Only changes of this user's orders."""
+    def __init__(
+        self,
+        *,
+        resume_token: builtins.str = ...,
+        user_id: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["resume_token", b"resume_token", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class WatchOrdersResponse(message.Message):
+    """One message of the stream: a change, a sign of life, or the end."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    RESUME_TOKEN_FIELD_NUMBER: builtins.int
+    CHANGE_FIELD_NUMBER: builtins.int
+    END_FIELD_NUMBER: builtins.int
+    resume_token: builtins.str
+    """Goes on behind this message. Absent only together with `end`: then the last one that came is the one to use."""
+    @builtins.property
+    def change(self) -> order_pb2.OrderChange:
+        """What has changed; absent in a sign of life."""
+
+    @builtins.property
+    def end(self) -> status_pb2.Status:
+        """Why the stream ends, if it does by itself: then this is its last message. The same as the status of the call, which
+        callers of REST do not get to see. Absent when a connection just breaks.
+        """
+
+    def __init__(
+        self,
+        *,
+        resume_token: builtins.str = ...,
+        change: order_pb2.OrderChange | None = ...,
+        end: status_pb2.Status | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["change", b"change", "end", b"end"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["change", b"change", "end", b"end", "resume_token", b"resume_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...

@@ -72,6 +72,11 @@ class OrderServiceStub:
                 request_serializer=shop_dot_order_dot_v1_dot_order__service__pb2.ListOrderEventsRequest.SerializeToString,
                 response_deserializer=shop_dot_order_dot_v1_dot_order__service__pb2.ListOrderEventsResponse.FromString,
                 _registered_method=True)
+        self.WatchOrders = channel.unary_stream(
+                '/shop.order.v1.OrderService/WatchOrders',
+                request_serializer=shop_dot_order_dot_v1_dot_order__service__pb2.WatchOrdersRequest.SerializeToString,
+                response_deserializer=shop_dot_order_dot_v1_dot_order__service__pb2.WatchOrdersResponse.FromString,
+                _registered_method=True)
 
 
 class OrderServiceServicer:
@@ -140,6 +145,21 @@ class OrderServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WatchOrders(self, request, context):
+        """Tells changes of orders as they happen, each once, those of one order in their order: a stream, over REST as
+        server-sent events. An owner is told of their own orders.
+
+        The first message comes at once, and no change after it is missed: open the stream, then list the orders. Every
+        message has a `resume_token`. When the stream ends, whyever, open the next one with the last token that came: it
+        goes on behind it. A message comes every 15 seconds, if only as a sign of life; when none has come for 60, the stream
+        is dead. It ends by itself when the access token does, and after an hour.
+
+        Reasons: RESUME_TOKEN_EXPIRED, STREAM_TOO_SLOW, SERVER_STOPPING.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_OrderServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -172,6 +192,11 @@ def add_OrderServiceServicer_to_server(servicer, server):
                     servicer.ListOrderEvents,
                     request_deserializer=shop_dot_order_dot_v1_dot_order__service__pb2.ListOrderEventsRequest.FromString,
                     response_serializer=shop_dot_order_dot_v1_dot_order__service__pb2.ListOrderEventsResponse.SerializeToString,
+            ),
+            'WatchOrders': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchOrders,
+                    request_deserializer=shop_dot_order_dot_v1_dot_order__service__pb2.WatchOrdersRequest.FromString,
+                    response_serializer=shop_dot_order_dot_v1_dot_order__service__pb2.WatchOrdersResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -343,6 +368,33 @@ class OrderService:
             '/shop.order.v1.OrderService/ListOrderEvents',
             shop_dot_order_dot_v1_dot_order__service__pb2.ListOrderEventsRequest.SerializeToString,
             shop_dot_order_dot_v1_dot_order__service__pb2.ListOrderEventsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchOrders(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/shop.order.v1.OrderService/WatchOrders',
+            shop_dot_order_dot_v1_dot_order__service__pb2.WatchOrdersRequest.SerializeToString,
+            shop_dot_order_dot_v1_dot_order__service__pb2.WatchOrdersResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -73,6 +73,17 @@ class OrderServiceStub:
 
     Reasons: ORDER_NOT_FOUND, INVALID_PAGE_TOKEN.
     """
+    WatchOrders: _grpc.UnaryStreamMultiCallable[_order_service_pb2.WatchOrdersRequest, _order_service_pb2.WatchOrdersResponse]
+    """Tells changes of orders as they happen, each once, those of one order in their order: a stream, over REST as
+    server-sent events. An owner is told of their own orders.
+
+    The first message comes at once, and no change after it is missed: open the stream, then list the orders. Every
+    message has a `resume_token`. When the stream ends, whyever, open the next one with the last token that came: it
+    goes on behind it. A message comes every 15 seconds, if only as a sign of life; when none has come for 60, the stream
+    is dead. It ends by itself when the access token does, and after an hour.
+
+    Reasons: RESUME_TOKEN_EXPIRED, STREAM_TOO_SLOW, SERVER_STOPPING.
+    """
 
 @_typing.type_check_only
 class OrderServiceAsyncStub(OrderServiceStub):
@@ -117,6 +128,17 @@ class OrderServiceAsyncStub(OrderServiceStub):
     """Lists an order's history, oldest first.
 
     Reasons: ORDER_NOT_FOUND, INVALID_PAGE_TOKEN.
+    """
+    WatchOrders: _aio.UnaryStreamMultiCallable[_order_service_pb2.WatchOrdersRequest, _order_service_pb2.WatchOrdersResponse]  # type: ignore[assignment]
+    """Tells changes of orders as they happen, each once, those of one order in their order: a stream, over REST as
+    server-sent events. An owner is told of their own orders.
+
+    The first message comes at once, and no change after it is missed: open the stream, then list the orders. Every
+    message has a `resume_token`. When the stream ends, whyever, open the next one with the last token that came: it
+    goes on behind it. A message comes every 15 seconds, if only as a sign of life; when none has come for 60, the stream
+    is dead. It ends by itself when the access token does, and after an hour.
+
+    Reasons: RESUME_TOKEN_EXPIRED, STREAM_TOO_SLOW, SERVER_STOPPING.
     """
 
 class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -195,6 +217,23 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
         """Lists an order's history, oldest first.
 
         Reasons: ORDER_NOT_FOUND, INVALID_PAGE_TOKEN.
+        """
+
+    @_abc_1.abstractmethod
+    def WatchOrders(
+        self,
+        request: _order_service_pb2.WatchOrdersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_order_service_pb2.WatchOrdersResponse], _abc.AsyncIterator[_order_service_pb2.WatchOrdersResponse]]:
+        """Tells changes of orders as they happen, each once, those of one order in their order: a stream, over REST as
+        server-sent events. An owner is told of their own orders.
+
+        The first message comes at once, and no change after it is missed: open the stream, then list the orders. Every
+        message has a `resume_token`. When the stream ends, whyever, open the next one with the last token that came: it
+        goes on behind it. A message comes every 15 seconds, if only as a sign of life; when none has come for 60, the stream
+        is dead. It ends by itself when the access token does, and after an hour.
+
+        Reasons: RESUME_TOKEN_EXPIRED, STREAM_TOO_SLOW, SERVER_STOPPING.
         """
 
 def add_OrderServiceServicer_to_server(servicer: OrderServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -74,6 +74,18 @@ class _ErrorReasonEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_ErrorReaso
     """RESOURCE_EXHAUSTED, 429. A replica has more calls waiting than it can answer in time, so it did not begin this one.
     A RetryInfo says when to try again.
     """
+    ERROR_REASON_STREAM_TOO_SLOW: _ErrorReason.ValueType  # 18
+    """RESOURCE_EXHAUSTED, 429. Changes came faster than the caller of the stream read them. Open it again with the token.
+    Metadata: `resumeToken`.
+    """
+    ERROR_REASON_SERVER_STOPPING: _ErrorReason.ValueType  # 19
+    """UNAVAILABLE, 503. The replica stops, and so does the stream. A RetryInfo says when to open it again, with the token.
+    Metadata: `resumeToken`.
+    """
+    ERROR_REASON_RESUME_TOKEN_EXPIRED: _ErrorReason.ValueType  # 20
+    """FAILED_PRECONDITION, 400. What the resume token stands for is gone, after a week, or never was. Open the stream
+    without one, then list again.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed, for reasons that any service, or the edge in front of it, can give.
@@ -133,4 +145,16 @@ the edge.
 ERROR_REASON_OVERLOADED: ErrorReason.ValueType  # 17
 """RESOURCE_EXHAUSTED, 429. A replica has more calls waiting than it can answer in time, so it did not begin this one.
 A RetryInfo says when to try again.
+"""
+ERROR_REASON_STREAM_TOO_SLOW: ErrorReason.ValueType  # 18
+"""RESOURCE_EXHAUSTED, 429. Changes came faster than the caller of the stream read them. Open it again with the token.
+Metadata: `resumeToken`.
+"""
+ERROR_REASON_SERVER_STOPPING: ErrorReason.ValueType  # 19
+"""UNAVAILABLE, 503. The replica stops, and so does the stream. A RetryInfo says when to open it again, with the token.
+Metadata: `resumeToken`.
+"""
+ERROR_REASON_RESUME_TOKEN_EXPIRED: ErrorReason.ValueType  # 20
+"""FAILED_PRECONDITION, 400. What the resume token stands for is gone, after a week, or never was. Open the stream
+without one, then list again.
 """

@@ -1,0 +1,198 @@
+"""The feed: every committed event once, in one order, however its transactions overlap."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import uuid
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import pytest
+
+from chassis import feed, outbox
+from chassis.feed import START, Wanted
+from chassis.testing import until
+from tests.integration.event_flow import opened
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+    from psycopg import Connection as Session
+    from sqlalchemy import Connection
+
+    from chassis.db import Database
+    from chassis.feed import Place
+    from tests.integration.conftest import TestDatabase
+
+WRITERS = 6
+WRITES_EACH = 40
+
+
+@pytest.fixture
+async def database(orders_database: TestDatabase) -> AsyncIterator[Database]:
+    async with opened(orders_database.url) as database:
+        yield database
+
+
+def event(subject: uuid.UUID, sequence: int) -> outbox.Event:
+    return outbox.Event("order.created", subject, sequence, {"userId": "ada"}, datetime.now(UTC))
+
+
+async def add(database: Database, *, subject: uuid.UUID | None = None, sequence: int = 1) -> uuid.UUID:
+    """Commit an event and return its subject."""
+    subject = subject or uuid.uuid4()
+    await database.transaction(lambda connection: outbox.add(connection, [event(subject, sequence)]))
+    return subject
+
+
+async def subjects_after(database: Database, place: Place = START) -> list[uuid.UUID]:
+    """Return what the feed has behind the place."""
+
+    def read(connection: Connection) -> list[uuid.UUID]:
+        page = feed.read(connection, Wanted(place, None, "userId", 5000))
+        return [each.subject for each in page.events]
+
+    return await database.read(read)
+
+
+@contextlib.contextmanager
+def writing(database: TestDatabase, subject: uuid.UUID, sequence: int = 1) -> Iterator[Session]:
+    """Hold a transaction open that has written an event; committed at the end of the block."""
+    with database.connect() as session, session.transaction():
+        session.execute(
+            """
+            INSERT INTO outbox (id, type, subject, sequence, data, traceparent, occurred_at)
+            VALUES (gen_random_uuid(), 'order.created', %s, %s, '{}', '', now())
+            """,
+            (subject, sequence),
+        )
+        yield session
+
+
+async def test_what_is_committed_later_is_not_passed_over(database: Database, orders_database: TestDatabase) -> None:
+    early = uuid.uuid4()
+
+    with writing(orders_database, early):
+        late = await add(database)
+        while_open = await subjects_after(database)
+
+    assert while_open == []
+    assert await subjects_after(database) == [early, late]
+
+
+async def test_what_is_rolled_back_keeps_nothing_up(database: Database, orders_database: TestDatabase) -> None:
+    with contextlib.suppress(ZeroDivisionError), writing(orders_database, uuid.uuid4()):
+        late = await add(database)
+        raise ZeroDivisionError
+
+    assert await subjects_after(database) == [late]
+
+
+async def test_the_changes_of_one_order_keep_their_order_though_the_later_transaction_began_first(
+    database: Database, orders_database: TestDatabase
+) -> None:
+    order = uuid.uuid4()
+
+    def write_late(connection: Connection) -> None:
+        connection.exec_driver_sql("SELECT pg_current_xact_id()")  # as who claims a key, and then waits for a lock
+        with writing(orders_database, order, 1):
+            pass
+        outbox.add(connection, [event(order, 2)])
+
+    await database.transaction(write_late)
+
+    rows = orders_database.query("SELECT sequence FROM outbox ORDER BY transaction, position")
+    assert rows == [(1,), (2,)]
+
+
+async def test_a_reader_that_keeps_its_place_sees_each_event_once_and_in_the_order_of_all(
+    database: Database, orders_database: TestDatabase
+) -> None:
+    chance = random.Random(1)
+    seen: list[Place] = []
+
+    async def write() -> None:
+        for _ in range(WRITES_EACH):
+            pauses_s = [chance.choice([0, 0, 0.001, 0.02]) for _ in range(2)]
+
+            def work(connection: Connection, pauses_s: list[float] = pauses_s) -> None:
+                connection.exec_driver_sql(f"SELECT pg_current_xact_id(), pg_sleep({pauses_s[0]})")
+                outbox.add(connection, [event(uuid.uuid4(), 1)])
+                connection.exec_driver_sql(f"SELECT pg_sleep({pauses_s[1]})")
+
+            await database.transaction(work)
+
+    async def read() -> None:
+        place = seen[-1] if seen else START
+        page = await database.read(lambda connection: feed.read(connection, Wanted(place, None, "userId", 7)))
+        seen.extend(each.place for each in page.events)
+
+    async def has_seen_all() -> bool:
+        await read()
+        return len(seen) >= WRITERS * WRITES_EACH
+
+    await asyncio.gather(until(has_seen_all, timeout_s=60), *(write() for _ in range(WRITERS)))
+
+    rows = orders_database.query("SELECT id FROM outbox ORDER BY transaction, position")
+    assert [place.id for place in seen] == [event_id for (event_id,) in rows]
+    assert len(rows) == WRITERS * WRITES_EACH
+    # They did overlap.
+    assert orders_database.query(
+        "SELECT 1 FROM outbox a JOIN outbox b ON a.position < b.position AND a.transaction > b.transaction LIMIT 1"
+    )
+
+
+async def test_the_place_of_an_event_is_known_by_its_id(database: Database, orders_database: TestDatabase) -> None:
+    first, second = await add(database), await add(database)
+    [(event_id,)] = orders_database.query("SELECT id FROM outbox WHERE subject = %s", first)
+
+    place = await database.read(lambda connection: feed.place_of(connection, event_id))
+
+    assert place
+    assert await subjects_after(database, place) == [second]
+    assert await database.read(lambda connection: feed.place_of(connection, uuid.uuid4())) is None
+
+
+async def test_the_beginning_is_known_until_something_was_removed(
+    database: Database, orders_database: TestDatabase
+) -> None:
+    def beginning(connection: Connection) -> Place | None:
+        return feed.place_of(connection, START.id)
+
+    assert await database.read(beginning) == START
+    removed = await add(database)
+    await add(database)
+    assert await database.read(beginning) == START
+
+    orders_database.query("DELETE FROM outbox WHERE subject = %s", removed)
+
+    assert await database.read(beginning) is None
+
+
+async def test_events_from_before_the_feed_are_not_in_it(database: Database, orders_database: TestDatabase) -> None:
+    before = await add(database)
+    orders_database.query("UPDATE outbox SET transaction = NULL")
+    [(event_id,)] = orders_database.query("SELECT id FROM outbox WHERE subject = %s", before)
+
+    since = await add(database)
+
+    assert await subjects_after(database) == [since]
+    assert await database.read(lambda connection: feed.place_of(connection, event_id)) is None
+    assert await database.read(lambda connection: feed.place_of(connection, START.id)) == START
+
+
+async def test_what_was_restored_from_an_older_server_is_in_the_feed_again(
+    database: Database, orders_database: TestDatabase
+) -> None:
+    restored = [await add(database), await add(database)]
+    orders_database.query("UPDATE outbox SET transaction = ((transaction::text)::bigint + 1000000000)::text::xid8")
+    assert await subjects_after(database) == []
+
+    count = await database.transaction(feed.bring_back)
+
+    assert count == 2
+    later = await add(database)
+    assert await subjects_after(database) == [*restored, later]
+    assert await database.transaction(feed.bring_back) == 0

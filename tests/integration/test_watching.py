@@ -1,0 +1,214 @@
+"""WatchOrders: every change is told once, in order, to whom it concerns."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import uuid
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import pytest
+from grpc import aio
+from shop.order.v1 import order_pb2
+from shop.order.v1 import order_service_pb2 as pb
+from shop.order.v1.order_service_pb2_grpc import OrderServiceStub
+
+from chassis import outbox
+from chassis.testing import (
+    admins_token,
+    create_order_request,
+    create_user_request,
+    new_uuid,
+    plain_channel,
+    token_of,
+)
+from chassis.watchers import WatchSettings
+from tests.integration.event_flow import opened
+from tests.integration.inprocess import database_settings, order_service
+from tests.integration.watching import NARROW, ids_in, seen, watching, write
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from shop.order.v1.order_service_pb2_grpc import OrderServiceAsyncStub
+    from shop.user.v1.user_pb2 import User
+    from shop.user.v1.user_service_pb2_grpc import UserServiceAsyncStub
+
+    from chassis.db import Database
+    from tests.integration.conftest import TestDatabase
+
+
+NIL = str(uuid.UUID(int=0))
+WRITERS = 6
+WRITES_EACH = 40
+BUYERS = [new_uuid(), new_uuid()]
+
+
+@pytest.fixture
+async def channel(orders_address: str) -> AsyncIterator[aio.Channel]:
+    """An admin's channel to the order service."""
+    async with plain_channel(orders_address) as channel:
+        yield channel
+
+
+@pytest.fixture
+def orders(channel: aio.Channel) -> OrderServiceAsyncStub:
+    return OrderServiceStub(channel)
+
+
+async def test_a_change_is_told_as_it_happens(channel: aio.Channel, orders: OrderServiceAsyncStub, buyer: User) -> None:
+    async with watching(channel) as watch:
+        first = await watch.message()
+        placed = await orders.CreateOrder(create_order_request(buyer.id))
+        confirmed = await orders.UpdateOrderStatus(
+            pb.UpdateOrderStatusRequest(id=placed.id, status=order_pb2.ORDER_STATUS_CONFIRMED)
+        )
+        was_placed, was_confirmed = await watch.changes(2)
+
+    assert first == pb.WatchOrdersResponse(resume_token=NIL)
+    assert was_placed == order_pb2.OrderChange(
+        id=was_placed.id,
+        order_id=placed.id,
+        user_id=buyer.id,
+        to_status=order_pb2.ORDER_STATUS_PENDING,
+        etag=placed.etag,
+        occurred_at=placed.updated_at,
+    )
+    assert was_confirmed == order_pb2.OrderChange(
+        id=watch.token,
+        order_id=placed.id,
+        user_id=buyer.id,
+        from_status=order_pb2.ORDER_STATUS_PENDING,
+        to_status=order_pb2.ORDER_STATUS_CONFIRMED,
+        etag=confirmed.etag,
+        occurred_at=confirmed.updated_at,
+    )
+
+
+async def test_who_comes_back_with_a_token_is_told_what_they_missed_and_nothing_twice(
+    channel: aio.Channel, orders: OrderServiceAsyncStub, buyer: User
+) -> None:
+    placed = [(await orders.CreateOrder(create_order_request(buyer.id))).id for _ in range(3)]
+
+    async with watching(channel, token=NIL) as watch:
+        told = await watch.changes(2)
+        token = watch.token
+    async with watching(channel, token=token) as watch:
+        told += await watch.changes(1)
+        placed.append((await orders.CreateOrder(create_order_request(buyer.id))).id)
+        told += await watch.changes(1)
+
+    assert seen(told) == [(order_id, "v1") for order_id in placed]
+
+
+async def test_an_owner_is_told_of_their_orders_and_staff_of_all_or_of_one_buyers(
+    channel: aio.Channel, orders: OrderServiceAsyncStub, users: UserServiceAsyncStub, buyer: User
+) -> None:
+    other = await users.CreateUser(create_user_request())
+    async with (
+        watching(channel, access=token_of(buyer.id)) as owners,
+        watching(channel, access=token_of(buyer.id), user_id=other.id) as curious,
+        watching(channel, user_id=other.id) as of_other,
+        watching(channel) as of_all,
+    ):
+        for watch in (owners, curious, of_other, of_all):
+            await watch.message()
+        by_other = await orders.CreateOrder(create_order_request(other.id))
+        by_buyer = await orders.CreateOrder(create_order_request(buyer.id))
+
+        assert seen(await of_all.changes(2)) == [(by_other.id, "v1"), (by_buyer.id, "v1")]
+        assert seen(await owners.changes(1)) == [(by_buyer.id, "v1")]
+        assert seen(await of_other.changes(1)) == [(by_other.id, "v1")]
+        async with watching(channel, token=NIL, access=token_of(buyer.id)) as later:
+            assert seen(await later.changes(1)) == [(by_buyer.id, "v1")]
+
+
+async def test_what_somebody_has_read_for_themselves_is_not_handed_to_them_again(
+    orders_database: TestDatabase, users_address: str
+) -> None:
+    seldom = WatchSettings(poll_s=0.5)
+    async with (
+        order_service(database_settings(orders_database.url), users=users_address, watching=seldom) as address,
+        plain_channel(address) as channel,
+        watching(channel) as first,
+    ):
+        await first.message()
+        write(orders_database, 3)
+        async with watching(channel, token=NIL) as second:
+            await second.changes(3)
+            await first.changes(3)  # later: from here on both are told the same at once
+            write(orders_database, 1)
+            await asyncio.gather(first.change(), second.change())
+
+    assert first.told == second.told == ids_in(orders_database)
+
+
+async def test_what_is_handed_out_while_somebody_catches_up_does_not_pass_them_by(
+    orders_database: TestDatabase, users_address: str
+) -> None:
+    write(orders_database, 400)  # more than the narrow channel holds, and less than a page
+    async with (
+        order_service(
+            database_settings(orders_database.url), users=users_address, watching=WatchSettings(poll_s=0.02, page=500)
+        ) as address,
+        plain_channel(address) as channel,
+        aio.insecure_channel(address, options=NARROW) as narrow_channel,
+        watching(channel) as quick,
+    ):
+        await quick.message()
+        async with watching(narrow_channel, token=NIL, access=admins_token()) as slow:
+            await slow.change()
+            write(orders_database, 50)
+            await quick.changes(50)
+            await slow.changes(449)
+
+    assert slow.told == ids_in(orders_database)
+
+
+async def test_who_comes_and_goes_while_others_write_is_told_everything_once_and_in_order(
+    orders_database: TestDatabase, users_address: str
+) -> None:
+    chance = random.Random(1)
+    settings = database_settings(orders_database.url)
+    watching_closely = WatchSettings(poll_s=0.005, page=3, sign_of_life_s=0.05)
+
+    async def write(database: Database) -> None:
+        for _ in range(WRITES_EACH):
+            await asyncio.sleep(chance.random() / 50)
+            buyer = {"userId": chance.choice(BUYERS)}
+            event = outbox.Event("order.created", uuid.uuid4(), 1, buyer, datetime.now(UTC))
+            await database.transaction(lambda connection, event=event: outbox.add(connection, [event]))
+
+    async def come_and_go(channel: aio.Channel, user_id: str, count: int) -> list[str]:
+        told: list[str] = []
+        token = NIL
+        while len(told) < count:
+            async with watching(channel, token=token, user_id=user_id) as watch:
+                for _ in range(min(chance.randint(1, 12), count - len(told))):
+                    await watch.change()
+            told += watch.told
+            token = watch.token
+        return told
+
+    async with (
+        order_service(settings, users=users_address, watching=watching_closely) as address,
+        plain_channel(address) as channel,
+        opened(orders_database.url) as database,
+        watching(channel) as staying,
+    ):
+        await staying.message()
+        await asyncio.gather(*(write(database) for _ in range(WRITERS // 2)))
+        writing = asyncio.gather(*(write(database) for _ in range(WRITERS // 2)))
+        of_all = [come_and_go(channel, "", WRITERS * WRITES_EACH) for _ in range(3)]
+        told = await asyncio.gather(*of_all)
+        await writing
+        rows = orders_database.query("SELECT id, data ->> 'userId' FROM outbox ORDER BY transaction, position")
+        of_one = [str(event_id) for event_id, buyer in rows if buyer == BUYERS[0]]
+        told_of_one = await come_and_go(channel, BUYERS[0], len(of_one))
+        await staying.changes(len(rows))
+
+    everything = [str(event_id) for event_id, _ in rows]
+    assert len(everything) == WRITERS * WRITES_EACH
+    assert [*told, staying.told] == [everything] * 4
+    assert told_of_one == of_one

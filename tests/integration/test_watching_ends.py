@@ -1,0 +1,223 @@
+"""How a stream ends, and what its caller is told."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from grpc import StatusCode, aio
+from structlog.testing import capture_logs
+
+from chassis.metrics import REGISTRY
+from chassis.testing import SIGNER, admins_token, new_uuid, plain_channel, server_settings, token_of, until
+from chassis.watchers import WatchSettings
+from tests.integration.inprocess import database_settings, order_service
+from tests.integration.watching import NARROW, ids_in, watching, write
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from tests.integration.conftest import TestDatabase
+
+CHUNK = 100
+"""How many events are written at a time: fewer than a buffer holds."""
+
+
+@contextlib.asynccontextmanager
+async def replica(
+    database: TestDatabase, *, users: str, server: dict[str, Any] | None = None, **changes: Any
+) -> AsyncIterator[aio.Channel]:
+    """Serve orders while the block runs; yield an admin's channel that takes no more than is asked for."""
+    watching = WatchSettings(**{"poll_s": 0.01, "sign_of_life_s": 0.1, **changes})
+    settings = database_settings(database.url)
+    async with (
+        order_service(settings, users=users, watching=watching, server=server_settings(**(server or {}))) as address,
+        plain_channel(address) as channel,
+    ):
+        yield channel
+
+
+async def test_who_reads_too_slowly_is_sent_away_with_a_token_and_the_others_go_on(
+    orders_database: TestDatabase, users_address: str
+) -> None:
+    async with (
+        order_service(
+            database_settings(orders_database.url),
+            users=users_address,
+            watching=WatchSettings(poll_s=0.01, buffer=2 * CHUNK),
+        ) as address,
+        plain_channel(address) as channel,
+        aio.insecure_channel(address, options=NARROW) as narrow_channel,
+        watching(channel) as quick,
+        watching(narrow_channel, access=admins_token()) as slow,
+    ):
+        await quick.message()
+        await slow.message()
+        for _ in range(12):  # some 270 KB
+            write(orders_database, CHUNK)
+            await quick.changes(CHUNK)
+
+        refusal = await slow.end()
+
+        assert (refusal.code, refusal.reason) == (StatusCode.RESOURCE_EXHAUSTED, "STREAM_TOO_SLOW")
+        assert refusal.metadata == {"resumeToken": slow.token}
+        assert slow.farewell == refusal.status
+        written = ids_in(orders_database)
+        assert quick.told == written
+        assert len(slow.told) < len(written)
+        async with watching(channel, token=slow.token) as again:
+            await again.changes(len(written) - len(slow.told))
+        assert slow.told + again.told == written
+
+
+async def test_a_replica_that_stops_ends_its_streams_with_a_token_for_another(
+    orders_database: TestDatabase, users_address: str
+) -> None:
+    async with contextlib.AsyncExitStack() as running:
+        settings = database_settings(orders_database.url)
+        address = await running.enter_async_context(order_service(settings, users=users_address))
+        async with plain_channel(address) as channel, watching(channel) as watch:
+            await watch.message()
+            write(orders_database, 1)
+            await watch.change()
+            stopping = asyncio.create_task(running.aclose())
+            refusal = await watch.end()
+            await stopping
+
+    write(orders_database, 1)
+    async with (
+        replica(orders_database, users=users_address) as channel,
+        watching(channel, token=watch.token) as next_one,
+    ):
+        await next_one.change()
+    assert (refusal.code, refusal.reason, refusal.retry_after_s) == (StatusCode.UNAVAILABLE, "SERVER_STOPPING", 1)
+    assert refusal.metadata == {"resumeToken": watch.token}
+    assert watch.farewell == refusal.status
+    assert watch.told + next_one.told == ids_in(orders_database)
+
+
+async def test_a_stream_ends_with_the_token_it_was_opened_with(
+    orders_database: TestDatabase, users_address: str
+) -> None:
+    async with replica(orders_database, users=users_address) as channel:
+        # For three seconds more: services allow for clocks that are five apart.
+        token = SIGNER.token(exp=int(time.time()) - 2)
+        async with watching(channel, access=token) as watch:
+            await watch.message()
+            refusal = await watch.end()
+
+    assert (refusal.code, refusal.reason) == (StatusCode.UNAUTHENTICATED, "TOKEN_EXPIRED")
+    assert watch.farewell == refusal.status
+
+
+async def test_a_stream_lasts_no_longer_than_the_service_lets_it(
+    orders_database: TestDatabase, users_address: str
+) -> None:
+    brief = {"max_stream_s": 0.3}
+
+    async with replica(orders_database, users=users_address, server=brief) as channel, watching(channel) as watch:
+        await watch.message()
+        refusal = await watch.end()
+
+    assert (refusal.code, refusal.reason) == (StatusCode.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED")
+
+
+async def test_a_token_of_which_nothing_is_known_is_refused(orders_database: TestDatabase, users_address: str) -> None:
+    async with (
+        replica(orders_database, users=users_address) as channel,
+        watching(channel, token=new_uuid()) as watch,
+    ):
+        refusal = await watch.end()
+
+    assert (refusal.code, refusal.reason) == (StatusCode.FAILED_PRECONDITION, "RESUME_TOKEN_EXPIRED")
+    assert watch.token == ""
+
+
+@pytest.mark.parametrize("limits", [{"max_watchers": 2}, {"max_of_one_caller": 2}], ids=str)
+async def test_there_is_a_bound_and_who_hangs_up_makes_room(
+    orders_database: TestDatabase, users_address: str, limits: dict[str, int]
+) -> None:
+    me = token_of(new_uuid())
+
+    async with (
+        replica(orders_database, users=users_address, **limits) as channel,
+        watching(channel, access=me) as first,
+    ):
+        await first.message()
+        async with watching(channel, access=me) as second, watching(channel, access=me) as third:
+            await second.message()
+            refusal = await third.end()
+
+        async def there_is_room() -> bool:
+            async with watching(channel, access=me) as fourth:
+                message = await fourth.call.read()
+                return message is not aio.EOF and not message.HasField("end")
+
+        await until(lambda: _succeeds(there_is_room))
+    assert (refusal.code, refusal.reason, refusal.retry_after_s) == (StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED", 1)
+
+
+async def _succeeds(attempt: Callable[[], Awaitable[bool]]) -> bool:
+    try:
+        return await attempt()
+    except aio.AioRpcError:
+        return False
+
+
+async def test_open_streams_are_counted_and_so_are_those_that_have_ended(
+    orders_database: TestDatabase, users_address: str
+) -> None:
+    method = {"rpc_method": "shop.order.v1.OrderService/WatchOrders"}
+
+    def open_ones() -> float | None:
+        return REGISTRY.get_sample_value("shop_streams_active", method)
+
+    def cancelled() -> float:
+        labels = {**method, "rpc_response_status_code": "CANCELLED"}
+        return REGISTRY.get_sample_value("shop_streams_ended_total", labels) or 0
+
+    before = cancelled()
+    async with replica(orders_database, users=users_address) as channel:
+        with capture_logs() as lines:
+            async with watching(channel) as watch:
+                await watch.message()
+                assert open_ones() == 1
+
+            async def has_left() -> bool:
+                return cancelled() == before + 1
+
+            await until(has_left)
+
+    assert open_ones() == 0
+    [line] = [each for each in lines if each["event"] == "rpc.handled" and each["method"].endswith("/WatchOrders")]
+    assert (line["code"], line["messages"]) == ("CANCELLED", 1)
+
+
+async def test_while_nobody_knows_what_happens_there_is_no_sign_of_life(
+    orders_database: TestDatabase, users_address: str
+) -> None:
+    async with (
+        replica(orders_database, users=users_address, sign_of_life_s=0.05) as channel,
+        watching(channel) as watch,
+    ):
+        await watch.message()
+        with capture_logs() as lines:
+            orders_database.query("ALTER TABLE outbox RENAME TO outbox_away")
+
+            async def has_noticed() -> bool:
+                return any(line["event"] == "watchers.waiting" for line in lines)
+
+            await until(has_noticed)
+            is_silent = await watch.is_silent(for_s=0.5)
+            async with watching(channel) as late:
+                refusal = await late.end()
+            orders_database.query("ALTER TABLE outbox_away RENAME TO outbox")
+        write(orders_database, 1)
+        await watch.change()
+
+    assert is_silent
+    assert refusal.reason == "INTERNAL"  # a table that is missing is a defect; a database that is down is not
+    assert watch.told == ids_in(orders_database)
