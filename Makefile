@@ -6,7 +6,7 @@ BUF := node_modules/.bin/buf
 export PATH := $(CURDIR)/$(BIN):$(CURDIR)/node_modules/.bin:$(CURDIR)/.tools:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run observe clean test test-unit test-integration test-e2e test-events test-creates chaos lint format generate
+.PHONY: help setup run observe clean test test-unit test-integration test-e2e test-faults test-creates chaos lint format generate
 .PHONY: breaking lock grpcurl test-containers test-helm helm sbom images secrets compose-up compose-down
 
 help: ## List the targets
@@ -40,13 +40,13 @@ clean: ## Remove the data of `make run`
 	@[ ! -x $(BIN)/python ] || $(BIN)/python -m devstack clean
 
 test: setup ## Run every test but the long ones, which have targets of their own
-	$(BIN)/pytest --ignore tests/chaos/test_events.py
+	$(BIN)/pytest --ignore tests/chaos
 
 test-unit test-integration test-e2e: test-%: setup ## Run one suite
 	$(BIN)/pytest tests/$*
 
-test-events: setup ## Kill relays, consumers, Redis and PostgreSQL, and count the events
-	$(BIN)/pytest tests/chaos/test_events.py
+test-faults: setup ## Kill every part under load, and count orders, events and changes
+	$(BIN)/pytest tests/chaos
 
 test-creates: setup ## Place 100,000 orders and look for each of them
 	CREATES=100000 $(BIN)/pytest tests/integration/test_batches.py -k acknowledged --timeout 1800

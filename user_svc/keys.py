@@ -93,7 +93,7 @@ class SigningKeys:
         # The leeway of those who check, and their memory of the keys, with a margin.
         self._kept = timedelta(seconds=token_lifetime_s + 120)
         self._keys: list[SigningKey] = []
-        self._public: dict[str, Ed25519PublicKey] = {}
+        self._public: dict[str, tuple[Ed25519PublicKey, datetime | None]] = {}
         self._loaded_at = float("-inf")
         self._loading = asyncio.Lock()
 
@@ -111,7 +111,9 @@ class SigningKeys:
     async def key(self, kid: str) -> Ed25519PublicKey | None:
         """Return the public key of this id, or None if no good token can be signed with it."""
         await self._known()
-        return self._public.get(kid)  # made once a second, not for each call
+        # Of one key, and made ready once a second: every call asks.
+        public, needed_until = self._public.get(kid, (None, None))
+        return public if needed_until is None or self._clock.now() < needed_until else None
 
     async def rotate(self) -> SigningKey:
         """Make the next key and return it. It signs once everybody can know it.
@@ -131,10 +133,12 @@ class SigningKeys:
     def _needed(self, keys: Sequence[SigningKey]) -> list[SigningKey]:
         """Return the keys that tokens which are still good may be signed with."""
         now = self._clock.now()
+        return [key for key, until in self._needed_until(keys) if until is None or now < until]
+
+    def _needed_until(self, keys: Sequence[SigningKey]) -> list[tuple[SigningKey, datetime | None]]:
+        """Return with each key until when good tokens may be signed with it; None with the newest."""
         retired_at = [None, *(key.active_from for key in keys)]  # by the next one
-        return [
-            key for key, retired in zip(keys, retired_at, strict=False) if retired is None or now < retired + self._kept
-        ]
+        return [(key, retired and retired + self._kept) for key, retired in zip(keys, retired_at, strict=False)]
 
     async def _known(self) -> list[SigningKey]:
         """Return every key, the newest first. One of them signs."""
@@ -148,7 +152,7 @@ class SigningKeys:
                     if not self._keys:
                         raise
                     # Keys that are known stay known while the database does not answer.
-                self._public = {key.kid: key.public for key in self._needed(self._keys)}
+                self._public = {key.kid: (key.public, until) for key, until in self._needed_until(self._keys)}
                 self._loaded_at = time.monotonic()
         return self._keys
 

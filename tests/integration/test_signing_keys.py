@@ -78,8 +78,10 @@ async def signing_keys(
 ) -> AsyncIterator[SigningKeys]:
     """Have the keys as one replica, or one command, has them."""
     lanes = Database(database_settings(database.url, pool_size=4), name="test")
-    yield SigningKeys(lanes, settings, clock, token_lifetime_s=LIFETIME.total_seconds())
-    await lanes.close()
+    try:
+        yield SigningKeys(lanes, settings, clock, token_lifetime_s=LIFETIME.total_seconds())
+    finally:
+        await lanes.close()
 
 
 async def published(keys: SigningKeys) -> list[str]:
