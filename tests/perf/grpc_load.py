@@ -189,7 +189,9 @@ class Connection(asyncio.Protocol):
     def _frame(self, kind: int, flags: int, stream: int, payload: bytes, out: list[bytes]) -> None:
         if kind == _DATA and payload:
             self._with_message.add(stream)
-        if kind == _RST_STREAM or (kind in {_DATA, _HEADERS} and flags & _END_STREAM):
+        is_end = kind == _RST_STREAM or (kind in {_DATA, _HEADERS} and flags & _END_STREAM)
+        # grpc-go may reset a stream that it has just ended, when it answers before it has seen the end of the request.
+        if is_end and stream in self._started_s:
             self._answered(stream)
             if not self.is_stopping:
                 out.append(self._call())

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tests.perf.measure import Samples
     from tests.perf.world import World
 
-_MANY, _MANY_IF_QUICK, _FEW = 1_000_000, 300_000, 10
+_MANY, _MANY_IF_QUICK, _FEW = 1_000_000, 100_000, 10
 _PAGE, _PAGE_SIZE = 1000, 10
 _SOAK_ROUND_S: Final = 120.0
 _RATE: Final = 1000.0  # a second in the open loop; every system of these can do that on two cores
