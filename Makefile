@@ -40,7 +40,7 @@ clean: ## Remove the data of `make run`
 	@[ ! -x $(BIN)/python ] || $(BIN)/python -m devstack clean
 
 test: setup ## Run every test but the long ones, which have targets of their own
-	$(BIN)/pytest --ignore tests/chaos
+	$(BIN)/pytest tests/e2e tests/integration tests/unit
 
 test-unit test-integration test-e2e: test-%: setup ## Run one suite
 	$(BIN)/pytest tests/$*
