@@ -10,6 +10,7 @@ import asyncio
 import functools
 import itertools
 import re
+import select
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, TypeVar
 
 import orjson
@@ -33,6 +34,8 @@ T = TypeVar("T")
 
 # A deadlock or a lost connection ends a transaction that could as well succeed; more than that is no coincidence.
 ATTEMPTS: Final = 3
+# uvloop says nothing of a connection that was reset (libuv stops to listen at EPOLLERR): it is looked for.
+_LOOK_AGAIN_S: Final = 0.1
 
 
 class Run(Protocol):
@@ -123,7 +126,7 @@ class Statements:
     async def _connection(self) -> _Connection:
         while self._idle:
             connection = self._idle.pop()
-            if not connection.closed:
+            if not connection.closed and not connection.has_news():
                 return connection
             self._drop(connection)
         connection = await _Connection.connect(self._url, autocommit=True, **self._arguments)
@@ -162,7 +165,14 @@ class _Connection(psycopg.AsyncConnection[tuple[Any, ...]]):
         self._answer: asyncio.Future[None] | None = None
         self._cursor = psycopg.AsyncRawCursor(self)
         self._socket = self.pgconn.socket
+        self._readable, self._writable = select.poll(), select.poll()
+        self._readable.register(self._socket, select.POLLIN)
+        self._writable.register(self._socket, select.POLLOUT)
         self._loop.add_reader(self._socket, self._hear)
+
+    def has_news(self) -> bool:
+        """Return whether there is something to read, or an error to hear of."""
+        return bool(self._readable.poll(0))
 
     async def rows_of(self, statement: str, parameters: Sequence[object]) -> Rows:
         """Run a statement and return its rows."""
@@ -175,11 +185,12 @@ class _Connection(psycopg.AsyncConnection[tuple[Any, ...]]):
         try:
             state = next(gen)
             while True:
-                if state & WAIT_W:  # a socket can nearly always take more
+                if state & WAIT_W:
+                    while not self._writable.poll(0):  # noqa: ASYNC110  it nearly always is
+                        await asyncio.sleep(_LOOK_AGAIN_S)
                     state = gen.send(READY_W)
                 else:
-                    self._answer = self._loop.create_future()
-                    await self._answer
+                    await self._heard()
                     state = gen.send(READY_R)
         except StopIteration as ended:
             result: T = ended.value
@@ -187,6 +198,19 @@ class _Connection(psycopg.AsyncConnection[tuple[Any, ...]]):
         except asyncio.CancelledError:
             self.end()  # the answer will come when nobody waits for it
             raise
+
+    async def _heard(self) -> None:
+        self._answer = self._loop.create_future()
+        self._timer = self._loop.call_later(_LOOK_AGAIN_S, self._look)
+        try:
+            await self._answer
+        finally:
+            self._timer.cancel()
+
+    def _look(self) -> None:
+        self._timer = self._loop.call_later(_LOOK_AGAIN_S, self._look)
+        if self.has_news():
+            self._hear()
 
     def _hear(self) -> None:
         if self._answer is not None and not self._answer.done():

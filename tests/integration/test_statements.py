@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
+import struct
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import pytest
+import uvloop
 
 from chassis.errors import DatabaseUnavailable, OutcomeUnknown, Overloaded
 from chassis.statements import Statements
@@ -87,6 +92,42 @@ async def test_who_gives_up_leaves_no_answer_to_the_next(make: Callable[..., Sta
 
     assert await reads.run("SELECT 2") == [(2,)]
     assert patient.cancelled()
+
+
+def test_a_connection_that_is_reset_is_noticed(users_database: TestDatabase) -> None:
+    # On uvloop, as in production: it tells no reader of a reset.
+    with pytest.raises(OutcomeUnknown):
+        uvloop.run(run_and_reset(users_database.url))
+
+
+async def run_and_reset(url: str) -> None:
+    """Run a statement through a proxy that resets the connection while the statement runs."""
+    parts = urlsplit(url)
+    writers: list[asyncio.StreamWriter] = []
+
+    async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        up_reader, up_writer = await asyncio.open_connection(parts.hostname, parts.port)
+        writers.extend((writer, up_writer))
+        await asyncio.gather(pump(reader, up_writer), pump(up_reader, writer))
+
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65536):
+                writer.write(data)
+
+    async with await asyncio.start_server(forward, "127.0.0.1", 0) as proxy:
+        port = proxy.sockets[0].getsockname()[1]
+        through = parts._replace(netloc=parts.netloc.replace(f":{parts.port}", f":{port}")).geturl()
+        writes = Statements(through, {"options": ""}, number=1, max_waiting=2, is_writing=True)
+        await writes.run("SELECT 1")
+        running = asyncio.ensure_future(writes.run("SELECT pg_sleep(60)"))
+        await asyncio.sleep(0.2)
+        linger_no_more = struct.pack("ii", 1, 0)
+        writers[0].get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger_no_more)
+        for writer in writers:
+            writer.transport.abort()
+        async with asyncio.timeout(10):
+            await running
 
 
 async def test_statements_that_wait_have_a_bound(make: Callable[..., Statements]) -> None:
