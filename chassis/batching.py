@@ -187,7 +187,7 @@ class Batcher(Generic[Item, Result]):
             elif call.is_still_wanted(time.monotonic()):
                 try:
                     [answer] = await self._answers(run, [call])
-                except Exception as error:  # noqa: BLE001  as above
+                except Exception as error:  # noqa: BLE001  whatever it is, it is this caller's
                     answer = error
                 call.complete(answer)
                 failures = [*failures, answer] if isinstance(answer, Unavailable) else []

@@ -27,7 +27,7 @@ from typing_extensions import override
 from chassis.context import current_call
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     Token = str | Callable[[], str]
 
@@ -224,13 +224,8 @@ class _AioDefaults(aio.UnaryUnaryClientInterceptor):
         named = list(cast("Any", client_call_details.metadata) or ())
         if observed and observed.traceparent:
             named.append(("traceparent", observed.traceparent))
-        details = aio.ClientCallDetails(
-            method=client_call_details.method,
-            timeout=_timeout_s(client_call_details.timeout, self._policy),
-            metadata=aio.Metadata(*_metadata(named, self._token)),
-            credentials=client_call_details.credentials,
-            wait_for_ready=client_call_details.wait_for_ready,
-        )
+        timeout_s = _timeout_s(client_call_details.timeout, self._policy)
+        details = _details(client_call_details, timeout_s=timeout_s, metadata=_metadata(named, self._token))
         if observed is None:
             return await continuation(details, with_request_id(request))
         return await _observed(continuation(details, with_request_id(request)), observed)
@@ -249,14 +244,21 @@ class _AioStreamDefaults(aio.UnaryStreamClientInterceptor):
         client_call_details: aio.ClientCallDetails,
         request: Any,
     ) -> Any:
-        details = aio.ClientCallDetails(
-            method=client_call_details.method,
-            timeout=client_call_details.timeout,
-            metadata=aio.Metadata(*_metadata(client_call_details.metadata, self._token)),
-            credentials=client_call_details.credentials,
-            wait_for_ready=client_call_details.wait_for_ready,
-        )
+        given = client_call_details
+        details = _details(given, timeout_s=given.timeout, metadata=_metadata(given.metadata, self._token))
         return await continuation(details, request)
+
+
+def _details(
+    given: aio.ClientCallDetails, *, timeout_s: float | None, metadata: Sequence[tuple[str, str | bytes]]
+) -> aio.ClientCallDetails:
+    return aio.ClientCallDetails(
+        method=given.method,
+        timeout=timeout_s,
+        metadata=aio.Metadata(*metadata),
+        credentials=given.credentials,
+        wait_for_ready=given.wait_for_ready,
+    )
 
 
 async def _observed(calling: Awaitable[Any], observed: Observation) -> Any:

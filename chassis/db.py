@@ -20,8 +20,9 @@ from sqlalchemy.engine import make_url
 
 from chassis import metrics, tracing
 from chassis.batching import Batcher, BatchLimits
-from chassis.errors import DatabaseUnavailable, OutcomeUnknown, Overloaded
+from chassis.errors import DatabaseUnavailable, OutcomeUnknown
 from chassis.statements import ATTEMPTS, Statements, is_worth_another_try, translated
+from chassis.turns import Turns
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -249,16 +250,16 @@ class Lanes:
         name: of the threads.
         number: of the threads.
         max_waiting: how much work may wait for one of them.
-
-    Attributes:
-        waiting: how much work waits now.
     """
 
     def __init__(self, name: str, number: int, *, max_waiting: int) -> None:
         self._threads: Final = ThreadPoolExecutor(number, thread_name_prefix=name)
-        self._free: Final = asyncio.Semaphore(number)
-        self._max_waiting: Final = max_waiting
-        self.waiting = 0
+        self._turns: Final = Turns(number, max_waiting=max_waiting)
+
+    @property
+    def waiting(self) -> int:
+        """How much work waits now."""
+        return self._turns.waiting
 
     async def run(self, run: Callable[[Callable[[Connection], T]], T], work: Callable[[Connection], T]) -> T:
         """Return what the work returns. A caller who gives up before it begins takes it away; later it goes on.
@@ -266,14 +267,8 @@ class Lanes:
         Raises:
             Overloaded: too much waits already.
         """
-        if self.waiting >= self._max_waiting:
-            raise Overloaded
         # Waiting is done here and not in the executor, whose queue keeps the work of those who have left.
-        self.waiting += 1
-        try:
-            await self._free.acquire()
-        finally:
-            self.waiting -= 1
+        await self._turns.begin()
         # The work sees the call it serves: threads of an executor do not inherit the context.
         context = contextvars.copy_context()
         job = asyncio.get_running_loop().run_in_executor(self._threads, context.run, run, work)
@@ -282,7 +277,7 @@ class Lanes:
         return await asyncio.shield(job)
 
     def _end(self, job: asyncio.Future[Any]) -> None:
-        self._free.release()
+        self._turns.end()
         if not job.cancelled():
             job.exception()  # has been looked at, also where nobody waits for it any more
 

@@ -102,7 +102,7 @@ class TelemetrySettings(BaseSettings):
     log_dir: Path | None = None
     # Serves /metrics, in clear text and to whoever reaches it: for a network that only Prometheus can use. 0 is off.
     metrics_port: Annotated[int, Field(ge=0, le=65535)] = 0
-    host: str = "0.0.0.0"  # noqa: S104  as the server's
+    host: str = "0.0.0.0"  # noqa: S104  Prometheus comes from elsewhere
     # Where traces go. Without either nothing is exported, and no span is made.
     otel_exporter_otlp_endpoint: str = ""
     otel_exporter_otlp_traces_endpoint: str = ""

@@ -21,7 +21,8 @@ from psycopg.waiting import READY_R, READY_W, WAIT_W
 from typing_extensions import override
 
 from chassis import tracing
-from chassis.errors import DatabaseUnavailable, OutcomeUnknown, Overloaded
+from chassis.errors import DatabaseUnavailable, OutcomeUnknown
+from chassis.turns import Turns
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -54,9 +55,6 @@ class Statements:
         number: of connections.
         max_waiting: how many statements may wait for one of them.
         is_writing: whether the statements write, so that one whose answer is lost must not be sent again.
-
-    Attributes:
-        waiting: how many statements wait now.
     """
 
     def __init__(
@@ -69,11 +67,14 @@ class Statements:
             "options": f"{arguments['options']} -c plan_cache_mode=force_generic_plan",
         }
         self._is_writing: Final = is_writing
-        self._free: Final = asyncio.Semaphore(number)
-        self._max_waiting: Final = max_waiting
+        self._turns: Final = Turns(number, max_waiting=max_waiting)
         self._idle: Final[list[_Connection]] = []
         self._open: Final[set[_Connection]] = set()
-        self.waiting = 0
+
+    @property
+    def waiting(self) -> int:
+        """How many statements wait now."""
+        return self._turns.waiting
 
     @property
     def opened(self) -> int:
@@ -93,24 +94,18 @@ class Statements:
                 committed all the same.
             Overloaded: too many others wait already.
         """
-        if self.waiting >= self._max_waiting:
-            raise Overloaded
-        self.waiting += 1
-        try:
-            await self._free.acquire()
-        finally:
-            self.waiting -= 1
+        await self._turns.begin()
         try:
             return await self._run(statement, parameters)
         finally:
-            self._free.release()
+            self._turns.end()
 
     async def _run(self, statement: str, parameters: Sequence[object]) -> Rows:
         for attempt in range(1, ATTEMPTS + 1):
             connection: _Connection | None = None
             try:
                 connection = await self._connection()
-                with tracing.statement_span(statement, database=connection.info.dbname):
+                with tracing.statement_span(statement, database=connection.database):
                     return await connection.rows_of(statement, parameters)
             except psycopg.Error as error:
                 is_lost = connection is not None and connection.closed
@@ -136,7 +131,7 @@ class Statements:
 
     def _give_back(self, connection: _Connection) -> None:
         # Of a statement that was cancelled an answer may still come, which would be the next one's.
-        if connection.info.transaction_status is TransactionStatus.IDLE:
+        if connection.pgconn.transaction_status == TransactionStatus.IDLE:
             self._idle.append(connection)
         else:
             self._drop(connection)
@@ -161,6 +156,7 @@ class _Connection(psycopg.AsyncConnection[tuple[Any, ...]]):
     def listen(self) -> None:
         """Begin to listen; once, after it is connected."""
         set_json_loads(orjson.loads, self)
+        self.database = self.info.dbname
         self._loop = asyncio.get_running_loop()
         self._answer: asyncio.Future[None] | None = None
         self._cursor = psycopg.AsyncRawCursor(self)
@@ -186,7 +182,7 @@ class _Connection(psycopg.AsyncConnection[tuple[Any, ...]]):
             state = next(gen)
             while True:
                 if state & WAIT_W:
-                    while not self._writable.poll(0):  # noqa: ASYNC110  it nearly always is
+                    while not self._writable.poll(0):  # noqa: ASYNC110  the loop listens for answers only
                         await asyncio.sleep(_LOOK_AGAIN_S)
                     state = gen.send(READY_W)
                 else:
@@ -215,7 +211,7 @@ class _Connection(psycopg.AsyncConnection[tuple[Any, ...]]):
     def _hear(self) -> None:
         if self._answer is not None and not self._answer.done():
             self._answer.set_result(None)
-        elif self.info.transaction_status is TransactionStatus.IDLE:
+        elif self.pgconn.transaction_status == TransactionStatus.IDLE:
             # What nobody asked for: that the server ends it. Found before a write is sent that may be lost or not.
             self.end()
 

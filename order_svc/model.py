@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence  # noqa: TC003  pydantic reads the annotations when it makes snapshots
 from dataclasses import dataclass
-from datetime import datetime  # noqa: TC003  the same
+from datetime import datetime  # noqa: TC003  pydantic reads the annotations when it makes snapshots
 from decimal import Decimal
 from enum import StrEnum
 from typing import Final, NewType

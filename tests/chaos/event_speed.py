@@ -18,7 +18,7 @@ import psycopg
 from chassis.broker import stream_of
 from devstack.redis import find_redis
 from tests.chaos.event_world import EventWorld, Worker
-from tests.e2e.waiting import until
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -81,7 +81,7 @@ def latency(world: EventWorld) -> None:
     relay.until_started()
     consumer.until_started()
     before = cpu_s(relay), cpu_s(consumer)
-    time.sleep(10)
+    time.sleep(10)  # what is measured
     idle = [10 * (after - start) * 10 for after, start in zip((cpu_s(relay), cpu_s(consumer)), before, strict=True)]
     print(f"idle: relay {idle[0]:.1f} ms of CPU a second, consumer {idle[1]:.1f} ms")
     with world.written() as load:

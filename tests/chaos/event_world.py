@@ -14,7 +14,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 import uuid
 from collections import defaultdict
 from dataclasses import dataclass
@@ -29,8 +28,8 @@ from devstack.privileges import bound_to_us
 from devstack.redis import RedisServer
 from devstack.settings import REPOSITORY
 from tests.chaos import auditor
-from tests.e2e.waiting import until
 from tests.integration.inprocess import database_settings
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -198,18 +197,24 @@ class EventWorld:
         return worker
 
     def client(self) -> redis.Redis:
-        return broker.connect(BrokerSettings(url=self.redis.url))  # type: ignore[arg-type]
+        return broker.connect(BrokerSettings(url=self.redis.url))  # type: ignore[arg-type]  # pydantic makes a URL of it
 
     @staticmethod
     def run(url: str, statement: str, *parameters: object) -> list[tuple[Any, ...]]:
         """Run a statement; again while the server is away."""
-        while True:
+        rows: list[tuple[Any, ...]] = []
+
+        def has_run() -> bool:
             try:
                 with psycopg.connect(url, autocommit=True) as connection:
                     cursor = connection.execute(statement.encode(), parameters)
-                    return cursor.fetchall() if cursor.description else []
+                    rows.extend(cursor.fetchall() if cursor.description else ())
             except psycopg.OperationalError:
-                time.sleep(0.05)
+                return False
+            return True
+
+        until(has_run, timeout_s=60)
+        return rows
 
     def empty(self) -> None:
         """Remove every event and its traces."""

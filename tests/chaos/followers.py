@@ -45,7 +45,7 @@ class Follower:
         """Open a stream after the other until cancelled."""
         while True:
             self.ends[await open_stream(self.token)] += 1
-            await asyncio.sleep(_PAUSE_S)
+            await asyncio.sleep(_PAUSE_S)  # a client that is polite to who turns it away
 
     def take(self, message: dict[str, Any]) -> None:
         """Note what a message says."""

@@ -10,7 +10,7 @@ import pytest
 from chassis.broker import FIELD, stream_of
 from devstack.redis import find_redis
 from tests.chaos.event_world import PATIENCE_S, EventWorld
-from tests.e2e.waiting import until
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

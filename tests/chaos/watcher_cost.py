@@ -28,14 +28,13 @@ from tests.ports import free_port
 from tests.replicas import debug_credentials, debug_options
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator
 
     from devstack.services import Replica
 
 _WATCHERS = 1000
 _TO_A_CONNECTION = 100
 _CHANGES = 50
-_PAUSE_S = 0.4
 _ADD = """
     INSERT INTO outbox (id, type, subject, sequence, data, traceparent, occurred_at)
     VALUES (gen_random_uuid(), 'order.created', gen_random_uuid(), 1,
@@ -63,19 +62,39 @@ class Crowd:
 
     def __init__(self) -> None:
         self.opened = 0
+        self.signs_of_life = 0
         self.heard_s: dict[str, list[float]] = {}
 
-    def is_complete(self, count: int) -> Callable[[], Awaitable[bool]]:
+    async def until_open(self, count: int) -> None:
+        """Return once so many have had their first message."""
+
         async def are_open() -> bool:
             return self.opened >= count
 
-        return are_open
+        await until(are_open, timeout_s=60)
+
+    async def until_alive(self, count: int) -> None:
+        """Return once so many have had a sign of life beside it."""
+
+        async def are_alive() -> bool:
+            return self.signs_of_life >= 2 * count
+
+        await until(are_alive, timeout_s=60)
+
+    async def until_told(self, count: int, *, changes: int) -> None:
+        """Return once so many have heard of as many changes."""
+
+        async def are_told() -> bool:
+            return len(self.heard_s) == changes and all(len(times) == count for times in self.heard_s.values())
+
+        await until(are_told, timeout_s=60)
 
     async def watch(self, channel: aio.Channel) -> None:
         is_open = False
         async for message in OrderServiceStub(channel).WatchOrders(pb.WatchOrdersRequest()):
             self.opened += not is_open
             is_open = True
+            self.signs_of_life += not message.HasField("change")
             if message.HasField("change"):
                 self.heard_s.setdefault(message.change.id, []).append(time.monotonic())
 
@@ -92,7 +111,7 @@ async def crowd(stack: Stack, replica: Replica, count: int) -> AsyncIterator[Cro
             size = min(_TO_A_CONNECTION, count - first)
             tasks += [asyncio.create_task(watching.watch(channel)) for _ in range(size)]
         started = time.monotonic()
-        await until(watching.is_complete(count), timeout_s=60)
+        await watching.until_open(count)
         print(f"{count} streams opened in {time.monotonic() - started:.1f} s")
         yield watching
         for task in tasks:
@@ -104,24 +123,22 @@ async def measure(stack: Stack) -> None:
     [replica] = stack.replicas("order_svc")
     assert stack.postgres
     database = psycopg.connect(stack.postgres.superuser_url("orders"), autocommit=True)
-    async with crowd(stack, replica, 10):
+    async with crowd(stack, replica, 10) as few:
         database.execute(_ADD)
-        await asyncio.sleep(2)
+        await few.until_told(10, changes=1)
     before_mb = rss_mb(replica)
     async with crowd(stack, replica, _WATCHERS) as watching:
-        await asyncio.sleep(20)  # some signs of life
+        await watching.until_alive(_WATCHERS)
         idle, began = cpu_s(replica), time.monotonic()
-        await asyncio.sleep(20)
+        await asyncio.sleep(20)  # what is measured
         idle_rate = (cpu_s(replica) - idle) / (time.monotonic() - began)
         open_mb = rss_mb(replica)
         used, began = cpu_s(replica), time.monotonic()
         lags_ms = []
-        for _ in range(_CHANGES):
+        for number in range(1, _CHANGES + 1):
             committed = await asyncio.to_thread(_commit, database)
-            await asyncio.sleep(_PAUSE_S)
-            [heard] = [times for times in watching.heard_s.values() if times[0] >= committed - 0.01]
-            assert len(heard) == _WATCHERS, len(heard)
-            lags_ms.append(1000 * (heard[-1] - committed))
+            await watching.until_told(_WATCHERS, changes=number)
+            lags_ms.append(1000 * (max(times[-1] for times in watching.heard_s.values()) - committed))
         took = time.monotonic() - began
         per_change_ms = 1000 * (cpu_s(replica) - used - idle_rate * took) / _CHANGES
         after_mb = rss_mb(replica)

@@ -27,8 +27,8 @@ from devstack.screen import ready_screen
 from devstack.settings import REPOSITORY
 from tests.e2e.callers import rest_outcome
 from tests.e2e.contract import RPCS, Json, as_json
-from tests.e2e.waiting import until
 from tests.e2e.world import request_json
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable

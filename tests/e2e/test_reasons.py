@@ -19,7 +19,7 @@ from shop.user.v1 import user_service_pb2 as users
 from chassis.testing import create_order_request, create_user_request, new_uuid, order_item
 from tests.e2e.callers import code_of, require_clean, rest_outcome
 from tests.e2e.contract import BY_NAME, REASONS
-from tests.e2e.waiting import until
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable

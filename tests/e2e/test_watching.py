@@ -14,7 +14,7 @@ from chassis.clients import connect, connect_sync
 from envoy.in_flight import STATS_PATH, calls_in_flight
 from tests.e2e.callers import server_sent
 from tests.e2e.contract import as_json
-from tests.e2e.waiting import until
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

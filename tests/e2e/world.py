@@ -21,9 +21,9 @@ from chassis.testing import PASSWORD, create_order_request, create_user_request,
 from devstack.process import stop_together
 from tests.access_table import FROM_THE_BEGINNING
 from tests.e2e.contract import BY_NAME, as_json
-from tests.e2e.waiting import until
 from tests.logins import log_in
 from tests.replicas import orders_reach_users
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -197,7 +197,7 @@ async def test_lost_connections_cost_nobody_an_answer_or_an_order_too_many(
                 orders_database.query,
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'order_svc'",
             )
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.02)  # the pace of the cuts
 
     cutting = asyncio.create_task(cut())
     outcomes = await outcomes_of(orders.CreateOrder(request) for request in requests)

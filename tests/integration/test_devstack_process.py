@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +12,7 @@ import pytest
 from devstack.errors import ProcessFailed
 from devstack.process import Command, Process
 from devstack.settings import REPOSITORY
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,13 +34,6 @@ def _process(
     return Process(command, report=report)
 
 
-def _wait_until(condition: Callable[[], bool], *, timeout_s: float = 10) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.01)
-
-
 def _is_running(pid: int) -> bool:
     try:
         return "(zombie)" not in Path(f"/proc/{pid}/status").read_text()
@@ -56,7 +49,7 @@ def test_a_killed_child_comes_back_and_somebody_is_told(tmp_path: Path) -> None:
     first = process.pid
 
     process.kill()
-    _wait_until(lambda: process.pid is not None)
+    until(lambda: process.pid is not None)
 
     assert process.pid != first
     assert told == ["child was ended by SIGKILL; it starts again in 1 s"]
@@ -89,7 +82,7 @@ def test_a_child_that_ignores_the_request_to_stop_is_killed(tmp_path: Path) -> N
     ignoring = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready'); signal.pause()"
     process = _process(tmp_path, ignoring, stop_timeout_s=0.2)
     process.start()
-    _wait_until(lambda: (tmp_path / "child.log").read_text() == "ready\n")
+    until(lambda: (tmp_path / "child.log").read_text() == "ready\n")
 
     process.stop()
 
@@ -130,9 +123,9 @@ time.sleep(600)
         assert parent.stdout
         child = int(parent.stdout.readline())
         # The bond is made by setpriv just before it becomes the child.
-        _wait_until(lambda: b"setpriv" not in Path(f"/proc/{child}/cmdline").read_bytes())
+        until(lambda: b"setpriv" not in Path(f"/proc/{child}/cmdline").read_bytes())
         assert _is_running(child)
 
         parent.send_signal(signal.SIGKILL)
 
-    _wait_until(lambda: not _is_running(child))
+    until(lambda: not _is_running(child))

@@ -38,6 +38,7 @@ from envoy.render import (
     render_secrets,
 )
 from tests.ports import free_port
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -470,16 +471,14 @@ def running(config: Any, folder: Path, *, port: int) -> Iterator[httpx.Client]:
 
 
 def await_answer(client: httpx.Client) -> None:
-    deadline = time.monotonic() + 10
-    while True:
+    def has_answered() -> bool:
         try:
             client.get("/healthz")
         except httpx.TransportError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.05)
-        else:
-            return
+            return False
+        return True
+
+    until(has_answered)
 
 
 def reason_of(response: httpx.Response) -> str:

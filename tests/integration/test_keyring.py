@@ -11,10 +11,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from grpc import aio
 from shop.user.v1 import session_service_pb2 as pb
 from shop.user.v1.session_service_pb2_grpc import SessionServiceServicer, add_SessionServiceServicer_to_server
+from structlog.testing import capture_logs
 from typing_extensions import override
 
 from chassis.clients import connect
 from chassis.keyring import RemoteKeyRing
+from chassis.testing import until
 from devstack.ports import LOOPBACK, ReservedPort
 
 if TYPE_CHECKING:
@@ -40,8 +42,13 @@ async def address() -> AsyncIterator[str]:
 async def test_a_call_that_comes_while_the_user_service_starts_waits_for_its_keys(address: str) -> None:
     async with connect(address) as channel:
         keys = RemoteKeyRing(channel)
-        refreshing = asyncio.create_task(keys.refresh_forever())
-        await asyncio.sleep(0.2)  # the service is late: the first attempt has found nobody
+        with capture_logs() as logged:
+            refreshing = asyncio.create_task(keys.refresh_forever())
+
+            async def has_found_nobody() -> bool:
+                return any(line["event"] == "keyring.not_refreshed" for line in logged)
+
+            await until(has_found_nobody)  # the service is late
         server = aio.server()
         add_SessionServiceServicer_to_server(Jwks(), server)
         server.add_insecure_port(address)

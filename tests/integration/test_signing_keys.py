@@ -303,7 +303,7 @@ async def test_unknown_keys_are_asked_for_once_a_second(users_address: str) -> N
             began = time.monotonic()
             while time.monotonic() - began < 2.5:
                 assert await asyncio.gather(*(ring.key(new_uuid()) for _ in range(20))) == [None] * 20
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(0.01)  # the pace of the questions
 
     assert 2 <= asked(logged) <= 3
 
@@ -395,8 +395,12 @@ async def test_5_rotations_under_load_reject_no_good_token(
         made = set()
         for _ in range(5):
             made.add((await command.rotate()).kid)
-            await asyncio.sleep(lead_s / 2 + 0.2)
-        await asyncio.sleep(lead_s + 1)
+            await asyncio.sleep(lead_s / 2 + 0.2)  # the pace of the rotations: each signs for as long
+
+        async def have_all_signed() -> bool:
+            return made <= load.kids
+
+        await until(have_all_signed)
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
         refusal = await refusal_of(

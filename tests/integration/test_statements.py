@@ -39,6 +39,15 @@ async def make(users_database: TestDatabase) -> AsyncIterator[Callable[..., Stat
         each.close()
 
 
+async def until_open(statements: Statements, number: int) -> None:
+    """Return once there are so many connections."""
+
+    async def are_open() -> bool:
+        return statements.opened == number
+
+    await until(are_open)
+
+
 async def test_values_go_there_and_come_back(make: Callable[..., Statements]) -> None:
     run = make().run
 
@@ -78,7 +87,7 @@ async def test_a_connection_that_ends_while_nobody_uses_it_costs_no_write(
     [(pid,)] = await writes.run(OWN_PID)
 
     await asyncio.to_thread(users_database.query, "SELECT pg_terminate_backend(%s)", pid)
-    await until(lambda: asyncio.sleep(0, result=writes.opened == 0))
+    await until_open(writes, 0)
 
     assert await writes.run("SELECT 1") == [(1,)]
 
@@ -86,7 +95,7 @@ async def test_a_connection_that_ends_while_nobody_uses_it_costs_no_write(
 async def test_who_gives_up_leaves_no_answer_to_the_next(make: Callable[..., Statements]) -> None:
     reads = make()
     patient = asyncio.ensure_future(reads.run("SELECT pg_sleep(60)"))
-    await until(lambda: asyncio.sleep(0, result=reads.opened == 1))
+    await until_open(reads, 1)
 
     patient.cancel()
 
@@ -97,12 +106,12 @@ async def test_who_gives_up_leaves_no_answer_to_the_next(make: Callable[..., Sta
 def test_a_connection_that_is_reset_is_noticed(users_database: TestDatabase) -> None:
     # On uvloop, as in production: it tells no reader of a reset.
     with pytest.raises(OutcomeUnknown):
-        uvloop.run(run_and_reset(users_database.url))
+        uvloop.run(run_and_reset(users_database))
 
 
-async def run_and_reset(url: str) -> None:
+async def run_and_reset(database: TestDatabase) -> None:
     """Run a statement through a proxy that resets the connection while the statement runs."""
-    parts = urlsplit(url)
+    parts = urlsplit(database.url)
     writers: list[asyncio.StreamWriter] = []
 
     async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -121,7 +130,12 @@ async def run_and_reset(url: str) -> None:
         writes = Statements(through, {"options": ""}, number=1, max_waiting=2, is_writing=True)
         await writes.run("SELECT 1")
         running = asyncio.ensure_future(writes.run("SELECT pg_sleep(60)"))
-        await asyncio.sleep(0.2)
+
+        async def is_running() -> bool:
+            query = "SELECT 1 FROM pg_stat_activity WHERE state = 'active' AND query = 'SELECT pg_sleep(60)'"
+            return bool(await asyncio.to_thread(database.query, query))
+
+        await until(is_running)
         linger_no_more = struct.pack("ii", 1, 0)
         writers[0].get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger_no_more)
         for writer in writers:
@@ -133,8 +147,11 @@ async def run_and_reset(url: str) -> None:
 async def test_statements_that_wait_have_a_bound(make: Callable[..., Statements]) -> None:
     reads = make()
     running = [asyncio.ensure_future(reads.run("SELECT pg_sleep(0.2)")) for _ in range(3)]
-    await asyncio.sleep(0)
 
+    async def do_two_wait() -> bool:
+        return reads.waiting == 2
+
+    await until(do_two_wait)
     with pytest.raises(Overloaded):
         await reads.run("SELECT 1")
 

@@ -8,7 +8,6 @@ import ssl
 import subprocess
 import sys
 import threading
-import time
 import uuid
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -40,6 +39,7 @@ from envoy.environments import laptop
 from envoy.render import render, render_secrets
 from tests.logins import NO_LIMITS
 from tests.ports import free_port
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -242,7 +242,7 @@ def test_the_edge_takes_no_other_service_for_the_one_that_is_meant(stack: Stack,
 
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as envoy:
         try:
-            await_true(refused, "every cluster")
+            until(refused)
         finally:
             envoy.terminate()
 
@@ -383,13 +383,6 @@ class Load:
                 thread.join()
 
 
-def await_true(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + 15
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.02)
-
-
 def serial_at_the_edge(stack: Stack) -> int:
     with edge_handshake(stack, trusting(stack)) as connection:
         return serial_of(ssl.DER_cert_to_PEM_cert(connection.getpeercert(binary_form=True) or b""))
@@ -469,7 +462,7 @@ def test_ten_rotations_under_load_fail_no_call(
     ):
         for rotation in range(1, 11):
             stack.certificates.rotate()
-            await_true(lambda: is_taken_over(stack, channels=renewed + rotation), f"rotation {rotation}")  # noqa: B023  used at once
+            until(lambda: is_taken_over(stack, channels=renewed + rotation))  # noqa: B023  used at once
 
     record_property("calls", json.dumps(load.calls))
     assert load.failures == []
@@ -490,4 +483,4 @@ def test_a_service_that_starts_after_a_rotation_finds_everybody(stack: Stack, us
         )
         return all(answer.status_code == 200 for answer in answers)
 
-    await_true(is_back, "both services through the edge")
+    until(is_back)

@@ -175,7 +175,7 @@ async def test_who_comes_and_goes_while_others_write_is_told_everything_once_and
 
     async def write(database: Database) -> None:
         for _ in range(WRITES_EACH):
-            await asyncio.sleep(chance.random() / 50)
+            await asyncio.sleep(chance.random() / 50)  # the pace of the writers
             buyer = {"userId": chance.choice(BUYERS)}
             event = outbox.Event("order.created", uuid.uuid4(), 1, buyer, datetime.now(UTC))
             await database.transaction(lambda connection, event=event: outbox.add(connection, [event]))
