@@ -35,8 +35,7 @@ T = TypeVar("T")
 
 # A deadlock or a lost connection ends a transaction that could as well succeed; more than that is no coincidence.
 ATTEMPTS: Final = 3
-# uvloop says nothing of a connection that was reset (libuv stops to listen at EPOLLERR): it is looked for.
-_LOOK_AGAIN_S: Final = 0.1
+_FULL_S: Final = 0.01
 
 
 class Run(Protocol):
@@ -183,7 +182,7 @@ class _Connection(psycopg.AsyncConnection[tuple[Any, ...]]):
             while True:
                 if state & WAIT_W:
                     while not self._writable.poll(0):  # noqa: ASYNC110  the loop listens for answers only
-                        await asyncio.sleep(_LOOK_AGAIN_S)
+                        await asyncio.sleep(_FULL_S)
                     state = gen.send(READY_W)
                 else:
                     await self._heard()
@@ -196,17 +195,10 @@ class _Connection(psycopg.AsyncConnection[tuple[Any, ...]]):
             raise
 
     async def _heard(self) -> None:
-        self._answer = self._loop.create_future()
-        self._timer = self._loop.call_later(_LOOK_AGAIN_S, self._look)
-        try:
+        # Of a reset uvloop tells once and never again, whatever there still is to read before it.
+        if not self.has_news():
+            self._answer = self._loop.create_future()
             await self._answer
-        finally:
-            self._timer.cancel()
-
-    def _look(self) -> None:
-        self._timer = self._loop.call_later(_LOOK_AGAIN_S, self._look)
-        if self.has_news():
-            self._hear()
 
     def _hear(self) -> None:
         if self._answer is not None and not self._answer.done():

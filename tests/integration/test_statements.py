@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import select
 import socket
 import struct
-from typing import TYPE_CHECKING
+import threading
+from typing import TYPE_CHECKING, Self
 from urllib.parse import urlsplit
 
 import pytest
@@ -103,45 +104,59 @@ async def test_who_gives_up_leaves_no_answer_to_the_next(make: Callable[..., Sta
     assert patient.cancelled()
 
 
-def test_a_connection_that_is_reset_is_noticed(users_database: TestDatabase) -> None:
-    # On uvloop, as in production: it tells no reader of a reset.
-    with pytest.raises(OutcomeUnknown):
-        uvloop.run(run_and_reset(users_database))
+def test_a_connection_that_is_reset_after_a_word_is_noticed(users_database: TestDatabase) -> None:
+    # As PostgreSQL's are when it is killed. On uvloop, as in production: it tells of the word and not of the reset.
+    with Proxy(users_database.url) as proxy, pytest.raises(OutcomeUnknown):
+        uvloop.run(run_and_reset(users_database, proxy))
 
 
-async def run_and_reset(database: TestDatabase) -> None:
-    """Run a statement through a proxy that resets the connection while the statement runs."""
-    parts = urlsplit(database.url)
-    writers: list[asyncio.StreamWriter] = []
+async def run_and_reset(database: TestDatabase, proxy: Proxy) -> None:
+    writes = Statements(proxy.url, {"options": ""}, number=1, max_waiting=2, is_writing=True)
+    running = asyncio.ensure_future(writes.run("SELECT pg_sleep(60)"))
 
-    async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        up_reader, up_writer = await asyncio.open_connection(parts.hostname, parts.port)
-        writers.extend((writer, up_writer))
-        await asyncio.gather(pump(reader, up_writer), pump(up_reader, writer))
+    async def is_running() -> bool:
+        query = "SELECT 1 FROM pg_stat_activity WHERE state = 'active' AND query = 'SELECT pg_sleep(60)'"
+        return bool(await asyncio.to_thread(database.query, query))
 
-    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError):
-            while data := await reader.read(65536):
-                writer.write(data)
+    await until(is_running)
+    proxy.reset.set()
+    async with asyncio.timeout(10):
+        await running
 
-    async with await asyncio.start_server(forward, "127.0.0.1", 0) as proxy:
-        port = proxy.sockets[0].getsockname()[1]
-        through = parts._replace(netloc=parts.netloc.replace(f":{parts.port}", f":{port}")).geturl()
-        writes = Statements(through, {"options": ""}, number=1, max_waiting=2, is_writing=True)
-        await writes.run("SELECT 1")
-        running = asyncio.ensure_future(writes.run("SELECT pg_sleep(60)"))
 
-        async def is_running() -> bool:
-            query = "SELECT 1 FROM pg_stat_activity WHERE state = 'active' AND query = 'SELECT pg_sleep(60)'"
-            return bool(await asyncio.to_thread(database.query, query))
+class Proxy:
+    """Stands before the server for one connection, until it resets it after one last word."""
 
-        await until(is_running)
-        linger_no_more = struct.pack("ii", 1, 0)
-        writers[0].get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger_no_more)
-        for writer in writers:
-            writer.transport.abort()
-        async with asyncio.timeout(10):
-            await running
+    NOTICE = b"N" + struct.pack("!i", 4 + 18) + b"SNOTICE\0Mthe end\0\0"
+
+    def __init__(self, url: str) -> None:
+        self._parts = urlsplit(url)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        port = self._listener.getsockname()[1]
+        self.url = self._parts._replace(netloc=self._parts.netloc.replace(f":{self._parts.port}", f":{port}")).geturl()
+        self.reset = threading.Event()
+        self._thread = threading.Thread(target=self._forward)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.reset.set()
+        self._thread.join()
+        self._listener.close()
+
+    def _forward(self) -> None:
+        client, _ = self._listener.accept()
+        with socket.create_connection((self._parts.hostname, self._parts.port)) as server:
+            ends = {client: server, server: client}
+            while not self.reset.is_set():
+                readable, _, _ = select.select(list(ends), [], [], 0.01)
+                for each in readable:
+                    ends[each].sendall(each.recv(65536))
+            client.sendall(self.NOTICE)
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            client.close()
 
 
 async def test_statements_that_wait_have_a_bound(make: Callable[..., Statements]) -> None:
