@@ -18,9 +18,9 @@ from tests.chaos.conftest import running_stack
 from tests.chaos.record import now_s
 from tests.chaos.traffic import Load, new_user, under_load
 from tests.chaos.validation import validate
-from tests.e2e import waiting
 from tests.logins import admins_token
 from tests.replicas import debug_credentials, debug_options, orders_reach_users
+from tests.waiting import until as until_true
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -80,7 +80,7 @@ async def _as_before(stack: Stack, buyer: RestBuyer) -> None:
     for replica in stack.replicas("user_svc"):
         await faults.back_in_use(replica, stack=stack)
     # One order says something about one replica.
-    await asyncio.to_thread(waiting.until, lambda: orders_reach_users(stack))
+    await asyncio.to_thread(until_true, lambda: orders_reach_users(stack))
 
 
 async def _failure_of(call: Awaitable[SeenOrder]) -> CallFailed:
