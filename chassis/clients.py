@@ -294,27 +294,22 @@ class _SyncDefaults(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInte
 
     @override
     def intercept_unary_unary(self, continuation: Callable[..., Any], client_call_details: Any, request: Any) -> Any:
-        details = _SyncDetails(
-            method=client_call_details.method,
-            timeout=_timeout_s(client_call_details.timeout, self._policy),
-            metadata=_metadata(client_call_details.metadata, self._token),
-            credentials=client_call_details.credentials,
-            wait_for_ready=client_call_details.wait_for_ready,
-            compression=client_call_details.compression,
-        )
-        return continuation(details, with_request_id(request))
+        timeout_s = _timeout_s(client_call_details.timeout, self._policy)
+        return continuation(self._details(client_call_details, timeout_s=timeout_s), with_request_id(request))
 
     @override
     def intercept_unary_stream(self, continuation: Callable[..., Any], client_call_details: Any, request: Any) -> Any:
-        details = _SyncDetails(
-            method=client_call_details.method,
-            timeout=client_call_details.timeout,
-            metadata=_metadata(client_call_details.metadata, self._token),
-            credentials=client_call_details.credentials,
-            wait_for_ready=client_call_details.wait_for_ready,
-            compression=client_call_details.compression,
+        return continuation(self._details(client_call_details, timeout_s=client_call_details.timeout), request)
+
+    def _details(self, given: Any, *, timeout_s: float | None) -> _SyncDetails:
+        return _SyncDetails(
+            method=given.method,
+            timeout=timeout_s,
+            metadata=_metadata(given.metadata, self._token),
+            credentials=given.credentials,
+            wait_for_ready=given.wait_for_ready,
+            compression=given.compression,
         )
-        return continuation(details, request)
 
 
 def is_sick(error: Exception) -> bool:

@@ -60,6 +60,17 @@ async def test_values_go_there_and_come_back(make: Callable[..., Statements]) ->
     assert await run("CREATE TEMPORARY TABLE nothing ()") == ()
 
 
+async def test_a_statement_is_planned_once(make: Callable[..., Statements]) -> None:
+    run = make().run
+    for number in range(20):
+        await run("SELECT * FROM unnest(CAST(%s AS int[]))", f"{{{number}}}")
+
+    [row] = await run("SELECT max(generic_plans), max(custom_plans) FROM pg_prepared_statements")
+
+    assert row[0] > 10
+    assert row[1] == 0
+
+
 async def test_a_write_whose_answer_is_lost_is_not_sent_again(make: Callable[..., Statements]) -> None:
     writes = make(is_writing=True)
 
