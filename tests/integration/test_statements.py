@@ -123,11 +123,13 @@ def test_a_connection_that_is_reset_after_a_word_is_noticed(users_database: Test
 
 async def run_and_reset(database: TestDatabase, proxy: Proxy) -> None:
     writes = Statements(proxy.url, {"options": ""}, number=1, max_waiting=2, is_writing=True)
-    running = asyncio.ensure_future(writes.run("SELECT pg_sleep(60)"))
+    # Named, since a server sleeps on for a client that has gone, as that of another test may have.
+    statement = "SELECT pg_sleep(60) AS until_reset"
+    running = asyncio.ensure_future(writes.run(statement))
 
     async def is_running() -> bool:
-        query = "SELECT 1 FROM pg_stat_activity WHERE state = 'active' AND query = 'SELECT pg_sleep(60)'"
-        return bool(await asyncio.to_thread(database.query, query))
+        query = "SELECT 1 FROM pg_stat_activity WHERE state = 'active' AND query = %s"
+        return bool(await asyncio.to_thread(database.query, query, statement))
 
     await until(is_running)
     proxy.reset.set()
