@@ -132,7 +132,7 @@ async def run_and_reset(database: TestDatabase, proxy: Proxy) -> None:
         return bool(await asyncio.to_thread(database.query, query, statement))
 
     await until(is_running)
-    proxy.reset.set()
+    proxy.end()  # while the loop stands still, so that it hears of both at once
     async with asyncio.timeout(10):
         await running
 
@@ -147,7 +147,7 @@ class Proxy:
         self._listener = socket.create_server(("127.0.0.1", 0))
         port = self._listener.getsockname()[1]
         self.url = self._parts._replace(netloc=self._parts.netloc.replace(f":{self._parts.port}", f":{port}")).geturl()
-        self.reset = threading.Event()
+        self._reset = threading.Event()
         self._thread = threading.Thread(target=self._forward)
 
     def __enter__(self) -> Self:
@@ -155,15 +155,19 @@ class Proxy:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.reset.set()
-        self._thread.join()
+        self.end()
         self._listener.close()
+
+    def end(self) -> None:
+        """Say the word and reset the connection; return when both are done. Twice does no harm."""
+        self._reset.set()
+        self._thread.join()
 
     def _forward(self) -> None:
         client, _ = self._listener.accept()
         with socket.create_connection((self._parts.hostname, self._parts.port)) as server:
             ends = {client: server, server: client}
-            while not self.reset.is_set():
+            while not self._reset.is_set():
                 readable, _, _ = select.select(list(ends), [], [], 0.01)
                 for each in readable:
                     ends[each].sendall(each.recv(65536))
