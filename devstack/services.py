@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 # The services' own STOP_GRACE_S, and a margin for closing pools.
 _STOP_TIMEOUT_S: Final = 10 + 5
+# Sockets are read by the thread that waits for them, as in docker/Dockerfile (docs/adr/0023).
+OWN_POLLER: Final = "-event_engine_client,-event_engine_listener"
 _NO_PROXY: Final = (("grpc.enable_http_proxy", 0),)
 
 
@@ -189,5 +191,5 @@ def _tls(service: Service, certificates: Certificates) -> dict[str, str]:
 
 
 def _inherited() -> dict[str, str]:
-    """Return our environment, so that OTEL_* and the like reach the services."""
-    return {**os.environ, "PYTHONUNBUFFERED": "1"}
+    """Return our environment, so that OTEL_* and the like reach the services, and what the image sets."""
+    return {"GRPC_EXPERIMENTS": OWN_POLLER, **os.environ, "PYTHONUNBUFFERED": "1"}

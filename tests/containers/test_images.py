@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from devstack.services import OWN_POLLER
 from tests.containers.engine import podman
 
 SERVICES = ["user-svc", "order-svc"]
@@ -67,6 +68,11 @@ def test_the_other_services_are_not_in_an_image(image: str) -> None:
     found = _python(image, "import os; print(sorted(os.listdir('/app')))")
 
     assert found == str(sorted(["chassis", "generated", mine]))
+
+
+@pytest.mark.parametrize("image", SERVICES)
+def test_grpc_reads_its_sockets_as_on_the_laptop(image: str) -> None:
+    assert f"GRPC_EXPERIMENTS={OWN_POLLER}" in _config(image)["Config"]["Env"]
 
 
 @pytest.mark.parametrize("image", SERVICES)

@@ -1,11 +1,12 @@
-"""What telemetry costs: CPU of an empty call, bare and with everything, sampled at 1 % and at 100 %, in one run.
+"""What telemetry costs: CPU of an empty call, bare and with it, sampled at 1 % and at 100 %, in one run.
 
     PYTHONPATH=generated .venv/bin/python -m tests.perf.telemetry_cost
 
-Three servers, a process each, answer the same calls of one client in turns: `bare` is grpc.aio with a handler and
-nothing else; `sampled_1` and `sampled_100` have what every service has around a call (context, deadline, access,
-validation, log line, metrics) with the log going to a file, and export the spans of 1 % or all of the calls to a
-receiver. The client sends the same metadata to all. CPU is that of the server's whole process, exporting included.
+Servers, a process each, answer the same calls of one client in turns. `bare` is grpc.aio with a handler and nothing
+else. `telemetry_1` and `telemetry_100` have a service's telemetry around it: context, log line to a file, metrics, and
+the spans of 1 % or all of the calls exported to a receiver. `everything_1` also has the rest of a service's wrapper:
+access and validation. The client sends the same metadata to all. CPU is that of the server's whole process, exporting
+included.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ import uvloop
 from google.protobuf.empty_pb2 import Empty
 from grpc import aio
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as pb
+from typing_extensions import override
 
 from chassis import telemetry
 from chassis.interceptors import Interceptors, Servicers
@@ -37,6 +39,10 @@ from chassis.settings import TelemetrySettings
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
+    from google.protobuf.message import Message
+
+    from chassis.context import Call
+    from chassis.interceptors import Behaviour, Context, Handler
     from chassis.tokens import AccessTokens
 
 REPOSITORY: Final = Path(__file__).parents[2]
@@ -44,7 +50,12 @@ _METHOD: Final = "/grpc.testing.Empty/Call"
 _ROUNDS: Final = 15
 _CALLS: Final = 2000
 _IN_FLIGHT: Final = 32
-_SHARES: Final = {"bare": 0.01, "sampled_1": 0.01, "sampled_100": 1.0}
+_SHARES: Final = {"bare": 0.01, "telemetry_1": 0.01, "everything_1": 0.01, "telemetry_100": 1.0}
+_RATIOS: Final = {
+    "telemetry_1": "telemetry_cpu_vs_bare",
+    "everything_1": "everything_cpu_vs_bare",
+    "telemetry_100": "telemetry_cpu_vs_bare_at_100",
+}
 
 
 class Servicer:
@@ -59,6 +70,20 @@ class Servicer:
         server.add_registered_method_handlers(service, {method: handler})
 
 
+class OnlyTelemetry(Interceptors):
+    """The wrapper around a method without what is no telemetry."""
+
+    @override
+    def wrapped(self, method: str, handler: Handler) -> Handler:
+        behaviour = cast("Behaviour", handler.unary_unary)
+
+        async def handled(request: Any, context: Context, _call: Call) -> Message:
+            return await behaviour(request, context)
+
+        answer = self._observed(method, handled)
+        return grpc.unary_unary_rpc_method_handler(answer, handler.request_deserializer, handler.response_serializer)
+
+
 async def serve(kind: str) -> None:
     """Serve until standard input ends; the first line on standard error is the port."""
     with contextlib.ExitStack() as stack:
@@ -71,7 +96,8 @@ async def serve(kind: str) -> None:
         if kind != "bare":
             # Without tokens: nobody is asked for one, as with health checks.
             access = AccessControl(cast("AccessTokens", None))
-            servicers.serve_on(server, Interceptors(access, max_call_s=30, max_stream_s=30))
+            wrapper = Interceptors if kind == "everything_1" else OnlyTelemetry
+            servicers.serve_on(server, wrapper(access, max_call_s=30, max_stream_s=30))
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
         rest_the_collector()  # as every service does, the bare one too
@@ -166,7 +192,7 @@ async def measure() -> dict[str, float]:
             for channel in channels.values():
                 await channel.close()
     result = {f"{kind}_cpu_us": statistics.median(each[kind] for each in rounds) for kind in _SHARES}
-    for kind, name in (("sampled_1", "telemetry_cpu_vs_bare"), ("sampled_100", "telemetry_cpu_vs_bare_at_100")):
+    for kind, name in _RATIOS.items():
         result[name] = statistics.median(each[kind] / each["bare"] for each in rounds)
     return {name: round(value, 3) for name, value in result.items()}
 

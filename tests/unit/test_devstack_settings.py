@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 from pydantic import ValidationError
 
 from devstack.errors import StackError
+from devstack.services import OWN_POLLER
 from devstack.settings import REPOSITORY, Settings
 
 _VARIABLES = (
@@ -103,3 +107,12 @@ def test_origins_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("SHOP_CORS_ORIGINS", "https://shop.example,http://localhost:4000")
 
     assert Settings.from_environment().cors_origins == ("https://shop.example", "http://localhost:4000")
+
+
+@pytest.mark.parametrize(("experiments", "unknown"), [(OWN_POLLER, 0), (f"{OWN_POLLER},-nothing", 1)])
+def test_grpcio_knows_what_it_is_told_of_its_sockets(experiments: str, unknown: int) -> None:
+    # It will mean nothing one day (docs/adr/0023).
+    command = (sys.executable, "-c", "import grpc; grpc.insecure_channel('ipv4:127.0.0.1:1').close()")
+    told = subprocess.run(command, env={"GRPC_EXPERIMENTS": experiments}, capture_output=True, text=True, check=True)
+
+    assert told.stderr.count("Unknown experiment") == unknown
