@@ -120,10 +120,11 @@ class EdgeServer:
             binary = find_envoy()
         except EnvoyMissing as error:
             raise StackError(str(error)) from None
-        flags = ("--disable-hot-restart", "--log-level", "warning", "--drain-time-s", str(_DRAIN_S))
+        flags = ("--disable-hot-restart", "--log-level", "warning", "--file-flush-interval-msec", "1000")
+        numbers = ("--drain-time-s", str(_DRAIN_S), "--concurrency", "2")
         return Command(
             name="Envoy",
-            argv=(str(binary), "--config-path", str(self._config), "--concurrency", "2", *flags),
+            argv=(str(binary), "--config-path", str(self._config), *flags, *numbers),
             env={"PATH": os.defpath},
             cwd=REPOSITORY,
             log=log,
