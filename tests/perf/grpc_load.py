@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 _PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _DATA, _HEADERS, _RST_STREAM, _SETTINGS, _PING, _GOAWAY, _WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
 _END_STREAM, _ACK, _END_HEADERS = 1, 1, 4
+_FRAME_HEADER: Final = 9
 _LARGEST_WINDOW: Final = 2**31 - 1
 _FIRST_DYNAMIC_INDEX: Final = 62  # RFC 7541: 61 names are static
 _SAMPLED_ONE_IN: Final = 100
@@ -176,10 +177,8 @@ class Connection(asyncio.Protocol):
             self._frame(length_and_kind & 0xFF, flags, stream, buffer[at + 9 : end], out)
             at = end
         self._buffer = buffer[at:]
-        while self._waiting and self._window >= len(self._waiting[0]):
-            message = self._waiting.popleft()
-            self._window -= len(message)
-            out.append(message)
+        while self._waiting and self._has_room_for(self._waiting[0]):
+            out.append(self._waiting.popleft())
         if out:
             self._transport.write(b"".join(out))
         if self.is_stopping and not self._started_s and not self.ended.done():
@@ -220,11 +219,18 @@ class Connection(asyncio.Protocol):
         data = frame(_DATA, _END_STREAM, self._stream, body)
         self._started_s[self._stream] = time.perf_counter()
         self._stream += 2
-        if self._waiting or self._window < len(data):
+        if self._waiting or not self._has_room_for(data):
             self._waiting.append(data)
             return frames
-        self._window -= len(data)
         return frames + data
+
+    def _has_room_for(self, data: bytes) -> bool:
+        """Take room for a DATA frame from the connection's window, of which frame headers need none, if it has it."""
+        room = self._window - (len(data) - _FRAME_HEADER)
+        if room < 0:
+            return False
+        self._window = room
+        return True
 
 
 def _messages(spec: Spec) -> Iterator[bytes]:
