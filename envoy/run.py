@@ -11,7 +11,7 @@ from subprocess import Popen
 from types import FrameType
 from typing import Final, NoReturn
 
-from envoy.binary import find_envoy
+from envoy.binary import envoy_command
 from envoy.in_flight import STATS_PATH, calls_in_flight
 from envoy.render import Edge, render, render_secrets
 
@@ -56,15 +56,13 @@ def _stop(_number: int, _frame: FrameType | None) -> NoReturn:
     raise _StopRequested
 
 
-def _command(edge: Edge, folder: Path, *, concurrency: int) -> list[str]:
+def _command(edge: Edge, folder: Path, *, concurrency: int) -> tuple[str, ...]:
     edge = replace(edge, secrets_folder=folder)
     config = folder / "edge.yaml"
     config.write_text(render(edge))
     for name, secret in render_secrets(edge).items():
         (folder / name).write_text(secret)
-    flags = ("--disable-hot-restart", "--log-level", "warning", "--file-flush-interval-msec", "1000")
-    numbers = ("--drain-time-s", str(edge.drain_s), "--concurrency", str(concurrency))
-    return [str(find_envoy()), "--config-path", str(config), *flags, *numbers]
+    return envoy_command(config, drain_s=edge.drain_s, concurrency=concurrency)
 
 
 def _drain(edge: Edge) -> None:

@@ -18,4 +18,4 @@ def until(condition: Callable[[], bool], *, timeout_s: float = 15) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, f"not within {timeout_s:g} s"
-        time.sleep(0.05)
+        time.sleep(0.05)  # what is waited for has no event

@@ -111,7 +111,7 @@ class Traffic:
             try:
                 await self._journey(buyer, number)
             except _GivenUp:
-                await asyncio.sleep(self.load.retry_pause_s)
+                await asyncio.sleep(self.load.retry_pause_s)  # as a client that backs off
             if self._has_ended:
                 return
 
@@ -136,7 +136,7 @@ class Traffic:
                 if now_s() >= gives_up_s:
                     self.record.given_up.append(f"{kind} {failure.outcome}")
                     raise _GivenUp from failure
-                await asyncio.sleep(self.load.retry_pause_s)
+                await asyncio.sleep(self.load.retry_pause_s)  # as a client that backs off
                 continue
             acknowledged = self.record.placed if kind is Kind.PLACE else self.record.moved
             acknowledged[request_id] = order.id
@@ -154,7 +154,7 @@ class Traffic:
     async def _attempt(
         self, kind: Kind, call: Callable[[], Awaitable[SeenOrder]], *, request_id: str = ""
     ) -> SeenOrder:
-        await asyncio.sleep(self.load.pause_s)
+        await asyncio.sleep(self.load.pause_s)  # the pace of a buyer
         started_s = now_s()
         outcome, retry_after_s = OK, None
         try:

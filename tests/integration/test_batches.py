@@ -21,6 +21,7 @@ from structlog.testing import capture_logs
 
 from chassis.db import Database
 from chassis.errors import DatabaseUnavailable, OutcomeUnknown, Overloaded
+from chassis.metrics import REGISTRY
 from chassis.testing import (
     bearer,
     create_order_request,
@@ -328,17 +329,31 @@ async def lanes(users_database: TestDatabase) -> AsyncIterator[Database]:
     await database.close()
 
 
+async def until_waiting(number: int) -> None:
+    """Return once so much work waits for a connection."""
+
+    async def do_so_many() -> bool:
+        return REGISTRY.get_sample_value("db_client_connection_pending_requests") == number
+
+    await until(do_so_many)
+
+
 async def test_work_that_waits_for_a_lane_has_a_bound(lanes: Database) -> None:
-    may_end = threading.Event()
-    running = asyncio.ensure_future(lanes.read(lambda _: may_end.wait(10)))
-    await asyncio.sleep(0)
+    has_begun, may_end = threading.Event(), threading.Event()
+
+    def hold(_: Connection) -> bool:
+        has_begun.set()
+        return may_end.wait(10)
+
+    running = asyncio.ensure_future(lanes.read(hold))
+    assert await asyncio.to_thread(has_begun.wait, 10)
     waiting = [asyncio.ensure_future(lanes.read(lambda _: "read")) for _ in range(4)]
-    await asyncio.sleep(0)
+    await until_waiting(4)
 
     with pytest.raises(Overloaded):
         await lanes.read(lambda _: "too much")
     waiting[0].cancel()
-    await asyncio.sleep(0)
+    await until_waiting(3)
     instead = asyncio.ensure_future(lanes.read(lambda _: "instead"))
     may_end.set()
 

@@ -107,7 +107,7 @@ async def test_a_call_that_runs_during_a_renewal_ends_as_if_there_was_none(targe
         await target.has_arrived.wait()
 
         await channel.renew()
-        await asyncio.sleep(0)
+        await asyncio.sleep(0)  # a turn of the loop, in which the old channel may be closed, but not yet
 
         target.may_answer.set()
         assert await running

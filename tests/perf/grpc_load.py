@@ -169,15 +169,15 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         out: list[bytes] = []
         buffer, at = self._buffer + data, 0
-        while len(buffer) - at >= 9:
+        while len(buffer) - at >= _FRAME_HEADER:
             length_and_kind, flags, stream = struct.unpack_from(">IBI", buffer, at)
-            end = at + 9 + (length_and_kind >> 8)
+            end = at + _FRAME_HEADER + (length_and_kind >> 8)
             if end > len(buffer):
                 break
-            self._frame(length_and_kind & 0xFF, flags, stream, buffer[at + 9 : end], out)
+            self._frame(length_and_kind & 0xFF, flags, stream, buffer[at + _FRAME_HEADER : end], out)
             at = end
         self._buffer = buffer[at:]
-        while self._waiting and self._has_room_for(self._waiting[0]):
+        while self._waiting and self._took_room_for(self._waiting[0]):
             out.append(self._waiting.popleft())
         if out:
             self._transport.write(b"".join(out))
@@ -219,13 +219,13 @@ class Connection(asyncio.Protocol):
         data = frame(_DATA, _END_STREAM, self._stream, body)
         self._started_s[self._stream] = time.perf_counter()
         self._stream += 2
-        if self._waiting or not self._has_room_for(data):
+        if self._waiting or not self._took_room_for(data):
             self._waiting.append(data)
             return frames
         return frames + data
 
-    def _has_room_for(self, data: bytes) -> bool:
-        """Take room for a DATA frame from the connection's window, of which frame headers need none, if it has it."""
+    def _took_room_for(self, data: bytes) -> bool:
+        """Take room for a DATA frame from the connection's window, if it has it. Frame headers need none."""
         room = self._window - (len(data) - _FRAME_HEADER)
         if room < 0:
             return False

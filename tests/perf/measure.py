@@ -104,7 +104,7 @@ class Samples:
         deadline = time.monotonic() + _SETTLE_TIMEOUT_S
         while time.monotonic() < deadline:
             before = self.meter.cpu_us()
-            time.sleep(_SETTLE_S)
+            time.sleep(_SETTLE_S)  # for as long CPU is counted
             if (self.meter.cpu_us() - before).total() < _IDLE_SHARE * _SETTLE_S * 1e6:
                 return
 

@@ -122,7 +122,7 @@ async def run(spec: Spec, paths: list[str]) -> dict[str, Any]:
     def keep_time() -> None:
         for number in range(total):
             due_s = started_s + number / spec.rate
-            time.sleep(max(0.0, due_s - time.perf_counter()))
+            time.sleep(max(0.0, due_s - time.perf_counter()))  # the pace is what makes it an open loop
             loop.call_soon_threadsafe(become_due, due_s, requests[number % len(requests)])
 
     # A thread, because a timer of the loop is a millisecond late.

@@ -80,7 +80,7 @@ def a_batcher(store: Store, **changes: Any) -> Batcher[int, str]:
 async def some_turns() -> None:
     """Let everything happen that can happen by itself."""
     for _ in range(20):
-        await asyncio.sleep(0)
+        await asyncio.sleep(0)  # a turn of the loop: what must not happen has no sign to wait for
 
 
 async def until_ended(store: Store, calls: Sequence[asyncio.Task[str]]) -> list[str | BaseException]:
@@ -88,7 +88,7 @@ async def until_ended(store: Store, calls: Sequence[asyncio.Task[str]]) -> list[
     async with asyncio.timeout(10):
         while not all(call.done() for call in calls):
             store.end_one()
-            await asyncio.sleep(0)
+            await asyncio.sleep(0)  # a turn of the loop, in which a call may ask the store once more
     return await asyncio.gather(*calls, return_exceptions=True)
 
 
@@ -152,7 +152,7 @@ async def play(
                 calls[number % len(calls)].cancel()
                 left.add(number % len(calls))
             case "turn":
-                await asyncio.sleep(0)
+                await asyncio.sleep(0)  # a turn of the loop is a step of the schedule
             case "end" | "lose":
                 store.end_one(number=number, is_lost=step == "lose")
     return left, await until_ended(store, calls)

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chassis.breaker import Breaker, BreakerSettings, CircuitOpen, Inconclusive
+from chassis.testing import until
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -33,14 +34,14 @@ def a_breaker(*, reset_timeout_s: float = 60, fail_max: int = 5, success_thresho
 def failing(error: Exception) -> Callable[[], Awaitable[str]]:
     async def work() -> str:
         # Awaited first: a breaker that only sees the coroutine being made would call this a success.
-        await asyncio.sleep(0)
+        await asyncio.sleep(0)  # a turn of the loop
         raise error
 
     return work
 
 
 async def answer() -> str:
-    await asyncio.sleep(0)
+    await asyncio.sleep(0)  # a turn of the loop, as above
     return "answer"
 
 
@@ -315,14 +316,17 @@ async def test_a_failed_probe_forgets_the_success_before_it() -> None:
 
 async def until_probed(breaker: Breaker, work: Callable[[], Awaitable[str]]) -> None:
     """Call until one call is let through, and see it fail."""
-    async with asyncio.timeout(5):
-        while True:
-            try:
-                await breaker.call(work)
-            except CircuitOpen:
-                await asyncio.sleep(0)
-            except Sick:
-                return
+
+    async def was_probed() -> bool:
+        try:
+            await breaker.call(work)
+        except Sick:
+            return True
+        except CircuitOpen:
+            return False
+        return False
+
+    await until(was_probed)
 
 
 async def test_failures_that_come_in_late_keep_it_open() -> None:
@@ -364,9 +368,10 @@ async def test_retry_after_is_the_time_left() -> None:
 async def test_retry_after_falls_as_time_passes() -> None:
     breaker = await opened(reset_timeout_s=60)
 
-    async with asyncio.timeout(5):
-        while await retry_after_s(breaker) > 59.95:  # noqa: ASYNC110  no task sets an event: time itself passes
-            await asyncio.sleep(0)
+    async def has_fallen() -> bool:
+        return await retry_after_s(breaker) < 59.95
+
+    await until(has_fallen)
 
 
 async def retry_after_s(breaker: Breaker) -> float:
