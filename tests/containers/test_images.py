@@ -76,6 +76,16 @@ def test_grpc_reads_its_sockets_as_on_the_laptop(image: str) -> None:
 
 
 @pytest.mark.parametrize("image", SERVICES)
+def test_psycopg_finds_the_public_authorities(image: str) -> None:
+    code = (
+        "import os, ssl; context = ssl.create_default_context(cafile=os.environ['SSL_CERT_FILE']);"
+        "print(len(context.get_ca_certs()))"
+    )
+
+    assert int(_python(image, code)) > 100
+
+
+@pytest.mark.parametrize("image", SERVICES)
 def test_a_service_that_was_given_nothing_says_what_it_lacks(image: str) -> None:
     with pytest.raises(AssertionError, match="_URL: Field required"):
         podman("run", "--rm", "--network", "none", _name(image))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import shutil
@@ -63,15 +64,22 @@ def pods(shape: str) -> Iterator[tuple[str, Json]]:
             yield each["metadata"]["name"], each["spec"]
 
 
+@contextlib.contextmanager
+def values_file(values: str) -> Iterator[Path]:
+    """A file with the values, which are YAML."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "values.yaml"
+        file.write_text(values)
+        yield file
+
+
 def refusal(values: str) -> str:
     """Return why helm does not render the values, which are YAML.
 
     Raises:
         AssertionError: it does.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "values.yaml"
-        file.write_text(values)
+    with values_file(values) as file:
         done = helm("template", "shop", str(CHART), "--values", str(file))
     assert done.returncode != 0, "it was rendered"
     return done.stderr

@@ -11,7 +11,7 @@ import yaml
 
 from envoy.environments import SERVICE_PORT, kubernetes
 from helm import readme
-from tests.helm.chart import CHART, SHAPES, helm, manifests, pods, refusal, rendered
+from tests.helm.chart import CHART, SHAPES, helm, manifests, pods, rendered
 
 # The oldest that Chart.yaml allows, and the newest that the validator knows.
 VERSIONS = ["1.30", "1.37"]
@@ -48,36 +48,6 @@ def test_names_are_unique_and_nothing_is_rendered_as_go_prints_it(shape: str) ->
 
     assert len(names) == len(set(names))
     assert not re.search(r"%!|<no value>|map\[", rendered(shape))
-
-
-@pytest.mark.parametrize(
-    ("values", "why"),
-    [
-        ("serviceDefaults: {replica: 3}", "replica"),
-        ("serviceDefaults: {replicas: 0}", "minimum"),
-        ("serviceDefaults: {replicas: three}", "integer"),
-        ("image: {tag: latest}", "tag"),
-        ("image: {digests: {edge: sha256:abc}}", "digests"),
-        ("edge: {corsOrigins: ['*']}", "corsOrigins"),
-        ("edge: {corsOrigins: [https://shop.example/path]}", "corsOrigins"),
-        ("services: {user-svc: {env: {DATABASE_URL: postgresql://a:b@c/d}}}", "DATABASE_URL"),
-        ("serviceDefaults: {resources: {requests: {cpu: 1, memory: 1Gi}, limits: null}}", "limits"),
-        ("services: {order-svc: {callers: [edge, stock-svc]}}", "there is no stock-svc"),
-        ("services: {user-svc: {env: {REDIS_URL: redis://a:b@c/0}}}", "REDIS_URL"),
-        ("serviceDefaults: {poolSize: 3}", "minimum"),
-        ("serviceDefaults: {relay: {poolSize: 3}}", "minimum"),
-        ("redis: {existingSecret: x}\nserviceDefaults: {consume: {replicas: 3}}", "106 connections, more than"),
-        ("observability: {otlpEndpoint: collector:4317}", "otlpEndpoint"),
-        ("serviceDefaults: {replicas: 6}", "122 connections, more than database.maxConnections"),
-        ("serviceDefaults: {autoscaling: {enabled: true, maxReplicas: 12}}", "more than database.maxConnections"),
-        ("serviceDefaults: {autoscaling: {enabled: true, minReplicas: 9}}", "minReplicas is above maxReplicas"),
-        ("gateway: {enabled: true}", "name a Gateway"),
-        ("certManager: {enabled: true, createAuthority: false}", "name an issuer"),
-        ("unknown: 1", "unknown"),
-    ],
-)
-def test_nonsense_is_refused_with_its_reason(values: str, why: str) -> None:
-    assert why in refusal(values)
 
 
 def test_the_edge_looks_for_the_services_where_they_are() -> None:

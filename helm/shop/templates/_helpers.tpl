@@ -10,7 +10,23 @@
 {{- $root := index . 0 -}}
 {{- $name := index . 1 -}}
 {{- $digest := index $root.Values.image.digests $name -}}
-{{ $root.Values.image.registry }}/{{ $name }}{{ if $digest }}@{{ $digest }}{{ else }}:{{ $root.Values.image.tag | default $root.Chart.AppVersion }}{{ end }}
+{{- $registry := $root.Values.image.registry -}}
+{{- with ($root.Values.global).imageRegistry -}}
+{{- $registry = printf "%s/%s" . (regexReplaceAll "^[^/]*/" $registry "") -}}
+{{- end -}}
+{{ $registry }}/{{ $name }}{{ if $digest }}@{{ $digest }}{{ else }}:{{ include "shop.tag" $root }}{{ end }}
+{{- end -}}
+
+{{/* The version of the images. */}}
+{{- define "shop.tag" -}}
+{{- $tag := .Values.image.tag -}}
+{{- if not (kindIs "string" $tag) }}{{ $tag = toJson $tag }}{{ end -}}
+{{ $tag | default .Chart.AppVersion }}
+{{- end -}}
+
+{{/* A text as a label's value: 63 characters at most, of those that Kubernetes allows. */}}
+{{- define "shop.labelValue" -}}
+{{ regexReplaceAll "[^A-Za-z0-9._-]" . "_" | trunc 63 | trimAll "-_." }}
 {{- end -}}
 
 {{/* Whom a name stands for in certificates: services are known by the names of their packages. */}}
@@ -28,45 +44,142 @@ app.kubernetes.io/component: {{ index . 1 }}
 {{/* Call with (list $ component). */}}
 {{- define "shop.labels" -}}
 {{ include "shop.selector" . }}
-app.kubernetes.io/version: {{ (index . 0).Values.image.tag | default (index . 0).Chart.AppVersion | quote }}
+app.kubernetes.io/version: {{ include "shop.tag" (index . 0) | include "shop.labelValue" | quote }}
 app.kubernetes.io/managed-by: {{ (index . 0).Release.Service }}
-helm.sh/chart: {{ (index . 0).Chart.Name }}-{{ (index . 0).Chart.Version }}
+helm.sh/chart: {{ printf "%s-%s" (index . 0).Chart.Name (index . 0).Chart.Version | include "shop.labelValue" | quote }}
 {{- end -}}
 
-{{/* What every pod has: Pod Security "restricted", no token, where it runs. Call with (list $ component). */}}
+{{/* What holds for a pod: what the last of several parts of the values says counts. As YAML with `env` and `pod`.
+     Call with (list part part …), the most general first. */}}
+{{- define "shop.workload" -}}
+{{- $env := dict -}}
+{{- $pod := dict -}}
+{{- range . -}}
+{{- $env = mustMergeOverwrite $env (deepCopy (.env | default dict)) -}}
+{{- $pod = mustMergeOverwrite $pod (deepCopy (.pod | default dict)) -}}
+{{- end -}}
+{{- dict "env" $env "pod" $pod | toYaml -}}
+{{- end -}}
+
+{{/* The labels and annotations of a pod. Call with (list $ component pod). */}}
+{{- define "shop.podMetadata" -}}
+labels:
+  {{- include "shop.labels" (list (index . 0) (index . 1)) | nindent 2 }}
+  {{- with (index . 2).labels }}{{ toYaml . | nindent 2 }}{{ end }}
+{{- with (index . 2).annotations }}
+annotations: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{/* What every pod has: no token, what it may, where it runs. Call with (list $ component pod). */}}
 {{- define "shop.pod" -}}
 {{- $root := index . 0 -}}
-serviceAccountName: {{ index . 1 }}
+{{- $pod := index . 2 -}}
+serviceAccountName: {{ $pod.serviceAccount.name | default (index . 1) }}
 automountServiceAccountToken: false
 enableServiceLinks: false # else every Service of the namespace is in the environment
-securityContext:
-  runAsNonRoot: true
-  runAsUser: 10001
-  runAsGroup: 10001
-  fsGroup: 10001 # so that it can read its secrets
-  seccompProfile: {type: RuntimeDefault}
-{{- with $root.Values.image.pullSecrets }}
+{{- with $pod.securityContext }}
+securityContext: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with concat $root.Values.image.pullSecrets (($root.Values.global).imagePullSecrets | default list) }}
 imagePullSecrets:
 {{- range . }}
-  - name: {{ . }}
+  - name: {{ kindIs "string" . | ternary . (get (kindIs "string" . | ternary dict .) "name") }}
 {{- end }}
 {{- end }}
-{{- with $root.Values.pod.nodeSelector }}
+{{- with $pod.nodeSelector }}
 nodeSelector: {{- toYaml . | nindent 2 }}
 {{- end }}
-{{- with $root.Values.pod.tolerations }}
+{{- with $pod.tolerations }}
 tolerations: {{- toYaml . | nindent 2 }}
 {{- end }}
-{{- with $root.Values.pod.priorityClassName }}
+{{- with $pod.affinity }}
+affinity: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $pod.priorityClassName }}
 priorityClassName: {{ . }}
+{{- end }}
+{{- with $pod.initContainers }}
+initContainers: {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- end -}}
 
-{{/* What every container may: nothing. */}}
-{{- define "shop.locked" -}}
-allowPrivilegeEscalation: false
-readOnlyRootFilesystem: true
-capabilities: {drop: [ALL]}
+{{/* Environment variables from values: a text, a number, or where it comes from. Call with the map. */}}
+{{- define "shop.env" -}}
+{{- range $name, $value := . }}
+{{- if kindIs "map" $value }}
+- name: {{ $name }}
+  valueFrom: {{- toYaml $value.valueFrom | nindent 4 }}
+{{- else }}
+- {name: {{ $name }}, value: {{ kindIs "string" $value | ternary $value (toJson $value) | quote }}}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* The files of private CAs, as mounts. Call with (list $ "database" "redis"). */}}
+{{- define "shop.authorityMounts" -}}
+{{- $root := first . }}
+{{- range rest . }}
+{{- if (index $root.Values .).authority.existingSecret }}
+- {name: {{ . }}-authority, mountPath: /etc/shop/{{ . }}, readOnly: true}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* The same as volumes. */}}
+{{- define "shop.authorityVolumes" -}}
+{{- $root := first . }}
+{{- range $store := rest . }}
+{{- with (index $root.Values $store).authority }}
+{{- if .existingSecret }}
+- name: {{ $store }}-authority
+  secret: {secretName: {{ .existingSecret }}, defaultMode: 0440, items: [{key: {{ .key }}, path: ca.crt}]}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* How many replicas a Deployment is given, as `replicas: n`. An autoscaler decides otherwise, and so may somebody with
+     `kubectl scale`: their number stays until the values name another one. Call with (list $ name part). */}}
+{{- define "shop.replicas" -}}
+{{- $root := index . 0 -}}
+{{- $part := index . 2 -}}
+{{- $live := lookup "apps/v1" "Deployment" $root.Release.Namespace (index . 1) -}}
+{{- if ($part.autoscaling).enabled -}}
+{{- /* Without a number Kubernetes would take 1. */ -}}
+{{- if $live }}replicas: {{ max (int $live.spec.replicas) (int $part.autoscaling.minReplicas) }}{{ end -}}
+{{- else if and $live (eq (dig "metadata" "annotations" "shop/replicas" "" $live) (toString (int $part.replicas))) -}}
+replicas: {{ $live.spec.replicas }}
+{{- else -}}
+replicas: {{ int $part.replicas }}
+{{- end -}}
+{{- end -}}
+
+{{/* The number that the values name, for the next upgrade to compare. Call with the part. */}}
+{{- define "shop.namedReplicas" -}}
+{{- if not (.autoscaling).enabled -}}
+shop/replicas: {{ int .replicas | quote }}
+{{- end -}}
+{{- end -}}
+
+{{/* How a Deployment is replaced. Call with the part. */}}
+{{- define "shop.rollout" -}}
+minReadySeconds: {{ int .rollout.minReadySeconds }}
+strategy:
+  type: RollingUpdate
+  rollingUpdate: {maxSurge: {{ .rollout.maxSurge }}, maxUnavailable: {{ .rollout.maxUnavailable }}}
+{{- end -}}
+
+{{/* A quantity of Kubernetes as a number: `250m` is 0.25. */}}
+{{- define "shop.quantity" -}}
+{{- $text := kindIs "string" . | ternary . (toJson .) -}}
+{{- if regexMatch "[eE][+-]?[0-9]+$" $text -}}
+{{ float64 $text }}
+{{- else -}}
+{{- $units := dict "n" 1e-9 "u" 1e-6 "m" 1e-3 "" 1.0 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "P" 1e15 "E" 1e18 -}}
+{{- $units = merge $units (dict "Ki" 1024.0 "Mi" 1048576.0 "Gi" 1073741824.0 "Ti" 1099511627776.0 "Pi" 1125899906842624.0 "Ei" 1152921504606846976.0) -}}
+{{ mulf (float64 (regexFind "^[0-9.]+" $text)) (index $units (regexFind "[A-Za-z]*$" $text)) }}
+{{- end -}}
 {{- end -}}
 
 {{/* Where metrics are served, and where traces go. */}}
@@ -85,16 +198,41 @@ capabilities: {drop: [ALL]}
 {{- end }}
 {{- end -}}
 
-{{/* Pods of a component on different nodes and in different zones, where there are some. Call with (list $ component). */}}
+{{/* Pods of a component on different nodes and in different zones, where there are some. Call with (list $ component pod). */}}
 {{- define "shop.spread" -}}
+{{- $selector := include "shop.selector" . -}}
 topologySpreadConstraints:
+{{- with (index . 2).topologySpreadConstraints }}
+{{- toYaml . | nindent 2 }}
+{{- else }}
 {{- range $key := list "kubernetes.io/hostname" "topology.kubernetes.io/zone" }}
   - topologyKey: {{ $key }}
     maxSkew: 1
     whenUnsatisfiable: ScheduleAnyway # a full or a small cluster is no reason to have fewer pods
     labelSelector:
-      matchLabels: {{- include "shop.selector" $ | nindent 8 }}
+      matchLabels: {{- $selector | nindent 8 }}
 {{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* Rules of a network policy: to the cluster's DNS. */}}
+{{- define "shop.dns" -}}
+- ports:
+    {{- range .Values.networkPolicy.dnsPorts }}
+    - {port: {{ . }}, protocol: UDP}
+    - {port: {{ . }}, protocol: TCP}
+    {{- end }}
+{{- end -}}
+
+{{/* The same: to PostgreSQL. */}}
+{{- define "shop.toDatabase" -}}
+- ports: [{port: {{ .Values.database.port }}}]
+  {{- with .Values.database.cidrs }}
+  to:
+    {{- range . }}
+    - ipBlock: {cidr: {{ . | quote }}}
+    {{- end }}
+  {{- end }}
 {{- end -}}
 
 {{/* Which issuer makes the certificates between edge and services. */}}
@@ -102,6 +240,6 @@ topologySpreadConstraints:
 {{- if .Values.certManager.createAuthority -}}
 {name: shop-authority, kind: Issuer}
 {{- else -}}
-{name: {{ required "certManager.issuer.name: name an issuer, or set createAuthority" .Values.certManager.issuer.name }}, kind: {{ .Values.certManager.issuer.kind }}}
+{name: {{ required "certManager.issuer.name: name an issuer, or set createAuthority" .Values.certManager.issuer.name }}, kind: {{ .Values.certManager.issuer.kind }}, group: {{ .Values.certManager.issuer.group }}}
 {{- end -}}
 {{- end -}}

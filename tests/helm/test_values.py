@@ -1,0 +1,356 @@
+"""What operators set, in both directions: legal values render what they say, nonsense is refused with its reason."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, Final
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from tests.helm.chart import CHART, helm, refusal, values_file
+from tests.helm.test_chart import OTHERS, VERSIONS
+
+# Every case stands on this: what must be set.
+_BASE: Final = "image: {registry: registry.example/shop}\n"
+_REDIS: Final = "redis: {existingSecret: shop-redis}\n"
+
+LEGAL: Final = {
+    # Images
+    "tag that YAML takes for a number": ("image: {registry: r.example/shop, tag: 20261128}", "edge:20261128"),
+    "tag too long for a label": (f"image: {{registry: r.example/shop, tag: {'a' * 70}}}", f"user-svc:{'a' * 70}"),
+    "tag that ends as no label may": ("image: {registry: r.example/shop, tag: v1-}", "edge:v1-"),
+    "registry on this machine": ("image: {registry: localhost/shop}", "localhost/shop/edge:0.1.0"),
+    "global registry": ("global: {imageRegistry: mirror.example:5000}", "mirror.example:5000/shop/edge"),
+    "global pull secrets": ("global: {imagePullSecrets: [mirror]}", "imagePullSecrets:\n      - name: mirror"),
+    "pull secrets as in a pod": (
+        "image: {registry: r.example/shop, pullSecrets: [{name: mirror}]}",
+        "imagePullSecrets:\n      - name: mirror",
+    ),
+    "digest": (f"image: {{registry: r.example/s, digests: {{edge: 'sha256:{'a' * 64}'}}}}", "/edge@sha256:aaaa"),
+    # Resources
+    "no limit of CPU": ("serviceDefaults: {resources: {limits: {cpu: null}}}", "cpu: 250m"),
+    "no limits": ("edge: {resources: {limits: null}}", "cpu: 250m"),
+    "fractions": ("serviceDefaults: {resources: {limits: {memory: 1.5Gi}}}", "memory: 1.5Gi"),
+    "decimal megabytes": ("serviceDefaults: {resources: {limits: {memory: 512M}}}", "memory: 512M"),
+    "bytes": ("serviceDefaults: {resources: {limits: {memory: 536870912}}}", "memory: 536870912"),
+    "terabytes": ("edge: {resources: {limits: {memory: 1Ti}}}", "memory: 1Ti"),
+    "exponents": ("edge: {resources: {limits: {memory: 2e9}}}", "memory: "),
+    "ephemeral storage": ("edge: {resources: {limits: {ephemeral-storage: 1Gi}}}", "ephemeral-storage: 1Gi"),
+    "CPU as a number": ("serviceDefaults: {resources: {limits: {cpu: 1}}}", "cpu: 1"),
+    # Environment
+    "env of a service and its migrations": (
+        "services: {user-svc: {env: {SSL_CERT_FILE: /ca.crt}}}",
+        "name: SSL_CERT_FILE",
+        ["user-svc", "user-svc-migrations"],
+    ),
+    "env of everything": (
+        _REDIS + "env: {HTTP_PROXY: 'http://p:1'}",
+        "name: HTTP_PROXY",
+        ["edge", "order-svc-consume", "order-svc-migrations", "user-svc", "user-svc-relay"],
+    ),
+    "env of the edge": ("edge: {env: {TZ: UTC}}", "name: TZ\n          value: UTC", ["edge"]),
+    "env of a migration": ("serviceDefaults: {migrations: {env: {A: b}}}", "name: A", ["user-svc-migrations"]),
+    "env in small letters": ("serviceDefaults: {env: {http_proxy: 'http://p:1'}}", "name: http_proxy"),
+    "env as a number": ("serviceDefaults: {env: {A: 1000000}}", "value: '1000000'"),
+    "env as a boolean": ("serviceDefaults: {env: {A: true}}", "value: 'true'"),
+    "env from a Secret": (
+        "serviceDefaults: {env: {A: {valueFrom: {secretKeyRef: {name: s, key: k}}}}}",
+        "secretKeyRef:\n              key: k\n              name: s",
+    ),
+    "env from the pod": (
+        "env: {NODE: {valueFrom: {fieldRef: {fieldPath: spec.nodeName}}}}",
+        "fieldPath: spec.nodeName",
+    ),
+    "envFrom": (
+        "envFrom: [{secretRef: {name: s}}]",
+        "secretRef:\n            name: s",
+        ["edge", "user-svc-migrations"],
+    ),
+    # Pods
+    "affinity": (
+        "pod: {affinity: {podAntiAffinity: {preferredDuringSchedulingIgnoredDuringExecution: []}}}",
+        "podAntiAffinity:",
+        ["edge", "user-svc", "user-svc-migrations"],
+    ),
+    "tolerations of one service": (
+        "services: {user-svc: {pod: {tolerations: [{key: a, operator: Exists, effect: NoSchedule}]}}}",
+        "operator: Exists",
+        ["user-svc", "user-svc-migrations"],
+    ),
+    "labels of pods, on Jobs too": (
+        "pod: {labels: {azure.workload.identity/use: 'true'}}",
+        "azure.workload.identity/use: 'true'",
+        ["edge", "user-svc-migrations"],
+    ),
+    "annotations of Jobs' pods": (
+        "serviceDefaults: {migrations: {pod: {annotations: {sidecar.istio.io/inject: 'false'}}}}",
+        "sidecar.istio.io/inject: 'false'",
+        ["user-svc-migrations"],
+    ),
+    "annotations of Jobs": (
+        "serviceDefaults: {migrations: {annotations: {argocd.argoproj.io/hook: PreSync}}}",
+        "argocd.argoproj.io/hook: PreSync",
+    ),
+    "spread": (
+        "pod: {topologySpreadConstraints: [{maxSkew: 2, topologyKey: z, whenUnsatisfiable: DoNotSchedule}]}",
+        "maxSkew: 2",
+    ),
+    "users chosen by OpenShift": (
+        "pod: {securityContext: {runAsUser: null, runAsGroup: null, fsGroup: null}}",
+        "securityContext:\n        runAsNonRoot: true\n        seccompProfile:",
+    ),
+    "a user of the operator's": ("pod: {securityContext: {runAsUser: 1000680000}}", "runAsUser: 1000680000"),
+    "a writable root": (
+        "edge: {pod: {containerSecurityContext: {readOnlyRootFilesystem: false}}}",
+        "readOnlyRootFilesystem: false",
+    ),
+    "volumes": (
+        (
+            "serviceDefaults: {pod: {volumes: [{name: ca, configMap: {name: ca}}],"
+            " volumeMounts: [{name: ca, mountPath: /ca}]}}"
+        ),
+        "mountPath: /ca",
+        ["order-svc", "user-svc-migrations"],
+    ),
+    "sidecars": (
+        "serviceDefaults: {pod: {sidecars: [{name: proxy, image: proxy.example/sql:1}]}}",
+        "image: proxy.example/sql:1",
+        ["user-svc"],
+    ),
+    "init containers": (
+        "serviceDefaults: {pod: {initContainers: [{name: proxy, image: proxy.example/sql:1, restartPolicy: Always}]}}",
+        "initContainers:",
+        ["user-svc", "user-svc-migrations"],
+    ),
+    "identities of a cloud": (
+        "services: {user-svc: {pod: {serviceAccount: {annotations: {eks.amazonaws.com/role-arn: 'arn:x'}}}}}",
+        "eks.amazonaws.com/role-arn: arn:x",
+    ),
+    "accounts that exist": (
+        "pod: {serviceAccount: {create: false, name: shop}}",
+        "serviceAccountName: shop",
+        ["edge", "user-svc-migrations"],
+    ),
+    "authority of the database": (
+        _REDIS + "database: {authority: {existingSecret: rds-ca}}",
+        "mountPath: /etc/shop/database",
+        ["user-svc", "user-svc-migrations", "user-svc-relay", "user-svc-consume"],
+    ),
+    "authority of Redis": (
+        "redis: {existingSecret: r, authority: {existingSecret: ca, key: tls.crt}}",
+        "mountPath: /etc/shop/redis",
+        ["user-svc-relay", "order-svc-consume"],
+    ),
+    # Counts
+    "a paused service": ("services: {order-svc: {replicas: 0}}", "replicas: 0"),
+    "paused workers": (_REDIS + "serviceDefaults: {relay: {replicas: 0}, consume: {replicas: 0}}", "replicas: 0"),
+    "a paused edge": ("edge: {replicas: 0}", "replicas: 0"),
+    "migrations by hand": ("serviceDefaults: {migrations: {enabled: false}}", "kind: Deployment"),
+    "CPU above what is requested": ("edge: {autoscaling: {enabled: true, targetCPU: 150}}", "averageUtilization: 150"),
+    "scaling by memory": (
+        (
+            "edge: {autoscaling: {enabled: true, metrics: [{type: Resource, resource: {name: memory,"
+            " target: {type: Utilization, averageUtilization: 80}}}]}}"
+        ),
+        "averageUtilization: 80",
+    ),
+    "slow scaling up": (
+        "edge: {autoscaling: {enabled: true, behavior: {scaleUp: {stabilizationWindowSeconds: 60}}}}",
+        "stabilizationWindowSeconds: 60",
+    ),
+    "a fast rollout": ("edge: {rollout: {maxSurge: 50%, maxUnavailable: 1, minReadySeconds: 0}}", "maxSurge: 50%"),
+    "a budget": ("edge: {disruptionBudget: {maxUnavailable: 25%}}", "maxUnavailable: 25%"),
+    "no budget": ("edge: {disruptionBudget: {enabled: false}}", "kind: Deployment"),
+    # The way in
+    "Ingress for every host": (
+        "ingress: {enabled: true}\nedge: {trustedHops: 1}",
+        "rules:\n  - http:\n",
+    ),
+    "Ingress for a wildcard": (
+        "ingress: {enabled: true, hosts: ['*.shop.example', shop.example]}\nedge: {trustedHops: 1}",
+        "- host: '*.shop.example'",
+    ),
+    "Ingress with TLS for several hosts": (
+        "ingress: {enabled: true, tlsSecret: t, hosts: [a.example, b.example]}\nedge: {trustedHops: 2}",
+        "tls:\n  - hosts:\n    - a.example\n    - b.example\n    secretName: t",
+    ),
+    "no hosts without cert-manager": ("edge: {hosts: []}", "kind: Deployment"),
+    "a wildcard certificate": ("certManager: {enabled: true}\nedge: {hosts: ['*.shop.example']}", "*.shop.example"),
+    "callers' addresses kept": ("edge: {service: {type: LoadBalancer}}", "externalTrafficPolicy: Local"),
+    "callers' addresses lost": (
+        "edge: {service: {type: LoadBalancer, externalTrafficPolicy: Cluster}}",
+        "externalTrafficPolicy: Cluster",
+    ),
+    "a load balancer's class and sources": (
+        (
+            "edge: {service: {type: LoadBalancer, loadBalancerClass: service.k8s.aws/nlb,"
+            " loadBalancerSourceRanges: [10.0.0.0/8]}}"
+        ),
+        "loadBalancerClass: service.k8s.aws/nlb\n  loadBalancerSourceRanges:\n  - 10.0.0.0/8",
+    ),
+    "two families of addresses": ("ipFamilyPolicy: PreferDualStack", "ipFamilyPolicy: PreferDualStack"),
+    # Certificates
+    "an external issuer": (
+        (
+            "certManager: {enabled: true, createAuthority: false,"
+            " issuer: {name: pca, kind: AWSPCAClusterIssuer, group: awspca.cert-manager.io}}"
+        ),
+        "group: awspca.cert-manager.io\n    kind: AWSPCAClusterIssuer",
+    ),
+    # Networks
+    "IPv6": ("database: {cidrs: ['2001:db8::/32', '::/0', 'fd00::1/128']}", "2001:db8::/32"),
+    "DNS of OpenShift": ("networkPolicy: {dnsPorts: [53, 5353]}", "port: 5353"),
+    "a proxy of a cloud": (
+        "networkPolicy: {egress: [{ports: [{port: 3307}]}]}",
+        "port: 3307",
+    ),
+    # Observation
+    "collector with a slash": (
+        "observability: {otlpEndpoint: 'http://collector.monitoring:4317/'}",
+        "--traces-to=collector.monitoring:4317\n",
+    ),
+    "collector by IPv6": ("observability: {otlpEndpoint: 'http://[fd00::1]:4317'}", "--traces-to=[fd00::1]:4317"),
+    # Around it
+    "a dependency with a condition": ("enabled: true", "kind: Deployment"),
+    "values of the chart above": ("global: {anything: {goes: here}}", "kind: Deployment"),
+    "objects beside it": (
+        "extraObjects: [{apiVersion: v1, kind: ConfigMap, metadata: {name: '{{ .Release.Name }}-x'}}]",
+        "name: shop-x",
+    ),
+}
+"""What is set, what is to be found in the manifests, and in which workloads, if it matters."""
+
+NONSENSE: Final = {
+    "serviceDefaults: {replica: 3}": "replica",
+    "serviceDefaults: {replicas: three}": "integer",
+    "serviceDefaults: {replicas: -1}": "minimum",
+    "serviceDefaults: {poolSize: 3}": "minimum",
+    "serviceDefaults: {relay: {poolSize: 3}}": "minimum",
+    "unknown: 1": "unknown",
+    # Images
+    "image: {registry: ''}": "image.registry: name where the images are",
+    "image: {tag: latest}": "tag",
+    "image: {tag: a b}": "tag",
+    "image: {digests: {edge: sha256:abc}}": "digests",
+    f"image: {{digests: {{egde: 'sha256:{'a' * 64}'}}}}": "image.digests.egde: there is no such image",
+    # Environment
+    "services: {user-svc: {env: {DATABASE_URL: postgresql://a:b@c/d}}}": "env.DATABASE_URL: it is a key of the Secret",
+    "services: {user-svc: {env: {REDIS_URL: redis://a:b@c/0}}}": "env.REDIS_URL: it is a key of the Secret",
+    "env: {KEYS_SECRET: x}": "env.KEYS_SECRET: it is a key of the Secret",
+    "serviceDefaults: {env: {METRICS_PORT: 1}}": "env.METRICS_PORT: the chart sets it itself",
+    "serviceDefaults: {env: {SECRETS_DIR: /x}}": "env.SECRETS_DIR: the chart sets it itself",
+    "serviceDefaults: {env: {DATABASE_POOL_SIZE: 9}}": "env.DATABASE_POOL_SIZE: the chart sets it itself",
+    "serviceDefaults: {env: {TLS_ALLOWED_PEERS: edge}}": "env.TLS_ALLOWED_PEERS: the chart sets it itself",
+    "serviceDefaults: {env: {HEALTH_PORT: 0}}": "env.HEALTH_PORT: the chart sets it itself",
+    "serviceDefaults: {env: {PORT: 1}}": "env.PORT: the chart sets it itself",
+    "env: {HOST: 127.0.0.1}": "env.HOST: the chart sets it itself",
+    "env: {TOKEN_ISSUER: x}": "env.TOKEN_ISSUER: the chart sets it itself",
+    "env: {OTEL_EXPORTER_OTLP_ENDPOINT: 'http://c:4317'}": "set observability.otlpEndpoint",
+    "serviceDefaults: {migrations: {env: {SECRETS_DIR: /x}}}": "env.SECRETS_DIR",
+    "serviceDefaults: {env: {A: [1]}}": "env",
+    "serviceDefaults: {env: {1A: x}}": "1A",
+    # Resources
+    "serviceDefaults: {resources: {requests: {cpu: 1}}}": "the request of cpu, 1, is above its limit, 500m",
+    "edge: {resources: {requests: {memory: 2Gi}}}": "the request of memory, 2Gi, is above its limit, 1536Mi",
+    _REDIS + "serviceDefaults: {consume: {resources: {requests: {memory: 1e9}}}}": "the request of memory",
+    "edge: {resources: {limits: {memory: 256Mi}}}": "less than 1280Mi, which Envoy needs",
+    "edge: {resources: {limits: {memory: 1GB}}}": "memory",
+    "edge: {resources: {limits: {cpu: -1}}}": "cpu",
+    # Counts
+    _REDIS + "serviceDefaults: {consume: {replicas: 3}}": "106 connections, more than",
+    "serviceDefaults: {replicas: 6}": "122 connections, more than database.maxConnections",
+    "serviceDefaults: {rollout: {maxSurge: 100%}}": "106 connections, more than database.maxConnections",
+    "serviceDefaults: {autoscaling: {enabled: true, maxReplicas: 12}}": "more than database.maxConnections",
+    "serviceDefaults: {autoscaling: {enabled: true, minReplicas: 9}}": "minReplicas is above maxReplicas",
+    "edge: {autoscaling: {enabled: true, minReplicas: 9, maxReplicas: 3}}": "minReplicas is above maxReplicas",
+    "edge: {rollout: {maxSurge: 0}}": "no pod could ever be replaced",
+    # Who may call
+    "services: {order-svc: {callers: [edge, stock-svc]}}": "there is no stock-svc",
+    "services: {order-svc: {callers: [user-svc]}}": "the edge must be among them",
+    "services: {user-svc: null}": "services.user-svc: it cannot be left out",
+    # Networks
+    "database: {cidrs: [999.1.1.1/99]}": "cidrs",
+    "database: {cidrs: [1/9]}": "cidrs",
+    "database: {cidrs: [10.0.0.0/33]}": "cidrs",
+    "redis: {cidrs: ['fd00::/129']}": "cidrs",
+    "redis: {cidrs: ['fd00::1::/64']}": "cidrs",
+    "edge: {allowedFrom: [{namespaceSelektor: {}}]}": "allowedFrom",
+    "edge: {allowedFrom: [{ipBlock: {cidr: 10.0.0.0/99}}]}": "allowedFrom",
+    "observability: {scrapers: [{podSelector: {matchLabel: {a: b}}}]}": "scrapers",
+    "networkPolicy: {dnsPorts: [70000]}": "dnsPorts",
+    # The edge
+    "edge: {corsOrigins: ['*']}": "corsOrigins",
+    "edge: {corsOrigins: [https://shop.example/path]}": "corsOrigins",
+    "edge: {extraArgs: [--environment=compose]}": "extraArgs",
+    "edge: {hosts: ['shop_.example']}": "hosts",
+    "edge: {hosts: ['a.*.example']}": "hosts",
+    "edge: {service: {loadBalancerSourceRanges: [10.0.0.0/8]}}": "are for the type LoadBalancer",
+    "edge: {service: {type: LoadBalancer, loadBalancerSourceRanges: [10.0.0.0/64]}}": "loadBalancerSourceRanges",
+    "ingress: {enabled: true}": "edge.trustedHops: behind an Ingress or a Gateway it is at least 1",
+    "gateway: {enabled: true, parentRefs: [{name: g}]}": "edge.trustedHops: behind an Ingress or a Gateway",
+    "edge: {trustedHops: 1}\ngateway: {enabled: true}": "name a Gateway",
+    "edge: {trustedHops: 1}\ngateway: {enabled: true, parentRefs: [{name: g}], hostnames: [a b]}": "hostnames",
+    "certManager: {enabled: true, createAuthority: false}": "name an issuer",
+    "certManager: {enabled: true}\nedge: {hosts: []}": "edge.hosts: name the hosts",
+    # Observation
+    "observability: {otlpEndpoint: collector:4317}": "otlpEndpoint",
+    "observability: {podMonitors: {enabled: true}}": "observability.scrapers: name who fetches metrics",
+    # Pods
+    "pod: {tolerations: [{key: a, operater: Exists}]}": "tolerations",
+    "pod: {priorityClassName: Very_Important}": "priorityClassName",
+    "pod: {annotations: {'a b': c}}": "a b",
+    "pod: {labels: {a: 'b c'}}": "labels",
+    f"pod: {{labels: {{a: {'b' * 64}}}}}": "labels",
+    "pod: {labels: {app.kubernetes.io/name: x}}": "pod.labels.app.kubernetes.io/name: the chart sets it itself",
+    "pod: {affinity: {podAntiAffinty: {}}}": "affinity",
+    "pod: {serviceAccount: {name: shop}}": "several components would make shop",
+    "extraObjects: [{metadata: {name: x}}]": "extraObjects",
+}
+"""What is set, and what the refusal says."""
+
+
+@functools.cache
+def _rendered(values: str) -> tuple[dict[str, Any], ...]:
+    with values_file(_with_base(values)) as file:
+        done = helm("template", "shop", str(CHART), "--values", str(file))
+    assert done.returncode == 0, done.stderr
+    return tuple(each for each in yaml.safe_load_all(done.stdout) if each)
+
+
+def _with_base(values: str) -> str:
+    merged = yaml.safe_load(_BASE)
+    for key, value in yaml.safe_load(values).items():
+        merged[key] = {**merged[key], **value} if key in merged else value
+    return yaml.safe_dump(merged)
+
+
+@pytest.mark.parametrize("case", LEGAL)
+def test_an_operator_may_set_it(case: str) -> None:
+    values, expected, *workloads = LEGAL[case]
+
+    manifests = _rendered(values)
+
+    texts = {each["metadata"]["name"]: "" for each in manifests}
+    for each in manifests:
+        texts[each["metadata"]["name"]] += yaml.safe_dump(each, width=1000)
+        if each["kind"] not in OTHERS:
+            for version in VERSIONS:
+                kubernetes_validate.validate(each, version, strict=True)
+    for name in workloads[0] if workloads else ():
+        assert expected in texts[name], name
+    assert any(expected in text for text in texts.values())
+
+
+@pytest.mark.parametrize(("values", "why"), NONSENSE.items())
+def test_nonsense_is_refused_with_its_reason(values: str, why: str) -> None:
+    assert why in refusal(_with_base(values))
+
+
+def test_a_label_is_one_whatever_the_version_is() -> None:
+    for values in ("image: {registry: r/s, tag: v1-}", f"image: {{registry: r/s, tag: {'a' * 70}}}"):
+        for each in _rendered(values):
+            version = each["metadata"]["labels"]["app.kubernetes.io/version"]
+            assert len(version) <= 63
+            assert version[-1].isalnum()
