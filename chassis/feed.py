@@ -1,11 +1,11 @@
-"""The outbox as a feed: every event once, in an order that is the same for all and that nothing is added to later.
+"""The outbox as a feed: each event once, in one order for every reader, and nothing is ever inserted before the end.
 
-Positions become visible in any order, so who remembers the last position that was there loses what comes before it
-later. A row is in the feed only once every transaction up to its own has ended: then nothing can come before it any
-more. That has a price: a transaction that writes and stays open, in any database of the server, holds the feed up.
+Numbers of rows become visible in any order, so a reader that remembers the last number loses an event that is committed
+later with a lower one. A row is in the feed only once every transaction up to its own has ended: then nothing can come
+before it. The price: a transaction that writes and stays open, in any database of the server, holds the feed up.
 
-A place in the feed is known outside by the id of the event that stands there. It tells nothing, and it is still good
-after the database was restored.
+Outside, a position in the feed is the id of the event that stands there: it says nothing about how many events there
+are, and it survives a restore of the database.
 """
 
 from __future__ import annotations
@@ -22,35 +22,41 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-# After outbox.DDL_V2. A statement each, in Alembic's autocommit_block(). What a migration that failed has left is of no
-# use, so it goes first.
+    from chassis.db import Database
+
+# After outbox.DDL_V2. A statement each, in Alembic's autocommit_block(). A migration that failed has left an index that
+# is of no use, so that goes first.
 INDEX_V1: Final = (
     "DROP INDEX CONCURRENTLY IF EXISTS outbox_transaction_position_idx",
     "CREATE INDEX CONCURRENTLY outbox_transaction_position_idx ON outbox (transaction, position)",
 )
 
 
-class Place(NamedTuple):
-    """Where an event stands in the feed, and the event."""
+class Position(NamedTuple):
+    """Where an event stands in the feed: by its transaction, then by its number in the outbox; and the event's id."""
 
     transaction: int
-    position: int
+    number: int
     id: UUID
 
 
 # Before every event.
-START: Final = Place(0, 0, UUID(int=0))
+START: Final = Position(0, 0, UUID(int=0))
+
+
+class PositionLost(Exception):
+    """The position is not in the feed any more: its event was swept, or the database was restored."""
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class FeedEvent:
     """An event in the feed.
 
     Attributes:
-        owner: what the data has under the name that was asked for; empty without.
+        owner: the value of the data's owner field; empty without one.
     """
 
-    place: Place
+    position: Position
     type: str
     subject: UUID
     sequence: int
@@ -64,14 +70,31 @@ class Page:
     """A part of the feed.
 
     Attributes:
-        events: those that were asked for, in their order.
-        last: the last place that was looked at; None if nothing was there.
-        is_last: whether there was no more.
+        events: the wanted ones, in the feed's order.
+        last: the position up to which the feed was read, wanted or not.
+        is_last: whether the feed had no more.
     """
 
-    events: Sequence[Told]
-    last: Place | None
+    events: Sequence[FeedEvent]
+    last: Position
     is_last: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which part of the feed to read.
+
+    Attributes:
+        after: the position before it.
+        owner: only the events of this owner; None for the events of all.
+        owner_field: the name of the owner's field in the data.
+        size: how many rows to look at.
+    """
+
+    after: Position
+    owner: str | None
+    owner_field: str
+    size: int
 
 
 _newest = text("""
@@ -81,12 +104,14 @@ _newest = text("""
     ORDER BY transaction DESC, position DESC
     LIMIT 1
 """)
-_place_of = text("SELECT transaction, position, id FROM outbox WHERE id = :id AND transaction IS NOT NULL")
-# Rows are removed from the first on, and those that are older than the column are not in the feed.
+_position_of = text("SELECT transaction, position, id FROM outbox WHERE id = :id AND transaction IS NOT NULL")
+# The sweep removes rows from the first on. Rows that are older than the column are not in the feed.
 _is_whole = text("""
     SELECT coalesce((SELECT position = 1 OR transaction IS NULL FROM outbox ORDER BY position LIMIT 1), true)
 """)
-# So many rows are looked at, whoever's they are; the last comes in any case, for the place.
+# The page and whether its beginning still stands, in one snapshot: in two, a sweep between them would go unnoticed.
+# :size rows are looked at, of whatever owner; the last one comes in any case, for its position. A position that stands
+# was in the feed before, so its transaction is over; if it is not, the server is younger than the row: a restore.
 _page = text("""
     WITH page AS MATERIALIZED (
         SELECT
@@ -99,10 +124,21 @@ _page = text("""
             AND transaction < pg_snapshot_xmin(pg_current_snapshot())
         ORDER BY transaction, position
         LIMIT :size
+    ),
+    beginning AS (
+        SELECT
+            :position = 0 OR EXISTS (
+                SELECT 1
+                FROM outbox
+                WHERE
+                    id = :id
+                    AND (transaction, position) = (CAST(:transaction AS xid8), :position)
+                    AND transaction < pg_snapshot_xmin(pg_current_snapshot())
+            ) AS stands
     )
-    SELECT *
-    FROM page
-    WHERE owner = coalesce(:owner, owner) OR number = (SELECT count(*) FROM page)
+    SELECT beginning.stands, page.*
+    FROM beginning
+    LEFT JOIN page ON owner = coalesce(:owner, owner) OR number = (SELECT count(*) FROM page)
     ORDER BY number
 """)
 # In a cluster that is younger than the dump, restored rows have numbers that are yet to come. Together they are then
@@ -114,63 +150,92 @@ _bring_back = text("""
 """)
 
 
-def newest(connection: Connection) -> Place:
-    """Return the end of the feed."""
-    row = connection.execute(_newest).one_or_none()
-    return START if row is None else _to_place(row)
+class Changefeed:
+    """The feed of one service's outbox.
 
-
-def place_of(connection: Connection, event_id: UUID) -> Place | None:
-    """Return where the event stands; None if it is gone or never was. The nil UUID stands before every event."""
-    if event_id == START.id:
-        return START if connection.scalar(_is_whole) else None
-    row = connection.execute(_place_of, {"id": event_id}).one_or_none()
-    return None if row is None else _to_place(row)
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """Which part of the feed to read.
-
-    Attributes:
-        after: the place before it.
-        owner: only the events of this owner; None for everybody's.
-        owner_field: what the owner is called in the data.
-        size: how many rows to look at.
+    Args:
+        database: with the outbox.
+        owner_field: the name of the owner's field in the events' data: `userId`.
     """
 
-    after: Place
-    owner: str | None
-    owner_field: str
-    size: int
+    def __init__(self, database: Database, *, owner_field: str) -> None:
+        self._database = database
+        self._owner_field = owner_field
+
+    async def newest(self) -> Position:
+        """Return the end of the feed."""
+        return await self._database.read(newest)
+
+    async def position_of(self, event_id: UUID) -> Position:
+        """Return where the event stands. The nil UUID stands before every event.
+
+        Raises:
+            PositionLost: the event is gone or never was.
+        """
+        return await self._database.read(lambda connection: position_of(connection, event_id))
+
+    async def read(self, after: Position, *, owner: str | None, size: int) -> Page:
+        """Return the part of the feed after the position, as Wanted has it.
+
+        Raises:
+            PositionLost: the position is not in the feed any more.
+        """
+        wanted = Wanted(after, owner, self._owner_field, size)
+        return await self._database.read(lambda connection: read(connection, wanted))
+
+    async def bring_back(self) -> int:
+        """Give rows of another cluster numbers of this one; return how many there were."""
+        return await self._database.transaction(bring_back)
+
+
+def newest(connection: Connection) -> Position:
+    """Return the end of the feed."""
+    row = connection.execute(_newest).one_or_none()
+    return START if row is None else _to_position(row)
+
+
+def position_of(connection: Connection, event_id: UUID) -> Position:
+    """Return where the event stands, as Changefeed.position_of() does."""
+    if event_id == START.id:
+        if connection.scalar(_is_whole):
+            return START
+        raise PositionLost
+    row = connection.execute(_position_of, {"id": event_id}).one_or_none()
+    if row is None:
+        raise PositionLost
+    return _to_position(row)
 
 
 def read(connection: Connection, wanted: Wanted) -> Page:
-    """Return the next part of the feed."""
+    """Return a part of the feed, as Changefeed.read() does."""
     after = wanted.after
     parameters = {
+        "id": after.id,
         "transaction": str(after.transaction),
-        "position": after.position,
+        "position": after.number,
         "owner": wanted.owner,
         "owner_field": wanted.owner_field,
         "size": wanted.size,
     }
     rows = connection.execute(_page, parameters).all()
-    if not rows:
-        return Page((), None, is_last=True)
+    if not rows[0].stands:
+        raise PositionLost
+    last = rows[-1]
+    if last.number is None:
+        return Page((), after, is_last=True)
     events = [
-        Told(_to_place(row), row.type, row.subject, row.sequence, row.data, row.owner, row.occurred_at)
+        FeedEvent(_to_position(row), row.type, row.subject, row.sequence, row.data, row.owner, row.occurred_at)
         for row in rows
         if wanted.owner is None or row.owner == wanted.owner
     ]
-    return Page(events, _to_place(rows[-1]), is_last=rows[-1].number < wanted.size)
+    return Page(events, _to_position(last), is_last=last.number < wanted.size)
 
 
 def bring_back(connection: Connection) -> int:
-    """Give rows of another cluster numbers of this one; return how many there were."""
+    """Give rows of another cluster numbers of this one, as Changefeed.bring_back() does."""
     connection.execute(text("SET LOCAL statement_timeout = '5min'"))  # it may be a week's
     return connection.execute(_bring_back).rowcount
 
 
-def _to_place(row: Any) -> Place:
-    return Place(int(row.transaction), row.position, row.id)
+def _to_position(row: Any) -> Position:
+    return Position(int(row.transaction), row.position, row.id)

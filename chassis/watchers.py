@@ -1,8 +1,12 @@
-"""Hands the feed to those who watch it: each event once, in order, to whom it concerns.
+"""Delivers the feed to its subscriptions: each event once, in order, to every subscription that it concerns.
 
-One tail a replica looks for what is new, while anybody watches, and hands it out. Each watcher has a buffer: who reads
-too slowly loses it and is told where to go on, and keeps nobody else waiting. Who comes with a token first catches up
-by reading for itself, and then joins the others.
+One tail per replica reads what is new while there are subscriptions, and offers it to them. Each subscription has a
+buffer: if its caller reads too slowly, the buffer is dropped and the stream ends with a token to resume from, so no
+caller keeps another one waiting. A caller with a token first catches up by reads of its own, and then joins the tail.
+
+A position moves past an event in two cases: the event was delivered, or it does not concern the subscription. A
+heartbeat carries the position, and the position follows the tail only while nothing waits in the buffer. So no token is
+ever ahead of what was delivered, in whatever order timers and offers come.
 """
 
 from __future__ import annotations
@@ -16,137 +20,182 @@ import structlog
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from chassis import feed
-from chassis.errors import DatabaseUnavailable, Overloaded, ResumeTokenExpired, ServerStopping, StreamTooSlow
-from chassis.feed import START, Place, Wanted
+from chassis.errors import (
+    DatabaseUnavailable,
+    DomainError,
+    Overloaded,
+    ResumeTokenExpired,
+    ServerStopping,
+    StreamTooSlow,
+)
+from chassis.feed import START, PositionLost
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
     from uuid import UUID
 
-    from chassis.db import Database
-    from chassis.feed import Page, Told
+    from chassis.feed import Changefeed, FeedEvent, Page, Position
 
 log = structlog.get_logger(__name__)
 
 Message = TypeVar("Message")
 
-# Reading for those who catch up shares the lanes with lists: after a restart a thousand may come at once.
+# Catching up shares the lanes with lists: after a restart a thousand streams may be resumed at once.
 _CATCHING_UP_AT_ONCE: Final = 2
 _LONGEST_BACKOFF_S: Final = 5.0
-# Who comes while a replica starts waits for its first look at the database, but not for a database that is away.
+# A stream that is opened while the replica starts waits for the first look at the database, but not for a database that
+# is away.
 _READY_WITHIN_S: Final = 2.0
 
 
 class WatchSettings(BaseSettings):
-    """How changes are told to those who watch."""
+    """How changes are delivered to streams."""
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", env_prefix="WATCH_")
 
-    # How often it is looked for what is new, while anybody watches; on average a change is told half of it later.
+    # How often the tail looks for what is new; on average a change is delivered half of it later.
     poll_s: Annotated[float, Field(ge=0.005, le=10)] = 0.1
-    # A quarter of the edge's stream_idle_timeout: three may be lost on the way.
+    # Between two heartbeats. A quarter of the edge's stream_idle_timeout: three may be lost on the way.
     sign_of_life_s: Annotated[float, Field(gt=0, le=55)] = 15
     # Changes that wait for one watcher: at 1,000 changes a second, which is what the database does, a second's.
     buffer: Annotated[int, Field(ge=1, le=100_000)] = 1000
-    # Rows that one statement looks at, in a millisecond or two. Each of those who catch up may have so many in hand.
+    # Rows that one statement looks at, in a millisecond or two. Each caller that catches up may have one page in hand.
     page: Annotated[int, Field(ge=1, le=5000)] = 200
     # Twice what one replica was measured with.
     max_watchers: Annotated[int, Field(ge=1, le=100_000)] = 2000
-    # Of one user on one replica: as many browser tabs as anybody has.
+    # Streams of one user on one replica: more than a person has browser tabs.
     max_of_one_caller: Annotated[int, Field(ge=1)] = 20
 
 
 @dataclass(frozen=True, slots=True)
-class _Handed(Generic[Message]):
-    """What the tail hands out: one for all."""
+class _Change(Generic[Message]):
+    """An event as the tail offers it: one message for all."""
 
-    place: Place
+    position: Position
     message: Message
 
 
-class _Watcher(Generic[Message]):
-    """One stream.
+class _Subscription(Generic[Message]):
+    """One stream: how far it is, and what waits for it.
 
     Attributes:
-        owner: whose changes it wants; None for everybody's.
-        told: the place up to which its caller has been told everything.
+        owner: whose events it wants; None for the events of all.
+        position: every event up to here was delivered, or does not concern it.
+        read_to: up to here it has read by itself.
+        is_joined: whether the tail offers it what is new.
+        is_current: whether everything that it has not read by itself was offered.
         is_too_slow: whether its buffer was full.
+        is_lost: whether the database was restored under it.
     """
 
-    __slots__ = ("_limit", "_waiting", "_wake", "is_too_slow", "owner", "told")
+    __slots__ = (
+        "_limit",
+        "_missed",
+        "_offered",
+        "_show",
+        "_wake",
+        "is_current",
+        "is_joined",
+        "is_lost",
+        "is_too_slow",
+        "owner",
+        "position",
+        "read_to",
+    )
 
-    def __init__(self, owner: str | None, *, limit: int) -> None:
+    def __init__(self, owner: str | None, *, show: Callable[[FeedEvent], Message | None], limit: int) -> None:
         self.owner = owner
-        self.told = START
-        self.is_too_slow = False
+        self.position = self.read_to = START
+        self.is_joined = self.is_current = self.is_too_slow = self.is_lost = False
+        self._show = show
         self._limit = limit
-        self._waiting: deque[_Handed[Message]] = deque()
+        self._missed: deque[FeedEvent] = deque()
+        self._offered: deque[_Change[Message]] = deque()
         self._wake = asyncio.Event()
 
-    def offer(self, handed: _Handed[Message]) -> None:
-        """Put a message into the buffer; if there is no room, drop all of it."""
-        if not self.is_too_slow and len(self._waiting) < self._limit:
-            self._waiting.append(handed)
+    def begin(self, position: Position) -> None:
+        """Begin after the position."""
+        self.position = self.read_to = position
+
+    def read(self, page: Page) -> None:
+        """Add a page that it has read by itself, after `read_to`."""
+        self._missed.extend(page.events)
+        self.read_to = page.last
+
+    def offer(self, change: _Change[Message]) -> None:
+        """Put a change into the buffer; if the buffer is full, drop all of it."""
+        if not self.is_too_slow and len(self._offered) < self._limit:
+            self._offered.append(change)
         else:
             self.is_too_slow = True
-            self._waiting.clear()
-        self._wake.set()
+            self._offered.clear()
+        self.wake()
 
     def take(self) -> Message | None:
-        """Return the next message that its caller has not been told yet, if there is one."""
-        while self._waiting:
-            handed = self._waiting.popleft()
-            if handed.place > self.told:
-                self.told = handed.place
-                return handed.message
+        """Return the next message and move to its position; None, and move to `read_to`, if nothing waits."""
+        while self._missed:
+            event = self._missed.popleft()
+            self.position = event.position
+            if (message := self._show(event)) is not None:
+                return message
+        self.position = max(self.position, self.read_to)
+        while self.is_current and self._offered:
+            change = self._offered.popleft()
+            if change.position > self.position:  # else it has read that by itself
+                self.position = change.position
+                return change.message
         return None
 
+    def follow(self, tail: Position) -> None:
+        """Move to the tail, unless something waits: what the tail has passed and not offered does not concern it."""
+        if self.is_current and not self._missed and not self._offered:
+            self.position = max(self.position, tail)
+
     def wake(self) -> None:
-        """Have it look around."""
+        """Have the stream look again."""
         self._wake.set()
 
-    async def woken(self, *, within_s: float) -> bool:
-        """Return True once there is something to look at, False if there is nothing for so long."""
+    async def is_quiet(self, *, for_s: float) -> bool:
+        """Return False when it is woken, True when it was not for this time.
+
+        True does not say that nothing waits: an offer may come in the turn of the loop in which the time is over.
+        """
         self._wake.clear()
         try:
-            async with asyncio.timeout(within_s):
+            async with asyncio.timeout(for_s):
                 await self._wake.wait()
         except TimeoutError:
-            return False
-        return True
+            return True
+        return False
 
 
 class Watchers(Generic[Message]):
-    """Everybody who watches on this replica.
+    """The streams of this replica.
 
     Args:
-        database: with the outbox.
-        owner_field: what the owner is called in the events' data: `userId`.
-        show: makes a message of an event; all who are told of it get the same one. None for what is not shown.
-        sign_of_life: makes one of a resume token.
+        feed: of the events.
+        show: makes the message of an event; None for an event that is not shown.
+        heartbeat: makes the message of a resume token alone.
         settings: how.
     """
 
     def __init__(
         self,
-        database: Database,
+        feed: Changefeed,
         *,
-        owner_field: str,
-        show: Callable[[Told], Message | None],
-        sign_of_life: Callable[[UUID], Message],
+        show: Callable[[FeedEvent], Message | None],
+        heartbeat: Callable[[UUID], Message],
         settings: WatchSettings,
     ) -> None:
-        self._database = database
-        self._owner_field = owner_field
+        self._feed = feed
         self._show = show
-        self._sign_of_life = sign_of_life
+        self._heartbeat = heartbeat
         self._settings = settings
         self._of_caller: Counter[str] = Counter()
-        self._joined: dict[str | None, set[_Watcher[Message]]] = {}
-        self._everybody: set[_Watcher[Message]] = set()
-        # The place up to which everything was handed out; None while nobody has joined.
-        self._tail: Place | None = None
+        self._everybody: set[_Subscription[Message]] = set()
+        self._joined: dict[str | None, set[_Subscription[Message]]] = {}
+        # The position up to which everything was offered; None while nothing has joined.
+        self._tail: Position | None = None
         self._is_wanted = asyncio.Event()
         self._catching_up = asyncio.Semaphore(_CATCHING_UP_AT_ONCE)
         self._ready = asyncio.Event()
@@ -154,45 +203,38 @@ class Watchers(Generic[Message]):
         self._failures = 0
 
     async def watch(self, *, owner: str | None, after: UUID | None, caller: str = "") -> AsyncGenerator[Message, None]:
-        """Yield a sign of life at once, then every change behind the token, and a sign of life now and then.
+        """Yield a heartbeat at once, then every change after the token, and a heartbeat whenever it is quiet.
 
         Args:
-            owner: whose changes; None for everybody's.
+            owner: whose changes; None for the changes of all.
             after: the resume token; None to begin now.
-            caller: whose streams are counted together; empty for nobody's.
+            caller: whose streams are counted together; empty for a caller whose streams are not counted.
 
         Raises:
-            Overloaded: too many watch already, or too many of this caller.
-            ResumeTokenExpired: nothing is known of the token.
-            DatabaseUnavailable: nobody can say what has changed.
-            StreamTooSlow, ServerStopping: it goes on somewhere else.
+            Overloaded: too many streams are open, or too many of this caller.
+            ResumeTokenExpired: the event of the token is gone.
+            DatabaseUnavailable: the database does not answer, or was restored: resume with the last token.
+            StreamTooSlow, ServerStopping: resume with the token of the error.
         """
-        watcher = self._admitted(owner, caller=caller, after=after)
+        subscription = self._admitted(owner, caller=caller, after=after)
         try:
-            watcher.told = await self._beginning(after)
-            joined_at = None if after else self._join(watcher)
-            yield self._sign_of_life(watcher.told.id)
-            while joined_at is None or watcher.told < joined_at:
-                page = await self._page_for(watcher)
-                for event in page.events:
-                    self._require_going_on(watcher)
-                    watcher.told = event.place
-                    if (message := self._show(event)) is not None:
-                        yield message
-                watcher.told = page.last or joined_at or watcher.told
-                if joined_at is None and page.is_last:
-                    joined_at = self._join(watcher)
+            subscription.begin(await self._beginning(after))
+            if after is None:  # usually at the tail, so that there is nothing to catch up with
+                self._join(subscription)
+            yield self._heartbeat(subscription.position.id)
             while True:
-                yield await self._next(watcher)
+                yield await self._next(subscription)
+        except PositionLost:
+            raise await self._end_of(subscription) from None
         finally:
-            self._leave(watcher, caller=caller)
+            self._leave(subscription, caller=caller)
 
     async def run_forever(self) -> None:
-        """Look for what is new whenever anybody watches, until cancelled."""
+        """Offer what is new while there are subscriptions, until cancelled."""
         while True:
             try:
-                await self._follow()
-            except Exception as error:  # whatever it is, those who watch must not take it for silence
+                await self._follow_feed()
+            except Exception as error:  # whatever it is: without an answer there must be no heartbeat
                 self._failures += 1
                 if self._failures == 1:  # and not ten times a second for an hour
                     log.warning("watchers.waiting", watchers=len(self._everybody), exc_info=error)
@@ -202,49 +244,63 @@ class Watchers(Generic[Message]):
     def stop(self) -> None:
         """End every stream and begin no other."""
         self._is_stopping = True
-        for watcher in self._everybody:
-            watcher.wake()
+        for subscription in self._everybody:
+            subscription.wake()
 
-    async def _follow(self) -> None:
-        """Hand out what is new."""
+    async def _follow_feed(self) -> None:
+        """Offer what is new."""
         if not self._ready.is_set():
-            if count := await self._database.transaction(feed.bring_back):
+            if count := await self._feed.bring_back():
                 log.warning("watchers.restored_events", count=count)
             self._ready.set()
+            if not self._joined:
+                self._is_wanted.clear()
         await self._is_wanted.wait()
-        while await self._hands_out():
+        while await self._offers_page():
             pass
         if self._failures:
             log.info("watchers.go_on", failures=self._failures)
             self._failures = 0
 
-    async def _hands_out(self) -> bool:
-        """Hand out a page; return whether there may be more."""
+    async def _offers_page(self) -> bool:
+        """Offer a page; return whether there may be more."""
         tail = self._tail
         if tail is None:
             return False
-        page = await self._read(tail, owner=None)
-        if self._tail is not tail:  # all have left meanwhile, and somebody else has come
+        try:
+            page = await self._feed.read(tail, owner=None, size=self._settings.page)
+        except PositionLost:
+            self._lose()
+            return False
+        if self._tail != tail:  # all have left meanwhile, and another one has joined
             return False
         for event in page.events:
             concerned = (*self._joined.get(None, ()), *self._joined.get(event.owner, ()))
             message = self._show(event) if concerned else None
             if message is not None:
-                handed = _Handed(event.place, message)
-                for watcher in concerned:
-                    watcher.offer(handed)
-        self._tail = page.last or tail
+                change = _Change(event.position, message)
+                for subscription in concerned:
+                    subscription.offer(change)
+        # In the same turn of the loop as the offers: a subscription without an offer may follow the tail.
+        self._tail = page.last
         return not page.is_last
 
-    async def _read(self, after: Place, *, owner: str | None) -> Page:
-        wanted = Wanted(after, owner, self._owner_field, self._settings.page)
-        return await self._database.read(lambda connection: feed.read(connection, wanted))
+    def _lose(self) -> None:
+        """End every stream: old and new positions cannot be put into one order."""
+        log.warning("watchers.position_lost", watchers=len(self._everybody))
+        for subscription in self._everybody:
+            subscription.is_lost = True
+            subscription.wake()
+        self._joined.clear()
+        self._tail = None
+        self._bring_back()
 
-    async def _page_for(self, watcher: _Watcher[Message]) -> Page:
-        async with self._catching_up:
-            return await self._read(watcher.told, owner=watcher.owner)
+    def _bring_back(self) -> None:
+        """Have the tail look for restored events before it or a new stream reads on."""
+        self._ready.clear()
+        self._is_wanted.set()
 
-    async def _beginning(self, after: UUID | None) -> Place:
+    async def _beginning(self, after: UUID | None) -> Position:
         try:
             async with asyncio.timeout(_READY_WITHIN_S):
                 await self._ready.wait()
@@ -254,31 +310,66 @@ class Watchers(Generic[Message]):
             return self._tail
         async with self._catching_up:
             if after is None:
-                return await self._database.read(feed.newest)
-            place = await self._database.read(lambda connection: feed.place_of(connection, after))
-        if place is None:
-            raise ResumeTokenExpired
-        return place
+                return await self._feed.newest()
+            try:
+                return await self._feed.position_of(after)
+            except PositionLost:
+                raise ResumeTokenExpired from None
 
-    async def _next(self, watcher: _Watcher[Message]) -> Message:
+    async def _next(self, subscription: _Subscription[Message]) -> Message:
+        """Return the next change, or a heartbeat if `sign_of_life_s` passes without one."""
+        time = asyncio.get_running_loop().time
+        heartbeat_s = self._settings.sign_of_life_s
+        due = time() + heartbeat_s
+        is_due = False
         while True:
-            self._require_going_on(watcher)
-            if (message := watcher.take()) is not None:
+            self._require_going_on(subscription)
+            if (message := subscription.take()) is not None:
                 return message
-            is_woken = await watcher.woken(within_s=self._settings.sign_of_life_s)
-            # No sign of life while nobody knows what happens: whoever stands between then ends the stream for idling.
-            if not is_woken and not self._failures:
-                watcher.told = max(watcher.told, self._tail or START)
-                return self._sign_of_life(watcher.told.id)
+            # No heartbeat while the database does not answer: the edge then ends the stream for being idle.
+            if is_due and not self._failures:
+                subscription.follow(self._tail or START)
+                return self._heartbeat(subscription.position.id)
+            if subscription.is_current:
+                is_due = await subscription.is_quiet(for_s=heartbeat_s)
+            else:
+                await self._catch_up(subscription)
+                is_due = time() >= due
 
-    def _require_going_on(self, watcher: _Watcher[Message]) -> None:
-        token = str(watcher.told.id)
-        if watcher.is_too_slow:
+    async def _catch_up(self, subscription: _Subscription[Message]) -> None:
+        """Read the next page of what the subscription has missed; after the last one, join the tail.
+
+        A page that was read after it had joined closes the gap to the tail, and shows that its position still stands.
+        """
+        async with self._catching_up:
+            page = await self._feed.read(subscription.read_to, owner=subscription.owner, size=self._settings.page)
+        subscription.read(page)
+        if page.is_last and subscription.is_joined:
+            subscription.is_current = True
+        elif page.is_last:
+            self._require_going_on(subscription)  # one that is lost must not join the others
+            self._join(subscription)
+
+    async def _end_of(self, subscription: _Subscription[Message]) -> DomainError:
+        """Return why a stream ends whose position is lost."""
+        try:
+            async with self._catching_up:
+                await self._feed.position_of(subscription.position.id)
+        except PositionLost:
+            return ResumeTokenExpired()
+        self._bring_back()
+        return DatabaseUnavailable()  # to be resumed: the position has only changed its number
+
+    def _require_going_on(self, subscription: _Subscription[Message]) -> None:
+        token = str(subscription.position.id)
+        if subscription.is_lost:
+            raise PositionLost
+        if subscription.is_too_slow:
             raise StreamTooSlow(resume_token=token)
         if self._is_stopping:
             raise ServerStopping(resume_token=token)
 
-    def _admitted(self, owner: str | None, *, caller: str, after: UUID | None) -> _Watcher[Message]:
+    def _admitted(self, owner: str | None, *, caller: str, after: UUID | None) -> _Subscription[Message]:
         if self._is_stopping:
             raise ServerStopping(resume_token=str(after or ""))
         settings = self._settings
@@ -286,28 +377,29 @@ class Watchers(Generic[Message]):
             raise Overloaded("Too many streams are open already. Close some, or try again shortly.")
         if caller:
             self._of_caller[caller] += 1
-        watcher: _Watcher[Message] = _Watcher(owner, limit=settings.buffer)
-        self._everybody.add(watcher)
-        return watcher
+        subscription = _Subscription(owner, show=self._show, limit=settings.buffer)
+        self._everybody.add(subscription)
+        return subscription
 
-    def _join(self, watcher: _Watcher[Message]) -> Place:
-        """Have the tail hand out to it too; return the place from which on it does."""
-        self._joined.setdefault(watcher.owner, set()).add(watcher)
+    def _join(self, subscription: _Subscription[Message]) -> None:
+        """Have the tail offer to it what is new."""
+        self._joined.setdefault(subscription.owner, set()).add(subscription)
+        subscription.is_joined = True
         if self._tail is None:
-            self._tail = watcher.told
+            self._tail = subscription.read_to
             self._is_wanted.set()
-        return self._tail
+        subscription.is_current = self._tail == subscription.read_to
 
-    def _leave(self, watcher: _Watcher[Message], *, caller: str) -> None:
+    def _leave(self, subscription: _Subscription[Message], *, caller: str) -> None:
         if caller:
             self._of_caller[caller] -= 1
             if not self._of_caller[caller]:
                 del self._of_caller[caller]
-        self._everybody.discard(watcher)
-        others = self._joined.get(watcher.owner, set())
-        others.discard(watcher)
+        self._everybody.discard(subscription)
+        others = self._joined.get(subscription.owner, set())
+        others.discard(subscription)
         if not others:
-            self._joined.pop(watcher.owner, None)
+            self._joined.pop(subscription.owner, None)
         if not self._joined:
             self._tail = None
             self._is_wanted.clear()

@@ -15,6 +15,7 @@ from typing_extensions import override
 from chassis import context
 from chassis.conversions import set_timestamp
 from chassis.errors import FieldViolation, InvalidFields
+from chassis.feed import Changefeed
 from chassis.pagination import PageTokens
 from chassis.requests import once
 from chassis.watchers import Watchers
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
     from chassis.clock import Clock
     from chassis.db import Database
-    from chassis.feed import Told
+    from chassis.feed import FeedEvent
     from chassis.idempotency import Once
     from chassis.watchers import WatchSettings
     from order_svc.service import OrderService
@@ -51,8 +52,7 @@ _CHANGES: Final = frozenset({"order.created", "order.status_changed", "order.can
 
 _NANO: Final = Decimal(1).scaleb(-9)
 
-
-# Who asks for somebody else's changes is told of nobody's.
+# An owner who asks for another user's changes gets a stream without changes.
 _NOBODY: Final = str(UUID(int=0))
 
 
@@ -140,12 +140,11 @@ class OrderServicer(OrderServiceServicer):
 
 
 def watchers_of(database: Database, settings: WatchSettings) -> Watchers[pb.WatchOrdersResponse]:
-    """Return those who watch the orders in the database; nobody yet."""
+    """Return the streams of changes of the orders in the database; none yet."""
     return Watchers(
-        database,
-        owner_field="userId",
+        Changefeed(database, owner_field="userId"),
         show=_to_change_message,
-        sign_of_life=lambda token: pb.WatchOrdersResponse(resume_token=str(token)),
+        heartbeat=lambda token: pb.WatchOrdersResponse(resume_token=str(token)),
         settings=settings,
     )
 
@@ -230,13 +229,13 @@ def _to_event_message(event: OrderEvent) -> order_pb2.OrderEvent:
     return message
 
 
-def _to_change_message(event: Told) -> pb.WatchOrdersResponse | None:
+def _to_change_message(event: FeedEvent) -> pb.WatchOrdersResponse | None:
     if event.type not in _CHANGES:  # of a newer version, beside this one during a deployment
         return None
     data = event.data
     is_new = event.type == "order.created"
     change = order_pb2.OrderChange(
-        id=str(event.place.id),
+        id=str(event.position.id),
         order_id=str(event.subject),
         user_id=event.owner,
         from_status=order_pb2.ORDER_STATUS_UNSPECIFIED if is_new else _STATUSES[OrderStatus(data["from"])],
@@ -244,4 +243,4 @@ def _to_change_message(event: Told) -> pb.WatchOrdersResponse | None:
         etag=etag_of(event.sequence),
     )
     set_timestamp(change.occurred_at, event.occurred_at)
-    return pb.WatchOrdersResponse(resume_token=str(event.place.id), change=change)
+    return pb.WatchOrdersResponse(resume_token=str(event.position.id), change=change)

@@ -33,6 +33,7 @@ class Watch:
     Attributes:
         token: the last resume token that came.
         told: the ids of all changes that came.
+        tokens: every resume token that came, and how many changes had come then.
         farewell: the status that the last message told of, if it did.
     """
 
@@ -40,6 +41,7 @@ class Watch:
         self.call = call
         self.token = ""
         self.told: list[str] = []
+        self.tokens: list[tuple[str, int]] = []
         self._reading: asyncio.Future[Any] | None = None
         self.farewell = Status()
 
@@ -54,6 +56,8 @@ class Watch:
         self.token = message.resume_token or self.token
         if message.HasField("change"):
             self.told.append(message.change.id)
+        if message.resume_token:
+            self.tokens.append((message.resume_token, len(self.told)))
         return cast("pb.WatchOrdersResponse", message)
 
     async def change(self) -> OrderChange:
@@ -67,6 +71,11 @@ class Watch:
     async def changes(self, count: int) -> list[OrderChange]:
         """Return the next changes."""
         return [await self.change() for _ in range(count)]
+
+    async def read_on(self) -> None:
+        """Read until cancelled."""
+        while True:
+            await self.message()
 
     async def is_silent(self, *, for_s: float) -> bool:
         """Return True once nothing has come for so long; False if a hundred messages have come instead."""
