@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 from chassis import idempotency, outbox
 from chassis.batching import Batcher, RunAlone
 from chassis.clock import new_id
-from chassis.errors import DatabaseUnavailable, DomainError
+from chassis.errors import DatabaseUnavailable, DomainError, InvalidPageToken
 from chassis.idempotency import Answered, first_of_each_key
 from order_svc import metrics, repository
 from order_svc.errors import OrderNotFound
@@ -198,12 +198,14 @@ class OrderService:
 
         Raises:
             OrderNotFound: there is no such order.
+            InvalidPageToken: the order's history has nothing after the token's entry, or no such entry.
         """
         found = await self._database.read(
             lambda connection: repository.list_events(connection, page, order_id=order_id, owner=owner)
         )
-        if not found and page.after is None:  # every order has a first entry
-            raise OrderNotFound(order_id)
+        if not found:  # every order has a first entry, and every token that was given out has a page
+            await self.get_order(order_id, owner=owner)
+            raise InvalidPageToken
         return found
 
     async def move_order(self, command: MoveOrder, *, owner: BuyerId | None, once: Once) -> Order:

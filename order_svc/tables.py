@@ -21,14 +21,3 @@ orders = Table(
     Column("updated_at", DateTime(timezone=True)),
     Column("version", Integer),
 )
-
-order_events = Table(
-    "order_events",
-    _metadata,
-    Column("id", Uuid, primary_key=True),
-    Column("order_id", Uuid),
-    Column("from_status", Text),
-    Column("to_status", Text),
-    Column("reason", Text),
-    Column("occurred_at", DateTime(timezone=True)),
-)

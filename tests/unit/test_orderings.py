@@ -1,0 +1,115 @@
+"""What the product orders by: exact sequences, and little else.
+
+Times and UUIDs of version 7 are of the machine that made them. Two machines' clocks differ, so they are no order of
+what happened: a history, a cursor or "the newest" goes by a sequence, where there is one.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT: Final = Path(__file__).parents[2]
+PACKAGES: Final = ("chassis", "order_svc", "user_svc")
+
+# Given by the database, one after the other, or counted per resource under its lock.
+EXACT: Final = {"transaction", "position", "number", "version", "sequence"}
+
+NEWEST_FIRST: Final = "a list of resources of many writers, newest first: there is no sequence over all of them"
+LOCKS: Final = "not a reader's order: two transactions that lock the same rows take them in one order"
+ANY_ORDER: Final = "any order will do: a batch of work"
+ALLOWED: Final = {
+    ("order_svc/repository.py", "orders.c.id.desc()"): NEWEST_FIRST,
+    ("user_svc/repository.py", "users.c.id.desc()"): NEWEST_FIRST,
+    ("order_svc/repository.py", "orders.id"): LOCKS,
+    ("user_svc/repository.py", "users.c.id"): LOCKS,
+    ("chassis/inbox.py", "subject"): LOCKS,
+    ("chassis/idempotency.py", "key_caller, key_method, key_request_id"): LOCKS,
+    ("order_svc/projection.py", "id"): LOCKS,
+    ("order_svc/migrations/versions/0005_history_version.py", "id"): ANY_ORDER,
+    ("order_svc/migrations/versions/0005_history_version.py", "id DESC"): ANY_ORDER,
+    ("user_svc/keys.py", "active_from DESC"): "a key signs from this time on: the time is what it means",
+    ("chassis/outbox_watch.py", "min(occurred_at)"): "the age of the oldest event, for a metric",
+    ("chassis/inbox.py", "greatest(inbox_state.as_of, excluded.as_of)"): "a mark of time that must not go back",
+}
+
+
+def orderings_of(source: str) -> Iterator[str]:
+    """Return what the SQL and the SQLAlchemy expressions in Python source order by, or take the first or last by."""
+    tree = ast.parse(source)
+    # An expression in an f-string stands for itself, so that ordering by it is seen too.
+    in_fstrings = {part for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "order_by":
+            yield ", ".join(ast.unparse(argument) for argument in node.args)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) in {"func.max", "func.min", "func.greatest"}:
+            yield ast.unparse(node).removeprefix("func.")
+        elif isinstance(node, ast.JoinedStr):
+            yield from orderings_in("".join(_text_of(part) for part in node.values))
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node not in in_fstrings:
+            yield from orderings_in(node.value)
+
+
+def _text_of(part: ast.expr) -> str:
+    return str(part.value) if isinstance(part, ast.Constant) else ast.unparse(part).removeprefix("f").strip("'")
+
+
+def orderings_in(statement: str) -> Iterator[str]:
+    for found in re.finditer(r"\bORDER BY\s+((?:[^\n)(]|\([^)]*\))+)", statement):
+        yield re.split(r"\s+(?:LIMIT|FOR UPDATE|ON CONFLICT)\b", found[1])[0].strip()
+    for found in re.finditer(r"\bDISTINCT ON \(([^)]*)\)|\b(?:max|min|greatest|least)\([^()]*\)", statement):
+        yield found[1] or found[0]
+
+
+def is_exact(ordering: str) -> bool:
+    inside = re.sub(r"^(?:max|min|greatest|least)\((.*)\)$", r"\1", ordering)
+    columns = [re.sub(r"\s+(ASC|DESC)$", "", column.strip()) for column in inside.split(",")]
+    return all(column.rpartition(".")[2] in EXACT for column in columns)
+
+
+def found() -> set[tuple[str, str]]:
+    return {
+        (str(path.relative_to(ROOT)), ordering)
+        for package in PACKAGES
+        for path in (ROOT / package).rglob("*.py")
+        for ordering in orderings_of(path.read_text())
+    }
+
+
+def test_whatever_is_ordered_goes_by_an_exact_sequence_or_has_a_reason_not_to() -> None:
+    inexact = {(path, ordering) for path, ordering in found() if not is_exact(ordering)}
+
+    assert inexact == set(ALLOWED)
+
+
+def test_the_search_finds_the_known_ones() -> None:
+    assert {
+        ("chassis/feed.py", "transaction, position"),
+        ("chassis/feed.py", "transaction DESC, position DESC"),
+        ("chassis/relay.py", "max(position)"),
+        ("order_svc/repository.py", "version"),
+    } <= found()
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("'SELECT 1 FROM a ORDER BY occurred_at LIMIT 1'", "occurred_at"),
+        ("f'SELECT {x} FROM a ORDER BY a.id DESC FOR UPDATE'", "a.id DESC"),
+        ("f'SELECT 1 FROM a ORDER BY {column}'", "{column}"),
+        ("select(a).order_by(a.c.created_at.desc(), a.c.id)", "a.c.created_at.desc(), a.c.id"),
+        ("'SELECT max(created_at) FROM a'", "max(created_at)"),
+        ("'row_number() OVER (ORDER BY updated_at)'", "updated_at"),
+        ("select(func.max(a.c.updated_at))", "max(a.c.updated_at)"),
+    ],
+)
+def test_an_order_by_a_clock_is_found(source: str, expected: str) -> None:
+    assert list(orderings_of(source)) == [expected]
+    assert not is_exact(expected)
