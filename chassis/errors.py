@@ -7,7 +7,7 @@ here knows gRPC. `reason` and `domain` name a value of the enum `ErrorReason` in
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Final
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -101,14 +101,27 @@ class DeadlineExceeded(DomainError):
         super().__init__("The call took longer than it may. Repeat a write with the same request id.")
 
 
+# A status travels in headers, of which stock gRPC clients take 8 KiB; in base64, and once more as a sentence.
+MAX_NAMED: Final = 20
+_MAX_IN_WORDS: Final = 10
+
+
 class InvalidFields(InvalidArgument):
-    """Fields of the request break their rules."""
+    """Fields of the request break their rules.
+
+    Args:
+        violations: those that are known. The first 20 reach the caller.
+        count: how many there are, if not all of them are known.
+    """
 
     reason = "INVALID_FIELDS"
 
-    def __init__(self, violations: Sequence[FieldViolation]) -> None:
-        listed = "; ".join(f"{each.field or 'request'}: {each.message}" for each in violations)
-        super().__init__(f"Correct these fields: {listed}", violations=violations)
+    def __init__(self, violations: Sequence[FieldViolation], *, count: int | None = None) -> None:
+        in_words = violations[:_MAX_IN_WORDS]
+        listed = "; ".join(f"{each.field or 'request'}: {each.message}" for each in in_words)
+        more = (count or len(violations)) - len(in_words)
+        message = f"Correct these fields: {listed}" + (f"; and {more} more" if more else "")
+        super().__init__(message, violations=violations[:MAX_NAMED])
 
 
 class InvalidPageToken(InvalidArgument):

@@ -37,9 +37,9 @@ log = structlog.get_logger(__name__)
 # Kubernetes gives a pod 30 s, and so does every other supervisor we know; what is not done by then is killed anyway.
 _FORCED_AFTER_S: Final = 29
 
-# JSON grows when it becomes a message, `1,` in a Struct from 2 bytes to 11, so this is what the 10 MiB that the edge
-# lets through can become. gRPC itself refuses what is larger, with no reason; the interceptors refuse it with one.
-_MAX_MESSAGE_BYTES: Final = 64 * 1024 * 1024
+# gRPC's default, and many times what a valid request takes. gRPC refuses what is larger as soon as it sees its length,
+# with no reason; what is smaller and still too large is refused with one (interceptors.bounds).
+_MAX_MESSAGE_BYTES: Final = 4 * 1024 * 1024
 
 # The edge lets 32 KiB of headers through and gRPC counts 32 bytes more for each. What is over gRPC's own limit, 8 KiB,
 # it refuses at random and with a list of all headers.

@@ -5,11 +5,12 @@ From the outside in, each with what breaks without it there:
 1. context: the call's ids and deadline, first, because everything inside reads them;
 2. telemetry: the log line, the metrics and, of a traced call, the span; outside the errors, so that they have the code
    that was answered;
-3. errors: inside the telemetry and outside the rest, so that whatever fails inside has one way out. Bytes that are no
-   message come here too: grpc.aio would answer them with the decoder's exception;
+3. errors: inside the telemetry and outside the rest, so that whatever fails inside has one way out;
 4. the deadline: a call without one gets the service's, so that nothing runs for ever;
-5. access: before validation, so that strangers learn nothing about what would be valid;
-6. validation: last, so that a servicer sees only requests that keep the contract.
+5. access: before the request is received, so that strangers learn nothing about what would be valid and a large message
+   of theirs takes no memory;
+6. the request: its size, its decoding, the number of its elements, its rules. A servicer sees only requests that keep
+   the contract, and whatever a caller sends costs no more than a valid request.
 
 They are folded into one wrapper, made once for each method: three interceptors that wrap each call cost 7 µs a call.
 """
@@ -19,7 +20,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import grpc
 import structlog
@@ -27,10 +28,10 @@ from grpc import aio
 
 from chassis import tracing
 from chassis.context import Call, enter
-from chassis.errors import DeadlineExceeded, DomainError, MalformedRequest
+from chassis.errors import DeadlineExceeded, DomainError
 from chassis.interceptors import streams
 from chassis.interceptors.errors import reject
-from chassis.interceptors.validation import require_valid
+from chassis.interceptors.receiving import Receiver
 from chassis.metrics import Calls
 
 if TYPE_CHECKING:
@@ -43,13 +44,9 @@ if TYPE_CHECKING:
     Handler = grpc.RpcMethodHandler[Any, Any]
     Context = aio.ServicerContext[Any, Any]
     Behaviour = Callable[[Message, Context], Awaitable[Message]]
-    Handled = Callable[[Message | DomainError, Context, Call], Awaitable[Message]]
+    Handled = Callable[[Context, Call], Awaitable[Message]]
 
 log = structlog.get_logger(__name__)
-
-
-# The edge's limit for a body. Decoding takes several times a message's size in memory.
-MAX_REQUEST_BYTES: Final = 10 * 1024 * 1024
 
 
 class Interceptors:
@@ -81,26 +78,23 @@ class Interceptors:
     def _wrap(self, method: str, handler: Handler) -> Handler:
         # grpcio's types know only sync servicers here.
         behaviour = cast("Behaviour", handler.unary_unary)
-        decode = cast("Callable[[bytes], Message]", handler.request_deserializer)
         admit = self._access.admission_to(method)
+        receiver = Receiver(handler)
 
-        async def handled(request: Message | DomainError, context: Context, call: Call) -> Message:
+        async def handled(context: Context, call: Call) -> Message:
             await admit(call, context)
-            if isinstance(request, DomainError):
-                raise request
-            require_valid(request)
-            return await behaviour(request, context)
+            return await behaviour(await receiver.receive(context), context)
 
         answer = self._observed(method, handled)
-        return grpc.unary_unary_rpc_method_handler(answer, _safely(decode), handler.response_serializer)
+        return grpc.stream_unary_rpc_method_handler(answer, None, handler.response_serializer)
 
-    def _observed(self, method: str, handled: Handled) -> Callable[[Message | DomainError, Context], object]:
+    def _observed(self, method: str, handled: Handled) -> Callable[[object, Context], object]:
         max_call_s = self._max_call_s
         calls = Calls(method)
         # Every replica is asked for its health once a second: that would be most of the log.
         write_line = log.debug if method.startswith("/grpc.health.") else log.info
 
-        async def answer(request: Message | DomainError, context: Context) -> Message:
+        async def answer(_requests: object, context: Context) -> Message:
             started = time.monotonic()
             call = _call_of(method, context, started)
             # gRPC itself cancels a call at its caller's deadline: a timer of ours, 4 µs, is for who named none.
@@ -111,9 +105,9 @@ class Interceptors:
             calls.active += 1
             try:
                 if ends_by_itself:
-                    return await handled(request, context, call)
+                    return await handled(context, call)
                 async with asyncio.timeout(max_call_s):
-                    return await handled(request, context, call)
+                    return await handled(context, call)
             except asyncio.CancelledError:
                 call.code = "CANCELLED" if call.time_left_s() > 0 else "DEADLINE_EXCEEDED"
                 raise
@@ -138,32 +132,61 @@ class Interceptors:
             fields=_fields,
             max_stream_s=self._max_stream_s,
         )
-        decode = cast("Callable[[bytes], Message]", handler.request_deserializer)
-        return streams.wrapped(method, handler, _safely(decode), around=around)
+        received = self._received(handler)
+        # It decodes nothing: what it is given has been received.
+        served = streams.wrapped(method, handler, _no_decoder, around=around)
+        serve = cast("Callable[[Message | DomainError, Context], Awaitable[None]]", served.unary_stream)
+
+        async def answer(_requests: object, context: Context) -> None:
+            await serve(await received(context), context)
+
+        return grpc.stream_stream_rpc_method_handler(answer, None, handler.response_serializer)
+
+    def _received(self, handler: Handler) -> Callable[[Context], Awaitable[Message | DomainError]]:
+        """Return what receives the request of a stream, or why it is refused. It waits as long as a call may take."""
+        receiver = Receiver(handler)
+
+        async def received(context: Context) -> Message | DomainError:
+            try:
+                async with asyncio.timeout(self._max_call_s):
+                    return await receiver.receive(context)
+            except TimeoutError:
+                return DeadlineExceeded()
+            except DomainError as error:
+                return error
+
+        return received
 
     def _wrap_foreign_stream(self, method: str, handler: Handler) -> Handler:
-        # grpcio's types know only sync servicers here.
-        behaviour: Any = handler.unary_stream or handler.stream_stream
-
         async def require_allowed_peer(context: Context) -> None:
             try:
                 self._access.require_allowed_peer(context)
             except DomainError as error:
                 await reject(error, context, Call(method=method, deadline=0))
 
-        async def watch(request: Any, context: Any) -> Any:
-            await require_allowed_peer(context)
-            await behaviour(request, context)
+        if handler.stream_stream:
+            converse: Any = handler.stream_stream
 
-        async def converse(requests: Any, context: Any) -> Any:
-            await require_allowed_peer(context)
-            async for answer in behaviour(requests, context):
-                yield answer
+            async def answers(requests: Any, context: Any) -> Any:
+                await require_allowed_peer(context)
+                async for answer in converse(requests, context):
+                    yield answer
 
-        decode, encode = handler.request_deserializer, handler.response_serializer
-        if handler.unary_stream:
-            return grpc.unary_stream_rpc_method_handler(watch, decode, encode)
-        return grpc.stream_stream_rpc_method_handler(converse, decode, encode)
+            return grpc.stream_stream_rpc_method_handler(
+                answers, handler.request_deserializer, handler.response_serializer
+            )
+
+        watch: Any = handler.unary_stream
+        received = self._received(handler)
+
+        async def answer(_requests: object, context: Context) -> None:
+            await require_allowed_peer(context)
+            request = await received(context)
+            if isinstance(request, DomainError):
+                await reject(request, context, Call(method=method, deadline=0))
+            await watch(request, context)
+
+        return grpc.stream_stream_rpc_method_handler(answer, None, handler.response_serializer)
 
 
 class Servicers:
@@ -186,16 +209,8 @@ class Servicers:
             server.add_registered_method_handlers(service, wrapped)
 
 
-def _safely(decode: Callable[[bytes], Message]) -> Callable[[bytes], Message | DomainError]:
-    def decoded(data: bytes) -> Message | DomainError:
-        if len(data) > MAX_REQUEST_BYTES:
-            return MalformedRequest(f"The request is over {MAX_REQUEST_BYTES} bytes as a message. Send less.")
-        try:
-            return decode(data)
-        except Exception:  # noqa: BLE001  the decoder's exceptions are its own; all mean the same
-            return MalformedRequest()
-
-    return decoded
+def _no_decoder(_data: bytes) -> Message:
+    raise AssertionError
 
 
 def _call_of(method: str, context: Context, now: float) -> Call:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import protovalidate
 
-from chassis.errors import FieldViolation, InvalidFields
+from chassis.errors import MAX_NAMED, FieldViolation, InvalidFields
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
@@ -22,11 +22,13 @@ def require_valid(request: Message) -> None:
     """Return if the request keeps every rule of the contract.
 
     Raises:
-        InvalidFields: it breaks some; all of them are named.
+        InvalidFields: it breaks some; the first of them are named, and how many there are.
     """
     violations = _validator.collect_violations(request)
     if violations:
-        raise InvalidFields([_field_violation(each) for each in violations])
+        # Each costs as much to tell as to find.
+        named = [_field_violation(each) for each in violations[:MAX_NAMED]]
+        raise InvalidFields(named, count=len(violations))
 
 
 def _field_violation(violation: protovalidate.Violation) -> FieldViolation:

@@ -283,7 +283,7 @@ def test_a_body_of_11_megabytes_is_too_large(edge: Edge) -> None:
 
 @pytest.mark.parametrize("value", ["1,", "{},", '"",'])
 def test_a_body_that_grows_on_its_way_is_refused(edge: Edge, value: str) -> None:
-    values = value * (10_000_000 // len(value))
+    values = value * (500_000 // len(value))
     body = json.dumps(a_user_json())[:-1] + f', "profile": {{"a": [{values[:-1]}]}}}}'
 
     assert post_raw(edge, "/api/v1/users", body.encode()).http == 400
@@ -291,6 +291,12 @@ def test_a_body_that_grows_on_its_way_is_refused(edge: Edge, value: str) -> None
 
 def test_a_profile_of_a_megabyte_is_refused(edge: Edge) -> None:
     outcome = post(edge, "/api/v1/users", a_user_json(profile={"a": [1] * 300_000}))
+
+    assert outcome.reason == MALFORMED
+
+
+def test_a_profile_of_17_kilobytes_is_refused_by_its_name(edge: Edge) -> None:
+    outcome = post(edge, "/api/v1/users", a_user_json(profile={"a": "a" * 17_000}))
 
     assert (outcome.reason, outcome.fields) == (INVALID, ["profile"])
 

@@ -119,6 +119,25 @@ async def test_fields_that_we_do_not_know_are_let_through(users_wire: Wire, user
     assert users_database.query("SELECT count(*) FROM users") == [(1,)]
 
 
+async def test_a_message_larger_than_any_valid_one_is_refused_by_every_method(
+    users_wire: Wire, orders_wire: Wire
+) -> None:
+    for method in METHODS:
+        wire = orders_wire if "Order" in method else users_wire
+
+        refusal = await refusal_of(wire.send(method, delimited(999, b"a" * 256 * 1024)))
+
+        assert (refusal.code, refusal.reason) == (StatusCode.INVALID_ARGUMENT, "MALFORMED_REQUEST"), method
+        assert "Send less" in refusal.message
+
+
+@pytest.mark.parametrize("count", [101, 5_000, 50_000])
+async def test_too_many_items_are_one_mistake_however_many(orders_wire: Wire, count: int) -> None:
+    refusal = await refusal_of(orders_wire.send("/shop.order.v1.OrderService/CreateOrder", delimited(3, b"") * count))
+
+    assert (refusal.reason, refusal.fields) == ("INVALID_FIELDS", ("items",))
+
+
 async def test_an_empty_message_is_one_without_fields(users_wire: Wire) -> None:
     refusal = await refusal_of(users_wire.send(f"{USER_SERVICE}/GetUser", b""))
 

@@ -77,11 +77,11 @@ class OnlyTelemetry(Interceptors):
     def wrapped(self, method: str, handler: Handler) -> Handler:
         behaviour = cast("Behaviour", handler.unary_unary)
 
-        async def handled(request: Any, context: Context, _call: Call) -> Message:
-            return await behaviour(request, context)
+        async def handled(context: Context, _call: Call) -> Message:
+            return await behaviour(cast("Message", await context.read()), context)
 
         answer = self._observed(method, handled)
-        return grpc.unary_unary_rpc_method_handler(answer, handler.request_deserializer, handler.response_serializer)
+        return grpc.stream_unary_rpc_method_handler(answer, handler.request_deserializer, handler.response_serializer)
 
 
 async def serve(kind: str) -> None:
