@@ -16,7 +16,7 @@ from chassis import context
 from chassis.conversions import set_timestamp
 from chassis.errors import FieldViolation, InvalidFields
 from chassis.feed import Changefeed
-from chassis.pagination import PageTokens
+from chassis.pagination import PageTokens, messages_of
 from chassis.requests import once
 from chassis.watchers import Watchers
 from order_svc.errors import OrderingUserNotFound
@@ -85,11 +85,10 @@ class OrderServicer(OrderServiceServicer):
         query = ("ListOrders", str(filters.owner or ""), str(user_id or ""), status or "")
         tokens = PageTokens(query, self._clock.now())
         page = tokens.page(page_size=request.page_size, page_token=request.page_token)
-        found = await self._service.list_orders(page, filters=filters)
-        shown, has_more = page.split(found)
+        found, has_more = await self._service.list_orders(page, filters=filters)
+        shown = await messages_of(found, _to_message)
         return pb.ListOrdersResponse(
-            orders=[_to_message(order) for order in shown],
-            next_page_token=tokens.after(shown[-1].id) if has_more else "",
+            orders=shown, next_page_token=tokens.after_page(found, shown=len(shown), has_more=has_more)
         )
 
     @override
@@ -120,11 +119,10 @@ class OrderServicer(OrderServiceServicer):
         order_id = OrderId(UUID(request.id))
         tokens = PageTokens(("ListOrderEvents", str(order_id)), self._clock.now())
         page = tokens.page(page_size=request.page_size, page_token=request.page_token)
-        found = await self._service.list_events(page, order_id=order_id, owner=_owner())
-        shown, has_more = page.split(found)
+        found, has_more = page.split(await self._service.list_events(page, order_id=order_id, owner=_owner()))
+        shown = await messages_of(found, _to_event_message)
         return pb.ListOrderEventsResponse(
-            events=[_to_event_message(event) for event in shown],
-            next_page_token=tokens.after(shown[-1].id) if has_more else "",
+            events=shown, next_page_token=tokens.after_page(found, shown=len(shown), has_more=has_more)
         )
 
     @override

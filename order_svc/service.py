@@ -189,8 +189,8 @@ class OrderService:
             raise OrderNotFound(order_id)
         return found
 
-    async def list_orders(self, page: PageRequest, *, filters: OrderFilter) -> list[Order]:
-        """Return a page of orders, newest first, and one more if there are more."""
+    async def list_orders(self, page: PageRequest, *, filters: OrderFilter) -> tuple[list[Order], bool]:
+        """Return a page of orders, newest first, and whether there are more."""
         return await self._database.read(lambda connection: repository.list_orders(connection, page, filters=filters))
 
     async def list_events(self, page: PageRequest, *, order_id: OrderId, owner: BuyerId | None) -> list[OrderEvent]:

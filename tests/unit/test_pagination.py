@@ -1,16 +1,19 @@
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 from uuid import UUID
 
 import pytest
+from google.protobuf.wrappers_pb2 import StringValue
 from hypothesis import given
 from hypothesis import strategies as st
 
 from chassis.errors import InvalidPageToken
-from chassis.pagination import PageRequest, PageTokens
+from chassis.pagination import PageRequest, PageTokens, messages_of
 from tests.unit.builders import NOON, SOME_ID
 
 QUERY = ("ListOrders", "", "PENDING")
@@ -142,3 +145,65 @@ def test_one_row_more_than_the_page_says_that_there_is_another(
     found: list[int], shown: list[int], *, has_more: bool
 ) -> None:
     assert PageRequest(size=2, after=None).split(found) == (shown, has_more)
+
+
+class Entry(NamedTuple):
+    id: UUID
+    text: str
+
+
+def shown(entry: Entry) -> StringValue:
+    return StringValue(value=entry.text)
+
+
+entries = st.lists(st.builds(Entry, st.uuids(), st.text("ab", max_size=40)), min_size=1, max_size=30, unique=True)
+
+
+@given(entries, st.integers(1, 200), st.booleans())
+def test_pages_bounded_by_bytes_give_each_entry_once(
+    found: list[Entry],
+    max_bytes: int,
+    has_more_rows: bool,  # noqa: FBT001  it is drawn
+) -> None:
+    rows, seen = found, []
+    while True:
+        messages = asyncio.run(messages_of(rows, shown, max_bytes=max_bytes))
+        token = tokens().after_page(rows, shown=len(messages), has_more=has_more_rows)
+        seen += [message.value for message in messages]
+
+        size = sum(message.ByteSize() for message in messages)
+        assert size <= max_bytes or len(messages) == 1
+        if len(messages) == len(rows):
+            break
+        assert size + shown(rows[len(messages)]).ByteSize() > max_bytes
+        last = tokens().page(page_size=1, page_token=token).after
+        assert last == rows[len(messages) - 1].id
+        rows = rows[len(messages) :]
+
+    assert seen == [entry.text for entry in found]
+    assert bool(token) == has_more_rows
+    if token:
+        assert tokens().page(page_size=1, page_token=token).after == found[-1].id
+
+
+def test_no_rows_are_no_messages_and_no_token() -> None:
+    assert asyncio.run(messages_of([], shown)) == []
+    assert tokens().after_page([], shown=0, has_more=False) == ""
+
+
+async def test_others_have_their_turn_while_a_page_is_made() -> None:
+    turns = 0
+    is_done = False
+
+    async def count() -> None:
+        nonlocal turns
+        while not is_done:
+            turns += 1
+            await asyncio.sleep(0)
+
+    counting = asyncio.create_task(count())
+    await messages_of([Entry(UUID(SOME_ID), "a" * 8_000)] * 100, shown)
+    is_done = True
+    await counting
+
+    assert turns >= 100 * 8_000 // (3 * 8_000)

@@ -122,7 +122,7 @@ class ListOrdersRequest(message.Message):
     USER_ID_FIELD_NUMBER: builtins.int
     STATUS_FIELD_NUMBER: builtins.int
     page_size: builtins.int
-    """How many at most: 0 stands for 50, more than 200 for 200."""
+    """How many at most: 0 stands for 50, more than 200 for 200. A page of large entries has fewer."""
     page_token: builtins.str
     """The `next_page_token` of the page before, with the same filter."""
     user_id: builtins.str
@@ -145,14 +145,14 @@ class ListOrdersRequest(message.Message):
 
 @typing.final
 class ListOrdersResponse(message.Message):
-    """One page of orders."""
+    """One page of orders, of a megabyte at most unless a single entry is larger."""
 
     DESCRIPTOR: descriptor.Descriptor
 
     ORDERS_FIELD_NUMBER: builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
     next_page_token: builtins.str
-    """Asks for the next page; empty on the last one."""
+    """Asks for the next page; empty on the last one, and only there."""
     @builtins.property
     def orders(self) -> containers.RepeatedCompositeFieldContainer[order_pb2.Order]:
         """The orders, newest first."""
@@ -249,7 +249,7 @@ class ListOrderEventsRequest(message.Message):
     id: builtins.str
     """The order's id."""
     page_size: builtins.int
-    """How many at most: 0 stands for 50, more than 200 for 200."""
+    """How many at most: 0 stands for 50, more than 200 for 200. A page of large entries has fewer."""
     page_token: builtins.str
     """The `next_page_token` of the page before, of the same order."""
     def __init__(
@@ -267,14 +267,14 @@ class ListOrderEventsRequest(message.Message):
 
 @typing.final
 class ListOrderEventsResponse(message.Message):
-    """One page of an order's history."""
+    """One page of an order's history, of a megabyte at most unless a single entry is larger."""
 
     DESCRIPTOR: descriptor.Descriptor
 
     EVENTS_FIELD_NUMBER: builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
     next_page_token: builtins.str
-    """Asks for the next page; empty on the last one."""
+    """Asks for the next page; empty on the last one, and only there."""
     @builtins.property
     def events(self) -> containers.RepeatedCompositeFieldContainer[order_pb2.OrderEvent]:
         """The entries, oldest first."""

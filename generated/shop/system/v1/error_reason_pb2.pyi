@@ -31,8 +31,8 @@ class _ErrorReasonEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_ErrorReaso
     old. Start again without a page token.
     """
     ERROR_REASON_MALFORMED_REQUEST: _ErrorReason.ValueType  # 3
-    """INVALID_ARGUMENT, 400. The bytes or the JSON cannot be read as the request message, or a path or query
-    parameter names no field of it.
+    """INVALID_ARGUMENT, 400. The bytes or the JSON cannot be read as the request message, there is no whole message, it is
+    larger than a valid one can be, or a path or query parameter names no field of it.
     """
     ERROR_REASON_REQUEST_ID_REUSED: _ErrorReason.ValueType  # 4
     """ALREADY_EXISTS, 409. The request id was used by another request with other content. Choose a new one.
@@ -103,8 +103,8 @@ ERROR_REASON_INVALID_PAGE_TOKEN: ErrorReason.ValueType  # 2
 old. Start again without a page token.
 """
 ERROR_REASON_MALFORMED_REQUEST: ErrorReason.ValueType  # 3
-"""INVALID_ARGUMENT, 400. The bytes or the JSON cannot be read as the request message, or a path or query
-parameter names no field of it.
+"""INVALID_ARGUMENT, 400. The bytes or the JSON cannot be read as the request message, there is no whole message, it is
+larger than a valid one can be, or a path or query parameter names no field of it.
 """
 ERROR_REASON_REQUEST_ID_REUSED: ErrorReason.ValueType  # 4
 """ALREADY_EXISTS, 409. The request id was used by another request with other content. Choose a new one.

@@ -87,7 +87,9 @@ class BatchGetUsersRequest(message.Message):
     IDS_FIELD_NUMBER: builtins.int
     @builtins.property
     def ids(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
-        """1 to 200 ids, in any order; one named twice is returned once."""
+        """1 to 200 ids, in any order; one named twice is returned once. If the users take more than 4 MB together, which
+        profiles full of numbers can, the call is refused as INVALID_FIELDS: ask for fewer at a time.
+        """
 
     def __init__(
         self,
@@ -139,7 +141,7 @@ class ListUsersRequest(message.Message):
     EMAIL_FIELD_NUMBER: builtins.int
     STATE_FIELD_NUMBER: builtins.int
     page_size: builtins.int
-    """How many at most: 0 stands for 50, more than 200 for 200."""
+    """How many at most: 0 stands for 50, more than 200 for 200. A page of large entries has fewer."""
     page_token: builtins.str
     """The `next_page_token` of the page before, with the same filter."""
     email: builtins.str
@@ -162,14 +164,14 @@ class ListUsersRequest(message.Message):
 
 @typing.final
 class ListUsersResponse(message.Message):
-    """One page of users."""
+    """One page of users, of a megabyte at most unless a single entry is larger."""
 
     DESCRIPTOR: descriptor.Descriptor
 
     USERS_FIELD_NUMBER: builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
     next_page_token: builtins.str
-    """Asks for the next page; empty on the last one."""
+    """Asks for the next page; empty on the last one, and only there."""
     @builtins.property
     def users(self) -> containers.RepeatedCompositeFieldContainer[user_pb2.User]:
         """The users, newest first."""
