@@ -27,6 +27,7 @@ from chassis.system import SystemServicer
 from chassis.tls import Identity, TlsSettings
 from chassis.tokens import AccessTokens, TokenSettings
 from user_svc import consumer
+from user_svc.attempts import Attempts
 from user_svc.keys import KeySettings, SigningKeys
 from user_svc.model import Email
 from user_svc.passwords import Passwords
@@ -49,12 +50,13 @@ class _Parts:
     clock: SystemClock
     database: Database
     passwords: Passwords
+    attempts: Attempts
     keys: SigningKeys
     sessions: SessionSettings
 
     @property
     def users(self) -> UserService:
-        return UserService(self.database, self.passwords, self.clock)
+        return UserService(self.database, self.passwords, self.attempts, self.clock)
 
 
 @contextlib.asynccontextmanager
@@ -65,9 +67,9 @@ async def _parts() -> AsyncIterator[_Parts]:
     passwords = Passwords(load(PasswordSettings))
     keys = SigningKeys(database, load(KeySettings), clock, token_lifetime_s=sessions.access_lifetime_s)
     try:
-        yield _Parts(clock, database, passwords, keys, sessions)
+        yield _Parts(clock, database, passwords, Attempts(database, passwords, clock), keys, sessions)
     finally:
-        passwords.close()
+        await passwords.close()
         await database.close()
 
 
@@ -83,7 +85,13 @@ async def _serve(settings: UserTelemetrySettings) -> None:
     async with _parts() as parts:
         tokens = load(TokenSettings)
         sessions = SessionService(
-            parts.database, parts.passwords, parts.keys, parts.clock, settings=parts.sessions, tokens=tokens
+            parts.database,
+            parts.passwords,
+            parts.attempts,
+            parts.keys,
+            parts.clock,
+            settings=parts.sessions,
+            tokens=tokens,
         )
 
         # Now, and not with the first login: the edge needs a key, and a wrong secret must not become a running replica.

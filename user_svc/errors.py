@@ -64,13 +64,13 @@ class InvalidCredentials(UserError, Unauthenticated):
 
 
 class TooManyAttempts(UserError, ResourceExhausted):
-    """Too many wrong passwords for this email."""
+    """Too many wrong passwords for this email, or more at once than may be wrong."""
 
     reason = "TOO_MANY_ATTEMPTS"
 
     def __init__(self, *, retry_after_s: float) -> None:
         super().__init__(
-            "There were too many wrong passwords for this email. Wait before the next try.",
+            "There were too many wrong passwords for this email, or too many tries at once. Wait before the next try.",
             retry_after_s=retry_after_s,
         )
 

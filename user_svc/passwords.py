@@ -6,14 +6,18 @@ import asyncio
 import secrets
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, TypeVar, TypeVarTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, TypeVar, TypeVarTuple
 
 import argon2
 
+from chassis.errors import Overloaded
+from chassis.turns import Turns
 from user_svc import metrics
+from user_svc.text import composed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
     from user_svc.settings import PasswordSettings
 
@@ -21,37 +25,92 @@ T = TypeVar("T")
 Texts = TypeVarTuple("Texts")
 
 
+@dataclass(frozen=True, slots=True)
+class Match:
+    """What a hash says about a password.
+
+    Attributes:
+        is_correct: whether the hash is of the password.
+        is_outdated: whether the hash should be replaced: its cost is not today's, or it is of a text that is not NFC.
+    """
+
+    is_correct: bool
+    is_outdated: bool = False
+
+
+_WRONG: Final = Match(is_correct=False)
+
+
 class Passwords:
-    """Makes and checks password hashes, a few at a time."""
+    """Makes and checks password hashes, a few at a time. A password is hashed in NFC, however it was typed.
+
+    Calls take turns, and the number and the time of those that wait are bounded. What has begun goes on when its
+    caller leaves, and its turn ends with the work: callers who leave cannot run more hashes than there are workers.
+    """
 
     def __init__(self, settings: PasswordSettings) -> None:
-        self._hasher = argon2.PasswordHasher(
+        self._hasher: Final = argon2.PasswordHasher(
             time_cost=settings.passes,
             memory_cost=settings.memory_kib,
             parallelism=settings.lanes,
         )
         # Checked when there is no user, so that it takes as long as if there were one.
-        self._nobodys_hash = self._hasher.hash(secrets.token_hex(16))
-        self._threads = ThreadPoolExecutor(settings.workers, thread_name_prefix="argon2")
-        metrics.watch_hashes(self._threads._work_queue.qsize)  # noqa: SLF001  there is no other way to ask
+        self._nobodys_hash: Final = self._hasher.hash(secrets.token_hex(16))
+        self._threads: Final = ThreadPoolExecutor(settings.workers, thread_name_prefix="argon2")
+        self._turns: Final = Turns(settings.workers, max_waiting=settings.max_waiting)
+        self._max_wait_s: Final = settings.max_wait_s
+        self._running: Final[set[asyncio.Task[Any]]] = set()
+        metrics.watch_hashes(lambda: self._turns.waiting)
 
     async def hash(self, password: str) -> str:
-        """Return the password's hash in PHC form, with a salt of its own."""
-        return await self._in_thread(self._hasher.hash, password)
+        """Return the password's hash in PHC form, with a salt of its own.
 
-    async def is_correct(self, password: str, *, password_hash: str) -> bool:
-        """Return whether the hash is of this password. An empty hash is of none, and takes as long to find out."""
+        Raises:
+            Overloaded: too many others wait already.
+        """
+        return await self.in_turn(lambda: self._in_thread(self._hasher.hash, composed(password)))
+
+    async def in_turn(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Return what the work returns, which may use match(). The work goes on when the caller leaves.
+
+        Raises:
+            Overloaded: too many others wait already, or the turn did not come in time. The work was not begun.
+        """
+        try:
+            async with asyncio.timeout(self._max_wait_s):
+                await self._turns.begin()
+        except TimeoutError:
+            raise Overloaded from None
+        running = asyncio.create_task(work())
+        # The loop itself keeps weak references only.
+        self._running.add(running)
+        running.add_done_callback(self._end)
+        return await asyncio.shield(running)
+
+    async def match(self, password: str, *, password_hash: str) -> Match:
+        """Return what the hash says about the password. For the work of in_turn().
+
+        An empty hash is of no password, and takes as long to find out. A hash from before passwords were hashed in
+        NFC is of the text as it was typed.
+        """
         known = password_hash or self._nobodys_hash
-        is_correct = await self._in_thread(self._verify, known, password)
-        return is_correct and bool(password_hash)
+        in_nfc = composed(password)
+        is_correct = await self._in_thread(self._verify, known, in_nfc)
+        is_as_typed = not is_correct and password != in_nfc and await self._in_thread(self._verify, known, password)
+        if not password_hash or not (is_correct or is_as_typed):
+            return _WRONG
+        return Match(is_correct=True, is_outdated=is_as_typed or self._hasher.check_needs_rehash(password_hash))
 
-    async def rehashed(self, password: str, *, password_hash: str) -> str:
-        """Return a new hash if this one was made with other parameters than today's; else an empty text."""
-        return await self.hash(password) if self._hasher.check_needs_rehash(password_hash) else ""
+    async def close(self) -> None:
+        """Wait for what is under way; begin nothing more."""
+        await asyncio.gather(*self._running, return_exceptions=True)
+        await asyncio.to_thread(self._threads.shutdown, wait=True, cancel_futures=True)
 
-    def close(self) -> None:
-        """Wait for the hashes that are being made."""
-        self._threads.shutdown(wait=True, cancel_futures=True)
+    def _end(self, running: asyncio.Task[Any]) -> None:
+        self._running.discard(running)
+        self._turns.end()
+        if not running.cancelled():
+            running.exception()  # has been looked at, also where its caller has left
 
     async def _in_thread(self, work: Callable[[*Texts], T], *texts: *Texts) -> T:
         started = time.monotonic()

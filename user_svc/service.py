@@ -13,6 +13,7 @@ from chassis.clock import new_id
 from chassis.context import Role
 from chassis.errors import RequestIdReused
 from user_svc import repository, session_repository
+from user_svc.attempts import Account, Attempt, account_of
 from user_svc.errors import EmailTaken, InvalidCredentials, UserNotFound
 from user_svc.model import Email, User, UserId, UserState, require_small_profile
 from user_svc.repository import Wanted
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from chassis.idempotency import Once
     from chassis.pagination import PageRequest
     from chassis.statements import Run
+    from user_svc.attempts import Attempts
     from user_svc.passwords import Passwords
     from user_svc.session_model import SessionId
 
@@ -85,9 +87,10 @@ class PasswordChange:
 class UserService:
     """The use cases of users."""
 
-    def __init__(self, database: Database, passwords: Passwords, clock: Clock) -> None:
+    def __init__(self, database: Database, passwords: Passwords, attempts: Attempts, clock: Clock) -> None:
         self._database = database
         self._passwords = passwords
+        self._attempts = attempts
         self._clock = clock
         self._lookups = database.batched_reads(repository.find_users, name="users.find")
         self._group_lookups = database.batched_reads(_find_groups, name="users.find_groups", max_items=_GROUPS_AT_ONCE)
@@ -112,7 +115,7 @@ class UserService:
 
         created = await self._once(write, once)
         if created.password_hash != user.password_hash:
-            await self._require_repetition(created, password=new.password, once=once)
+            await self._require_repetition(created, account_of(new.email.key), password=new.password, once=once)
         return created
 
     async def make_admin(self, new: NewUser) -> User:
@@ -207,17 +210,21 @@ class UserService:
             UserNotFound: there is no such user.
             UserNotActive: it is deleted.
             InvalidCredentials: the current password is wrong.
+            TooManyAttempts: there were too many wrong passwords for this user's email.
+            Overloaded: too many others wait for a hash.
             RequestIdReused: the request id was used with other content.
         """
         # Outside of the transaction: a hash takes far longer than a row may be locked.
         user = await self.get_user(change.user_id, owner=owner)
         user.require_not_deleted()
-        if not await self._passwords.is_correct(change.current, password_hash=user.password_hash):
-            # It may have been current until this very request, sent before, replaced it.
-            answered = await self._database.read(lambda connection: once.find(connection, snapshot=SNAPSHOT))
+        account = _account_of(user)
+        answered = await self._answered(once)
+        if answered is None and not await self._is_password(change.current, of=user, once=once):
+            answered = await self._answered(once)
             if answered is None:
                 raise InvalidCredentials
-            await self._require_repetition(answered, password=change.new, once=once)
+        if answered is not None:
+            await self._require_repetition(answered, account, password=change.new, once=once)
             return answered
         password_hash = await self._passwords.hash(change.new)
 
@@ -235,7 +242,7 @@ class UserService:
 
         changed = await self._once(write, once)
         if changed.password_hash != password_hash:
-            await self._require_repetition(changed, password=change.new, once=once)
+            await self._require_repetition(changed, account, password=change.new, once=once)
         return changed
 
     async def delete_user(self, user_id: UserId, *, etag: str, owner: UserId | None, once: Once) -> None:
@@ -272,9 +279,29 @@ class UserService:
 
         return await self._database.transaction(run)
 
-    async def _require_repetition(self, answered: User, *, password: str, once: Once) -> None:
-        """Return if an earlier request with this key named the same password; its fingerprint leaves that out."""
-        if not await self._passwords.is_correct(password, password_hash=answered.password_hash):
+    async def _is_password(self, password: str, *, of: User, once: Once) -> bool:
+        """Return whether the password is the user's. A wrong one counts, unless this request was answered meanwhile."""
+
+        async def is_repetition() -> bool:
+            # The password may have been the user's until this very request, sent before, replaced it.
+            return await self._answered(once) is not None
+
+        attempt = Attempt(
+            account=_account_of(of), password=password, password_hash=of.password_hash, is_excused=is_repetition
+        )
+        return (await self._attempts.check(attempt)).is_correct
+
+    async def _answered(self, once: Once) -> User | None:
+        """Return what an earlier request with this key was answered, or None."""
+        return await self._database.read(lambda connection: once.find(connection, snapshot=SNAPSHOT))
+
+    async def _require_repetition(self, answered: User, account: Account, *, password: str, once: Once) -> None:
+        """Return if an earlier request with this key named the same password; its fingerprint leaves that out.
+
+        Another password is a guess at the one that was named then, and counts.
+        """
+        attempt = Attempt(account=account, password=password, password_hash=answered.password_hash)
+        if not (await self._attempts.check(attempt)).is_correct:
             raise RequestIdReused(str(once.key.request_id) if once.key else "")
 
 
@@ -297,6 +324,11 @@ def _new_user(new: NewUser, *, roles: tuple[Role, ...], password_hash: str, now:
         updated_at=now,
         version=1,
     )
+
+
+def _account_of(user: User) -> Account:
+    """Return where attempts at this user's password are counted: with the logins, since it is the same password."""
+    return account_of(user.email.key if user.email else "")
 
 
 def _locked(connection: Connection, user_id: UserId, *, owner: UserId | None) -> User:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
-from sqlalchemy import Connection, case, delete, or_, select, update
+from sqlalchemy import Connection, delete, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from user_svc.model import UserId
-from user_svc.session_model import FREE_ATTEMPTS, RefreshToken, Session, SessionId, wait_after
+from user_svc.session_model import RefreshToken, Session, SessionId
 from user_svc.tables import login_attempts, refresh_tokens, sessions
 
 if TYPE_CHECKING:
@@ -89,39 +89,6 @@ def end_sessions_of(
     if but is not None:
         query = query.where(sessions.c.id != but)
     connection.execute(query.values(ended_at=now))
-
-
-def reserve_attempt(connection: Connection, account: bytes, *, now: datetime) -> datetime | None:
-    """Count a login as failed before it is tried, so that many at once are not all tried.
-
-    Returns:
-        None when it may be tried; else when the next one may.
-    """
-    failures = case((login_attempts.c.last_at < now - FAILURES_KEPT, 1), else_=login_attempts.c.failures + 1)
-    statement = insert(login_attempts).values(account=account, failures=1, locked_until=now, last_at=now)
-    counted = connection.execute(
-        statement.on_conflict_do_update(
-            constraint="login_attempts_pkey",
-            set_={"failures": failures, "last_at": now},
-            # Not by the clock alone: of two first tries the one that read its clock earlier may come later.
-            where=or_(login_attempts.c.locked_until <= now, login_attempts.c.failures < FREE_ATTEMPTS),
-        ).returning(login_attempts.c.failures)
-    ).scalar_one_or_none()
-    if counted is None:
-        locked_until: datetime = connection.execute(
-            select(login_attempts.c.locked_until).where(login_attempts.c.account == account)
-        ).scalar_one()
-        return locked_until
-    # The row is ours until the commit: nobody gets in between.
-    connection.execute(
-        update(login_attempts).where(login_attempts.c.account == account).values(locked_until=now + wait_after(counted))
-    )
-    return None
-
-
-def forget_attempts(connection: Connection, account: bytes) -> None:
-    """Forget an account's failures: its owner has come."""
-    connection.execute(delete(login_attempts).where(login_attempts.c.account == account))
 
 
 def remove_outdated(connection: Connection, *, now: datetime) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import secrets
 from dataclasses import dataclass
 from datetime import timedelta
@@ -15,10 +14,11 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from chassis.clock import new_id
-from chassis.errors import InvalidFields, TokenExpired, TokenInvalid
+from chassis.errors import InvalidFields, Overloaded, TokenExpired, TokenInvalid
 from chassis.tokens import ALGORITHM, TYPE, Claims
 from user_svc import repository, session_repository
-from user_svc.errors import InvalidCredentials, TokenReused, TooManyAttempts
+from user_svc.attempts import Attempt, account_of
+from user_svc.errors import InvalidCredentials, TokenReused
 from user_svc.model import Email, User, UserState
 from user_svc.session_model import LOST_ANSWER, RefreshToken, Session, SessionId, hash_token, new_token
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from chassis.clock import Clock
     from chassis.db import Database
     from chassis.tokens import TokenSettings
+    from user_svc.attempts import Attempts
     from user_svc.keys import SigningKeys
     from user_svc.model import UserId
     from user_svc.passwords import Passwords
@@ -67,6 +68,7 @@ class SessionService:
         self,
         database: Database,
         passwords: Passwords,
+        attempts: Attempts,
         keys: SigningKeys,
         clock: Clock,
         *,
@@ -75,6 +77,7 @@ class SessionService:
     ) -> None:
         self._database = database
         self._passwords = passwords
+        self._attempts = attempts
         self._keys = keys
         self._clock = clock
         self._settings = settings
@@ -87,16 +90,22 @@ class SessionService:
 
         Raises:
             InvalidCredentials: the email and the password do not belong together.
-            TooManyAttempts: there were too many failures for this email.
+            TooManyAttempts: there were too many wrong passwords for this email.
+            Overloaded: too many others wait for a hash.
         """
         key = _email_key(email)
-        account = hashlib.sha256(key.encode()).digest()
-        await self._require_patience(account)
         user = await self._database.read(lambda connection: repository.find_by_email(connection, key))
-        is_correct = await self._passwords.is_correct(password, password_hash=user.password_hash if user else "")
-        if user is None or not is_correct or user.state is not UserState.ACTIVE:
+        may_log_in = user is not None and user.state is UserState.ACTIVE
+        attempt = Attempt(
+            account=account_of(key),
+            password=password,
+            # Of a user who may not log in every password is wrong, and takes as long and counts as much.
+            password_hash=user.password_hash if user and may_log_in else "",
+        )
+        match = await self._attempts.check(attempt)
+        if user is None or not match.is_correct:
             raise InvalidCredentials
-        rehashed = await self._passwords.rehashed(password, password_hash=user.password_hash)
+        rehashed = await self._rehashed(password) if match.is_outdated else ""
         now = self._clock.now()
         session = Session(
             id=SessionId(new_id()),
@@ -113,7 +122,6 @@ class SessionService:
                 raise InvalidCredentials
             if rehashed:
                 repository.rehash(connection, user.id, password_hash=rehashed)
-            session_repository.forget_attempts(connection, account)
             session_repository.insert_session(connection, session, token_hash=hash_token(token))
 
         await self._database.transaction(write)
@@ -177,13 +185,12 @@ class SessionService:
             except Exception as error:
                 log.warning("sessions.sweep_failed", exc_info=error)
 
-    async def _require_patience(self, account: bytes) -> None:
-        now = self._clock.now()
-        next_at = await self._database.transaction(
-            lambda connection: session_repository.reserve_attempt(connection, account, now=now)
-        )
-        if next_at is not None:
-            raise TooManyAttempts(retry_after_s=(next_at - now).total_seconds())
+    async def _rehashed(self, password: str) -> str:
+        """Return a new hash of the password; an empty text if there is no time for one now: the next login has."""
+        try:
+            return await self._passwords.hash(password)
+        except Overloaded:
+            return ""
 
     async def _logged_in(self, session: Session, user: User, *, refresh_token: str) -> LoggedIn:
         key = await self._keys.current()

@@ -26,3 +26,7 @@ class PasswordSettings(BaseSettings):
     lanes: Annotated[int, Field(ge=1)] = 1
     # Hashes at the same time: each takes a core and its memory for tens of milliseconds.
     workers: Annotated[int, Field(ge=1, le=64)] = 2
+    # Calls that may wait for a thread. Two workers make some 40 hashes a second, so the last of these waits 3 s.
+    max_waiting: Annotated[int, Field(ge=1, le=10_000)] = 128
+    # How long a call waits for a thread: a third of the edge's 15 s, since the hash and the database come after it.
+    max_wait_s: Annotated[float, Field(gt=0, le=30)] = 5

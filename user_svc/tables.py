@@ -52,6 +52,14 @@ login_attempts = Table(
     Column("last_at", DateTime(timezone=True)),
 )
 
+attempt_reservations = Table(
+    "attempt_reservations",
+    _metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("account", LargeBinary),
+    Column("expires_at", DateTime(timezone=True)),
+)
+
 signing_keys = Table(
     "signing_keys",
     _metadata,

@@ -30,6 +30,7 @@ from order_svc.rpc import OrderServicer, watchers_of
 from order_svc.service import OrderService
 from order_svc.settings import OrderTelemetrySettings
 from order_svc.users import GrpcUserDirectory
+from user_svc.attempts import Attempts
 from user_svc.keys import KeySettings, SigningKeys
 from user_svc.passwords import Passwords
 from user_svc.rpc import UserServicer
@@ -71,10 +72,11 @@ async def user_service(
     clock = clock or SystemClock()
     database = Database(settings, name="user_svc")
     passwords = Passwords(hashing)
-    servicer = UserServicer(UserService(database, passwords, clock), clock)
+    attempts = Attempts(database, passwords, clock)
+    servicer = UserServicer(UserService(database, passwords, attempts, clock), clock)
     tokens = TokenSettings()
     keys = SigningKeys(database, signing, clock, token_lifetime_s=SessionSettings().access_lifetime_s)
-    sessions = SessionService(database, passwords, keys, clock, settings=SessionSettings(), tokens=tokens)
+    sessions = SessionService(database, passwords, attempts, keys, clock, settings=SessionSettings(), tokens=tokens)
 
     def register(server: aio.Server) -> list[str]:
         add_UserServiceServicer_to_server(servicer, server)
@@ -88,7 +90,7 @@ async def user_service(
         async with serving(replica, port=port) as address:
             yield address
     finally:
-        await asyncio.to_thread(passwords.close)
+        await passwords.close()
         await database.close()
 
 

@@ -301,9 +301,9 @@ async def test_a_password_is_changed_by_who_knows_it(users: UserServiceAsyncStub
     assert (await users.ChangePassword(back, metadata=bearer(token_of(user.id)))).id == user.id
 
 
-async def test_a_wrong_password_changes_nothing(users: UserServiceAsyncStub, users_database: TestDatabase) -> None:
+async def test_a_wrong_password_changes_no_user(users: UserServiceAsyncStub, users_database: TestDatabase) -> None:
     user = await users.CreateUser(create_user_request())
-    before = users_database.everything()
+    before = users_database.query("SELECT users::text FROM users")
 
     refusal = await refusal_of(
         users.ChangePassword(
@@ -312,7 +312,7 @@ async def test_a_wrong_password_changes_nothing(users: UserServiceAsyncStub, use
     )
 
     assert refusal.reason == "INVALID_CREDENTIALS"
-    assert users_database.everything() == before
+    assert users_database.query("SELECT users::text FROM users") == before
 
 
 async def test_a_password_is_kept_as_an_argon2id_hash_only(
