@@ -160,6 +160,20 @@ class RequestIdReused(AlreadyExists):
         )
 
 
+class AnswerErased(RequestIdReused):
+    """A request that was done, whose answer is erased. It is not done again."""
+
+    reason = "ANSWER_ERASED"
+
+    def __init__(self, request_id: str) -> None:
+        AlreadyExists.__init__(
+            self,
+            "This request was done, and its answer was erased when a user was deleted. Do not repeat it: read the "
+            "resource, or choose a new request id for a new request.",
+            metadata={"requestId": request_id},
+        )
+
+
 class EtagMismatch(Aborted):
     """A write based on a state that is gone."""
 

@@ -1,7 +1,8 @@
 """A write that is sent twice takes effect once.
 
 The key of a request is a row, written in the transaction of its effect and holding its answer. Who comes second with
-the same key waits for that transaction, then gets its answer. Keys live for 24 hours, per caller and method.
+the same key waits for that transaction, then gets its answer. Keys live for 24 hours, per caller and method. An answer
+that is erased before, with the personal data in it, leaves its key: a late repetition is refused, and not done again.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from sqlalchemy import text
 
 from chassis import metrics
 from chassis.db import as_json, execute
-from chassis.errors import DatabaseUnavailable, RequestIdReused
+from chassis.errors import AnswerErased, DatabaseUnavailable, RequestIdReused
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -96,7 +97,9 @@ _COMPLETE: Final = f"""
     FROM given
     WHERE {_IS_GIVEN}
 """  # noqa: S608  put together from constants
-_forget = text("DELETE FROM idempotency_keys WHERE resource_id = :resource_id")
+# Not a DELETE: the key would be free, and a late duplicate of CreateUser would bring the erased data back. Without the
+# fingerprint too, for it is a digest of that data, and names and emails can be guessed.
+_forget = text("UPDATE idempotency_keys SET response = NULL, fingerprint = '' WHERE resource_id = :resource_id")
 _RELEASE: Final = f"""
     WITH given AS ({_GIVEN})
     DELETE FROM idempotency_keys AS kept
@@ -180,11 +183,12 @@ class Once:
 
         Raises:
             RequestIdReused: the key was used with other content.
+            AnswerErased: the result is erased.
         """
         if self.key is not None and not claim(connection, [self]):
             found = self.find(connection, snapshot=snapshot)
             if found is None:
-                # Removed between the two statements, by its expiry or with its user.
+                # The key expired between the two statements.
                 raise DatabaseUnavailable
             return found
         result = action()
@@ -196,6 +200,7 @@ class Once:
 
         Raises:
             RequestIdReused: the key was used with other content.
+            AnswerErased: the result is erased.
         """
         [found] = find(connection, [self], snapshot=snapshot)
         if isinstance(found, RequestIdReused):
@@ -243,7 +248,10 @@ def claim(connection: Connection, requests: Sequence[Once]) -> set[Identity]:
 def find(
     connection: Connection, requests: Sequence[Once], *, snapshot: TypeAdapter[T]
 ) -> list[T | RequestIdReused | None]:
-    """Return for each request the result of an earlier one with its key, or None; RequestIdReused for other content."""
+    """Return for each request the result of an earlier one with its key, or None.
+
+    RequestIdReused, if the key was used with other content; AnswerErased, which is one too, if the result is erased.
+    """
     rows = _run(connection, _FIND, [once.row() for once in requests if once.key])
     return _answers(requests, rows, snapshot=snapshot)
 
@@ -265,6 +273,8 @@ def _answers(requests: Sequence[Once], rows: Rows, *, snapshot: TypeAdapter[T]) 
         fingerprint, response, created_at = found
         if created_at < once.now - KEPT:
             return None
+        if response is None:
+            return AnswerErased(str(once.key.request_id))
         if fingerprint != once.key.fingerprint:
             return RequestIdReused(str(once.key.request_id))
         metrics.write_replayed(once.key.method)
@@ -291,12 +301,12 @@ def _run(connection: Connection, statement: str, rows: Sequence[Mapping[str, obj
 
 
 def forget(connection: Connection, resource_id: UUID) -> None:
-    """Remove every kept answer about a resource, so that nothing personal outlives it."""
+    """Erase every kept answer about a resource, so that nothing personal outlives it. The keys stay used."""
     connection.execute(_forget, {"resource_id": resource_id})
 
 
 async def sweep_forever(database: Database, clock: Clock, *, every_s: float = 600) -> None:
-    """Remove expired keys, in small batches, until cancelled.
+    """Remove expired keys, in small batches, at once and then now and then, until cancelled.
 
     Every replica does it; SKIP LOCKED keeps them out of each other's way.
     """
@@ -306,6 +316,7 @@ async def sweep_forever(database: Database, clock: Clock, *, every_s: float = 60
             SELECT ctid
             FROM idempotency_keys
             WHERE created_at < :oldest
+            ORDER BY created_at
             LIMIT 1000
             FOR UPDATE SKIP LOCKED
         ))
@@ -315,9 +326,9 @@ async def sweep_forever(database: Database, clock: Clock, *, every_s: float = 60
         return connection.execute(batch, {"oldest": clock.now() - KEPT}).rowcount
 
     while True:
-        await asyncio.sleep(every_s)
         try:
             while await database.transaction(remove_some):
                 pass
         except Exception as error:
             log.warning("idempotency.sweep_failed", exc_info=error)
+        await asyncio.sleep(every_s)

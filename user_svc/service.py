@@ -216,9 +216,9 @@ class UserService:
         """
         # Outside of the transaction: a hash takes far longer than a row may be locked.
         user = await self.get_user(change.user_id, owner=owner)
+        answered = await self._answered(once)
         user.require_not_deleted()
         account = _account_of(user)
-        answered = await self._answered(once)
         if answered is None and not await self._is_password(change.current, of=user, once=once):
             answered = await self._answered(once)
             if answered is None:

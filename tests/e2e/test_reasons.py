@@ -101,6 +101,15 @@ def a_request_id_comes_with_other_content(world: World) -> list[Outcome]:
     return world.both("CreateUser", create_user_request(request_id=used))
 
 
+@produces(SYSTEM, "ANSWER_ERASED")
+def a_write_comes_again_after_its_user_was_deleted(world: World) -> list[Outcome]:
+    request = create_user_request(request_id=new_uuid())
+    created = world.edge.grpc(BY_NAME["CreateUser"], request)
+    world.edge.grpc(BY_NAME["DeleteUser"], users.DeleteUserRequest(id=created.body["id"]))
+
+    return world.both("CreateUser", request)
+
+
 @produces(SYSTEM, "ETAG_MISMATCH")
 def an_etag_is_stale(world: World) -> list[Outcome]:
     return world.both("UpdateUser", users.UpdateUserRequest(id=world.user().id, display_name="Eve", etag="v7"))
@@ -187,7 +196,7 @@ def a_deleted_user_is_to_change(world: World) -> list[Outcome]:
 def a_password_is_wrong(world: World) -> list[Outcome]:
     return world.both(
         "ChangePassword",
-        users.ChangePasswordRequest(id=world.owner(), current_password="guessed", new_password="a new password"),
+        users.ChangePasswordRequest(id=world.owner(), current_password="guessed", new_password="a brand new password"),
     )
 
 

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
 
+import pytest
 from google.protobuf.empty_pb2 import Empty
 from grpc import StatusCode
 from shop.user.v1 import user_pb2
 from shop.user.v1 import user_service_pb2 as pb
 
-from chassis.testing import bearer, create_user_request, new_uuid, refusal_of, token_of
+from chassis.testing import PASSWORD, admins_token, bearer, create_user_request, new_uuid, refusal_of, token_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from shop.user.v1.user_pb2 import User
     from shop.user.v1.user_service_pb2_grpc import UserServiceAsyncStub
 
+    from chassis.testing import ManualClock
     from tests.integration.conftest import TestDatabase
 
 
@@ -109,12 +115,60 @@ async def test_a_deleted_user_cannot_be_changed(users: UserServiceAsyncStub) -> 
         assert (refusal.reason, refusal.metadata) == ("USER_NOT_ACTIVE", {"userId": user.id})
 
 
-async def test_a_repeated_update_does_not_bring_a_deleted_user_back(users: UserServiceAsyncStub) -> None:
+# Every write that takes a request id, about a user who was deleted after it.
+
+
+def _create(_user: User) -> pb.CreateUserRequest:
+    return create_user_request(email="canary@example.com", display_name="canary", request_id=new_uuid())
+
+
+WRITES: dict[str, Callable[[User], Any]] = {
+    "CreateUser": _create,
+    "UpdateUser": lambda user: pb.UpdateUserRequest(id=user.id, display_name="canary", request_id=new_uuid()),
+    "ChangePassword": lambda user: pb.ChangePasswordRequest(
+        id=user.id, current_password=PASSWORD, new_password="another horse battery", request_id=new_uuid()
+    ),
+    "DeleteUser": lambda user: pb.DeleteUserRequest(id=user.id, request_id=new_uuid()),
+}
+
+
+def test_every_write_with_a_request_id_is_repeated() -> None:
+    methods = pb.DESCRIPTOR.services_by_name["UserService"].methods
+
+    assert set(WRITES) == {each.name for each in methods if "request_id" in each.input_type.fields_by_name}
+
+
+@pytest.mark.parametrize("name", WRITES)
+@pytest.mark.parametrize("later", [timedelta(0), timedelta(hours=24)], ids=["at once", "24 hours later"])
+async def test_a_write_that_is_repeated_after_its_user_was_deleted_is_not_done_again(
+    users: UserServiceAsyncStub, users_database: TestDatabase, clock: ManualClock, name: str, later: timedelta
+) -> None:
     user = await users.CreateUser(create_user_request())
-    update = pb.UpdateUserRequest(id=user.id, display_name="canary", request_id=new_uuid())
-    await users.UpdateUser(update)
-    await users.DeleteUser(pb.DeleteUserRequest(id=user.id))
+    request = WRITES[name](user)
+    as_caller = bearer(token_of(user.id) if name == "ChangePassword" else admins_token())
+    answer = await getattr(users, name)(request, metadata=as_caller)
+    await users.DeleteUser(pb.DeleteUserRequest(id=user.id if name != "CreateUser" else answer.id))
+    before = users_database.everything()
+    clock.advance(later)
 
-    refusal = await refusal_of(users.UpdateUser(update))
+    again = getattr(users, name)(request, metadata=as_caller)
 
-    assert refusal.reason == "USER_NOT_ACTIVE"
+    if name == "DeleteUser":
+        assert await again == Empty()
+    else:
+        refusal = await refusal_of(again)
+        assert (refusal.code, refusal.domain) == (StatusCode.ALREADY_EXISTS, "shop.system.v1")
+        assert (refusal.reason, refusal.metadata) == ("ANSWER_ERASED", {"requestId": request.request_id})
+    assert users_database.everything() == before
+
+
+async def test_no_content_finds_out_what_an_erased_request_said(users: UserServiceAsyncStub) -> None:
+    request = create_user_request(request_id=new_uuid())
+    as_caller = bearer(admins_token())
+    created = await users.CreateUser(request, metadata=as_caller)
+    await users.DeleteUser(pb.DeleteUserRequest(id=created.id))
+    other = create_user_request(request_id=request.request_id)
+
+    refusals = [await refusal_of(users.CreateUser(each, metadata=as_caller)) for each in (request, other)]
+
+    assert len({each.status.SerializeToString() for each in refusals}) == 1

@@ -86,6 +86,10 @@ class _ErrorReasonEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_ErrorReaso
     """FAILED_PRECONDITION, 400. What the resume token stands for is gone, after a week, or never was. Open the stream
     without one, then list again.
     """
+    ERROR_REASON_ANSWER_ERASED: _ErrorReason.ValueType  # 21
+    """ALREADY_EXISTS, 409. The request with this request id was done, and its answer was erased when a user was deleted.
+    Do not repeat it: read the resource, or choose a new request id for a new request. Metadata: `requestId`.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed, for reasons that any service, or the edge in front of it, can give.
@@ -157,4 +161,8 @@ Metadata: `resumeToken`.
 ERROR_REASON_RESUME_TOKEN_EXPIRED: ErrorReason.ValueType  # 20
 """FAILED_PRECONDITION, 400. What the resume token stands for is gone, after a week, or never was. Open the stream
 without one, then list again.
+"""
+ERROR_REASON_ANSWER_ERASED: ErrorReason.ValueType  # 21
+"""ALREADY_EXISTS, 409. The request with this request id was done, and its answer was erased when a user was deleted.
+Do not repeat it: read the resource, or choose a new request id for a new request. Metadata: `requestId`.
 """

@@ -30,8 +30,10 @@ if _version_not_supported:
 class UserServiceStub:
     """Who the users are.
 
+    A write that comes again with its request id after its user was deleted is not done again: ANSWER_ERASED.
+
     Every rpc can also answer the reasons of shop.system.v1: INVALID_FIELDS, MALFORMED_REQUEST, DATABASE_UNAVAILABLE,
-    OVERLOADED, DEADLINE_EXCEEDED, INTERNAL, and every one with a request id REQUEST_ID_REUSED.
+    OVERLOADED, DEADLINE_EXCEEDED, INTERNAL, and every one with a request id REQUEST_ID_REUSED, ANSWER_ERASED.
 
     Who may call an rpc is in its option `access`. Those that are not public answer TOKEN_INVALID, TOKEN_EXPIRED and
     ROLE_REQUIRED to everybody else.
@@ -83,8 +85,10 @@ class UserServiceStub:
 class UserServiceServicer:
     """Who the users are.
 
+    A write that comes again with its request id after its user was deleted is not done again: ANSWER_ERASED.
+
     Every rpc can also answer the reasons of shop.system.v1: INVALID_FIELDS, MALFORMED_REQUEST, DATABASE_UNAVAILABLE,
-    OVERLOADED, DEADLINE_EXCEEDED, INTERNAL, and every one with a request id REQUEST_ID_REUSED.
+    OVERLOADED, DEADLINE_EXCEEDED, INTERNAL, and every one with a request id REQUEST_ID_REUSED, ANSWER_ERASED.
 
     Who may call an rpc is in its option `access`. Those that are not public answer TOKEN_INVALID, TOKEN_EXPIRED and
     ROLE_REQUIRED to everybody else.
@@ -201,8 +205,10 @@ def add_UserServiceServicer_to_server(servicer, server):
 class UserService:
     """Who the users are.
 
+    A write that comes again with its request id after its user was deleted is not done again: ANSWER_ERASED.
+
     Every rpc can also answer the reasons of shop.system.v1: INVALID_FIELDS, MALFORMED_REQUEST, DATABASE_UNAVAILABLE,
-    OVERLOADED, DEADLINE_EXCEEDED, INTERNAL, and every one with a request id REQUEST_ID_REUSED.
+    OVERLOADED, DEADLINE_EXCEEDED, INTERNAL, and every one with a request id REQUEST_ID_REUSED, ANSWER_ERASED.
 
     Who may call an rpc is in its option `access`. Those that are not public answer TOKEN_INVALID, TOKEN_EXPIRED and
     ROLE_REQUIRED to everybody else.

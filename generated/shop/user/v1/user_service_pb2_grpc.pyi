@@ -31,8 +31,10 @@ GRPC_VERSION: str
 class UserServiceStub:
     """Who the users are.
 
+    A write that comes again with its request id after its user was deleted is not done again: ANSWER_ERASED.
+
     Every rpc can also answer the reasons of shop.system.v1: INVALID_FIELDS, MALFORMED_REQUEST, DATABASE_UNAVAILABLE,
-    OVERLOADED, DEADLINE_EXCEEDED, INTERNAL, and every one with a request id REQUEST_ID_REUSED.
+    OVERLOADED, DEADLINE_EXCEEDED, INTERNAL, and every one with a request id REQUEST_ID_REUSED, ANSWER_ERASED.
 
     Who may call an rpc is in its option `access`. Those that are not public answer TOKEN_INVALID, TOKEN_EXPIRED and
     ROLE_REQUIRED to everybody else.
@@ -80,8 +82,10 @@ class UserServiceStub:
 class UserServiceAsyncStub(UserServiceStub):
     """Who the users are.
 
+    A write that comes again with its request id after its user was deleted is not done again: ANSWER_ERASED.
+
     Every rpc can also answer the reasons of shop.system.v1: INVALID_FIELDS, MALFORMED_REQUEST, DATABASE_UNAVAILABLE,
-    OVERLOADED, DEADLINE_EXCEEDED, INTERNAL, and every one with a request id REQUEST_ID_REUSED.
+    OVERLOADED, DEADLINE_EXCEEDED, INTERNAL, and every one with a request id REQUEST_ID_REUSED, ANSWER_ERASED.
 
     Who may call an rpc is in its option `access`. Those that are not public answer TOKEN_INVALID, TOKEN_EXPIRED and
     ROLE_REQUIRED to everybody else.
@@ -125,8 +129,10 @@ class UserServiceAsyncStub(UserServiceStub):
 class UserServiceServicer(metaclass=_abc_1.ABCMeta):
     """Who the users are.
 
+    A write that comes again with its request id after its user was deleted is not done again: ANSWER_ERASED.
+
     Every rpc can also answer the reasons of shop.system.v1: INVALID_FIELDS, MALFORMED_REQUEST, DATABASE_UNAVAILABLE,
-    OVERLOADED, DEADLINE_EXCEEDED, INTERNAL, and every one with a request id REQUEST_ID_REUSED.
+    OVERLOADED, DEADLINE_EXCEEDED, INTERNAL, and every one with a request id REQUEST_ID_REUSED, ANSWER_ERASED.
 
     Who may call an rpc is in its option `access`. Those that are not public answer TOKEN_INVALID, TOKEN_EXPIRED and
     ROLE_REQUIRED to everybody else.
