@@ -1,4 +1,4 @@
-"""`python -m user_svc serve | migrate | relay | consume | events … | keys … | admin …`.
+"""`python -m user_svc serve | migrate | relay | consume | events … | keys … | sessions … | admin …`.
 
 Reads the settings, puts the service together, runs it.
 """
@@ -26,7 +26,7 @@ from chassis.settings import DatabaseSettings, ServerSettings, load
 from chassis.system import SystemServicer
 from chassis.tls import Identity, TlsSettings
 from chassis.tokens import AccessTokens, TokenSettings
-from user_svc import consumer
+from user_svc import consumer, sweeps
 from user_svc.attempts import Attempts
 from user_svc.keys import KeySettings, SigningKeys
 from user_svc.model import Email
@@ -115,7 +115,7 @@ async def _serve(settings: UserTelemetrySettings) -> None:
             background=[
                 idempotency.sweep_forever(parts.database, parts.clock),
                 outbox_watch.watch_forever(parts.database),
-                sessions.sweep_forever(),
+                sweeps.sweep_forever(parts.database, parts.clock),
             ],
         )
 
@@ -141,6 +141,13 @@ async def list_keys() -> None:
             print(f"{key.kid}  from {key.active_from:%Y-%m-%d %H:%M:%S} UTC{mark}")  # noqa: T201  the answer
 
 
+async def end_sessions() -> None:
+    """End the sessions of everybody; their access tokens work until they expire."""
+    async with _parts() as parts:
+        ended = await sweeps.end_all_sessions(parts.database, parts.clock)
+        print(f"{ended} sessions are ended")  # noqa: T201  the command's answer
+
+
 async def create_admin(email: str) -> None:
     """Make the user with this email an admin; a new one with the password on standard input if there is none."""
     async with _parts() as parts:
@@ -162,6 +169,7 @@ if __name__ == "__main__":
             **EVENTS.commands,
             "keys rotate": rotate_keys,
             "keys list": list_keys,
+            "sessions end-all": end_sessions,
             "admin create": create_admin,
         },
     )

@@ -6,7 +6,7 @@ from datetime import timedelta
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Final
 
-from sqlalchemy import Connection, case, delete, func, select, update
+from sqlalchemy import Connection, case, delete, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
 from user_svc.errors import TooManyAttempts
@@ -21,6 +21,22 @@ if TYPE_CHECKING:
 FAILURES_KEPT: Final = timedelta(days=1)
 # A reservation whose process died counts no longer than this. A hash and its two transactions take a fraction of it.
 RESERVED_FOR: Final = timedelta(seconds=10)
+
+# Some 20 ms.
+_AT_ONCE: Final = 5_000
+_REMOVE: Final = """
+    DELETE FROM {0}
+    WHERE ctid = ANY (ARRAY (
+        SELECT ctid
+        FROM {0}
+        WHERE {1} < :oldest
+        ORDER BY {1}
+        LIMIT {2}
+        FOR UPDATE SKIP LOCKED
+    ))
+"""
+_remove_failures = text(_REMOVE.format("login_attempts", "last_at", _AT_ONCE))
+_remove_reservations = text(_REMOVE.format("attempt_reservations", "expires_at", _AT_ONCE))
 
 
 class Outcome(Enum):
@@ -80,6 +96,16 @@ def settle(connection: Connection, account: bytes, attempt_id: UUID, outcome: Ou
     elif outcome is Outcome.RIGHT:
         connection.execute(delete(login_attempts).where(login_attempts.c.account == account))
     connection.execute(delete(attempt_reservations).where(attempt_reservations.c.id == attempt_id))
+
+
+def remove_failures(connection: Connection, *, oldest: datetime) -> bool:
+    """Remove some accounts' failures of before then; return whether there may be more."""
+    return connection.execute(_remove_failures, {"oldest": oldest}).rowcount == _AT_ONCE
+
+
+def remove_reservations(connection: Connection, *, now: datetime) -> bool:
+    """Remove some reservations that count no longer; return whether there may be more."""
+    return connection.execute(_remove_reservations, {"oldest": now}).rowcount == _AT_ONCE
 
 
 def _count_failure(connection: Connection, account: bytes, *, now: datetime) -> None:

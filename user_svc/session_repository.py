@@ -1,23 +1,56 @@
-"""The statements on sessions and failed logins. Never commits."""
+"""The statements on sessions. Never commits."""
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
-from sqlalchemy import Connection, delete, or_, select, update
+from sqlalchemy import Connection, TextClause, delete, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
 from user_svc.model import UserId
 from user_svc.session_model import RefreshToken, Session, SessionId
-from user_svc.tables import login_attempts, refresh_tokens, sessions
+from user_svc.tables import refresh_tokens, sessions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import datetime
+    from uuid import UUID
 
-# Then an account's failures are forgotten, whoever they were by.
-FAILURES_KEPT: Final = timedelta(days=1)
+# Some 50 ms each, a hundredth of statement_timeout.
+_SESSIONS_AT_ONCE: Final = 100
+_TOKENS_AT_ONCE: Final = 5_000
+_ENDED_AT_ONCE: Final = 2_000
+
+_OUTDATED: Final = "SELECT id FROM sessions WHERE {0} < :oldest ORDER BY {0} LIMIT {1} FOR UPDATE SKIP LOCKED"
+_expired = text(_OUTDATED.format("expires_at", _SESSIONS_AT_ONCE))
+_ended = text(_OUTDATED.format("ended_at", _SESSIONS_AT_ONCE))
+_remove_tokens = text(f"""
+    DELETE FROM refresh_tokens
+    WHERE ctid = ANY (ARRAY (
+        SELECT ctid
+        FROM refresh_tokens
+        WHERE session_id = ANY (CAST(:ids AS uuid[]))
+        LIMIT {_TOKENS_AT_ONCE}
+    ))
+""")  # noqa: S608  put together from constants
+# By ranges of ids and not by `ended_at IS NULL`, which has no index: so a batch reads no more rows than it may write.
+_end_some = text(f"""
+    WITH portion AS (
+        SELECT id
+        FROM sessions
+        WHERE id > :after
+        ORDER BY id
+        LIMIT {_ENDED_AT_ONCE}
+    ),
+    ended AS (
+        UPDATE sessions
+        SET ended_at = :now
+        FROM portion
+        WHERE sessions.id = portion.id AND sessions.ended_at IS NULL
+        RETURNING sessions.id
+    )
+    SELECT (SELECT id FROM portion ORDER BY id DESC LIMIT 1) AS last, (SELECT count(*) FROM ended) AS ended
+""")  # noqa: S608  put together from constants
 
 
 def insert_session(connection: Connection, session: Session, *, token_hash: bytes) -> None:
@@ -91,8 +124,32 @@ def end_sessions_of(
     connection.execute(query.values(ended_at=now))
 
 
-def remove_outdated(connection: Connection, *, now: datetime) -> None:
-    """Remove sessions that ended or expired, and failures, over a day ago."""
-    oldest = now - FAILURES_KEPT
-    connection.execute(delete(sessions).where(or_(sessions.c.expires_at < oldest, sessions.c.ended_at < oldest)))
-    connection.execute(delete(login_attempts).where(login_attempts.c.last_at < oldest))
+def remove_expired(connection: Connection, *, oldest: datetime) -> bool:
+    """Remove some sessions that expired before then, with their tokens; return whether there may be more."""
+    return _remove_some(connection, _expired, oldest=oldest)
+
+
+def remove_ended(connection: Connection, *, oldest: datetime) -> bool:
+    """Remove some sessions that were ended before then, with their tokens; return whether there may be more."""
+    return _remove_some(connection, _ended, oldest=oldest)
+
+
+def end_some(connection: Connection, *, after: UUID, now: datetime) -> tuple[UUID, int] | None:
+    """End the sessions that are open among the next ones in the order of their ids.
+
+    Returns:
+        The id to go on after, and how many were ended; None if there are no more.
+    """
+    row = connection.execute(_end_some, {"after": after, "now": now}).one()
+    return None if row.last is None else (row.last, row.ended)
+
+
+def _remove_some(connection: Connection, outdated: TextClause, *, oldest: datetime) -> bool:
+    ids = connection.execute(outdated, {"oldest": oldest}).scalars().all()
+    if not ids:
+        return False
+    # Tokens first, and only so many: one session may have more than a statement has time for.
+    removed = connection.execute(_remove_tokens, {"ids": list(ids)}).rowcount
+    if removed < _TOKENS_AT_ONCE:
+        connection.execute(delete(sessions).where(sessions.c.id.in_(ids)))
+    return True

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated
 
 import jwt
 import structlog
@@ -36,8 +35,6 @@ if TYPE_CHECKING:
     from user_svc.passwords import Passwords
 
 log = structlog.get_logger(__name__)
-
-_SWEEP_EVERY_S: Final = 3600
 
 
 class SessionSettings(BaseSettings):
@@ -171,19 +168,6 @@ class SessionService:
             session_repository.end_session(connection, session_id, owner=owner, now=self._clock.now())
 
         await self._database.transaction(work)
-
-    async def sweep_forever(self) -> None:
-        """Remove what is long over, now and then, until cancelled."""
-
-        def work(connection: Connection) -> None:
-            session_repository.remove_outdated(connection, now=self._clock.now())
-
-        while True:
-            await asyncio.sleep(_SWEEP_EVERY_S)
-            try:
-                await self._database.transaction(work)
-            except Exception as error:
-                log.warning("sessions.sweep_failed", exc_info=error)
 
     async def _rehashed(self, password: str) -> str:
         """Return a new hash of the password; an empty text if there is no time for one now: the next login has."""

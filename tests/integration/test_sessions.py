@@ -18,7 +18,6 @@ from shop.user.v1 import user_service_pb2 as users_pb
 from shop.user.v1.session_service_pb2_grpc import SessionServiceStub
 from shop.user.v1.user_service_pb2_grpc import UserServiceStub
 
-from chassis.db import Database
 from chassis.testing import (
     PASSWORD,
     SIGNER,
@@ -32,7 +31,6 @@ from chassis.testing import (
 )
 from tests.integration.inprocess import database_settings, user_service
 from tests.integration.replica import serving_process
-from user_svc import session_repository
 from user_svc.settings import PasswordSettings
 
 if TYPE_CHECKING:
@@ -422,27 +420,6 @@ async def test_no_secret_is_written_to_the_log(users_database: TestDatabase, tmp
         assert each.refresh_token not in replica.output()
         for part in each.access_token.split(".")[1:]:
             assert part not in replica.output()
-
-
-async def test_the_sweep_removes_what_has_been_over_for_a_day(
-    sessions: SessionServiceAsyncStub, users_database: TestDatabase, ada: str, clock: ManualClock
-) -> None:
-    await refusal_of(log_in(sessions, password="wrong horse battery"))
-    ended = await log_in(sessions)
-    await sessions.DeleteSession(pb.DeleteSessionRequest(id=ended.id), metadata=bearer(ended.access_token))
-    await refusal_of(log_in(sessions, "nobody@example.com"))
-    clock.advance(timedelta(days=1, seconds=1))
-    kept = await log_in(sessions)
-    await refusal_of(log_in(sessions, "nobody else@example.com"))
-    database = Database(database_settings(users_database.url), name="test")
-
-    now = clock.now()
-    await database.transaction(lambda connection: session_repository.remove_outdated(connection, now=now))
-    await database.close()
-
-    assert users_database.query("SELECT id::text FROM sessions") == [(kept.id,)]
-    assert users_database.query("SELECT count(*) FROM refresh_tokens") == [(1,)]
-    assert users_database.query("SELECT count(*) FROM login_attempts") == [(1,)]
 
 
 async def test_the_published_keys_check_the_tokens(sessions: SessionServiceAsyncStub, ada: str) -> None:

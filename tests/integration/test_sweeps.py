@@ -1,0 +1,287 @@
+"""What is removed without anybody's asking, in which portions, and that each service's process does it."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+from shop.user.v1 import session_service_pb2 as pb
+from shop.user.v1.session_service_pb2_grpc import SessionServiceStub
+from shop.user.v1.user_service_pb2_grpc import UserServiceStub
+
+from chassis.db import Database
+from chassis.errors import DatabaseUnavailable
+from chassis.testing import LOOPBACK, PASSWORD, create_user_request, plain_channel, refusal_of, until
+from devstack.ports import ReservedPort
+from tests.integration.inprocess import database_settings, user_service
+from tests.integration.replica import REPOSITORY, run, serving_process
+from user_svc import sweeps
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable
+
+    from shop.user.v1.session_service_pb2_grpc import SessionServiceAsyncStub
+    from shop.user.v1.user_service_pb2_grpc import UserServiceAsyncStub
+
+    from chassis.testing import ManualClock
+    from tests.integration.conftest import TestDatabase
+
+DAY = timedelta(days=1)
+# What one transaction of a sweep may touch; a statement of so many rows is far from statement_timeout.
+MOST_AT_ONCE = 5_000
+
+
+@pytest.fixture
+async def database(users_copy: TestDatabase) -> AsyncIterator[Database]:
+    database = Database(database_settings(users_copy.url), name="test")
+    yield database
+    await database.close()
+
+
+def a_user(database: TestDatabase) -> None:
+    database.query(
+        "INSERT INTO users (id, display_name, state, roles, password_hash, created_at, updated_at, version)"
+        " VALUES ('00000000-0000-0000-0000-000000000001', 'Ada', 'ACTIVE', '{USER}', '', now(), now(), 1)"
+    )
+
+
+def many_sessions(database: TestDatabase, count: int, *, tokens: int, over_since: str, column: str) -> None:
+    """Write sessions, each with so many tokens, that are over since then by this column."""
+    others = {"expires_at": "ended_at", "ended_at": "expires_at"}[column]
+    other_value = {"expires_at": "now() + interval '1 day'", "ended_at": "NULL"}[others]
+    database.query(
+        f"""
+        WITH made AS (
+            INSERT INTO sessions (id, user_id, chain_key, created_at, {column}, {others})
+            SELECT gen_random_uuid(), '00000000-0000-0000-0000-000000000001', '', now(), {over_since}, {other_value}
+            FROM generate_series(1, {count})
+            RETURNING id
+        )
+        INSERT INTO refresh_tokens (token_hash, session_id)
+        SELECT decode(replace(gen_random_uuid()::text, '-', ''), 'hex'), id
+        FROM made, generate_series(1, {tokens})
+        """
+    )
+
+
+def forbid_more_at_once(database: TestDatabase) -> None:
+    """Let every statement fail that deletes or changes more rows than a batch may."""
+    database.query(f"""
+        CREATE FUNCTION require_few() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            IF (SELECT count(*) FROM touched) > {MOST_AT_ONCE} THEN
+                RAISE 'more than {MOST_AT_ONCE} rows at once';
+            END IF;
+            RETURN NULL;
+        END $$
+    """)
+    for table in ("sessions", "refresh_tokens", "login_attempts", "attempt_reservations"):
+        for event in ("DELETE", "UPDATE"):
+            database.query(
+                f"CREATE TRIGGER few_{event.lower()} AFTER {event} ON {table}"
+                " REFERENCING OLD TABLE AS touched FOR EACH STATEMENT EXECUTE FUNCTION require_few()"
+            )
+
+
+def count(database: TestDatabase, table: str) -> int:
+    [(number,)] = database.query(f"SELECT count(*) FROM {table}")
+    return int(number)
+
+
+async def test_the_sweep_removes_what_has_been_over_for_a_day(
+    sessions: SessionServiceAsyncStub, users: UserServiceAsyncStub, users_database: TestDatabase, clock: ManualClock
+) -> None:
+    def log_in(email: str = "ada@example.com", password: str = PASSWORD) -> Awaitable[pb.Session]:
+        return sessions.CreateSession(pb.CreateSessionRequest(email=email, password=password))
+
+    await users.CreateUser(create_user_request(email="ada@example.com"))
+    ended = await log_in()
+    await refusal_of(log_in("nobody@example.com"))
+    users_database.query("UPDATE sessions SET ended_at = %s", clock.now())
+    expired = await log_in()
+    users_database.query("UPDATE sessions SET expires_at = %s WHERE id = %s", clock.now(), expired.id)
+    users_database.query(
+        "INSERT INTO attempt_reservations VALUES (gen_random_uuid(), '', %s)", clock.now() + timedelta(seconds=10)
+    )
+    clock.advance(DAY + timedelta(seconds=1))
+    kept = await log_in()
+    await refusal_of(log_in("nobody else@example.com"))
+    database = Database(database_settings(users_database.url), name="test")
+
+    await sweeps.sweep(database, now=clock.now())
+    await database.close()
+
+    assert ended.id != kept.id
+    assert users_database.query("SELECT id::text FROM sessions") == [(kept.id,)]
+    assert users_database.query("SELECT session_id::text FROM refresh_tokens") == [(kept.id,)]
+    assert count(users_database, "login_attempts") == 1
+    assert count(users_database, "attempt_reservations") == 0
+
+
+@pytest.mark.parametrize("column", ["expires_at", "ended_at"])
+async def test_the_sweep_takes_few_rows_at_once_however_many_there_are(
+    database: Database, users_copy: TestDatabase, clock: ManualClock, column: str
+) -> None:
+    a_user(users_copy)
+    # Many small sessions, and one that has more tokens than a transaction may remove.
+    many_sessions(users_copy, 350, tokens=60, over_since="now() - interval '2 days'", column=column)
+    many_sessions(users_copy, 1, tokens=12_000, over_since="now() - interval '3 days'", column=column)
+    many_sessions(users_copy, 7, tokens=3, over_since="now() - interval '23 hours'", column=column)
+    users_copy.query(
+        "INSERT INTO login_attempts SELECT n::text::bytea, 1, now(), now() - interval '2 days'"
+        " FROM generate_series(1, 12000) AS n"
+    )
+    users_copy.query(
+        "INSERT INTO attempt_reservations SELECT gen_random_uuid(), '', now() - interval '1 minute'"
+        " FROM generate_series(1, 12000)"
+    )
+    forbid_more_at_once(users_copy)
+
+    await sweeps.sweep(database, now=clock.now())
+
+    assert (count(users_copy, "sessions"), count(users_copy, "refresh_tokens")) == (7, 21)
+    assert (count(users_copy, "login_attempts"), count(users_copy, "attempt_reservations")) == (0, 0)
+
+
+async def test_a_sweep_that_fails_half_way_keeps_what_it_did_and_the_next_goes_on(
+    database: Database, users_copy: TestDatabase, clock: ManualClock
+) -> None:
+    a_user(users_copy)
+    many_sessions(users_copy, 300, tokens=2, over_since="now() - interval '3 days'", column="ended_at")
+    many_sessions(users_copy, 1, tokens=1, over_since="now() - interval '2 days'", column="ended_at")
+
+    with users_copy.connect() as blocker:
+        blocker.execute("BEGIN")
+        blocker.execute("SELECT * FROM refresh_tokens FOR UPDATE")
+        with pytest.raises(DatabaseUnavailable):
+            await sweeps.sweep(database, now=clock.now())
+        blocker.execute("ROLLBACK")
+        blocker.execute("BEGIN")
+        blocker.execute(
+            "SELECT * FROM refresh_tokens WHERE session_id IN (SELECT id FROM sessions ORDER BY ended_at DESC LIMIT 1)"
+            " FOR UPDATE"
+        )
+        with pytest.raises(DatabaseUnavailable):
+            await sweeps.sweep(database, now=clock.now())
+    left = count(users_copy, "sessions")
+    await sweeps.sweep(database, now=clock.now())
+
+    assert 0 < left < 301
+    assert count(users_copy, "sessions") == 0
+
+
+async def test_two_replicas_that_sweep_at_once_do_not_wait_for_each_other(
+    database: Database, users_copy: TestDatabase, clock: ManualClock
+) -> None:
+    a_user(users_copy)
+    many_sessions(users_copy, 1000, tokens=5, over_since="now() - interval '2 days'", column="expires_at")
+
+    await asyncio.gather(*(sweeps.sweep(database, now=clock.now()) for _ in range(3)))
+
+    assert (count(users_copy, "sessions"), count(users_copy, "refresh_tokens")) == (0, 0)
+
+
+async def test_the_sessions_of_everybody_are_ended_in_portions_and_nobody_elses_time_changes(
+    users_copy: TestDatabase,
+) -> None:
+    a_user(users_copy)
+    many_sessions(users_copy, 12_345, tokens=0, over_since="now() + interval '9 days'", column="expires_at")
+    many_sessions(users_copy, 5, tokens=0, over_since="now() - interval '1 hour'", column="ended_at")
+    forbid_more_at_once(users_copy)
+
+    first = run("user_svc", "sessions end-all", DATABASE_URL=users_copy.url)
+    again = run("user_svc", "sessions end-all", DATABASE_URL=users_copy.url)
+
+    assert (first.returncode, first.stdout, first.stderr) == (0, "12345 sessions are ended\n", "")
+    assert again.stdout == "0 sessions are ended\n"
+    assert users_copy.query("SELECT count(*) FROM sessions WHERE ended_at IS NULL") == [(0,)]
+    assert users_copy.query("SELECT count(*) FROM sessions WHERE ended_at < now() - interval '50 minutes'") == [(5,)]
+
+
+async def test_who_was_logged_in_is_so_no_longer_when_all_sessions_are_ended(users_copy: TestDatabase) -> None:
+    async with (
+        user_service(database_settings(users_copy.url)) as address,
+        plain_channel(address, token="") as channel,
+    ):
+        sessions = SessionServiceStub(channel)
+        user = await UserServiceStub(channel).CreateUser(create_user_request())
+        begun = await sessions.CreateSession(pb.CreateSessionRequest(email=user.email, password=PASSWORD))
+
+        assert run("user_svc", "sessions end-all", DATABASE_URL=users_copy.url).returncode == 0
+
+        refusal = await refusal_of(sessions.RefreshSession(pb.RefreshSessionRequest(refresh_token=begun.refresh_token)))
+    assert refusal.reason == "TOKEN_INVALID"
+
+
+# What runs beside the calls of a service. A row goes, or a metric moves, only if the process itself has started it.
+
+EXPIRED_KEY = (
+    "INSERT INTO idempotency_keys (caller, method, request_id, fingerprint, created_at)"
+    " VALUES ('', '/method', gen_random_uuid(), '', now() - interval '25 hours')"
+)
+OUTDATED = {
+    "user_svc": {
+        "idempotency_keys": EXPIRED_KEY,
+        "login_attempts": "INSERT INTO login_attempts VALUES ('', 1, now(), now() - interval '25 hours')",
+        "attempt_reservations": "INSERT INTO attempt_reservations VALUES (gen_random_uuid(), '', now())",
+        "sessions": "INSERT INTO sessions VALUES (gen_random_uuid(), '00000000-0000-0000-0000-000000000001', '',"
+        " now(), now() - interval '25 hours')",
+    },
+    "order_svc": {"idempotency_keys": EXPIRED_KEY},
+}
+UNPUBLISHED = (
+    "INSERT INTO outbox (id, type, subject, sequence, data, traceparent, occurred_at)"
+    " VALUES (gen_random_uuid(), 'made.up', gen_random_uuid(), 1, '{}', '', now())"
+)
+# Where each of them is seen at work.
+SEEN_IN = {
+    "chassis/idempotency.py": "here",
+    "chassis/keyring.py": "test_keyring.py",
+    "chassis/outbox_watch.py": "here",
+    "chassis/tls.py": "test_tls.py",
+    "chassis/watchers.py": "test_watching.py",
+    "user_svc/sweeps.py": "here",
+}
+
+
+def test_everything_that_runs_for_ever_is_seen_at_work() -> None:
+    packages = ("chassis", "user_svc", "order_svc")
+    found = {
+        str(path.relative_to(REPOSITORY))
+        for package in packages
+        for path in Path(REPOSITORY, package).rglob("*.py")
+        if re.search(r"async def \w*_forever", path.read_text())
+    }
+
+    assert found == set(SEEN_IN)
+
+
+@pytest.mark.parametrize("package", OUTDATED)
+async def test_the_process_of_a_service_sweeps_and_watches(
+    users_database: TestDatabase, orders_database: TestDatabase, tmp_path: Path, package: str
+) -> None:
+    database = {"user_svc": users_database, "order_svc": orders_database}[package]
+    if package == "user_svc":
+        a_user(database)
+    for insert in (*OUTDATED[package].values(), UNPUBLISHED):
+        database.query(insert)
+    metrics = ReservedPort()
+    env = {"DATABASE_URL": database.url, "METRICS_PORT": str(metrics.number), "USER_SERVICE_URL": f"{LOOPBACK}:1"}
+
+    async def rows_are_gone() -> bool:
+        return all([await asyncio.to_thread(count, database, table) == 0 for table in OUTDATED[package]])
+
+    async def backlog_is_shown() -> bool:
+        async with httpx.AsyncClient(trust_env=False) as client:
+            shown = await client.get(f"http://{LOOPBACK}:{metrics.number}/metrics")
+        return "shop_outbox_unpublished_events 1.0" in shown.text
+
+    async with serving_process(package, tmp_path, **env):
+        metrics.release()
+        await until(rows_are_gone)
+        await until(backlog_is_shown)
