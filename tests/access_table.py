@@ -99,7 +99,9 @@ REQUESTS: dict[str, Callable[[Subject], Message]] = {
     "shop.user.v1.UserService.ChangePassword": lambda subject: users_pb.ChangePasswordRequest(
         id=subject.owner.id, current_password=PASSWORD, new_password="another horse battery"
     ),
-    "shop.user.v1.UserService.DeleteUser": lambda subject: users_pb.DeleteUserRequest(id=subject.owner.id),
+    "shop.user.v1.UserService.DeleteUser": lambda subject: users_pb.DeleteUserRequest(
+        id=subject.owner.id, current_password=PASSWORD
+    ),
     "shop.user.v1.SessionService.CreateSession": lambda subject: sessions_pb.CreateSessionRequest(
         email=subject.owner.email, password=PASSWORD
     ),

@@ -21,6 +21,7 @@ _SETTINGS = (
     "LOG_LEVEL",
     "MAX_CALL_S",
     "MAX_STREAM_S",
+    "PASSWORD_",
     "PORT",
 )
 _SETTINGS += ("CONSUMER_", "KEYS_", "LOG_DIR", "METRICS_PORT", "OTEL_", "REDIS_", "RELAY_", "SECRETS_DIR")

@@ -30,12 +30,13 @@ from user_svc import consumer, sweeps
 from user_svc.attempts import Attempts
 from user_svc.keys import KeySettings, SigningKeys
 from user_svc.model import Email
+from user_svc.password_rules import PasswordRules
 from user_svc.passwords import Passwords
 from user_svc.rpc import UserServicer
 from user_svc.service import NewUser, UserService
 from user_svc.session_rpc import SessionServicer
 from user_svc.session_service import SessionService, SessionSettings
-from user_svc.settings import PasswordSettings, UserTelemetrySettings
+from user_svc.settings import PasswordRuleSettings, PasswordSettings, UserTelemetrySettings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -56,7 +57,8 @@ class _Parts:
 
     @property
     def users(self) -> UserService:
-        return UserService(self.database, self.passwords, self.attempts, self.clock)
+        rules = PasswordRules(load(PasswordRuleSettings))
+        return UserService(self.database, self.passwords, self.attempts, rules, clock=self.clock)
 
 
 @contextlib.asynccontextmanager

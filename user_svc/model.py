@@ -17,6 +17,7 @@ import idna
 from chassis.context import Role
 from chassis.errors import EtagMismatch, FieldViolation, InvalidFields
 from user_svc.errors import UserNotActive
+from user_svc.text import composed, typed
 
 if TYPE_CHECKING:
     from typing import Self
@@ -46,7 +47,7 @@ class Email:
     """An email address.
 
     Attributes:
-        text: as it was typed.
+        text: as it was typed, in NFC and without white space at its ends.
         key: the same for every way to write the address: the local part in one case, the domain as DNS has it.
     """
 
@@ -60,6 +61,7 @@ class Email:
         Raises:
             InvalidFields: it is none.
         """
+        text = typed(text, field="email")
         local, at, domain = text.rpartition("@")
         is_plausible = at and 0 < len(local) <= _MAX_LOCAL_PART and "@" not in local
         if not is_plausible or any(char.isspace() or not char.isprintable() for char in text):
@@ -71,7 +73,7 @@ class Email:
         # With a dot at the end it is the same domain, which would have a second key.
         if "." not in ascii_domain or ascii_domain.endswith("."):
             raise _not_an_email()
-        return cls(text=text, key=f"{local.casefold()}@{ascii_domain}")
+        return cls(text=text, key=f"{composed(local.casefold())}@{ascii_domain}")
 
 
 def _not_an_email() -> InvalidFields:

@@ -19,8 +19,9 @@ from chassis.errors import FieldViolation, InvalidFields
 from chassis.pagination import PageTokens, messages_of
 from chassis.requests import once
 from user_svc.model import MAX_PROFILE_BYTES, Email, User, UserId, UserState, profile_too_large
-from user_svc.service import NewUser, PasswordChange, UserChange
+from user_svc.service import NewUser, PasswordChange, UserChange, UserDeletion
 from user_svc.session_model import SessionId
+from user_svc.text import typed
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
@@ -66,7 +67,7 @@ class UserServicer(UserServiceServicer):
         new = NewUser(
             email=Email.parse(request.email),
             password=request.password,
-            display_name=request.display_name,
+            display_name=typed(request.display_name, field="displayName"),
             profile=_profile(request.profile),
         )
         return _to_message(await self._service.create_user(new, once=self._once(request)))
@@ -108,9 +109,10 @@ class UserServicer(UserServiceServicer):
         change = UserChange(
             user_id=_user_id(request.id),
             email=Email.parse(request.email) if has("email") else None,
-            display_name=request.display_name if has("display_name") else None,
+            display_name=typed(request.display_name, field="displayName") if has("display_name") else None,
             profile=_profile(request.profile) if has("profile") else None,
             etag=request.etag,
+            current_password=request.current_password,
         )
         return _to_message(await self._service.update_user(change, owner=_owner(), once=self._once(request)))
 
@@ -126,8 +128,12 @@ class UserServicer(UserServiceServicer):
 
     @override
     async def DeleteUser(self, request: pb.DeleteUserRequest, context: Context) -> Empty:
-        user_id = _user_id(request.id)
-        await self._service.delete_user(user_id, etag=request.etag, owner=_owner(), once=self._once(request))
+        deletion = UserDeletion(
+            user_id=_user_id(request.id),
+            etag=request.etag,
+            current_password=request.current_password,
+        )
+        await self._service.delete_user(deletion, owner=_owner(), once=self._once(request))
         return Empty()
 
     def _once(self, request: Message) -> Once:

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 from chassis import idempotency, outbox
 from chassis.clock import new_id
 from chassis.context import Role
-from chassis.errors import RequestIdReused
+from chassis.errors import FieldViolation, InvalidFields, RequestIdReused
 from user_svc import repository, session_repository
 from user_svc.attempts import Account, Attempt, account_of
 from user_svc.errors import EmailTaken, InvalidCredentials, UserNotFound
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from chassis.pagination import PageRequest
     from chassis.statements import Run
     from user_svc.attempts import Attempts
+    from user_svc.password_rules import PasswordRules
     from user_svc.passwords import Passwords
     from user_svc.session_model import SessionId
 
@@ -52,13 +53,18 @@ class NewUser:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UserChange:
-    """What to change of a user; None leaves a field as it is."""
+    """What to change of a user; None leaves a field as it is.
+
+    Attributes:
+        current_password: of the user, for a new email; empty if the caller gave none.
+    """
 
     user_id: UserId
     email: Email | None
     display_name: str | None
     profile: Mapping[str, object] | None
     etag: str
+    current_password: str = field(repr=False)
 
     def changed_fields(self) -> list[str]:
         """Return the names of the fields to change, as in the contract's JSON."""
@@ -68,6 +74,15 @@ class UserChange:
             "profile": self.profile,
         }
         return [name for name, value in fields.items() if value is not None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserDeletion:
+    """A user to delete; `current_password` as in UserChange."""
+
+    user_id: UserId
+    etag: str
+    current_password: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,10 +102,13 @@ class PasswordChange:
 class UserService:
     """The use cases of users."""
 
-    def __init__(self, database: Database, passwords: Passwords, attempts: Attempts, clock: Clock) -> None:
+    def __init__(
+        self, database: Database, passwords: Passwords, attempts: Attempts, rules: PasswordRules, *, clock: Clock
+    ) -> None:
         self._database = database
         self._passwords = passwords
         self._attempts = attempts
+        self._rules = rules
         self._clock = clock
         self._lookups = database.batched_reads(repository.find_users, name="users.find")
         self._group_lookups = database.batched_reads(_find_groups, name="users.find_groups", max_items=_GROUPS_AT_ONCE)
@@ -100,10 +118,11 @@ class UserService:
 
         Raises:
             EmailTaken: another user has the email.
-            InvalidFields: the profile cannot be kept.
+            InvalidFields: the profile cannot be kept, or the password breaks the rules for new ones.
             RequestIdReused: the request id was used with other content.
         """
         require_small_profile(new.profile)
+        self._rules.require_acceptable(new.password, field="password")
         password_hash = await self._passwords.hash(new.password)
         user = _new_user(new, roles=(Role.USER,), password_hash=password_hash, now=self._clock.now())
 
@@ -125,7 +144,9 @@ class UserService:
 
         Raises:
             EmailTaken: somebody else took the email just now.
+            InvalidFields: the password breaks the rules for new ones.
         """
+        self._rules.require_acceptable(new.password, field="password")
         password_hash = await self._passwords.hash(new.password)
         now = self._clock.now()
 
@@ -178,15 +199,25 @@ class UserService:
             UserNotActive: it is deleted.
             EmailTaken: another user has the email.
             EtagMismatch: the user has changed since.
-            InvalidFields: the profile cannot be kept.
+            InvalidFields: the profile cannot be kept, or the current password is needed and missing.
+            InvalidCredentials: the current password is wrong.
+            TooManyAttempts: there were too many wrong passwords for this user's email.
+            Overloaded: too many others wait for a hash.
             RequestIdReused: the request id was used with other content.
         """
         if change.profile is not None:
             require_small_profile(change.profile)
+        confirmed: User | None = None
+        if owner is not None and change.email is not None:
+            answered = await self._answered(once)
+            if answered is not None:
+                return answered
+            confirmed = await self._confirmed(change.user_id, change.current_password, owner=owner, once=once)
 
         def write(connection: Connection) -> User:
             user = _locked(connection, change.user_id, owner=owner)
             user.require_not_deleted()
+            _require_unchanged_password(user, confirmed)
             user.require_etag(change.etag)
             if not change.changed_fields():
                 return user
@@ -210,10 +241,12 @@ class UserService:
             UserNotFound: there is no such user.
             UserNotActive: it is deleted.
             InvalidCredentials: the current password is wrong.
+            InvalidFields: the new password breaks the rules for new ones.
             TooManyAttempts: there were too many wrong passwords for this user's email.
             Overloaded: too many others wait for a hash.
             RequestIdReused: the request id was used with other content.
         """
+        self._rules.require_acceptable(change.new, field="newPassword")
         # Outside of the transaction: a hash takes far longer than a row may be locked.
         user = await self.get_user(change.user_id, owner=owner)
         answered = await self._answered(once)
@@ -245,20 +278,31 @@ class UserService:
             await self._require_repetition(changed, account, password=change.new, once=once)
         return changed
 
-    async def delete_user(self, user_id: UserId, *, etag: str, owner: UserId | None, once: Once) -> None:
+    async def delete_user(self, deletion: UserDeletion, *, owner: UserId | None, once: Once) -> None:
         """Delete a user and everything personal about it. Succeeds if it is deleted already. `owner` as in get_user().
 
         Raises:
             UserNotFound: there never was such a user.
             EtagMismatch: the user has changed since.
+            InvalidFields: the current password is needed and missing.
+            InvalidCredentials: the current password is wrong.
+            TooManyAttempts: there were too many wrong passwords for this user's email.
+            Overloaded: too many others wait for a hash.
             RequestIdReused: the request id was used with other content.
         """
+        user_id = deletion.user_id
+        confirmed: User | None = None
+        if owner is not None:
+            if await self._answered(once) is not None:
+                return
+            confirmed = await self._confirmed(user_id, deletion.current_password, owner=owner, once=once)
 
         def write(connection: Connection) -> User:
             user = _locked(connection, user_id, owner=owner)
             if user.state is UserState.DELETED:
                 return user
-            user.require_etag(etag)
+            _require_unchanged_password(user, confirmed)
+            user.require_etag(deletion.etag)
             deleted = user.deleted(now=self._clock.now())
             repository.replace_users(connection, [deleted])
             session_repository.end_sessions_of(connection, [user_id], now=deleted.updated_at)
@@ -278,6 +322,17 @@ class UserService:
             )
 
         return await self._database.transaction(run)
+
+    async def _confirmed(self, user_id: UserId, password: str, *, owner: UserId, once: Once) -> User:
+        """Return the user, whose password this is. Of one who is deleted no password is asked: there is none."""
+        user = await self.get_user(user_id, owner=owner)
+        if user.state is UserState.DELETED:
+            return user
+        if not password:
+            raise _password_needed()
+        if not await self._is_password(password, of=user, once=once):
+            raise InvalidCredentials
+        return user
 
     async def _is_password(self, password: str, *, of: User, once: Once) -> bool:
         """Return whether the password is the user's. A wrong one counts, unless this request was answered meanwhile."""
@@ -329,6 +384,20 @@ def _new_user(new: NewUser, *, roles: tuple[Role, ...], password_hash: str, now:
 def _account_of(user: User) -> Account:
     """Return where attempts at this user's password are counted: with the logins, since it is the same password."""
     return account_of(user.email.key if user.email else "")
+
+
+def _password_needed() -> InvalidFields:
+    message = (
+        "must be the user's password: a new email and a deletion need it. Over REST a deletion with it is "
+        "POST /api/v1/users/{id}:delete"
+    )
+    return InvalidFields([FieldViolation("currentPassword", message, "required")])
+
+
+def _require_unchanged_password(user: User, confirmed: User | None) -> None:
+    """Return if the password is still the one that was confirmed, if one was: hashing took a while."""
+    if confirmed is not None and not user.has_password_of(confirmed):
+        raise InvalidCredentials
 
 
 def _locked(connection: Connection, user_id: UserId, *, owner: UserId | None) -> User:

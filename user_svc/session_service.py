@@ -20,6 +20,7 @@ from user_svc.attempts import Attempt, account_of
 from user_svc.errors import InvalidCredentials, TokenReused
 from user_svc.model import Email, User, UserState
 from user_svc.session_model import LOST_ANSWER, RefreshToken, Session, SessionId, hash_token, new_token
+from user_svc.text import typed
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -87,10 +88,11 @@ class SessionService:
 
         Raises:
             InvalidCredentials: the email and the password do not belong together.
+            InvalidFields: the email is blank.
             TooManyAttempts: there were too many wrong passwords for this email.
             Overloaded: too many others wait for a hash.
         """
-        key = _email_key(email)
+        key = _email_key(typed(email, field="email"))
         user = await self._database.read(lambda connection: repository.find_by_email(connection, key))
         may_log_in = user is not None and user.state is UserState.ACTIVE
         attempt = Attempt(
@@ -122,6 +124,7 @@ class SessionService:
             session_repository.insert_session(connection, session, token_hash=hash_token(token))
 
         await self._database.transaction(write)
+        log.info("session.begun", user_id=str(user.id), session_id=str(session.id))
         return await self._logged_in(session, user, refresh_token=token)
 
     async def refresh(self, token: str) -> LoggedIn:
@@ -133,7 +136,7 @@ class SessionService:
             TokenReused: it was used before. The session has ended by this.
         """
 
-        def work(connection: Connection) -> tuple[Session, User, str] | TokenReused:
+        def work(connection: Connection) -> tuple[Session, User, str] | Session:
             now = self._clock.now()
             found = session_repository.lock_token(connection, hash_token(token))
             if found is None:
@@ -149,16 +152,19 @@ class SessionService:
                 session_repository.insert_token(connection, RefreshToken(hash_token(successor), session.id, None))
             elif now - kept.used_at > LOST_ANSWER or session_repository.is_used(connection, hash_token(successor)):
                 session_repository.end_session(connection, session.id, owner=None, now=now)
-                return TokenReused()  # returned, for the end of the session to be committed
+                return session  # and not raised here, for its end to be committed
             user = repository.find_user(connection, session.user_id)
             if user is None or user.state is not UserState.ACTIVE:
                 raise TokenInvalid
             return session, user, successor
 
         outcome = await self._database.transaction(work)
-        if isinstance(outcome, TokenReused):
-            raise outcome
+        if isinstance(outcome, Session):
+            # Somebody has a copy of the token: worth a look at the log, by user.
+            log.warning("session.token_reused", user_id=str(outcome.user_id), session_id=str(outcome.id))
+            raise TokenReused
         session, user, successor = outcome
+        log.info("session.refreshed", user_id=str(user.id), session_id=str(session.id))
         return await self._logged_in(session, user, refresh_token=successor)
 
     async def log_out(self, session_id: SessionId, *, owner: UserId | None) -> None:

@@ -30,3 +30,13 @@ class PasswordSettings(BaseSettings):
     max_waiting: Annotated[int, Field(ge=1, le=10_000)] = 128
     # How long a call waits for a thread: a third of the edge's 15 s, since the hash and the database come after it.
     max_wait_s: Annotated[float, Field(gt=0, le=30)] = 5
+
+
+class PasswordRuleSettings(BaseSettings):
+    """What a new password must be."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_prefix="PASSWORD_")
+
+    # Characters in NFC. NIST SP 800-63B-4, 3.1.1.2: at least 15 where the password is the only factor, else 8.
+    # The contract refuses fewer than 8 by itself; above 64 people with a good password would be refused.
+    min_length: Annotated[int, Field(ge=8, le=64)] = 15

@@ -107,7 +107,8 @@ class Document:
         in_query = [
             self._parameter(each, place="query")
             for each in fields_of(method.input_type, without=binding.path_fields)
-            if each.message_type is None and not binding.has_body
+            # A query is written to logs, so no secret belongs there.
+            if each.message_type is None and not binding.has_body and not each.GetOptions().debug_redact
         ]
         has_request_id = "request_id" in method.input_type.fields_by_name
         headers = [{"$ref": "#/components/parameters/IdempotencyKey"}] if has_request_id else []

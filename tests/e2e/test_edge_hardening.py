@@ -283,6 +283,16 @@ def test_a_user_registers_logs_in_goes_on_and_logs_out_over_rest(ada: User) -> N
     assert too_late.status_code == 401
 
 
+def test_users_delete_themselves_with_their_password_in_a_body(ada: User) -> None:
+    without = ada.client.delete(ada.path, headers=ada.bearer)
+    wrong = ada.client.post(f"{ada.path}:delete", json={"currentPassword": "wrong horse"}, headers=ada.bearer)
+    gone = ada.client.post(f"{ada.path}:delete", json={"currentPassword": PASSWORD}, headers=ada.bearer)
+
+    assert (without.status_code, wrong.status_code, gone.status_code) == (400, 401, 200)
+    assert "POST /api/v1/users/{id}:delete" in without.json()["message"]
+    assert ada.client.get(ada.path, headers=ada.bearer).json()["state"] == "USER_STATE_DELETED"
+
+
 def test_the_forgers_own_token_is_good_until_something_is_changed(system: Stack, forger: Forger) -> None:
     with caller(system) as client:
         response = client.get(forger.user.path, headers={"authorization": f"Bearer {forger.token()}"})

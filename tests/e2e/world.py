@@ -227,6 +227,7 @@ REQUESTS: Final[Mapping[str, Callable[[World], Message]]] = {
     "ListUsers": _list_users,
     "UpdateUser": _update_user,
     "ChangePassword": _change_password,
+    # As an admin, who needs no password: a DELETE has no place for one.
     "DeleteUser": lambda world: users.DeleteUserRequest(id=world.user().id, request_id=new_uuid()),
     "CreateOrder": _create_order,
     "GetOrder": lambda world: orders.GetOrderRequest(id=world.order().id),

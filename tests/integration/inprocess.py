@@ -32,12 +32,13 @@ from order_svc.settings import OrderTelemetrySettings
 from order_svc.users import GrpcUserDirectory
 from user_svc.attempts import Attempts
 from user_svc.keys import KeySettings, SigningKeys
+from user_svc.password_rules import PasswordRules
 from user_svc.passwords import Passwords
 from user_svc.rpc import UserServicer
 from user_svc.service import UserService
 from user_svc.session_rpc import SessionServicer
 from user_svc.session_service import SessionService, SessionSettings
-from user_svc.settings import PasswordSettings, UserTelemetrySettings
+from user_svc.settings import PasswordRuleSettings, PasswordSettings, UserTelemetrySettings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
 
 # The least that argon2 takes: 8 KiB and a tenth of a millisecond, where production takes 46 MiB and a core's 40 ms.
 CHEAP = PasswordSettings(memory_kib=8)
+NIST = PasswordRuleSettings()
 
 KEY_SETTINGS = KeySettings(secret=SecretStr(base64.urlsafe_b64encode(b"a secret of tests and no others.").decode()))
 
@@ -66,6 +68,7 @@ async def user_service(
     port: int = 0,
     server: ServerSettings | None = None,
     hashing: PasswordSettings = CHEAP,
+    rules: PasswordRuleSettings = NIST,
     signing: KeySettings = KEY_SETTINGS,
 ) -> AsyncIterator[str]:
     """Serve the user service while the block runs; yield its address."""
@@ -73,7 +76,8 @@ async def user_service(
     database = Database(settings, name="user_svc")
     passwords = Passwords(hashing)
     attempts = Attempts(database, passwords, clock)
-    servicer = UserServicer(UserService(database, passwords, attempts, clock), clock)
+    users = UserService(database, passwords, attempts, PasswordRules(rules), clock=clock)
+    servicer = UserServicer(users, clock)
     tokens = TokenSettings()
     keys = SigningKeys(database, signing, clock, token_lifetime_s=SessionSettings().access_lifetime_s)
     sessions = SessionService(database, passwords, attempts, keys, clock, settings=SessionSettings(), tokens=tokens)

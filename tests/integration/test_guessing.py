@@ -447,11 +447,26 @@ async def _by_repeating_a_change_of_password(victim: Victim) -> Callable[[str], 
     return guess
 
 
+async def _by_changing_the_email(victim: Victim) -> Callable[[str], Awaitable[object]]:
+    return lambda password: victim.users.UpdateUser(
+        users_pb.UpdateUserRequest(id=victim.id, email="eve@example.com", current_password=password),
+        metadata=victim.as_owner,
+    )
+
+
+async def _by_deleting_the_user(victim: Victim) -> Callable[[str], Awaitable[object]]:
+    return lambda password: victim.users.DeleteUser(
+        users_pb.DeleteUserRequest(id=victim.id, current_password=password), metadata=victim.as_owner
+    )
+
+
 GUESSES: dict[str, Callable[[Victim], Awaitable[Callable[[str], Awaitable[object]]]]] = {
     "CreateSession.password": _by_login,
     "CreateUser.password": _by_repeating_the_registration,
     "ChangePassword.current_password": _by_changing_the_password,
     "ChangePassword.new_password": _by_repeating_a_change_of_password,
+    "UpdateUser.current_password": _by_changing_the_email,
+    "DeleteUser.current_password": _by_deleting_the_user,
 }
 
 

@@ -98,6 +98,7 @@ async def test_an_access_token_says_what_rfc_9068_wants(
         "sub": ada,
         "sid": session.id,
         "roles": ["USER"],
+        "client_id": "shop",
         "iat": now,
         "exp": now + 900,
     }
@@ -332,7 +333,8 @@ async def test_a_deleted_user_has_no_sessions(
 ) -> None:
     begun = [await log_in(sessions), await log_in(sessions)]
 
-    await users.DeleteUser(users_pb.DeleteUserRequest(id=ada), metadata=bearer(begun[0].access_token))
+    deletion = users_pb.DeleteUserRequest(id=ada, current_password=PASSWORD)
+    await users.DeleteUser(deletion, metadata=bearer(begun[0].access_token))
 
     for session in begun:
         assert outcome(await refusal_of(refresh(sessions, session.refresh_token))) == TOKEN_INVALID
@@ -412,6 +414,8 @@ async def test_no_secret_is_written_to_the_log(users_database: TestDatabase, tmp
         replica.process.terminate()
         await replica.exit_code(within_s=5)
 
+    for event in ("session.begun", "session.refreshed", "session.token_reused"):
+        assert {(line["user_id"], line["session_id"]) for line in replica.log(event)} == {(user.id, first.id)}
     reasons = {line.get("reason") for line in replica.log("rpc.handled")}
     assert {"INVALID_CREDENTIALS", "TOO_MANY_ATTEMPTS", "TOKEN_INVALID", "TOKEN_REUSED"} <= reasons
     assert user.id in replica.output()

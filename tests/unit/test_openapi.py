@@ -168,8 +168,23 @@ def test_passwords_are_only_written_and_never_shown() -> None:
         "CreateUserRequest",
         "ChangePasswordRequest",
         "CreateSessionRequest",
+        "UpdateUserRequest",
+        "DeleteUserRequest",
     }
     assert all(each["writeOnly"] and each["format"] == "password" for _, each in passwords)
+
+
+def test_no_query_holds_a_secret() -> None:
+    names = {
+        parameter["name"]
+        for path in DOCUMENT["paths"].values()
+        for operation in path.values()
+        for parameter in operation["parameters"]
+        if parameter.get("in") == "query"
+    }
+
+    assert "pageSize" in names
+    assert not {name for name in names if "password" in name.lower() or "refreshToken" in name}
 
 
 def test_answers_hold_what_cannot_be_absent() -> None:

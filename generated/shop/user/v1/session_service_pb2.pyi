@@ -28,9 +28,9 @@ class CreateSessionRequest(message.Message):
     EMAIL_FIELD_NUMBER: builtins.int
     PASSWORD_FIELD_NUMBER: builtins.int
     email: builtins.str
-    """The user's email, whatever its case."""
+    """The user's email, whatever its case, its Unicode form and the white space around it."""
     password: builtins.str
-    """The user's password."""
+    """The user's password, in any Unicode form. Spaces count."""
     def __init__(
         self,
         *,

@@ -32,11 +32,16 @@ class CreateUserRequest(message.Message):
     PROFILE_FIELD_NUMBER: builtins.int
     REQUEST_ID_FIELD_NUMBER: builtins.int
     email: builtins.str
-    """At most 254 characters, with an international domain name if need be."""
+    """At most 254 characters, with an international domain name if need be. Kept in NFC, without white space at its ends."""
     password: builtins.str
-    """12 to 128 characters. Stored as an argon2id hash; in no answer, log or event."""
+    """At least 15 characters (an operator may ask for 8 to 64) and at most 128, counted in NFC, the form in which it is
+    hashed however it is typed. The 10,000 commonest passwords are refused. Stored as an argon2id hash; in no answer, log
+    or event.
+    """
     display_name: builtins.str
-    """The name to show, at most 100 characters."""
+    """The name to show, at most 100 characters. Kept in NFC, without white space at its ends; a name that shows nothing is
+    refused.
+    """
     request_id: builtins.str
     """Makes the call safe to repeat: the same id with the same content gives the first answer again, for 24 hours."""
     @builtins.property
@@ -200,16 +205,19 @@ class UpdateUserRequest(message.Message):
     PROFILE_FIELD_NUMBER: builtins.int
     ETAG_FIELD_NUMBER: builtins.int
     REQUEST_ID_FIELD_NUMBER: builtins.int
+    CURRENT_PASSWORD_FIELD_NUMBER: builtins.int
     id: builtins.str
     """The user's id."""
     email: builtins.str
     """The new email, if present."""
     display_name: builtins.str
-    """The new name, if present."""
+    """The new name, if present; the rules are those of CreateUserRequest."""
     etag: builtins.str
     """The etag that the change is based on; absent: whatever the user is now."""
     request_id: builtins.str
     """Makes the call safe to repeat: the same id with the same content gives the first answer again, for 24 hours."""
+    current_password: builtins.str
+    """The user's password. Needed for a new email, unless an admin calls; without it INVALID_FIELDS names it. Never send it in a query."""
     @builtins.property
     def profile(self) -> struct_pb2.Struct:
         """The new profile, whole, if present."""
@@ -223,10 +231,11 @@ class UpdateUserRequest(message.Message):
         profile: struct_pb2.Struct | None = ...,
         etag: builtins.str = ...,
         request_id: builtins.str = ...,
+        current_password: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["_display_name", b"_display_name", "_email", b"_email", "display_name", b"display_name", "email", b"email", "profile", b"profile"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["_display_name", b"_display_name", "_email", b"_email", "display_name", b"display_name", "email", b"email", "etag", b"etag", "id", b"id", "profile", b"profile", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_display_name", b"_display_name", "_email", b"_email", "current_password", b"current_password", "display_name", b"display_name", "email", b"email", "etag", b"etag", "id", b"id", "profile", b"profile", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__display_name: _TypeAlias = typing.Literal["display_name"]  # noqa: Y015
     _WhichOneofArgType__display_name: _TypeAlias = typing.Literal["_display_name", b"_display_name"]  # noqa: Y015
@@ -252,7 +261,7 @@ class ChangePasswordRequest(message.Message):
     current_password: builtins.str
     """The password so far."""
     new_password: builtins.str
-    """The password from now on, 12 to 128 characters."""
+    """The password from now on; the rules are those of CreateUserRequest."""
     request_id: builtins.str
     """Makes the call safe to repeat: the same id with the same content gives the first answer again, for 24 hours."""
     def __init__(
@@ -278,21 +287,27 @@ class DeleteUserRequest(message.Message):
     ID_FIELD_NUMBER: builtins.int
     ETAG_FIELD_NUMBER: builtins.int
     REQUEST_ID_FIELD_NUMBER: builtins.int
+    CURRENT_PASSWORD_FIELD_NUMBER: builtins.int
     id: builtins.str
     """The user's id."""
     etag: builtins.str
     """The etag that the deletion is based on; absent: whatever the user is now."""
     request_id: builtins.str
     """Makes the call safe to repeat: the same id with the same content gives the first answer again, for 24 hours."""
+    current_password: builtins.str
+    """The user's password. Needed to delete a user, unless an admin calls; without it INVALID_FIELDS names it. Over REST it
+    is for the body of `:delete`.
+    """
     def __init__(
         self,
         *,
         id: builtins.str = ...,
         etag: builtins.str = ...,
         request_id: builtins.str = ...,
+        current_password: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["etag", b"etag", "id", b"id", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["current_password", b"current_password", "etag", b"etag", "id", b"id", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...

@@ -95,9 +95,10 @@ class UserServiceServicer:
     """
 
     def CreateUser(self, request, context):
-        """Creates a user, in state ACTIVE with the role USER.
+        """Creates a user, in state ACTIVE with the role USER. A request id that comes again with another password is a guess at
+        the first one, and counts as at a log-in.
 
-        Reasons: EMAIL_TAKEN.
+        Reasons: EMAIL_TAKEN, TOO_MANY_ATTEMPTS.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -129,18 +130,21 @@ class UserServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateUser(self, request, context):
-        """Changes the fields that are present, and no other.
+        """Changes the fields that are present, and no other. Of users themselves a new email needs `current_password`: the email
+        is what a log-in begins with, and a token that was stolen must not be enough to take the account. A wrong one counts
+        as at a log-in.
 
-        Reasons: USER_NOT_FOUND, USER_NOT_ACTIVE, EMAIL_TAKEN, ETAG_MISMATCH.
+        Reasons: USER_NOT_FOUND, USER_NOT_ACTIVE, EMAIL_TAKEN, ETAG_MISMATCH, INVALID_CREDENTIALS, TOO_MANY_ATTEMPTS.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ChangePassword(self, request, context):
-        """Replaces the password, and ends every session of the user but the one that calls.
+        """Replaces the password, and ends every session of the user but the one that calls. A wrong current password counts as
+        at a log-in.
 
-        Reasons: USER_NOT_FOUND, USER_NOT_ACTIVE, INVALID_CREDENTIALS.
+        Reasons: USER_NOT_FOUND, USER_NOT_ACTIVE, INVALID_CREDENTIALS, TOO_MANY_ATTEMPTS.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -150,7 +154,10 @@ class UserServiceServicer:
         """Deletes a user: the state becomes DELETED, everything personal is erased, the email is free again. Deleting a
         deleted user succeeds.
 
-        Reasons: USER_NOT_FOUND, ETAG_MISMATCH.
+        Users who delete themselves send `current_password`; a wrong one counts as at a log-in. Over REST that is `POST
+        /api/v1/users/{id}:delete`, since a DELETE has no body and a query is written to logs. `DELETE` is for admins.
+
+        Reasons: USER_NOT_FOUND, ETAG_MISMATCH, INVALID_CREDENTIALS, TOO_MANY_ATTEMPTS.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

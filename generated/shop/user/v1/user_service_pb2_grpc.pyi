@@ -45,9 +45,10 @@ class UserServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> UserServiceAsyncStub: ...
     CreateUser: _grpc.UnaryUnaryMultiCallable[_user_service_pb2.CreateUserRequest, _user_pb2.User]
-    """Creates a user, in state ACTIVE with the role USER.
+    """Creates a user, in state ACTIVE with the role USER. A request id that comes again with another password is a guess at
+    the first one, and counts as at a log-in.
 
-    Reasons: EMAIL_TAKEN.
+    Reasons: EMAIL_TAKEN, TOO_MANY_ATTEMPTS.
     """
     GetUser: _grpc.UnaryUnaryMultiCallable[_user_service_pb2.GetUserRequest, _user_pb2.User]
     """Returns a user; a deleted one without anything personal.
@@ -62,20 +63,26 @@ class UserServiceStub:
     Reasons: INVALID_PAGE_TOKEN.
     """
     UpdateUser: _grpc.UnaryUnaryMultiCallable[_user_service_pb2.UpdateUserRequest, _user_pb2.User]
-    """Changes the fields that are present, and no other.
+    """Changes the fields that are present, and no other. Of users themselves a new email needs `current_password`: the email
+    is what a log-in begins with, and a token that was stolen must not be enough to take the account. A wrong one counts
+    as at a log-in.
 
-    Reasons: USER_NOT_FOUND, USER_NOT_ACTIVE, EMAIL_TAKEN, ETAG_MISMATCH.
+    Reasons: USER_NOT_FOUND, USER_NOT_ACTIVE, EMAIL_TAKEN, ETAG_MISMATCH, INVALID_CREDENTIALS, TOO_MANY_ATTEMPTS.
     """
     ChangePassword: _grpc.UnaryUnaryMultiCallable[_user_service_pb2.ChangePasswordRequest, _user_pb2.User]
-    """Replaces the password, and ends every session of the user but the one that calls.
+    """Replaces the password, and ends every session of the user but the one that calls. A wrong current password counts as
+    at a log-in.
 
-    Reasons: USER_NOT_FOUND, USER_NOT_ACTIVE, INVALID_CREDENTIALS.
+    Reasons: USER_NOT_FOUND, USER_NOT_ACTIVE, INVALID_CREDENTIALS, TOO_MANY_ATTEMPTS.
     """
     DeleteUser: _grpc.UnaryUnaryMultiCallable[_user_service_pb2.DeleteUserRequest, _empty_pb2.Empty]
     """Deletes a user: the state becomes DELETED, everything personal is erased, the email is free again. Deleting a
     deleted user succeeds.
 
-    Reasons: USER_NOT_FOUND, ETAG_MISMATCH.
+    Users who delete themselves send `current_password`; a wrong one counts as at a log-in. Over REST that is `POST
+    /api/v1/users/{id}:delete`, since a DELETE has no body and a query is written to logs. `DELETE` is for admins.
+
+    Reasons: USER_NOT_FOUND, ETAG_MISMATCH, INVALID_CREDENTIALS, TOO_MANY_ATTEMPTS.
     """
 
 @_typing.type_check_only
@@ -93,9 +100,10 @@ class UserServiceAsyncStub(UserServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateUser: _aio.UnaryUnaryMultiCallable[_user_service_pb2.CreateUserRequest, _user_pb2.User]  # type: ignore[assignment]
-    """Creates a user, in state ACTIVE with the role USER.
+    """Creates a user, in state ACTIVE with the role USER. A request id that comes again with another password is a guess at
+    the first one, and counts as at a log-in.
 
-    Reasons: EMAIL_TAKEN.
+    Reasons: EMAIL_TAKEN, TOO_MANY_ATTEMPTS.
     """
     GetUser: _aio.UnaryUnaryMultiCallable[_user_service_pb2.GetUserRequest, _user_pb2.User]  # type: ignore[assignment]
     """Returns a user; a deleted one without anything personal.
@@ -110,20 +118,26 @@ class UserServiceAsyncStub(UserServiceStub):
     Reasons: INVALID_PAGE_TOKEN.
     """
     UpdateUser: _aio.UnaryUnaryMultiCallable[_user_service_pb2.UpdateUserRequest, _user_pb2.User]  # type: ignore[assignment]
-    """Changes the fields that are present, and no other.
+    """Changes the fields that are present, and no other. Of users themselves a new email needs `current_password`: the email
+    is what a log-in begins with, and a token that was stolen must not be enough to take the account. A wrong one counts
+    as at a log-in.
 
-    Reasons: USER_NOT_FOUND, USER_NOT_ACTIVE, EMAIL_TAKEN, ETAG_MISMATCH.
+    Reasons: USER_NOT_FOUND, USER_NOT_ACTIVE, EMAIL_TAKEN, ETAG_MISMATCH, INVALID_CREDENTIALS, TOO_MANY_ATTEMPTS.
     """
     ChangePassword: _aio.UnaryUnaryMultiCallable[_user_service_pb2.ChangePasswordRequest, _user_pb2.User]  # type: ignore[assignment]
-    """Replaces the password, and ends every session of the user but the one that calls.
+    """Replaces the password, and ends every session of the user but the one that calls. A wrong current password counts as
+    at a log-in.
 
-    Reasons: USER_NOT_FOUND, USER_NOT_ACTIVE, INVALID_CREDENTIALS.
+    Reasons: USER_NOT_FOUND, USER_NOT_ACTIVE, INVALID_CREDENTIALS, TOO_MANY_ATTEMPTS.
     """
     DeleteUser: _aio.UnaryUnaryMultiCallable[_user_service_pb2.DeleteUserRequest, _empty_pb2.Empty]  # type: ignore[assignment]
     """Deletes a user: the state becomes DELETED, everything personal is erased, the email is free again. Deleting a
     deleted user succeeds.
 
-    Reasons: USER_NOT_FOUND, ETAG_MISMATCH.
+    Users who delete themselves send `current_password`; a wrong one counts as at a log-in. Over REST that is `POST
+    /api/v1/users/{id}:delete`, since a DELETE has no body and a query is written to logs. `DELETE` is for admins.
+
+    Reasons: USER_NOT_FOUND, ETAG_MISMATCH, INVALID_CREDENTIALS, TOO_MANY_ATTEMPTS.
     """
 
 class UserServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -144,9 +158,10 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _user_service_pb2.CreateUserRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_user_pb2.User, _abc.Awaitable[_user_pb2.User]]:
-        """Creates a user, in state ACTIVE with the role USER.
+        """Creates a user, in state ACTIVE with the role USER. A request id that comes again with another password is a guess at
+        the first one, and counts as at a log-in.
 
-        Reasons: EMAIL_TAKEN.
+        Reasons: EMAIL_TAKEN, TOO_MANY_ATTEMPTS.
         """
 
     @_abc_1.abstractmethod
@@ -185,9 +200,11 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _user_service_pb2.UpdateUserRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_user_pb2.User, _abc.Awaitable[_user_pb2.User]]:
-        """Changes the fields that are present, and no other.
+        """Changes the fields that are present, and no other. Of users themselves a new email needs `current_password`: the email
+        is what a log-in begins with, and a token that was stolen must not be enough to take the account. A wrong one counts
+        as at a log-in.
 
-        Reasons: USER_NOT_FOUND, USER_NOT_ACTIVE, EMAIL_TAKEN, ETAG_MISMATCH.
+        Reasons: USER_NOT_FOUND, USER_NOT_ACTIVE, EMAIL_TAKEN, ETAG_MISMATCH, INVALID_CREDENTIALS, TOO_MANY_ATTEMPTS.
         """
 
     @_abc_1.abstractmethod
@@ -196,9 +213,10 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _user_service_pb2.ChangePasswordRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_user_pb2.User, _abc.Awaitable[_user_pb2.User]]:
-        """Replaces the password, and ends every session of the user but the one that calls.
+        """Replaces the password, and ends every session of the user but the one that calls. A wrong current password counts as
+        at a log-in.
 
-        Reasons: USER_NOT_FOUND, USER_NOT_ACTIVE, INVALID_CREDENTIALS.
+        Reasons: USER_NOT_FOUND, USER_NOT_ACTIVE, INVALID_CREDENTIALS, TOO_MANY_ATTEMPTS.
         """
 
     @_abc_1.abstractmethod
@@ -210,7 +228,10 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         """Deletes a user: the state becomes DELETED, everything personal is erased, the email is free again. Deleting a
         deleted user succeeds.
 
-        Reasons: USER_NOT_FOUND, ETAG_MISMATCH.
+        Users who delete themselves send `current_password`; a wrong one counts as at a log-in. Over REST that is `POST
+        /api/v1/users/{id}:delete`, since a DELETE has no body and a query is written to logs. `DELETE` is for admins.
+
+        Reasons: USER_NOT_FOUND, ETAG_MISMATCH, INVALID_CREDENTIALS, TOO_MANY_ATTEMPTS.
         """
 
 def add_UserServiceServicer_to_server(servicer: UserServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

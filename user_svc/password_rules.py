@@ -1,0 +1,45 @@
+"""What a new password must be. Passwords that exist keep working, whatever the rules were when they were set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from chassis.errors import FieldViolation, InvalidFields
+from user_svc.text import composed, is_blank
+
+if TYPE_CHECKING:
+    from user_svc.settings import PasswordRuleSettings
+
+_LIST: Final = Path(__file__).with_name("common_passwords.txt")
+
+
+class PasswordRules:
+    """The rules for new passwords: NIST SP 800-63B-4, 3.1.1.2. No rules of composition, which make them worse."""
+
+    def __init__(self, settings: PasswordRuleSettings) -> None:
+        self._min_length: Final = settings.min_length
+        _, _, listed = _LIST.read_text(encoding="utf-8").partition("\n\n")
+        self._common: Final = frozenset(listed.splitlines())
+
+    def require_acceptable(self, password: str, *, field: str) -> None:
+        """Return if the password may become a user's.
+
+        Args:
+            password: as it was typed.
+            field: its name in the JSON of the request.
+
+        Raises:
+            InvalidFields: it is too short in NFC, blank, or one of the commonest, whatever its case.
+        """
+        text = composed(password)
+        if len(text) < self._min_length:
+            raise _refused(field, f"must be at least {self._min_length} characters", "password.min_length")
+        if is_blank(text):
+            raise _refused(field, "must not be blank", "string.not_blank")
+        if text.casefold() in self._common:
+            raise _refused(field, "is one of the passwords that are guessed first: choose another", "password.common")
+
+
+def _refused(field: str, message: str, rule: str) -> InvalidFields:
+    return InvalidFields([FieldViolation(field, message, rule)])
