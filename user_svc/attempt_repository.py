@@ -40,7 +40,7 @@ _remove_reservations = text(_REMOVE.format("attempt_reservations", "expires_at",
 
 
 class Outcome(Enum):
-    """What became of an attempt: UNKNOWN counts as nothing, RIGHT ends the account's failures."""
+    """The outcome of an attempt: WRONG is counted, RIGHT ends the count of its account, UNKNOWN leaves it alone."""
 
     UNKNOWN = auto()
     RIGHT = auto()
@@ -62,7 +62,8 @@ def require_no_wait(connection: Connection, account: bytes, *, now: datetime) ->
 def reserve(connection: Connection, account: bytes, attempt_id: UUID, *, now: datetime) -> bool:
     """Return whether the attempt may be made; it is then reserved until it is settled or RESERVED_FOR has passed.
 
-    As many may be under way as could be wrong without a wait, so that many at once get no more tries than one by one.
+    At most as many are under way as could be wrong without a wait: concurrent callers get no more tries than one caller
+    who tries one by one.
 
     Raises:
         TooManyAttempts: the account has to wait.

@@ -1,7 +1,7 @@
 """Checks passwords, so that guessing one is slow: each account has five wrong ones free, then it waits.
 
-Every rpc that compares a password goes through here. An attempt is reserved before the hash and settled by what the
-hash says: only a wrong password counts. A caller who leaves, a deadline or a database error counts as nothing.
+Every rpc that compares a password goes through here. An attempt is reserved before the hash and settled by its
+outcome: only a wrong password is counted. A caller who leaves, a deadline and a database error are not.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ Account = NewType("Account", bytes)
 
 # While others are under way at the same account, of other replicas: a hash takes some 50 ms.
 _LOOK_AGAIN_S: Final = 0.05
-# Then the caller is told to wait. Half of the life of a reservation whose process died, and of the edge's patience.
+# Then the caller is refused, well before the edge gives up (15 s).
 _PATIENCE_S: Final = 5.0
 
 
 def account_of(email_key: str) -> Account:
-    """Return what attempts at an email are counted under, be it a user's or nobody's."""
+    """Return the account of an email, of a user or of nobody: a digest, since unknown emails are kept too."""
     return Account(hashlib.sha256(email_key.encode()).digest())
 
 

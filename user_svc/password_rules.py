@@ -1,4 +1,4 @@
-"""What a new password must be. Passwords that exist keep working, whatever the rules were when they were set."""
+"""Rules for new passwords. Passwords that were set before keep working."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ Texts = TypeVarTuple("Texts")
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """What a hash says about a password.
+    """Result of checking a password against a hash.
 
     Attributes:
         is_correct: whether the hash is of the password.
@@ -44,8 +44,8 @@ _WRONG: Final = Match(is_correct=False)
 class Passwords:
     """Makes and checks password hashes, a few at a time. A password is hashed in NFC, however it was typed.
 
-    Calls take turns, and the number and the time of those that wait are bounded. What has begun goes on when its
-    caller leaves, and its turn ends with the work: callers who leave cannot run more hashes than there are workers.
+    Calls take turns; how many wait, and how long, is bounded. Work that has begun continues after its caller leaves and
+    keeps its turn, so callers who leave cannot run more hashes than there are workers.
     """
 
     def __init__(self, settings: PasswordSettings) -> None:
@@ -71,7 +71,7 @@ class Passwords:
         return await self.in_turn(lambda: self._in_thread(self._hasher.hash, composed(password)))
 
     async def in_turn(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Return what the work returns, which may use match(). The work goes on when the caller leaves.
+        """Return the result of the work, which may use match(). It continues if the caller leaves.
 
         Raises:
             Overloaded: too many others wait already, or the turn did not come in time. The work was not begun.

@@ -1,4 +1,4 @@
-"""Removes what is long over, and ends the sessions of everybody: in batches, each a short transaction of its own.
+"""Removes outdated sessions and attempts, and ends all sessions: in batches, each a short transaction of its own.
 
 A batch is bounded in rows, so none comes near statement_timeout however much there is, and what is done stays done
 when a later batch fails. Replicas that sweep at once take different rows (SKIP LOCKED).
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 _EVERY_S: Final = 3600.0
-# Then nobody asks any more why a session ended or an account had to wait.
+# Long enough to find out why a session ended or an account had to wait.
 _KEPT: Final = timedelta(days=1)
 
 
@@ -57,7 +57,7 @@ async def sweep(database: Database, *, now: datetime) -> None:
 
 
 async def end_all_sessions(database: Database, clock: Clock) -> int:
-    """End every session that there is now; return how many ended. Called again, it goes on where it failed."""
+    """End every session that there is now; return how many ended. After a failure, call it again for the rest."""
     now, position, ended = clock.now(), UUID(int=0), 0
     while (
         batch := await database.transaction(partial(session_repository.end_some, after=position, now=now))

@@ -1,4 +1,4 @@
-"""What a person types, in one form: names, emails, and the NFC of passwords. No I/O."""
+"""Normalises text that people type: names and emails, and passwords before they are hashed. No I/O."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SHOWN_AS_NOTHING: Final = frozenset(
     + "".join(map(chr, (*range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0))))
 )
 _BLANK_CATEGORIES: Final = frozenset({"Zs", "Zl", "Zp", "Cc", "Cf", "Cn"})
-# What a copy and a paste bring along at either end. Joiners and selectors stay: the last sign of an emoji may be one.
+# Pasted along at either end of a text. Joiners and selectors are kept: an emoji may end with one.
 _BROUGHT_ALONG: Final = "\u200b\u2060\ufeff\u00ad\u200e\u200f"
 
 

@@ -54,6 +54,10 @@ async def test_a_user_who_exists_becomes_an_admin_and_keeps_the_password(users_d
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, f"{user.id} is an admin\n", "")
     assert session.user_id == user.id
     assert users_database.query("SELECT roles, display_name FROM users") == [(["USER", "ADMIN"], user.display_name)]
+    events = users_database.query("SELECT type, subject::text, sequence, data FROM outbox ORDER BY position")
+    assert events[1:] == [
+        ("user.updated", user.id, 2, {"userId": user.id, "state": "ACTIVE", "changedFields": ["roles"]})
+    ]
 
 
 def test_who_is_an_admin_already_stays_one(users_database: TestDatabase) -> None:
@@ -68,7 +72,12 @@ def test_who_is_an_admin_already_stays_one(users_database: TestDatabase) -> None
 
 @pytest.mark.parametrize(
     ("email", "password", "field"),
-    [("nobody", ADMIN_PASSWORD, "email"), (EMAIL, "canary", "password"), (EMAIL, "", "password")],
+    [
+        ("nobody", ADMIN_PASSWORD, "email"),
+        (EMAIL, "canary", "password"),
+        (EMAIL, "canary of 14 c", "password"),
+        (EMAIL, "", "password"),
+    ],
 )
 def test_what_cannot_be_an_admin_is_one_clear_line(
     users_database: TestDatabase, email: str, password: str, field: str

@@ -31,6 +31,7 @@ from chassis.testing import (
 )
 from tests.integration.inprocess import database_settings, user_service
 from tests.integration.replica import serving_process
+from user_svc.attempts import Attempt, Attempts
 from user_svc.settings import PasswordSettings
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
     from chassis.testing import ManualClock, Refusal
     from tests.integration.conftest import TestDatabase
+    from user_svc.passwords import Match
 
 EMAIL = "ada@example.com"
 NEW_PASSWORD = "another horse battery"
@@ -368,6 +370,35 @@ async def test_logins_at_once_do_not_mind_that_each_makes_a_new_hash(users_datab
         begun = await asyncio.gather(*(log_in(SessionServiceStub(channel)) for _ in range(4)))
 
     assert len({session.id for session in begun}) == 4
+
+
+async def test_a_password_that_is_replaced_while_its_hash_is_checked_begins_no_session(
+    users_database: TestDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The old password, and a session that the change of password did not end: it had not begun.
+    settings = database_settings(users_database.url)
+    async with user_service(settings) as address, plain_channel(address, token="") as channel:
+        users, sessions = UserServiceStub(channel), SessionServiceStub(channel)
+        user = await users.CreateUser(create_user_request(email=EMAIL))
+        change = users_pb.ChangePasswordRequest(id=user.id, current_password=PASSWORD, new_password=NEW_PASSWORD)
+        check = Attempts.check
+        checked = 0
+
+        async def check_and_change(self: Attempts, attempt: Attempt) -> Match:
+            nonlocal checked
+            match = await check(self, attempt)
+            checked += 1
+            if checked == 1:
+                await users.ChangePassword(change, metadata=bearer(token_of(user.id)))
+            return match
+
+        monkeypatch.setattr(Attempts, "check", check_and_change)
+
+        refusal = await refusal_of(log_in(sessions))
+
+    assert checked == 2
+    assert outcome(refusal) == INVALID_CREDENTIALS
+    assert users_database.query("SELECT count(*) FROM sessions") == [(0,)]
 
 
 async def test_no_secret_is_kept_in_clear_text(

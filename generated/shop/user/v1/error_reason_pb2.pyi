@@ -31,9 +31,11 @@ class _ErrorReasonEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_ErrorReaso
     ERROR_REASON_USER_NOT_ACTIVE: _ErrorReason.ValueType  # 3
     """FAILED_PRECONDITION, 400. The user is deleted and cannot be changed. Metadata: `userId`."""
     ERROR_REASON_INVALID_CREDENTIALS: _ErrorReason.ValueType  # 4
-    """UNAUTHENTICATED, 401. The password is not the user's."""
+    """UNAUTHENTICATED, 401. The password, or the current password of a change or a deletion, is not the user's."""
     ERROR_REASON_TOO_MANY_ATTEMPTS: _ErrorReason.ValueType  # 5
-    """RESOURCE_EXHAUSTED, 429. Too many wrong passwords for this email. A RetryInfo says when to try again."""
+    """RESOURCE_EXHAUSTED, 429. Too many wrong passwords for this email, at whichever rpc, or too many tries at once. The
+    password was not looked at. A RetryInfo says when to try again.
+    """
     ERROR_REASON_TOKEN_REUSED: _ErrorReason.ValueType  # 6
     """UNAUTHENTICATED, 401. The refresh token was used before, so somebody has a copy: the session is ended. Log in
     again.
@@ -51,9 +53,11 @@ ERROR_REASON_EMAIL_TAKEN: ErrorReason.ValueType  # 2
 ERROR_REASON_USER_NOT_ACTIVE: ErrorReason.ValueType  # 3
 """FAILED_PRECONDITION, 400. The user is deleted and cannot be changed. Metadata: `userId`."""
 ERROR_REASON_INVALID_CREDENTIALS: ErrorReason.ValueType  # 4
-"""UNAUTHENTICATED, 401. The password is not the user's."""
+"""UNAUTHENTICATED, 401. The password, or the current password of a change or a deletion, is not the user's."""
 ERROR_REASON_TOO_MANY_ATTEMPTS: ErrorReason.ValueType  # 5
-"""RESOURCE_EXHAUSTED, 429. Too many wrong passwords for this email. A RetryInfo says when to try again."""
+"""RESOURCE_EXHAUSTED, 429. Too many wrong passwords for this email, at whichever rpc, or too many tries at once. The
+password was not looked at. A RetryInfo says when to try again.
+"""
 ERROR_REASON_TOKEN_REUSED: ErrorReason.ValueType  # 6
 """UNAUTHENTICATED, 401. The refresh token was used before, so somebody has a copy: the session is ended. Log in
 again.

@@ -70,7 +70,7 @@ class SessionServiceServicer:
 
     def CreateSession(self, request, context):
         """Logs a user in. After five wrong passwords in a row every further try has to wait: 1 s, then twice as long each
-        time, at most 5 minutes.
+        time, at most 5 minutes. Only a wrong password counts, and all rpcs that ask for one count together.
 
         Reasons: INVALID_CREDENTIALS, TOO_MANY_ATTEMPTS.
         """

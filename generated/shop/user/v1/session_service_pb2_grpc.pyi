@@ -40,7 +40,7 @@ class SessionServiceStub:
     def __new__(cls, channel: _aio.Channel) -> SessionServiceAsyncStub: ...
     CreateSession: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.CreateSessionRequest, _session_service_pb2.Session]
     """Logs a user in. After five wrong passwords in a row every further try has to wait: 1 s, then twice as long each
-    time, at most 5 minutes.
+    time, at most 5 minutes. Only a wrong password counts, and all rpcs that ask for one count together.
 
     Reasons: INVALID_CREDENTIALS, TOO_MANY_ATTEMPTS.
     """
@@ -71,7 +71,7 @@ class SessionServiceAsyncStub(SessionServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateSession: _aio.UnaryUnaryMultiCallable[_session_service_pb2.CreateSessionRequest, _session_service_pb2.Session]  # type: ignore[assignment]
     """Logs a user in. After five wrong passwords in a row every further try has to wait: 1 s, then twice as long each
-    time, at most 5 minutes.
+    time, at most 5 minutes. Only a wrong password counts, and all rpcs that ask for one count together.
 
     Reasons: INVALID_CREDENTIALS, TOO_MANY_ATTEMPTS.
     """
@@ -105,7 +105,7 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_session_service_pb2.Session, _abc.Awaitable[_session_service_pb2.Session]]:
         """Logs a user in. After five wrong passwords in a row every further try has to wait: 1 s, then twice as long each
-        time, at most 5 minutes.
+        time, at most 5 minutes. Only a wrong password counts, and all rpcs that ask for one count together.
 
         Reasons: INVALID_CREDENTIALS, TOO_MANY_ATTEMPTS.
         """
