@@ -33,7 +33,8 @@ class DomainError(Exception):
 
     Args:
         message: what is wrong and what to do next. Reaches the caller: no secrets, no SQL, no personal data.
-        metadata: facts for a program, named in lowerCamelCase.
+        metadata: facts for a program, named in lowerCamelCase: at least those that the message holds.
+        subject: the resource that is missing or in the wrong state, such as `orders/{id}`.
         violations: the fields that are wrong.
         retry_after_s: when it is worth trying again.
     """
@@ -46,12 +47,14 @@ class DomainError(Exception):
         message: str,
         *,
         metadata: Mapping[str, str] | None = None,
+        subject: str = "",
         violations: Sequence[FieldViolation] = (),
         retry_after_s: float | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
         self.metadata = dict(metadata or {})
+        self.subject = subject
         self.violations = tuple(violations)
         self.retry_after_s = retry_after_s
 
@@ -61,7 +64,13 @@ class InvalidArgument(DomainError):
 
 
 class NotFound(DomainError):
-    """The resource does not exist, or is not the caller's to see."""
+    """The resource does not exist, or is not the caller's to see.
+
+    Attributes:
+        resource_type: the full name of the resource's message.
+    """
+
+    resource_type: ClassVar[str]
 
 
 class AlreadyExists(DomainError):
@@ -116,12 +125,22 @@ class InvalidFields(InvalidArgument):
 
     reason = "INVALID_FIELDS"
 
-    def __init__(self, violations: Sequence[FieldViolation], *, count: int | None = None) -> None:
-        in_words = violations[:_MAX_IN_WORDS]
+    def __init__(
+        self,
+        violations: Sequence[FieldViolation],
+        *,
+        count: int | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> None:
+        named, in_words = violations[:MAX_NAMED], violations[:_MAX_IN_WORDS]
         listed = "; ".join(f"{each.field or 'request'}: {each.message}" for each in in_words)
         more = (count or len(violations)) - len(in_words)
-        message = f"Correct these fields: {listed}" + (f"; and {more} more" if more else "")
-        super().__init__(message, violations=violations[:MAX_NAMED])
+        facts = {"fields": ",".join(each.field or "request" for each in named), **(metadata or {})}
+        super().__init__(
+            f"Correct these fields: {listed}" + (f"; and {more} more" if more else ""),
+            metadata=facts | ({"more": str(more)} if more else {}),
+            violations=named,
+        )
 
 
 class InvalidPageToken(InvalidArgument):
@@ -242,7 +261,8 @@ class ResumeTokenExpired(FailedPrecondition):
 
     def __init__(self) -> None:
         super().__init__(
-            "Nothing is known of this resume token any more. Open the stream without one, then list again."
+            "Nothing is known of this resume token any more. Open the stream without one, then list again.",
+            subject="resumeToken",
         )
 
 

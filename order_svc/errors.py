@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from chassis.errors import DomainError, FailedPrecondition, FieldViolation, InvalidArgument, NotFound, Unavailable
+from chassis.errors import (
+    DomainError,
+    FailedPrecondition,
+    FieldViolation,
+    InvalidArgument,
+    NotFound,
+    Unavailable,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -21,9 +28,10 @@ class OrderNotFound(OrderError, NotFound):
     """There is no such order, or it is not the caller's to see."""
 
     reason = "ORDER_NOT_FOUND"
+    resource_type = "shop.order.v1.Order"
 
     def __init__(self, order_id: UUID) -> None:
-        super().__init__("There is no such order.", metadata={"orderId": str(order_id)})
+        super().__init__("There is no such order.", metadata={"orderId": str(order_id)}, subject=f"orders/{order_id}")
 
 
 class CurrencyMismatch(OrderError, InvalidArgument):
@@ -34,6 +42,7 @@ class CurrencyMismatch(OrderError, InvalidArgument):
     def __init__(self, field: str, *, expected: str) -> None:
         super().__init__(
             f"An order has one currency: give every price in {expected}.",
+            metadata={"field": field, "currencyCode": expected},
             violations=[FieldViolation(field, f"must be {expected}, as the order's")],
         )
 
@@ -46,6 +55,7 @@ class AmountOutOfRange(OrderError, InvalidArgument):
     def __init__(self, field: str, *, limit: str) -> None:
         super().__init__(
             f"The amount is too large: it must be below {limit}. Split the order.",
+            metadata={"field": field, "limitUnits": limit},
             violations=[FieldViolation(field, f"must be below {limit}")],
         )
 
@@ -55,12 +65,13 @@ class InvalidStatusTransition(OrderError, FailedPrecondition):
 
     reason = "INVALID_STATUS_TRANSITION"
 
-    def __init__(self, *, current: str, wanted: str, allowed: Iterable[str]) -> None:
+    def __init__(self, order_id: UUID, *, current: str, wanted: str, allowed: Iterable[str]) -> None:
         choices = ", ".join(allowed)
         super().__init__(
             f"The order is {current} and cannot become {wanted}. "
             + (f"It can become {choices}." if choices else "It can no longer change."),
             metadata={"from": current, "to": wanted, "allowed": choices.replace(" ", "")},
+            subject=f"orders/{order_id}",
         )
 
 
@@ -70,7 +81,9 @@ class OrderingUserNotFound(OrderError, FailedPrecondition):
     reason = "ORDERING_USER_NOT_FOUND"
 
     def __init__(self, user_id: UUID) -> None:
-        super().__init__("The user who is to order does not exist.", metadata={"userId": str(user_id)})
+        super().__init__(
+            "The user who is to order does not exist.", metadata={"userId": str(user_id)}, subject=f"users/{user_id}"
+        )
 
 
 class UserNotActive(OrderError, FailedPrecondition):
@@ -79,7 +92,11 @@ class UserNotActive(OrderError, FailedPrecondition):
     reason = "USER_NOT_ACTIVE"
 
     def __init__(self, user_id: UUID) -> None:
-        super().__init__("The user who is to order is suspended or deleted.", metadata={"userId": str(user_id)})
+        super().__init__(
+            "The user who is to order is suspended or deleted.",
+            metadata={"userId": str(user_id)},
+            subject=f"users/{user_id}",
+        )
 
 
 class UserServiceUnavailable(OrderError, Unavailable):

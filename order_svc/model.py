@@ -161,7 +161,7 @@ class Order:
         """
         allowed = allowed_transitions(self.status, by=by)
         if status not in allowed:
-            raise InvalidStatusTransition(current=self.status, wanted=status, allowed=allowed)
+            raise InvalidStatusTransition(self.id, current=self.status, wanted=status, allowed=allowed)
         return dataclasses.replace(
             self,
             status=status,

@@ -28,9 +28,10 @@ class UserNotFound(UserError, NotFound):
     """There is no such user, or it is not the caller's to see."""
 
     reason = "USER_NOT_FOUND"
+    resource_type = "shop.user.v1.User"
 
     def __init__(self, user_id: UUID) -> None:
-        super().__init__("There is no such user.", metadata={"userId": str(user_id)})
+        super().__init__("There is no such user.", metadata={"userId": str(user_id)}, subject=f"users/{user_id}")
 
 
 class EmailTaken(UserError, AlreadyExists):
@@ -51,7 +52,11 @@ class UserNotActive(UserError, FailedPrecondition):
     reason = "USER_NOT_ACTIVE"
 
     def __init__(self, user_id: UUID) -> None:
-        super().__init__("The user is deleted and cannot be changed.", metadata={"userId": str(user_id)})
+        super().__init__(
+            "The user is deleted and cannot be changed.",
+            metadata={"userId": str(user_id)},
+            subject=f"users/{user_id}",
+        )
 
 
 class InvalidCredentials(UserError, Unauthenticated):

@@ -84,8 +84,14 @@ def _details(error: DomainError) -> list[Message]:
         details.append(bad_request)
     if isinstance(error, FailedPrecondition):
         failure = error_details_pb2.PreconditionFailure()
-        failure.violations.add(type=error.reason, description=error.message)
+        failure.violations.add(type=error.reason, subject=error.subject, description=error.message)
         details.append(failure)
+    if isinstance(error, NotFound):
+        details.append(
+            error_details_pb2.ResourceInfo(
+                resource_type=error.resource_type, resource_name=error.subject, description=error.message
+            )
+        )
     if error.retry_after_s is not None:
         retry = error_details_pb2.RetryInfo()
         retry.retry_delay.FromNanoseconds(round(error.retry_after_s * 1e9))

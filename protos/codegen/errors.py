@@ -64,12 +64,27 @@ def _details(reason: Reason, *, message: str) -> list[Json]:
     if "BadRequest" in reason.text:
         violation = {"field": "email", "description": "must be at least 3 characters", "reason": "string.min_len"}
         details.append({"@type": f"{_TYPE}BadRequest", "fieldViolations": [violation]})
+    subject = _subject_of(reason)
     if reason.code == "FAILED_PRECONDITION":
-        violation = {"type": reason.name, "subject": "", "description": message}
+        violation = {"type": reason.name, "subject": subject, "description": message}
         details.append({"@type": f"{_TYPE}PreconditionFailure", "violations": [violation]})
+    if reason.code == "NOT_FOUND" and subject:
+        kind = f"{reason.domain}.{reason.name.removesuffix('_NOT_FOUND').title()}"
+        resource = {"resourceType": kind, "resourceName": subject, "owner": "", "description": message}
+        details.append({"@type": f"{_TYPE}ResourceInfo", **resource})
     if reason.retries:
         details.append({"@type": f"{_TYPE}RetryInfo", "retryDelay": "1s"})
     return details
+
+
+def _subject_of(reason: Reason) -> str:
+    """Return the name of the resource that the reason is about, as far as it is about one."""
+    if reason.name == "RESUME_TOKEN_EXPIRED":
+        return "resumeToken"
+    if "userId" in reason.metadata:
+        return f"users/{metadata_example('userId')}"
+    is_of_an_order = "orderId" in reason.metadata or reason.name == "INVALID_STATUS_TRANSITION"
+    return f"orders/{metadata_example('orderId')}" if is_of_an_order else ""
 
 
 def _detail(name: str, *, says: str, properties: JsonObject) -> JsonObject:
@@ -103,6 +118,7 @@ ERROR_SCHEMAS: Final[Mapping[str, JsonObject]] = {
                         {"$ref": "#/components/schemas/ErrorInfo"},
                         {"$ref": "#/components/schemas/BadRequest"},
                         {"$ref": "#/components/schemas/PreconditionFailure"},
+                        {"$ref": "#/components/schemas/ResourceInfo"},
                         {"$ref": "#/components/schemas/RetryInfo"},
                     ]
                 },
@@ -125,8 +141,13 @@ ERROR_SCHEMAS: Final[Mapping[str, JsonObject]] = {
     ),
     "PreconditionFailure": _detail(
         "PreconditionFailure",
-        says="Which state of the system forbids the call.",
+        says="Which state of the system forbids the call: `subject` is the resource that has it.",
         properties={"violations": _list_of(type=_TEXT, subject=_TEXT, description=_TEXT)},
+    ),
+    "ResourceInfo": _detail(
+        "ResourceInfo",
+        says="Which resource there is not.",
+        properties={"resourceType": _TEXT, "resourceName": _TEXT, "owner": _TEXT, "description": _TEXT},
     ),
     "RetryInfo": _detail(
         "RetryInfo",

@@ -151,7 +151,7 @@ EVERY_ERROR = [
     order_svc.errors.OrderNotFound(UUID(SOME_ID)),
     order_svc.errors.CurrencyMismatch("items[0].unitPrice.currencyCode", expected="EUR"),
     order_svc.errors.AmountOutOfRange("items", limit="1000"),
-    order_svc.errors.InvalidStatusTransition(current="SHIPPED", wanted="PENDING", allowed=["DELIVERED"]),
+    order_svc.errors.InvalidStatusTransition(UUID(SOME_ID), current="SHIPPED", wanted="PENDING", allowed=["DELIVERED"]),
     order_svc.errors.OrderingUserNotFound(UUID(SOME_ID)),
     order_svc.errors.UserNotActive(UUID(SOME_ID)),
     order_svc.errors.UserServiceUnavailable(retry_after_s=12.5),
@@ -226,7 +226,7 @@ def test_where_no_role_helps_none_is_named() -> None:
 
 
 def test_a_transition_from_the_end_allows_nothing() -> None:
-    error = order_svc.errors.InvalidStatusTransition(current="DELIVERED", wanted="PENDING", allowed=[])
+    error = order_svc.errors.InvalidStatusTransition(UUID(SOME_ID), current="DELIVERED", wanted="PENDING", allowed=[])
 
     assert error.metadata["allowed"] == ""
     assert "no longer" in error.message

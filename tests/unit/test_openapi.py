@@ -142,6 +142,7 @@ def test_a_reason_is_documented_with_its_status_and_an_example() -> None:
     example = DOCUMENT["components"]["examples"]["shop.order.v1.INVALID_STATUS_TRANSITION"]["value"]
     assert example["code"] == 9
     assert example["details"][0]["metadata"] == {"from": "SHIPPED", "to": "CANCELLED", "allowed": "CONFIRMED,CANCELLED"}
+    assert example["details"][1]["violations"][0]["subject"].startswith("orders/")
     assert [each["@type"].rpartition(".")[2] for each in example["details"]] == ["ErrorInfo", "PreconditionFailure"]
 
 

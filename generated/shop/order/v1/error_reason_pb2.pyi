@@ -27,9 +27,13 @@ class _ErrorReasonEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_ErrorReaso
     ERROR_REASON_ORDER_NOT_FOUND: _ErrorReason.ValueType  # 1
     """NOT_FOUND, 404. There is no such order, or it is not yours to see. Metadata: `orderId`."""
     ERROR_REASON_CURRENCY_MISMATCH: _ErrorReason.ValueType  # 2
-    """INVALID_ARGUMENT, 400. An item's price is in another currency than the order. A BadRequest names the field."""
+    """INVALID_ARGUMENT, 400. An item's price is in another currency than the order. A BadRequest names the field.
+    Metadata: `field`, and `currencyCode`, the order's.
+    """
     ERROR_REASON_AMOUNT_OUT_OF_RANGE: _ErrorReason.ValueType  # 3
-    """INVALID_ARGUMENT, 400. A price or the total is larger than an order can hold. A BadRequest names the field."""
+    """INVALID_ARGUMENT, 400. A price or the total is larger than an order can hold. A BadRequest names the field.
+    Metadata: `field`, and `limitUnits`, which it must be below, in units of the order's currency.
+    """
     ERROR_REASON_INVALID_STATUS_TRANSITION: _ErrorReason.ValueType  # 4
     """FAILED_PRECONDITION, 400. The order cannot go from its status to the one asked for.
     Metadata: `from`, `to`, and `allowed`, the statuses it can go to, separated by commas.
@@ -51,9 +55,13 @@ ERROR_REASON_UNSPECIFIED: ErrorReason.ValueType  # 0
 ERROR_REASON_ORDER_NOT_FOUND: ErrorReason.ValueType  # 1
 """NOT_FOUND, 404. There is no such order, or it is not yours to see. Metadata: `orderId`."""
 ERROR_REASON_CURRENCY_MISMATCH: ErrorReason.ValueType  # 2
-"""INVALID_ARGUMENT, 400. An item's price is in another currency than the order. A BadRequest names the field."""
+"""INVALID_ARGUMENT, 400. An item's price is in another currency than the order. A BadRequest names the field.
+Metadata: `field`, and `currencyCode`, the order's.
+"""
 ERROR_REASON_AMOUNT_OUT_OF_RANGE: ErrorReason.ValueType  # 3
-"""INVALID_ARGUMENT, 400. A price or the total is larger than an order can hold. A BadRequest names the field."""
+"""INVALID_ARGUMENT, 400. A price or the total is larger than an order can hold. A BadRequest names the field.
+Metadata: `field`, and `limitUnits`, which it must be below, in units of the order's currency.
+"""
 ERROR_REASON_INVALID_STATUS_TRANSITION: ErrorReason.ValueType  # 4
 """FAILED_PRECONDITION, 400. The order cannot go from its status to the one asked for.
 Metadata: `from`, `to`, and `allowed`, the statuses it can go to, separated by commas.

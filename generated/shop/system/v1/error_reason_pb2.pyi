@@ -25,10 +25,12 @@ class _ErrorReasonEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_ErrorReaso
     ERROR_REASON_UNSPECIFIED: _ErrorReason.ValueType  # 0
     """Never sent."""
     ERROR_REASON_INVALID_FIELDS: _ErrorReason.ValueType  # 1
-    """INVALID_ARGUMENT, 400. A field breaks a rule of the contract; a BadRequest names each field and its rule."""
+    """INVALID_ARGUMENT, 400. A field breaks a rule of the contract; a BadRequest names each field and its rule.
+    Metadata: `fields`, separated by commas.
+    """
     ERROR_REASON_INVALID_PAGE_TOKEN: _ErrorReason.ValueType  # 2
     """INVALID_ARGUMENT, 400. The page token is not one this list gave out for the same filter, or it is over a day
-    old. Start again without a page token.
+    old. Start again without a page token. A BadRequest names the field.
     """
     ERROR_REASON_MALFORMED_REQUEST: _ErrorReason.ValueType  # 3
     """INVALID_ARGUMENT, 400. The bytes or the JSON cannot be read as the request message, there is no whole message, it is
@@ -53,7 +55,9 @@ class _ErrorReasonEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_ErrorReaso
     ERROR_REASON_UNSUPPORTED_MEDIA_TYPE: _ErrorReason.ValueType  # 10
     """INVALID_ARGUMENT, 415. A body must be `application/json`. Given by the edge."""
     ERROR_REASON_SERVICE_UNAVAILABLE: _ErrorReason.ValueType  # 11
-    """UNAVAILABLE, 503. No replica of the service can take the call. Given by the edge."""
+    """UNAVAILABLE, 503. No replica of the service can take the call, or tokens cannot be checked. A RetryInfo says when to
+    try again. Given by the edge, and by a service that has no keys to check tokens with.
+    """
     ERROR_REASON_DEADLINE_EXCEEDED: _ErrorReason.ValueType  # 12
     """DEADLINE_EXCEEDED, 504. The call took longer than its deadline. Whether a write took effect is unknown: repeat
     it with the same request id.
@@ -101,10 +105,12 @@ class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
 ERROR_REASON_UNSPECIFIED: ErrorReason.ValueType  # 0
 """Never sent."""
 ERROR_REASON_INVALID_FIELDS: ErrorReason.ValueType  # 1
-"""INVALID_ARGUMENT, 400. A field breaks a rule of the contract; a BadRequest names each field and its rule."""
+"""INVALID_ARGUMENT, 400. A field breaks a rule of the contract; a BadRequest names each field and its rule.
+Metadata: `fields`, separated by commas.
+"""
 ERROR_REASON_INVALID_PAGE_TOKEN: ErrorReason.ValueType  # 2
 """INVALID_ARGUMENT, 400. The page token is not one this list gave out for the same filter, or it is over a day
-old. Start again without a page token.
+old. Start again without a page token. A BadRequest names the field.
 """
 ERROR_REASON_MALFORMED_REQUEST: ErrorReason.ValueType  # 3
 """INVALID_ARGUMENT, 400. The bytes or the JSON cannot be read as the request message, there is no whole message, it is
@@ -129,7 +135,9 @@ ERROR_REASON_PAYLOAD_TOO_LARGE: ErrorReason.ValueType  # 9
 ERROR_REASON_UNSUPPORTED_MEDIA_TYPE: ErrorReason.ValueType  # 10
 """INVALID_ARGUMENT, 415. A body must be `application/json`. Given by the edge."""
 ERROR_REASON_SERVICE_UNAVAILABLE: ErrorReason.ValueType  # 11
-"""UNAVAILABLE, 503. No replica of the service can take the call. Given by the edge."""
+"""UNAVAILABLE, 503. No replica of the service can take the call, or tokens cannot be checked. A RetryInfo says when to
+try again. Given by the edge, and by a service that has no keys to check tokens with.
+"""
 ERROR_REASON_DEADLINE_EXCEEDED: ErrorReason.ValueType  # 12
 """DEADLINE_EXCEEDED, 504. The call took longer than its deadline. Whether a write took effect is unknown: repeat
 it with the same request id.
