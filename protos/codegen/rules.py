@@ -76,6 +76,8 @@ def _keywords(rules: validate_pb2.FieldRules, *, field: FieldDescriptor) -> Json
     for rule, value in _of_type(rules):
         if rule.name in _KEYWORDS:
             keywords[_KEYWORDS[rule.name]] = value
+        elif rule.full_name == "shop.system.v1.not_blank" and rules.ignore != validate_pb2.IGNORE_IF_ZERO_VALUE:
+            keywords["minLength"] = 1
         elif rule.name == "uuid":
             keywords["format"] = "uuid"
         elif rule.name == "not_in" and field.enum_type is not None:

@@ -68,9 +68,9 @@ class CreateOrderItem(message.Message):
     QUANTITY_FIELD_NUMBER: builtins.int
     UNIT_PRICE_FIELD_NUMBER: builtins.int
     product_id: builtins.str
-    """The product, as its catalogue names it: 1 to 64 characters."""
+    """The product, as its catalogue names it: 1 to 64 characters, not blank."""
     name: builtins.str
-    """The product's name, at most 255 characters."""
+    """The product's name, at most 255 characters; absent or not blank."""
     quantity: builtins.int
     """How many: 1 to 10,000."""
     @builtins.property

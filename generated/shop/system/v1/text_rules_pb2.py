@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fshop/system/v1/text_rules.proto\x12\x0eshop.system.v1\x1a\x1b\x62uf/validate/validate.proto:\x90\x01\n\x06no_nul\x12\x19.buf.validate.StringRules\x18\x81\xdf\x95& \x01(\x08\x42[\xc2HX\nV\n\rstring.no_nul\x12\"must not contain the NUL character\x1a!!rule || !this.contains(\'\\u0000\')R\x05noNul:\x83\x01\n\tnot_blank\x12\x19.buf.validate.StringRules\x18\x82\xdf\x95& \x01(\x08\x42H\xc2HE\nC\n\x10string.not_blank\x12\x11must not be blank\x1a\x1c!rule || this.matches(\'\\\\S\')R\x08notBlank')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fshop/system/v1/text_rules.proto\x12\x0eshop.system.v1\x1a\x1b\x62uf/validate/validate.proto:\x90\x01\n\x06no_nul\x12\x19.buf.validate.StringRules\x18\x81\xdf\x95& \x01(\x08\x42[\xc2HX\nV\n\rstring.no_nul\x12\"must not contain the NUL character\x1a!!rule || !this.contains(\'\\u0000\')R\x05noNul:\xaf\x02\n\tnot_blank\x12\x19.buf.validate.StringRules\x18\x82\xdf\x95& \x01(\x08\x42\xf3\x01\xc2H\xef\x01\n\xec\x01\n\x10string.not_blank\x12\x11must not be blank\x1a\xc4\x01!rule || this.matches(r\'[^\\p{Z}\\p{Cc}\\p{Cf}\\x{34F}\\x{115F}\\x{1160}\\x{17B4}\\x{17B5}\\x{180B}-\\x{180F}\\x{2065}\\x{2800}\\x{3164}\\x{FE00}-\\x{FE0F}\\x{FFA0}\\x{FFF0}-\\x{FFF8}\\x{1D159}\\x{E0000}-\\x{E0FFF}]\')R\x08notBlank')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,5 +35,5 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['no_nul']._loaded_options = None
   _globals['no_nul']._serialized_options = b'\302HX\nV\n\rstring.no_nul\022\"must not contain the NUL character\032!!rule || !this.contains(\'\\u0000\')'
   _globals['not_blank']._loaded_options = None
-  _globals['not_blank']._serialized_options = b'\302HE\nC\n\020string.not_blank\022\021must not be blank\032\034!rule || this.matches(\'\\\\S\')'
+  _globals['not_blank']._serialized_options = b'\302H\357\001\n\354\001\n\020string.not_blank\022\021must not be blank\032\304\001!rule || this.matches(r\'[^\\p{Z}\\p{Cc}\\p{Cf}\\x{34F}\\x{115F}\\x{1160}\\x{17B4}\\x{17B5}\\x{180B}-\\x{180F}\\x{2065}\\x{2800}\\x{3164}\\x{FE00}-\\x{FE0F}\\x{FFA0}\\x{FFF0}-\\x{FFF8}\\x{1D159}\\x{E0000}-\\x{E0FFF}]\')'
 # @@protoc_insertion_point(module_scope)

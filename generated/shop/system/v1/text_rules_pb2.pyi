@@ -15,4 +15,7 @@ NOT_BLANK_FIELD_NUMBER: builtins.int
 no_nul: extension_dict._ExtensionFieldDescriptor[validate_pb2.StringRules, builtins.bool]
 """Whether the text is free of NUL characters, which PostgreSQL cannot store."""
 not_blank: extension_dict._ExtensionFieldDescriptor[validate_pb2.StringRules, builtins.bool]
-"""Whether the text says something: at least one character that is not white space."""
+"""Whether the text says something: at least one character that can be seen. Not seen are white space, control and
+format characters (zero-width ones among them), what Unicode calls default ignorable, the Braille pattern without
+dots and the musical note without a head.
+"""
