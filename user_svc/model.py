@@ -26,9 +26,15 @@ UserId = NewType("UserId", UUID)
 
 MAX_PROFILE_BYTES: Final = 16 * 1024
 MAX_PROFILE_DEPTH: Final = 16
+# A number in JSON is a double to most who read it, the edge among them: from 2^53 on, 9007199254740993 comes here as
+# 9007199254740992.
+MAX_EXACT: Final = 2**53 - 1
 
 # RFC 5321, 4.5.3.1.
 _MAX_LOCAL_PART: Final = 64
+
+# Of keys that are named in an error: no text of any kind or length.
+_PLAIN_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 
 # After an even number of backslashes: the others escape each other, and `u0000` is just letters.
 _NUL_IN_JSON: Final = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
@@ -84,19 +90,35 @@ def require_small_profile(profile: Mapping[str, object]) -> None:
     """Return if the profile can be kept.
 
     Raises:
-        InvalidFields: it is over 16 KiB as JSON without white space, nested over 16 levels, or holds a NUL character
-            or a number that is not finite. PostgreSQL's jsonb has neither.
+        InvalidFields: it is over 16 KiB as JSON without white space, nested over 16 levels, or holds a NUL character,
+            which PostgreSQL's jsonb has not, or a number that is not kept exactly.
     """
     if _depth(profile) > MAX_PROFILE_DEPTH:
         raise _wrong_profile(f"must be at most {MAX_PROFILE_DEPTH} levels deep", "profile.depth")
-    try:
-        text = json.dumps(profile, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    except ValueError:
-        raise _wrong_profile("must hold no number that JSON cannot", "profile.number") from None
+    if (path := _inexact_number(profile, path="profile")) is not None:
+        message = f"must be a number from {-MAX_EXACT} to {MAX_EXACT}; send a larger one as text"
+        raise InvalidFields([FieldViolation(path, message, "profile.number")])
+    text = json.dumps(profile, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     if len(text.encode()) > MAX_PROFILE_BYTES:
         raise profile_too_large()
     if _NUL_IN_JSON.search(text):
         raise _wrong_profile("must not contain the NUL character", "string.no_nul")
+
+
+def _inexact_number(value: object, *, path: str) -> str | None:
+    """Return the path of a number that may be another one than was sent, or that JSON has not; None without one.
+
+    A key that is no plain name stands as `*`.
+    """
+    if isinstance(value, Mapping):
+        steps = [(f"{path}.{key if _PLAIN_NAME.fullmatch(key) else '*'}", each) for key, each in value.items()]
+    elif isinstance(value, list):
+        steps = [(f"{path}[{index}]", each) for index, each in enumerate(value)]
+    else:
+        # Written so that it is not true of NaN.
+        return path if isinstance(value, int | float) and not abs(value) <= MAX_EXACT else None
+    found = (_inexact_number(each, path=step) for step, each in steps)
+    return next((each for each in found if each is not None), None)
 
 
 def _depth(value: object) -> int:

@@ -122,9 +122,10 @@ async def test_users_can_write_their_own_email_differently(users: UserServiceAsy
         ({"profile": {"a": "x" * 17_000}}, "profile"),
         ({"profile": {"a": "nul \x00"}}, "profile"),
         ({"profile": {"nul \x00": 1}}, "profile"),
-        ({"profile": {"a": float("nan")}}, "profile"),
-        ({"profile": {"a": [float("inf")]}}, "profile"),
-        ({"profile": {"a": {"b": float("-inf")}}}, "profile"),
+        ({"profile": {"a": float("nan")}}, "profile.a"),
+        ({"profile": {"a": [float("inf")]}}, "profile.a[0]"),
+        ({"profile": {"a": {"b": float("-inf")}}}, "profile.a.b"),
+        ({"profile": {"a": 2.0**53}}, "profile.a"),
         ({"request_id": "1"}, "requestId"),
     ],
 )
@@ -146,7 +147,7 @@ async def test_a_user_that_breaks_a_rule_is_refused_by_the_fields_name(
         {"display_name": "'; DROP TABLE users; --"},
         {"profile": {"a": "x" * 16_000}},
         {"profile": {"text": "a backslash and u0000: \\u0000"}},
-        {"profile": {"least": 5e-324, "most": 1.7976931348623157e308, "exact": 2**53 - 1, "minus": -0.5}},
+        {"profile": {"least": 5e-324, "most": 2**53 - 1, "minus": -(2**53) + 1, "half": -0.5}},
         {"email": "o'brien+tag@sub.example.co.uk"},
     ],
 )

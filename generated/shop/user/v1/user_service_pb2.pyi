@@ -46,7 +46,9 @@ class CreateUserRequest(message.Message):
     """Makes the call safe to repeat: the same id with the same content gives the first answer again, for 24 hours."""
     @builtins.property
     def profile(self) -> struct_pb2.Struct:
-        """What the client keeps about the user, at most 16 KiB as JSON and 16 levels deep."""
+        """What the client keeps about the user, at most 16 KiB as JSON and 16 levels deep. Numbers are doubles: one beyond
+        ±(2^53 - 1) is refused, so send a larger one as text.
+        """
 
     def __init__(
         self,
