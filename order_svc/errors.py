@@ -9,6 +9,7 @@ from chassis.errors import (
     FailedPrecondition,
     FieldViolation,
     InvalidArgument,
+    InvalidFields,
     NotFound,
     Unavailable,
 )
@@ -32,6 +33,27 @@ class OrderNotFound(OrderError, NotFound):
 
     def __init__(self, order_id: UUID) -> None:
         super().__init__("There is no such order.", metadata={"orderId": str(order_id)}, subject=f"orders/{order_id}")
+
+
+class UnknownCurrency(InvalidFields):
+    """A currency that ISO 4217 does not have, or in which nothing can be paid."""
+
+    def __init__(self, field: str, *, currency_code: str) -> None:
+        super().__init__(
+            [FieldViolation(field, "must be a currency of ISO 4217 that has a minor unit", "currency_code.iso_4217")],
+            metadata={"currencyCode": currency_code},
+        )
+
+
+class AmountTooFine(InvalidFields):
+    """Prices with more decimals than their currency has."""
+
+    def __init__(self, fields: Iterable[str], *, currency_code: str, minor_unit: str) -> None:
+        message = f"must be a multiple of {minor_unit} {currency_code}"
+        super().__init__(
+            [FieldViolation(field, message, "money.minor_unit") for field in fields],
+            metadata={"currencyCode": currency_code, "minorUnit": minor_unit},
+        )
 
 
 class CurrencyMismatch(OrderError, InvalidArgument):

@@ -65,7 +65,7 @@ def words(text: str) -> set[str]:
 def test_every_error_is_made() -> None:
     with_reason = {kind for kind in kinds_of(DomainError) if is_ours(kind) and hasattr(kind, "reason")}
 
-    assert {order_svc.errors.AmountOutOfRange, user_svc.errors.TooManyAttempts, errors.StreamTooSlow} <= set(MADE)
+    assert {order_svc.errors.AmountTooFine, user_svc.errors.TooManyAttempts, errors.StreamTooSlow} <= set(MADE)
     assert with_reason - set(MADE) == {errors.OutcomeUnknown}, "those that are made as their parents are"
 
 

@@ -151,6 +151,8 @@ EVERY_ERROR = [
     order_svc.errors.OrderNotFound(UUID(SOME_ID)),
     order_svc.errors.CurrencyMismatch("items[0].unitPrice.currencyCode", expected="EUR"),
     order_svc.errors.AmountOutOfRange("items", limit="1000"),
+    order_svc.errors.UnknownCurrency("currencyCode", currency_code="ZZZ"),
+    order_svc.errors.AmountTooFine(["items[0].unitPrice"], currency_code="JPY", minor_unit="1"),
     order_svc.errors.InvalidStatusTransition(UUID(SOME_ID), current="SHIPPED", wanted="PENDING", allowed=["DELIVERED"]),
     order_svc.errors.OrderingUserNotFound(UUID(SOME_ID)),
     order_svc.errors.UserNotActive(UUID(SOME_ID)),

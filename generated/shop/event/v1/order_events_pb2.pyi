@@ -33,7 +33,7 @@ class OrderCreated(message.Message):
     user_id: builtins.str
     """The buyer, a UUID."""
     amount: builtins.str
-    """What the order costs, as an exact decimal number: `24.5`."""
+    """What the order costs, as an exact decimal number with the decimals of the currency's minor unit: `24.50` EUR."""
     currency_code: builtins.str
     """The currency of the amount and of the total, by ISO 4217."""
     @builtins.property

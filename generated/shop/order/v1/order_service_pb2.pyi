@@ -36,7 +36,9 @@ class CreateOrderRequest(message.Message):
     name somebody else.
     """
     currency_code: builtins.str
-    """The currency of every price and of the total: three letters, ISO 4217."""
+    """The currency of every price and of the total, by ISO 4217. It must have a minor unit: gold (XAU), drawing rights
+    (XDR) and the codes for tests (XTS) and for no currency (XXX) have none.
+    """
     request_id: builtins.str
     """Makes the call safe to repeat: the same id with the same content gives the first answer again, for 24 hours."""
     @builtins.property
@@ -75,7 +77,9 @@ class CreateOrderItem(message.Message):
     """How many: 1 to 10,000."""
     @builtins.property
     def unit_price(self) -> money_pb2.Money:
-        """The price of one, not negative. Its currency, if named, must be the order's."""
+        """The price of one, not negative, and a multiple of the currency's minor unit: 0.01 EUR, 1 JPY, 0.001 KWD. Its
+        currency, if named, must be the order's.
+        """
 
     def __init__(
         self,

@@ -26,7 +26,7 @@ class _ErrorReasonEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_ErrorReaso
     """Never sent."""
     ERROR_REASON_INVALID_FIELDS: _ErrorReason.ValueType  # 1
     """INVALID_ARGUMENT, 400. A field breaks a rule of the contract; a BadRequest names each field and its rule.
-    Metadata: `fields`, separated by commas.
+    With a currency or a price come `currencyCode` and `minorUnit`. Metadata: `fields`, separated by commas.
     """
     ERROR_REASON_INVALID_PAGE_TOKEN: _ErrorReason.ValueType  # 2
     """INVALID_ARGUMENT, 400. The page token is not one this list gave out for the same filter, or it is over a day
@@ -106,7 +106,7 @@ ERROR_REASON_UNSPECIFIED: ErrorReason.ValueType  # 0
 """Never sent."""
 ERROR_REASON_INVALID_FIELDS: ErrorReason.ValueType  # 1
 """INVALID_ARGUMENT, 400. A field breaks a rule of the contract; a BadRequest names each field and its rule.
-Metadata: `fields`, separated by commas.
+With a currency or a price come `currencyCode` and `minorUnit`. Metadata: `fields`, separated by commas.
 """
 ERROR_REASON_INVALID_PAGE_TOKEN: ErrorReason.ValueType  # 2
 """INVALID_ARGUMENT, 400. The page token is not one this list gave out for the same filter, or it is over a day
