@@ -18,9 +18,10 @@ import psycopg
 from sqlalchemy import Connection, create_engine, exc
 from sqlalchemy.engine import make_url
 
-from chassis import metrics, tracing
+from chassis import metrics
 from chassis.batching import Batcher, BatchLimits
 from chassis.errors import DatabaseUnavailable, OutcomeUnknown
+from chassis.statement_telemetry import StatementTelemetry
 from chassis.statements import ATTEMPTS, Statements, is_worth_another_try, translated
 from chassis.turns import Turns
 
@@ -79,8 +80,9 @@ class Database:
         self._transactions = Lanes("transactions", settings.transaction_lanes, max_waiting=max_waiting)
         self._slow = Lanes("slow", settings.slow_lanes, max_waiting=max_waiting)
         self._settings = settings
-        tracing.trace_statements(self._engine)
-        metrics.watch_connections(self._count, size=settings.pool_size, waiting=self._waiting)
+        telemetry = StatementTelemetry(url)
+        telemetry.observe(self._engine)
+        metrics.watch_connections(telemetry.database, count=self._count, size=settings.pool_size, waiting=self._waiting)
 
     async def run(self, statement: str, *parameters: object) -> Rows:
         """Return the rows of a statement that reads, past everything that is slow. For what every call waits for.

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from datetime import datetime
 
+    from chassis.endpoints import Endpoint
 
 # A series more for each counter and histogram, which says when it began, and which nobody here asks for.
 disable_created_metrics()  # type: ignore[no-untyped-call]  # the library types half of itself
@@ -39,7 +40,15 @@ REGISTRY: Final = CollectorRegistry()
 _SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _SIZES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
-_CALL_LABELS: Final = ("rpc_method", "rpc_response_status_code")
+# The codes that say that the server is at fault, as OpenTelemetry's conventions for gRPC have it: to a server a refusal
+# is no error.
+SERVER_FAULTS: Final = frozenset(
+    {"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"}
+)
+
+# `error_type` is empty, which to Prometheus is absent, unless the call failed.
+_CALL_LABELS: Final = ("rpc_system_name", "rpc_method", "rpc_response_status_code", "error_type")
+_SERVER_LABELS: Final = ("server_address", "server_port")
 
 _server_duration: Final = Histogram(
     "rpc_server_call_duration_seconds",
@@ -49,7 +58,7 @@ _server_duration: Final = Histogram(
     registry=REGISTRY,
 )
 _server_active: Final = Gauge(
-    "rpc_server_active_calls",
+    "shop_calls_active",
     "Calls being served.",
     ("rpc_method",),
     registry=REGISTRY,
@@ -64,30 +73,47 @@ _streams_active: Final = Gauge(
 _streams_ended: Final = Counter(
     "shop_streams_ended",
     "Streams that have ended, by how.",
-    _CALL_LABELS,
+    ("rpc_method", "rpc_response_status_code"),
     registry=REGISTRY,
 )
 _client_duration: Final = Histogram(
     "rpc_client_call_duration_seconds",
     "Time that a call to another service took, its repetitions included.",
-    _CALL_LABELS,
+    (*_CALL_LABELS, *_SERVER_LABELS),
     buckets=_SECONDS,
     registry=REGISTRY,
 )
+_statements: Final = Histogram(
+    "db_client_operation_duration_seconds",
+    "Time that a statement took, until its rows were there.",
+    (
+        "db_system_name",
+        "db_namespace",
+        "db_query_summary",
+        "db_response_status_code",
+        "error_type",
+        *_SERVER_LABELS,
+    ),
+    buckets=_SECONDS,
+    registry=REGISTRY,
+)
+_POOL: Final = "db_client_connection_pool_name"
 _connections: Final = Gauge(
     "db_client_connection_count",
     "Connections by their state, idle or used.",
-    ("state",),
+    (_POOL, "db_client_connection_state"),
     registry=REGISTRY,
 )
 _connections_max: Final = Gauge(
     "db_client_connection_max",
     "Connections that there may be.",
+    (_POOL,),
     registry=REGISTRY,
 )
 _connections_pending: Final = Gauge(
     "db_client_connection_pending_requests",
     "Work that waits for a connection.",
+    (_POOL,),
     registry=REGISTRY,
 )
 _batch_size: Final = Histogram(
@@ -159,16 +185,21 @@ ProcessCollector(registry=REGISTRY)
 
 
 class Calls:
-    """The calls of one method, served or made. What each call needs is looked up once."""
+    """The calls of one method. What each call needs is looked up once.
 
-    __slots__ = ("_by_code", "_histogram", "_method", "active")
+    Args:
+        method: `/package.Service/Method`.
+        server: who is called; None for calls that are served.
+    """
 
-    def __init__(self, method: str, *, is_served: bool = True) -> None:
+    __slots__ = ("_by_code", "_method", "_server", "active")
+
+    def __init__(self, method: str, *, server: Endpoint | None = None) -> None:
         self.active = 0
         self._method: Final = method.lstrip("/")
-        self._histogram: Final = _server_duration if is_served else _client_duration
+        self._server: Final = server
         self._by_code: Final[dict[str, Histogram]] = {}
-        if is_served:
+        if server is None:
             # Asked for when Prometheus asks: a gauge that each call sets twice costs as much as the histogram.
             _server_active.labels(self._method).set_function(lambda: self.active)
 
@@ -176,8 +207,47 @@ class Calls:
         """Count a call that has ended; a traced one becomes the example of its bucket."""
         histogram = self._by_code.get(code)
         if histogram is None:
-            histogram = self._by_code[code] = self._histogram.labels(self._method, code)
+            histogram = self._by_code[code] = self._of_code(code)
         histogram.observe(duration_s, {"trace_id": trace_id} if trace_id else None)
+
+    def _of_code(self, code: str) -> Histogram:
+        if self._server is None:
+            return _server_duration.labels("grpc", self._method, code, code if code in SERVER_FAULTS else "")
+        error_type = "" if code == "OK" else code
+        return _client_duration.labels("grpc", self._method, code, error_type, *self._server.labels())
+
+
+class Statements:
+    """The statements that are sent to one database.
+
+    Args:
+        database: its name.
+        server: where it is.
+    """
+
+    __slots__ = ("_database", "_known", "_server")
+
+    def __init__(self, database: str, server: Endpoint) -> None:
+        self._database: Final = database
+        self._server: Final = server
+        self._known: Final[dict[tuple[str, str], Histogram]] = {}
+
+    def ended(self, summary: str, *, duration_s: float, sqlstate: str, error_type: str) -> None:
+        """Count a statement that has ended.
+
+        Args:
+            summary: what it does to which tables.
+            duration_s: how long it took.
+            sqlstate: of one that the database refused.
+            error_type: the same, or the exception's name; empty unless it failed.
+        """
+        histogram = self._known.get((summary, error_type))
+        if histogram is None:
+            histogram = _statements.labels(
+                "postgresql", self._database, summary, sqlstate, error_type, *self._server.labels()
+            )
+            self._known[summary, error_type] = histogram
+        histogram.observe(duration_s)
 
 
 class Streams:
@@ -195,18 +265,21 @@ class Streams:
         _streams_ended.labels(self._method, code).inc()
 
 
-def watch_connections(count: Callable[[], tuple[int, int]], *, size: int, waiting: Callable[[], int]) -> None:
+def watch_connections(
+    pool: str, *, count: Callable[[], tuple[int, int]], size: int, waiting: Callable[[], int]
+) -> None:
     """Show the use of the database's connections, by asking for it whenever Prometheus does.
 
     Args:
+        pool: the database's name.
         count: how many are used and how many are idle.
         size: how many there may be.
         waiting: how much work waits for one.
     """
-    _connections_max.set(size)
-    _connections.labels("used").set_function(lambda: count()[0])
-    _connections.labels("idle").set_function(lambda: count()[1])
-    _connections_pending.set_function(waiting)
+    _connections_max.labels(pool).set(size)
+    _connections.labels(pool, "used").set_function(lambda: count()[0])
+    _connections.labels(pool, "idle").set_function(lambda: count()[1])
+    _connections_pending.labels(pool).set_function(waiting)
 
 
 def batch_ran(batch: str, *, size: int) -> None:

@@ -20,8 +20,8 @@ from psycopg.types.json import set_json_loads
 from psycopg.waiting import READY_R, READY_W, WAIT_W
 from typing_extensions import override
 
-from chassis import tracing
 from chassis.errors import DatabaseUnavailable, OutcomeUnknown
+from chassis.statement_telemetry import StatementTelemetry
 from chassis.turns import Turns
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ class Statements:
             "options": f"{arguments['options']} -c plan_cache_mode=force_generic_plan",
         }
         self._is_writing: Final = is_writing
+        self._telemetry: Final = StatementTelemetry(url)
         self._turns: Final = Turns(number, max_waiting=max_waiting)
         self._idle: Final[list[_Connection]] = []
         self._open: Final[set[_Connection]] = set()
@@ -104,7 +105,7 @@ class Statements:
             connection: _Connection | None = None
             try:
                 connection = await self._connection()
-                with tracing.statement_span(statement, database=connection.database):
+                with self._telemetry.observed(statement):
                     return await connection.rows_of(statement, parameters)
             except psycopg.Error as error:
                 is_lost = connection is not None and connection.closed
@@ -155,7 +156,6 @@ class _Connection(psycopg.AsyncConnection[tuple[Any, ...]]):
     def listen(self) -> None:
         """Begin to listen; once, after it is connected."""
         set_json_loads(orjson.loads, self)
-        self.database = self.info.dbname
         self._loop = asyncio.get_running_loop()
         self._answer: asyncio.Future[None] | None = None
         self._cursor = psycopg.AsyncRawCursor(self)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import re
 import threading
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from opentelemetry import context as otel
 from opentelemetry import trace
@@ -18,17 +18,17 @@ from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExport
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import Link, NonRecordingSpan, Span, SpanContext, SpanKind, Status, StatusCode, TraceFlags
-from sqlalchemy import event
 
 from chassis.context import current_call
+from chassis.metrics import SERVER_FAULTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from opentelemetry.sdk.resources import Resource
-    from sqlalchemy import Engine
 
     from chassis.context import Call
+    from chassis.endpoints import Endpoint
 
 # W3C Trace Context, version 00. Whatever else a caller sends is not passed on, logged or kept.
 _TRACEPARENT: Final = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
@@ -36,15 +36,7 @@ _TRACEPARENT: Final = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16
 # What a stopping process waits for its last spans. It has 30 s in all, and 13 of them are for calls.
 _SHUTDOWN_S: Final = 2.0
 
-# The codes that say that the server is at fault, as OpenTelemetry's conventions for gRPC have it.
-_SERVER_FAULTS: Final = frozenset(
-    {"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"}
-)
 _LONGEST_STATEMENT: Final = 2048
-# What a statement does to which tables, near enough for the name of a span. What it is given is no table, nor is what
-# follows the UPDATE of a lock or of a conflict.
-_WRITES: Final = re.compile(r"(?<!FOR )(?<!DO )\b(INSERT|UPDATE|DELETE)(?: INTO| FROM)?\s+(\w+)")
-_READS: Final = re.compile(r"\b(?:FROM|JOIN)\s+(\w+)\b(?!\()")
 
 _tracer: Final = trace.get_tracer("shop.chassis")
 
@@ -109,10 +101,10 @@ def end_call(span: Span, call: Call) -> None:
         span.set_attribute("enduser.id", call.caller.subject)
     if call.reason:
         span.set_attribute("shop.reason", call.reason)
-    _end(span, call.code, is_fault=call.code in _SERVER_FAULTS)
+    _end(span, call.code, is_fault=call.code in SERVER_FAULTS)
 
 
-def begin_client_call(method: str) -> tuple[Span | None, str]:
+def begin_client_call(method: str, *, server: Endpoint) -> tuple[Span | None, str]:
     """Begin the span of a call to another service; return it and the traceparent to send.
 
     It stands below the span of the call that is being served, or of the batch. Without one there is no span, and the
@@ -122,7 +114,7 @@ def begin_client_call(method: str) -> tuple[Span | None, str]:
         call = current_call()
         return None, call.traceparent if call else ""
     name = method.lstrip("/")
-    attributes = {"rpc.system.name": "grpc", "rpc.method": name}
+    attributes = {"rpc.system.name": "grpc", "rpc.method": name, **server.attributes()}
     span = _tracer.start_span(name, kind=SpanKind.CLIENT, attributes=attributes)
     return span, _traceparent(span)
 
@@ -156,78 +148,50 @@ def batch_span(name: str, calls: Sequence[Call]) -> Iterator[None]:
         yield
 
 
-def trace_statements(engine: Engine) -> None:
-    """Give each statement of a traced call a span: its text with placeholders, never its parameters."""
-    event.listen(engine, "before_cursor_execute", _begin_statement)
-    event.listen(engine, "after_cursor_execute", _end_statement)
-    event.listen(engine, "handle_error", _fail_statement)
+def begin_statement(statement: str, *, summary: str, database: str, server: Endpoint) -> Span | None:
+    """Begin the span of a statement, if the call that it serves is traced.
 
-
-def _begin_statement(connection: Any, _cursor: Any, statement: str, _parameters: Any, context: Any, _many: Any) -> None:
-    context.span = _begin(statement, database=connection.engine.url.database or "")
-
-
-@contextlib.contextmanager
-def statement_span(statement: str, *, database: str) -> Iterator[None]:
-    """Give a statement that is run in the block a span if it is of a traced call, as trace_statements() does."""
-    span = _begin(statement, database=database)
-    try:
-        yield
-    except Exception as error:
-        _fail(span, error)
-        raise
-    if span is not None:
-        span.end()
-
-
-def _begin(statement: str, *, database: str) -> Span | None:
+    Args:
+        statement: its text, with placeholders.
+        summary: what it does, for the span's name.
+        database: its name.
+        server: where that is.
+    """
     if not trace.get_current_span().is_recording():
         return None
-    operation = statement.split(None, 1)[0].upper()
     return _tracer.start_span(
-        _summary(statement) or operation,
+        summary,
         kind=SpanKind.CLIENT,
         attributes={
             "db.system.name": "postgresql",
             "db.namespace": database,
-            "db.operation.name": operation,
+            "db.query.summary": summary,
             "db.query.text": statement[:_LONGEST_STATEMENT],
+            **server.attributes(),
         },
     )
 
 
-def _summary(statement: str) -> str:
-    """Return what the statement does: `INSERT orders INSERT outbox`, `SELECT users`; empty if it names no table."""
-    if writes := _WRITES.findall(statement):
-        return " ".join(f"{verb} {table}" for verb, table in writes)
-    table = _READS.search(statement)
-    return f"SELECT {table[1]}" if table else ""
+def end_statement(span: Span, *, sqlstate: str, error_type: str) -> None:
+    """End the span of a statement.
 
-
-def _end_statement(_connection: Any, _cursor: Any, _statement: Any, _parameters: Any, context: Any, _many: Any) -> None:
-    span: Span | None = getattr(context, "span", None)
-    if span is not None:
-        span.end()
-
-
-def _fail_statement(failure: Any) -> None:
-    _fail(getattr(failure.execution_context, "span", None), failure.original_exception)
-
-
-def _fail(span: Span | None, error: BaseException) -> None:
-    if span is not None:
-        # The SQLSTATE; the message may hold what was to be written.
-        sqlstate = getattr(error, "sqlstate", None) or type(error).__name__
-        span.set_attributes({"db.response.status_code": sqlstate, "error.type": sqlstate})
+    Args:
+        span: of the statement.
+        sqlstate: what the database answered to one that failed; empty if it did not.
+        error_type: the same, or the name of the exception; empty if it did not fail.
+    """
+    if sqlstate:
+        span.set_attribute("db.response.status_code", sqlstate)
+    if error_type:
+        span.set_attribute("error.type", error_type)
         span.set_status(Status(StatusCode.ERROR))
-        span.end()
+    span.end()
 
 
 def _end(span: Span, code: str, *, is_fault: bool) -> None:
     span.set_attribute("rpc.response.status_code", code)
-    if code != "OK":
-        span.set_attribute("error.type", code)
     if is_fault:
+        span.set_attribute("error.type", code)
         span.set_status(Status(StatusCode.ERROR))
     span.end()
 

@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from chassis import tracing
+from chassis.endpoints import Endpoint
 from chassis.metrics import Calls
 
 if TYPE_CHECKING:
@@ -13,17 +14,22 @@ if TYPE_CHECKING:
 
 
 class ClientTelemetry:
-    """The `observer` of a channel's policy."""
+    """The `observer` of a channel's policy.
 
-    def __init__(self) -> None:
+    Args:
+        target: of the channel.
+    """
+
+    def __init__(self, target: str) -> None:
+        self._server: Final = Endpoint.of_target(target)
         self._calls: Final[dict[str, Calls]] = {}
 
     def begin(self, method: str) -> ClientCall:
         """Take note of a call that begins."""
         calls = self._calls.get(method)
         if calls is None:
-            calls = self._calls[method] = Calls(method, is_served=False)
-        span, traceparent = tracing.begin_client_call(method)
+            calls = self._calls[method] = Calls(method, server=self._server)
+        span, traceparent = tracing.begin_client_call(method, server=self._server)
         return ClientCall(calls, span, traceparent)
 
 

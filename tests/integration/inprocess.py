@@ -18,6 +18,7 @@ from chassis.breaker import Breaker, BreakerSettings
 from chassis.clients import CallPolicy, connect, is_sick
 from chassis.clock import SystemClock
 from chassis.db import Database
+from chassis.interceptors.client import ClientTelemetry
 from chassis.keyring import RemoteKeyRing
 from chassis.server import Server, full_name
 from chassis.settings import DatabaseSettings
@@ -112,7 +113,8 @@ async def order_service(
     clock = clock or SystemClock()
     database = Database(settings, name="order_svc")
     guard = Breaker("user_svc", breaker or BreakerSettings(), is_failure=is_sick)
-    async with connect(users, policy=CallPolicy(timeout_s=2), token=services_token) as channel:
+    policy = CallPolicy(timeout_s=2, observer=ClientTelemetry(users))
+    async with connect(users, policy=policy, token=services_token) as channel:
         directory = DirectoryWithProjection(GrpcUserDirectory(channel, guard), database, clock)
         watchers = watchers_of(database, watching or WatchSettings(poll_s=0.02, sign_of_life_s=0.2))
         servicer = OrderServicer(OrderService(database, directory, clock), watchers, clock)

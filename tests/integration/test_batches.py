@@ -333,7 +333,9 @@ async def until_waiting(number: int) -> None:
     """Return once so much work waits for a connection."""
 
     async def do_so_many() -> bool:
-        return REGISTRY.get_sample_value("db_client_connection_pending_requests") == number
+        samples = [sample for metric in REGISTRY.collect() for sample in metric.samples]
+        pools = [sample for sample in samples if sample.name == "db_client_connection_pending_requests"]
+        return number in {pool.value for pool in pools}
 
     await until(do_so_many)
 

@@ -67,12 +67,13 @@ async def test_a_write_that_is_answered_again_is_counted(users: UserServiceAsync
 
 async def test_calls_are_counted_by_method_and_code(users: UserServiceAsyncStub) -> None:
     labels = {"rpc_method": "shop.user.v1.UserService/GetUser", "rpc_response_status_code": "NOT_FOUND"}
+    labels |= {"rpc_system_name": "grpc", "error_type": ""}
     before = value("rpc_server_call_duration_seconds_count", **labels)
 
     await refusal_of(users.GetUser(user_service_pb2.GetUserRequest(id=new_uuid())))
 
     assert value("rpc_server_call_duration_seconds_count", **labels) - before == 1
-    assert value("rpc_server_active_calls", rpc_method="shop.user.v1.UserService/GetUser") == 0
+    assert value("shop_calls_active", rpc_method="shop.user.v1.UserService/GetUser") == 0
 
 
 async def test_the_outbox_s_backlog_is_shown(users: UserServiceAsyncStub, users_database: TestDatabase) -> None:

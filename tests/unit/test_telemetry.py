@@ -13,6 +13,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from chassis import logs, metrics, tracing
 from chassis.context import Call
+from chassis.endpoints import Endpoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -94,14 +95,23 @@ def test_what_a_batch_asks_of_another_service_stands_below_it(
     provider: TracerProvider, exporter: InMemorySpanExporter
 ) -> None:
     with tracing.batch_span("users.ask", [traced_call(provider)]):
-        span, traceparent = tracing.begin_client_call("/shop.user.v1.UserService/BatchGetUsers")
+        span, traceparent = tracing.begin_client_call(
+            "/shop.user.v1.UserService/BatchGetUsers", server=Endpoint("users", 50051)
+        )
         assert span
         tracing.end_client_call(span, "UNAVAILABLE")
 
     asked, batch = exporter.get_finished_spans()
     assert asked.parent.span_id == batch.context.span_id
     assert traceparent == f"00-{asked.context.trace_id:032x}-{asked.context.span_id:016x}-01"
-    assert asked.attributes["rpc.response.status_code"] == "UNAVAILABLE"
+    assert dict(asked.attributes) == {
+        "rpc.system.name": "grpc",
+        "rpc.method": "shop.user.v1.UserService/BatchGetUsers",
+        "rpc.response.status_code": "UNAVAILABLE",
+        "error.type": "UNAVAILABLE",
+        "server.address": "users",
+        "server.port": 50051,
+    }
     assert asked.status.status_code is trace.StatusCode.ERROR
 
 

@@ -80,7 +80,7 @@ SERVICE: Final = [
         has_examples=True,
     ),
     Panel("Duration by method, p95", "s", {"{{rpc_method}}": quantile(0.95, _CALLS, _SHOP, "rpc_method")}),
-    Panel("Calls being served", "short", {"{{instance}}": 'sum by (instance) (rpc_server_active_calls{job="$job"})'}),
+    Panel("Calls being served", "short", {"{{instance}}": 'sum by (instance) (shop_calls_active{job="$job"})'}),
     Panel(
         "Streams",
         "short",
@@ -187,7 +187,7 @@ DATABASE: Final = [
         "Connections",
         "short",
         {
-            "{{instance}} {{state}}": 'db_client_connection_count{job="$job"}',
+            "{{instance}} {{db_client_connection_state}}": 'db_client_connection_count{job="$job"}',
             "{{instance}} max": 'db_client_connection_max{job="$job"}',
         },
     ),
@@ -196,6 +196,15 @@ DATABASE: Final = [
         "short",
         {"{{instance}}": 'db_client_connection_pending_requests{job="$job"}'},
         0,
+    ),
+    Panel(
+        "Statements, p95",
+        "s",
+        {
+            "{{db_query_summary}}": quantile(
+                0.95, "db_client_operation_duration_seconds", 'job="$job"', "db_query_summary"
+            )
+        },
     ),
     Panel("Calls in a batch, p95", "short", {"{{batch}}": quantile(0.95, "shop_batch_size", 'job="$job"', "batch")}),
     Panel("Batches", "ops", {"{{batch}}": rate("shop_batch_size_count", 'job="$job"', "batch")}),
@@ -208,7 +217,7 @@ def dashboard(uid: str, title: str, panels: list[Panel], *, chooses_job: bool) -
     """Return a dashboard as Grafana reads it: two panels a row."""
     variables: list[dict[str, Any]] = [{"name": "datasource", "type": "datasource", "query": "prometheus"}]
     if chooses_job:
-        query = "label_values(rpc_server_active_calls, job)"
+        query = "label_values(shop_calls_active, job)"
         variables.append({"name": "job", "type": "query", "datasource": _DATASOURCE, "query": query, "refresh": 2})
     return {
         "uid": uid,

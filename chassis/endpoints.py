@@ -1,0 +1,43 @@
+"""Where calls and statements are sent, in the words that telemetry has for it: `server.address` and `server.port`."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from typing import Self
+
+# The scheme of a gRPC target, with the DNS server that it may name: `dns:///`, `dns://8.8.8.8/`, `ipv4:`.
+_SCHEME: Final = re.compile(r"(?:dns|ipv4|ipv6|unix|unix-abstract|xds):(?://[^/]*/)?")
+_HOST_AND_PORT: Final = re.compile(r"\[?(.+?)\]?:(\d{1,5})")
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One server, or several that count as one, as the configuration names it.
+
+    Attributes:
+        address: a host, an IP address, a socket's path; of several servers the whole list.
+        port: None where the address has none of its own.
+    """
+
+    address: str
+    port: int | None = None
+
+    @classmethod
+    def of_target(cls, target: str) -> Self:
+        """Return the endpoint of a gRPC target, such as `host:port` or `dns:///host:port`."""
+        name = _SCHEME.sub("", target, count=1)
+        match = _HOST_AND_PORT.fullmatch(name) if "," not in name else None
+        return cls(match[1], int(match[2])) if match else cls(name)
+
+    def attributes(self) -> dict[str, str | int]:
+        """Return the attributes of a span."""
+        port = {} if self.port is None else {"server.port": self.port}
+        return {"server.address": self.address, **port}
+
+    def labels(self) -> tuple[str, str]:
+        """Return the labels `server_address` and `server_port` of a metric."""
+        return self.address, "" if self.port is None else str(self.port)
