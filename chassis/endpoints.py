@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from typing import Self
 
-# The scheme of a gRPC target, with the DNS server that it may name: `dns:///`, `dns://8.8.8.8/`, `ipv4:`.
-_SCHEME: Final = re.compile(r"(?:dns|ipv4|ipv6|unix|unix-abstract|xds):(?://[^/]*/)?")
+# The scheme of a gRPC target, with the DNS server that it may name: `dns:///`, `dns://8.8.8.8/`, `ipv4:`, `unix://`.
+_SCHEME: Final = re.compile(r"^(?:(?:dns|xds):(?://[^/]*/)?|(?:ipv4|ipv6|unix|unix-abstract):(?://)?)")
 _HOST_AND_PORT: Final = re.compile(r"\[?(.+?)\]?:(\d{1,5})")
 
 

@@ -22,8 +22,8 @@ def test_a_server_can_listen_at_a_reserved_port_and_come_back() -> None:
     reserved = ReservedPort()
 
     for _ in range(2):
-        with _server(reserved.number) as server, socket.create_connection(server.getsockname()):
-            pass
+        with _server(reserved.number) as server, socket.create_connection(server.getsockname()) as client:
+            assert client.getpeername()[1] == reserved.number
 
     reserved.release()
 

@@ -27,9 +27,9 @@ def test_a_home_can_be_used_again(tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
 
     with home.claimed():
-        pass
+        (home.logs / "kept.log").touch()
     with home.claimed():
-        pass
+        assert (home.logs / "kept.log").exists()
 
 
 def test_a_folder_with_other_files_is_neither_used_nor_removed(tmp_path: Path) -> None:

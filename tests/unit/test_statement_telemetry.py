@@ -1,0 +1,163 @@
+"""What is observed of statements, and where they and calls are sent."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from chassis import tracing
+from chassis.endpoints import Endpoint
+from chassis.metrics import REGISTRY
+from chassis.statement_telemetry import StatementTelemetry, summary_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from opentelemetry.sdk.trace import ReadableSpan
+
+SELECT = "SELECT id FROM users WHERE id = %s"
+
+
+@pytest.fixture
+def spans(monkeypatch: pytest.MonkeyPatch) -> Iterator[InMemorySpanExporter]:
+    """The spans of statements, below the span of a call."""
+    exporter, provider = InMemorySpanExporter(), TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    tracer = provider.get_tracer("tests")
+    monkeypatch.setattr(tracing, "_tracer", tracer)
+    with trace.use_span(tracer.start_span("call")):
+        yield exporter
+    provider.shutdown()
+
+
+def telemetry(database: str) -> StatementTelemetry:
+    return StatementTelemetry(f"postgresql://shop:secret@db.example:6432/{database}")
+
+
+def only(spans: InMemorySpanExporter) -> ReadableSpan:
+    [span] = spans.get_finished_spans()
+    return span
+
+
+def counted(database: str, *, error_type: str = "", sqlstate: str = "") -> float | None:
+    labels = {"db_system_name": "postgresql", "db_namespace": database, "db_query_summary": "SELECT users"}
+    labels |= {"error_type": error_type, "db_response_status_code": sqlstate}
+    labels |= {"server_address": "db.example", "server_port": "6432"}
+    return REGISTRY.get_sample_value("db_client_operation_duration_seconds_count", labels)
+
+
+def test_a_statement_has_a_span_and_is_timed(spans: InMemorySpanExporter) -> None:
+    with telemetry("good").observed(SELECT):
+        pass
+
+    assert only(spans).name == "SELECT users"
+    assert dict(only(spans).attributes or {}) == {
+        "db.system.name": "postgresql",
+        "db.namespace": "good",
+        "db.query.summary": "SELECT users",
+        "db.query.text": SELECT,
+        "server.address": "db.example",
+        "server.port": 6432,
+    }
+    assert only(spans).status.status_code is trace.StatusCode.UNSET
+    assert counted("good") == 1
+
+
+def test_a_statement_that_the_database_refuses_has_its_sqlstate(spans: InMemorySpanExporter) -> None:
+    with pytest.raises(psycopg.errors.LockNotAvailable), telemetry("refused").observed(SELECT):
+        raise psycopg.errors.LockNotAvailable("the parameters were: canary")
+
+    attributes = only(spans).attributes or {}
+    assert (attributes["error.type"], attributes["db.response.status_code"]) == ("55P03", "55P03")
+    assert only(spans).status.status_code is trace.StatusCode.ERROR
+    assert "canary" not in f"{dict(attributes)} {only(spans).status.description} {only(spans).events}"
+    assert counted("refused", error_type="55P03", sqlstate="55P03") == 1
+
+
+def test_a_statement_without_an_answer_has_the_name_of_its_error_and_no_code(spans: InMemorySpanExporter) -> None:
+    with pytest.raises(psycopg.OperationalError), telemetry("lost").observed(SELECT):
+        raise psycopg.OperationalError("the connection is lost")
+
+    attributes = only(spans).attributes or {}
+    assert attributes["error.type"] == "OperationalError"
+    assert "db.response.status_code" not in attributes
+    assert counted("lost", error_type="OperationalError") == 1
+
+
+def test_a_statement_that_is_given_up_ends_its_span_too(spans: InMemorySpanExporter) -> None:
+    with pytest.raises(asyncio.CancelledError), telemetry("given_up").observed(SELECT):
+        raise asyncio.CancelledError
+
+    assert (only(spans).attributes or {})["error.type"] == "CancelledError"
+    assert counted("given_up", error_type="CancelledError") == 1
+
+
+def test_a_statement_of_a_call_that_is_not_traced_is_timed_all_the_same() -> None:
+    with telemetry("untraced").observed(SELECT):
+        pass
+
+    assert counted("untraced") == 1
+
+
+@pytest.mark.parametrize(
+    ("statement", "summary"),
+    [
+        ("SELECT id FROM users JOIN sessions USING (id)", "SELECT users"),
+        ("SELECT 1", "SELECT"),
+        ("begin", "BEGIN"),
+        ("SELECT id FROM orders FOR UPDATE OF orders", "SELECT orders"),
+        ("INSERT INTO orders SELECT * FROM given ON CONFLICT DO UPDATE SET id = 1", "INSERT orders"),
+        ("WITH gone AS (DELETE FROM keys RETURNING id) UPDATE orders SET id = 1", "DELETE keys UPDATE orders"),
+    ],
+)
+def test_a_statement_is_summed_up_by_what_it_does_to_which_tables(statement: str, summary: str) -> None:
+    assert summary_of(statement) == summary
+
+
+@pytest.mark.parametrize(
+    ("url", "endpoint"),
+    [
+        ("postgresql://u:p@h/users", Endpoint("h")),
+        ("postgresql://u:p@h:5432/users", Endpoint("h")),
+        ("postgresql://u:p@h:5433/users", Endpoint("h", 5433)),
+        ("postgresql://u:p@h1:5433,h2:5433/users", Endpoint("h1,h2", 5433)),
+        ("postgresql://u:p@h1:5432,h2:5433/users", Endpoint("h1,h2")),
+        ("postgresql://u:p@[::1]:5433/users", Endpoint("::1", 5433)),
+        ("postgresql:///users?host=/run/postgresql", Endpoint("/run/postgresql")),
+    ],
+)
+def test_a_database_is_named_as_the_url_does_without_its_password(
+    url: str, endpoint: Endpoint, spans: InMemorySpanExporter
+) -> None:
+    with StatementTelemetry(url).observed(SELECT):
+        pass
+
+    attributes = only(spans).attributes or {}
+    assert {name: attributes[name] for name in attributes if name.startswith("server.")} == endpoint.attributes()
+    assert attributes["db.namespace"] == "users"
+
+
+@pytest.mark.parametrize(
+    ("target", "endpoint"),
+    [
+        ("user-svc:50051", Endpoint("user-svc", 50051)),
+        ("user-svc", Endpoint("user-svc")),
+        ("dns:///user-svc:50051", Endpoint("user-svc", 50051)),
+        ("dns://8.8.8.8/user-svc:50051", Endpoint("user-svc", 50051)),
+        ("ipv4:10.0.0.1:50051", Endpoint("10.0.0.1", 50051)),
+        ("ipv4:10.0.0.1:50051,10.0.0.2:50051", Endpoint("10.0.0.1:50051,10.0.0.2:50051")),
+        ("[::1]:50051", Endpoint("::1", 50051)),
+        ("unix:///run/users.sock", Endpoint("/run/users.sock")),
+        ("unix:/run/users.sock", Endpoint("/run/users.sock")),
+    ],
+)
+def test_a_target_of_grpc_is_an_address_and_a_port(target: str, endpoint: Endpoint) -> None:
+    assert Endpoint.of_target(target) == endpoint
+    assert endpoint.labels() == (endpoint.address, str(endpoint.port or ""))
