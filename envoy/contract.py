@@ -16,6 +16,8 @@ from google.protobuf.descriptor_pb2 import (
 )
 from shop.system.v1.access_pb2 import access
 
+from envoy.body_limits import MIN_BODY_BYTES, body_limit, largest_json
+
 DESCRIPTOR_SET: Final = Path(__file__).parents[1] / "generated" / "shop.binpb"
 """The contract as `make generate` leaves it."""
 
@@ -132,6 +134,26 @@ class Contract:
         """Return the bindings with a JSON body, the one with the longest template first."""
         return sorted((b for b in self.bindings if b.body), key=lambda b: (-len(b.path), b.path))
 
+    def body_limit(self, service: str, method: str) -> int:
+        """Return how many bytes a request of the method may have, over REST and over gRPC alike.
+
+        A message takes less than the longest JSON that says the same.
+        """
+        return body_limit(self._request(service, method), self._messages)
+
+    def largest_body(self, service: str, method: str) -> int:
+        """Return how many bytes the longest usual JSON of a valid request of the method has.
+
+        Raises:
+            Unbounded: no rule bounds one of its fields; the exception names it.
+        """
+        return largest_json(self._request(service, method), self._messages)
+
+    def large_bodies(self) -> list[tuple[Binding, int]]:
+        """Return the bindings whose body may be larger than what every method takes, each with its limit in bytes."""
+        limits = ((binding, self.body_limit(binding.service, binding.method)) for binding in self.bodies())
+        return [(binding, limit) for binding, limit in limits if limit > MIN_BODY_BYTES]
+
     def fields(self) -> Mapping[str, Mapping[str, str | None]]:
         """Return the fields of every message that a body can hold, under both names that JSON allows.
 
@@ -150,6 +172,10 @@ class Contract:
             }
             wanted.extend(found[name].values())
         return dict(sorted(found.items()))
+
+    def _request(self, service: str, method: str) -> str:
+        (name,) = (each.input_type for each in self._methods[service] if each.name == method)
+        return name.removeprefix(".")
 
     def _message_of(self, field: FieldDescriptorProto) -> str | None:
         name = field.type_name.removeprefix(".")

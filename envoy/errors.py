@@ -103,7 +103,7 @@ EDGE_ERRORS: Final = (
         code=Code.RESOURCE_EXHAUSTED,
         rpc=Code.RESOURCE_EXHAUSTED,
         reason="PAYLOAD_TOO_LARGE",
-        message="The body is larger than 10 MiB: send less in one call.",
+        message="The body is larger than a valid request of this method can be: send less in one call.",
     ),
     EdgeError(
         condition="response.code == 415",

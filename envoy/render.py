@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from envoy.body_limits import MAX_BODY_BYTES, MIN_BODY_BYTES
 from envoy.contract import DESCRIPTOR_SET, Contract
 from envoy.errors import EDGE_ERRORS, RATE_LIMIT_WINDOW_S, EdgeError, rate_limited
 from envoy.files import FILES, PAGE_HEADERS
@@ -221,6 +222,8 @@ def render(edge: Edge, *, descriptor_set: Path = DESCRIPTOR_SET) -> str:
         edge_errors=(*_rate_limit_errors(edge, public_writes), *EDGE_ERRORS),
         public_writes=public_writes,
         rate_limit_window_s=RATE_LIMIT_WINDOW_S,
+        max_body_bytes=MAX_BODY_BYTES,
+        min_body_bytes=MIN_BODY_BYTES,
         guarded=GUARDED,
         keys=next(binding for binding in contract.bindings if binding.rpc == f"/{KEYS}"),
         files=FILES,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import functools
 import re
+import socket
 import subprocess
 import time
 from contextlib import contextmanager
@@ -573,6 +574,59 @@ def test_a_body_over_10_mib_is_refused(lonely_edge: httpx.Client) -> None:
     response = lonely_edge.post("/api/v1/users", content=body, headers=JSON)
 
     assert (response.status_code, reason_of(response)) == (413, "PAYLOAD_TOO_LARGE")
+
+
+def with_a_body_of(size: int) -> bytes:
+    return b"{" + b" " * (size - 2) + b"}"
+
+
+@pytest.mark.parametrize("binding", CONTRACT.bodies(), ids=lambda binding: binding.path)
+def test_a_body_may_be_as_large_as_a_valid_request(lonely_edge: httpx.Client, binding: Binding) -> None:
+    limit = CONTRACT.body_limit(binding.service, binding.method)
+    path = binding.path.replace("{id}", "1")
+
+    fits, does_not = (
+        lonely_edge.request(binding.verb, path, content=with_a_body_of(size), headers=JSON)
+        for size in (limit, limit + 1)
+    )
+
+    assert reason_of(fits) == "SERVICE_UNAVAILABLE"
+    assert (does_not.status_code, reason_of(does_not)) == (413, "PAYLOAD_TOO_LARGE")
+
+
+@pytest.mark.parametrize(
+    "rpc", [f"/{service}/{method}" for service in CONTRACT.services for method in CONTRACT.methods(service)]
+)
+def test_so_may_a_message(lonely_edge: httpx.Client, rpc: str) -> None:
+    service, method = rpc[1:].split("/")
+    limit = CONTRACT.body_limit(service, method)
+
+    fits, does_not = (
+        lonely_edge.post(rpc, content=bytes(size), headers={"content-type": "application/grpc", "te": "trailers"})
+        for size in (limit, limit + 1)
+    )
+
+    assert (fits.headers["grpc-status"], does_not.headers["grpc-status"]) == ("14", "8")
+
+
+@pytest.mark.parametrize("path", ["/", "/docs", "/health", "/nowhere", "/.well-known/jwks.json", "/api/v1/orders/"])
+def test_where_no_body_belongs_no_more_than_64_kib_are_kept(lonely_edge: httpx.Client, path: str) -> None:
+    # Of a body that is not finished nothing is known but its size.
+    with socket.create_connection(("127.0.0.1", lonely_edge.base_url.port or 0), timeout=10) as connection:
+        head = f"POST {path} HTTP/1.1\r\nhost: shop\r\nauthorization: {lonely_edge.headers['authorization']}\r\n"
+        connection.sendall(f"{head}content-length: 100000\r\n\r\n".encode() + bytes(64 * 1024 + 1))
+
+        status = connection.recv(12)[-3:]
+
+    assert status in {b"404", b"413"}
+
+
+def test_a_compressed_message_is_refused(lonely_edge: httpx.Client) -> None:
+    headers = {"content-type": "application/grpc", "te": "trailers", "grpc-encoding": "gzip"}
+
+    response = lonely_edge.post("/shop.user.v1.UserService/GetUser", content=b"\1\0\0\0\0", headers=headers)
+
+    assert response.headers["grpc-status"] == "3"
 
 
 def test_callers_learn_when_to_try_again(lonely_edge: httpx.Client) -> None:

@@ -51,7 +51,9 @@ class _ErrorReasonEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_ErrorReaso
     ERROR_REASON_ROUTE_NOT_FOUND: _ErrorReason.ValueType  # 8
     """NOT_FOUND, 404. No such path, or not with this verb. Given by the edge."""
     ERROR_REASON_PAYLOAD_TOO_LARGE: _ErrorReason.ValueType  # 9
-    """RESOURCE_EXHAUSTED, 413. The body is larger than 10 MiB. Given by the edge."""
+    """RESOURCE_EXHAUSTED, 413. The body is larger than a valid request of this method can be, or than 64 KiB if that is
+    more; 10 MiB in any case. Given by the edge.
+    """
     ERROR_REASON_UNSUPPORTED_MEDIA_TYPE: _ErrorReason.ValueType  # 10
     """INVALID_ARGUMENT, 415. A body must be `application/json`. Given by the edge."""
     ERROR_REASON_SERVICE_UNAVAILABLE: _ErrorReason.ValueType  # 11
@@ -131,7 +133,9 @@ ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 7
 ERROR_REASON_ROUTE_NOT_FOUND: ErrorReason.ValueType  # 8
 """NOT_FOUND, 404. No such path, or not with this verb. Given by the edge."""
 ERROR_REASON_PAYLOAD_TOO_LARGE: ErrorReason.ValueType  # 9
-"""RESOURCE_EXHAUSTED, 413. The body is larger than 10 MiB. Given by the edge."""
+"""RESOURCE_EXHAUSTED, 413. The body is larger than a valid request of this method can be, or than 64 KiB if that is
+more; 10 MiB in any case. Given by the edge.
+"""
 ERROR_REASON_UNSUPPORTED_MEDIA_TYPE: ErrorReason.ValueType  # 10
 """INVALID_ARGUMENT, 415. A body must be `application/json`. Given by the edge."""
 ERROR_REASON_SERVICE_UNAVAILABLE: ErrorReason.ValueType  # 11

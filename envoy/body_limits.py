@@ -1,0 +1,126 @@
+"""How large a body may be at most, by what the contract lets a request hold.
+
+A caller can spell one message in many ways: with every character escaped, and with white space between any two tokens.
+The bound counts the longest usual spelling, so that no valid request is refused and no other costs more than the
+largest valid one.
+"""
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Final
+
+from buf.validate.validate_pb2 import FieldRules, field  # its stubs know no extensions
+from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto
+
+MAX_BODY_BYTES: Final = 10 * 1024 * 1024
+"""What no body may exceed, whatever the contract says: 10 MiB."""
+
+MIN_BODY_BYTES: Final = 64 * 1024
+"""What every method takes. Most requests are smaller than their own headers may be."""
+
+_ESCAPED_BYTE: Final = 6
+"""What a byte of text takes as JSON at most: `a` as `\\u0061`. A character of several bytes takes less for each."""
+
+_ESCAPED_CHARACTER: Final = 12
+"""What a character takes at most: two escapes for one outside the first 65,536."""
+
+_BESIDE_VALUE: Final = 64
+"""What stands around a name and its value: quotes, colon, comma, a line break, and the indentation of eight levels."""
+
+_NUMBER: Final = 32
+"""The longest usual spelling of a number, quotes included: a double takes 24 characters."""
+
+_UUID: Final = 36
+
+_STRUCT_BYTES: Final = 16 * 1024
+"""The contract's bound of a Struct: 16 KiB as JSON without white space."""
+
+_TEXT_ELSEWHERE: Final[Mapping[str, int]] = MappingProxyType(
+    {
+        "google.type.Money.currency_code": 3,
+        "shop.order.v1.CreateOrderRequest.currency_code": 3,
+    }
+)
+"""Characters of texts whose bound no rule states by length: an expression does, and the service."""
+
+_MESSAGES_WITH_OWN_FORM: Final[Mapping[str, int]] = MappingProxyType(
+    {
+        "google.protobuf.Struct": _STRUCT_BYTES * _ESCAPED_BYTE,
+        "google.protobuf.Timestamp": 30 * _ESCAPED_BYTE,
+        "google.protobuf.Duration": 30 * _ESCAPED_BYTE,
+    }
+)
+"""Bytes of the well-known types, which JSON writes as something else than an object of their fields."""
+
+_TEXTS: Final = (FieldDescriptorProto.TYPE_STRING, FieldDescriptorProto.TYPE_BYTES)
+
+
+class Unbounded(Exception):
+    """A field may be of any length: no rule of the contract bounds it."""
+
+
+def body_limit(request: str, messages: Mapping[str, DescriptorProto]) -> int:
+    """Return how many bytes a body may have that holds the request.
+
+    Between `MIN_BODY_BYTES` and `MAX_BODY_BYTES`, and the latter for a request with a field that nothing bounds.
+
+    Args:
+        request: the full name of its message.
+        messages: every message of the contract by its full name.
+    """
+    try:
+        bound = largest_json(request, messages)
+    except Unbounded:
+        return MAX_BODY_BYTES
+    return max(MIN_BODY_BYTES, min(bound, MAX_BODY_BYTES))
+
+
+def largest_json(name: str, messages: Mapping[str, DescriptorProto]) -> int:
+    """Return how many bytes the longest usual JSON of a valid message has.
+
+    Raises:
+        Unbounded: no rule bounds one of its fields; the exception names it.
+    """
+    if name in _MESSAGES_WITH_OWN_FORM:
+        return _MESSAGES_WITH_OWN_FORM[name]
+
+    def of_message(inner: str) -> int:
+        if inner == name:
+            raise Unbounded(f"{name} holds itself")
+        return largest_json(inner, messages)
+
+    return _BESIDE_VALUE + sum(
+        len(each.json_name) + _BESIDE_VALUE + _value(each, name=f"{name}.{each.name}", of_message=of_message)
+        for each in messages[name].field
+    )
+
+
+def _value(declared: FieldDescriptorProto, *, name: str, of_message: Callable[[str], int]) -> int:
+    rules = declared.options.Extensions[field]
+    if declared.label != FieldDescriptorProto.LABEL_REPEATED:
+        return _one(declared, rules, name=name, of_message=of_message)
+    if not rules.repeated.max_items:
+        raise Unbounded(f"{name} needs a rule max_items")
+    each = _one(declared, rules.repeated.items, name=name, of_message=of_message)
+    return rules.repeated.max_items * (each + _BESIDE_VALUE)
+
+
+def _one(declared: FieldDescriptorProto, rules: FieldRules, *, name: str, of_message: Callable[[str], int]) -> int:
+    if declared.type == FieldDescriptorProto.TYPE_MESSAGE:
+        return of_message(declared.type_name.removeprefix("."))
+    if declared.type == FieldDescriptorProto.TYPE_ENUM:
+        return 64 * _ESCAPED_BYTE  # by name: the longest has 31 characters
+    if declared.type not in _TEXTS:
+        return _NUMBER
+    return _text(rules, name=name)
+
+
+def _text(rules: FieldRules, *, name: str) -> int:
+    text = rules.string
+    if text.uuid:
+        return _UUID * _ESCAPED_BYTE
+    if length := text.len or text.max_len or _TEXT_ELSEWHERE.get(name, 0):
+        return length * _ESCAPED_CHARACTER
+    if length := text.max_bytes or rules.bytes.max_len:
+        return length * _ESCAPED_BYTE
+    raise Unbounded(f"{name} needs a rule max_len")
