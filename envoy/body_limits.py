@@ -13,19 +13,19 @@ from buf.validate.validate_pb2 import FieldRules, field  # its stubs know no ext
 from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto
 
 MAX_BODY_BYTES: Final = 10 * 1024 * 1024
-"""What no body may exceed, whatever the contract says: 10 MiB."""
+"""The limit of every body, whatever the contract says: 10 MiB."""
 
 MIN_BODY_BYTES: Final = 64 * 1024
-"""What every method takes. Most requests are smaller than their own headers may be."""
+"""The least limit. Most requests are smaller than their own headers may be."""
 
 _ESCAPED_BYTE: Final = 6
-"""What a byte of text takes as JSON at most: `a` as `\\u0061`. A character of several bytes takes less for each."""
+"""Bytes of JSON for a byte of text: `a` as `\\u0061`. A character of several bytes takes less for each."""
 
 _ESCAPED_CHARACTER: Final = 12
-"""What a character takes at most: two escapes for one outside the first 65,536."""
+"""Bytes of JSON for a character: two escapes for one outside the first 65,536."""
 
 _BESIDE_VALUE: Final = 64
-"""What stands around a name and its value: quotes, colon, comma, a line break, and the indentation of eight levels."""
+"""Bytes around a name and its value: quotes, colon, comma, a line break, and the indentation of eight levels."""
 
 _NUMBER: Final = 32
 """The longest usual spelling of a number, quotes included: a double takes 24 characters."""

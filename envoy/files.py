@@ -1,5 +1,7 @@
 """The files that the edge serves itself: the contract as a document, and the page that shows it."""
 
+import math
+import re
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -37,11 +39,27 @@ class File:
         Raises:
             FileMissing: there is no such file in the repository.
         """
+        return f'W/"{sha256(self._content()).hexdigest()[:16]}"'
+
+    @property
+    def path_regex(self) -> str:
+        """The path, as a regular expression."""
+        return re.escape(self.path)
+
+    @property
+    def size_kib(self) -> int:
+        """What the edge holds of it in memory for each answer, in KiB.
+
+        Raises:
+            FileMissing: there is no such file in the repository.
+        """
+        return math.ceil(len(self._content()) / 1024)
+
+    def _content(self) -> bytes:
         try:
-            content = (REPOSITORY / self.source).read_bytes()
+            return (REPOSITORY / self.source).read_bytes()
         except FileNotFoundError:
             raise FileMissing(f"{self.source} is missing: `make setup` installs it") from None
-        return f'W/"{sha256(content).hexdigest()[:16]}"'
 
 
 FILES: Final = (

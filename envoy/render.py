@@ -37,6 +37,15 @@ SERVED_BY_ALL: Final = frozenset({"shop.system.v1.SystemService"})
 """The services that every cluster has."""
 
 
+_PAGE_KIB_PER_CALL: Final = 640
+"""What an address may fetch of the page's files for each call that it may make: 62 MiB for 100, the page 29 times."""
+
+_HEALTH_PER_CALL: Final = 3
+"""How often it may ask for health within a minute for each call that it may make: 300 times for 100."""
+
+_LARGEST_BUCKET: Final = 2**32 - 1
+
+
 @dataclass(frozen=True, slots=True)
 class Address:
     """An IP address or a DNS name, and a TCP port."""
@@ -222,6 +231,8 @@ def render(edge: Edge, *, descriptor_set: Path = DESCRIPTOR_SET) -> str:
         edge_errors=(*_rate_limit_errors(edge, public_writes), *EDGE_ERRORS),
         public_writes=public_writes,
         rate_limit_window_s=RATE_LIMIT_WINDOW_S,
+        page_limit_kib=min(_PAGE_KIB_PER_CALL * edge.rate_limit, _LARGEST_BUCKET),
+        health_limit=min(_HEALTH_PER_CALL * edge.rate_limit, _LARGEST_BUCKET),
         max_body_bytes=MAX_BODY_BYTES,
         min_body_bytes=MIN_BODY_BYTES,
         guarded=GUARDED,

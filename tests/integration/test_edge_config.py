@@ -629,6 +629,66 @@ def test_a_compressed_message_is_refused(lonely_edge: httpx.Client) -> None:
     assert response.headers["grpc-status"] == "3"
 
 
+@pytest.mark.parametrize(("method", "status"), [("Check", "14"), ("Watch", "12")])
+def test_health_can_be_checked_and_not_watched(lonely_edge: httpx.Client, method: str, status: str) -> None:
+    headers = {"content-type": "application/grpc", "te": "trailers"}
+
+    response = lonely_edge.post(f"/grpc.health.v1.Health/{method}", content=bytes(5), headers=headers)
+
+    assert response.headers["grpc-status"] == status
+
+
+def test_an_address_may_fetch_the_page_20_times_and_ask_for_health_300_times_a_minute(edge: Edge) -> None:
+    limits = http_filter(edge, "envoy.filters.http.local_ratelimit.apart")
+    page_kib = sum(file.size_kib for file in FILES)
+
+    pages, health = (each["token_bucket"] for each in limits["descriptors"])
+
+    assert pages["max_tokens"] // page_kib >= 20
+    assert (health["max_tokens"], health["fill_interval"]) == (300, "60s")
+
+
+def test_who_may_call_more_may_read_and_ask_more() -> None:
+    generous = replace(ENVIRONMENTS["kubernetes"], rate_limit=1_000_000_000)
+    limits = http_filter(generous, "envoy.filters.http.local_ratelimit.apart")
+
+    pages, health = (each["token_bucket"]["max_tokens"] for each in limits["descriptors"])
+
+    # No more than Envoy can count.
+    assert (pages, health) == (2**32 - 1, 3_000_000_000)
+
+
+def test_every_file_is_counted_by_its_size(edge: Edge) -> None:
+    limits = http_filter(edge, "envoy.filters.http.local_ratelimit.apart")["rate_limits"]
+    charged = {
+        each["actions"][0]["header_value_match"]["headers"][0]["string_match"]["safe_regex"]["regex"]: each[
+            "hits_addend"
+        ]["number"]
+        for each in limits
+        if "hits_addend" in each
+    }
+
+    assert charged == {f"{re.escape(file.path)}(\\?.*)?": file.size_kib for file in FILES}
+
+
+@pytest.mark.parametrize(
+    ("file", "place"),
+    [
+        ("helm/shop/values.yaml", ("edge", "resources", "limits")),
+        ("docker/compose.prod.yaml", ("services", "edge", "deploy", "resources", "limits")),
+    ],
+)
+def test_the_edges_container_has_room_for_more_than_envoys_heap(file: str, place: tuple[str, ...]) -> None:
+    limits = yaml.safe_load((REPOSITORY / file).read_text())
+    for name in place:
+        limits = limits[name]
+    monitors = configuration(ENVIRONMENTS["kubernetes"])["overload_manager"]["resource_monitors"]
+    (heap,) = (each["typed_config"]["max_heap_size_bytes"] for each in monitors if "fixed_heap" in each["name"])
+
+    # Lua's heap, which Envoy does not count, and Python, which has rendered the configuration.
+    assert int(limits["memory"].rstrip("Mi")) * 2**20 - heap >= 384 * 2**20
+
+
 def test_callers_learn_when_to_try_again(lonely_edge: httpx.Client) -> None:
     response = lonely_edge.get("/api/v1/users/1")
 
