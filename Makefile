@@ -6,7 +6,7 @@ BUF := node_modules/.bin/buf
 export PATH := $(CURDIR)/$(BIN):$(CURDIR)/node_modules/.bin:$(CURDIR)/.tools:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run observe clean test test-unit test-integration test-e2e test-faults test-creates chaos lint format generate
+.PHONY: help setup run observe clean test test-unit test-integration test-e2e test-faults test-creates test-cost chaos lint format generate
 .PHONY: breaking lock grpcurl test-containers test-helm helm sbom images secrets compose-up compose-down
 
 help: ## List the targets
@@ -50,6 +50,9 @@ test-faults: setup ## Kill every part under load, and count orders, events and c
 
 test-creates: setup ## Place 100,000 orders and look for each of them
 	CREATES=100000 $(BIN)/pytest tests/integration/test_batches.py -k acknowledged --timeout 1800
+
+test-cost: setup ## Attack the system with each kind of dear request, and print what it costs everybody else
+	COST=long $(BIN)/pytest tests/e2e/test_cost.py
 
 test-containers: setup .tools/docker-compose ## Build the images with podman and test the system that compose makes of them
 	tests/containers/run
