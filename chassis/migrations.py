@@ -10,13 +10,11 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import create_engine, text
 
+from chassis import locks
 from chassis.db import sqlalchemy_url
 
 if TYPE_CHECKING:
     from chassis.settings import DatabaseSettings
-
-# Any number will do, if it is always the same: two migrations at once wait for each other.
-_LOCK_KEY = 7_310_579_601
 
 
 def upgrade(package: str, settings: DatabaseSettings) -> None:
@@ -38,7 +36,7 @@ def upgrade(package: str, settings: DatabaseSettings) -> None:
     try:
         with engine.connect() as connection:
             # Asked for again and again: a statement that waits for it would keep CREATE INDEX CONCURRENTLY waiting.
-            while not connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": _LOCK_KEY}):
+            while not connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": locks.MIGRATIONS}):
                 connection.commit()
                 time.sleep(0.2)
             # A migration that waits for a lock makes everybody behind it wait too: better to fail and try again.

@@ -20,7 +20,7 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy import text
 
-from chassis import metrics
+from chassis import locks, metrics
 from chassis.broker import FIELD, BrokerDown, stream_of, watermark_of
 from chassis.cloudevents import CloudEvent, Malformed
 from chassis.errors import DatabaseUnavailable
@@ -57,9 +57,6 @@ INDEX_V1: Final = (
     """,
     "DROP INDEX CONCURRENTLY IF EXISTS outbox_unpublished_idx",
 )
-
-# Any number will do, if it is always the same in one database.
-_LOCK_KEY: Final = 7_310_579_602
 
 _NOTHING: Final = "0-0"
 _TICK_S: Final = 1.0
@@ -234,7 +231,7 @@ class Relay:
 
     def _publish(self, connection: Connection) -> tuple[Outcome, int]:
         """Publish what is there, if nobody else does; return what that came to, and how many were sent."""
-        if not connection.scalar(_lock, {"key": _LOCK_KEY}):
+        if not connection.scalar(_lock, {"key": locks.RELAY}):
             return Outcome.STANDBY, 0
         now: datetime = connection.execute(text("SELECT now()")).scalar_one()
         rows = connection.execute(_next, {"batch": self._settings.batch}).all()

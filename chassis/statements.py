@@ -230,6 +230,8 @@ def is_worth_another_try(error: BaseException | None) -> bool:
 def translated(error: psycopg.Error) -> Exception:
     """Return the driver's error as the rest of the service knows it; a defect of ours stays what it is."""
     # Connection lost or refused, statement or lock timeout, shutdown, out of resources: all OperationalError.
-    if isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError)):
+    # The server also ends a transaction that waits too long for something else, as a relay's for a Redis that hangs.
+    ended = psycopg.errors.IdleInTransactionSessionTimeout
+    if isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError, ended)):
         return DatabaseUnavailable()
     return error

@@ -19,6 +19,7 @@ from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy import Connection, delete, insert, select, text
 
+from chassis import locks
 from chassis.db import execute
 from chassis.errors import DatabaseUnavailable
 from chassis.settings import Misconfigured
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 
 # How old the keys may be that this process knows; so often, at most, a token with an unknown key makes it look.
 _FRESH_S: Final = 1.0
-_LOCK_KEY: Final = 7_310_579_602
 _ALL: Final = "SELECT kid, sealed_key, active_from FROM signing_keys ORDER BY active_from DESC"
 
 
@@ -198,4 +198,4 @@ class SigningKeys:
 
 def _wait_for_others(connection: Connection) -> None:
     """Be the only one to make keys until the transaction ends: replicas start together, operators press twice."""
-    connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK_KEY})
+    connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": locks.SIGNING_KEYS})
