@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple, Self
 
 from pydantic import Field, RedisDsn
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -12,6 +12,7 @@ from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import ExponentialBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
+from typing_extensions import override
 
 if TYPE_CHECKING:
     from redis.backoff import AbstractBackoff
@@ -20,7 +21,31 @@ BrokerDown: Final = RedisError
 """Redis does not answer, or not as it should."""
 
 FIELD: Final = "event"
-"""An entry of a stream has this one field: a CloudEvent as JSON."""
+"""The field of an entry that holds the event: a CloudEvent as JSON."""
+AFTER: Final = "after"
+"""The field of an entry that names the entry before it, so that a reader sees whether one is missing in between."""
+
+
+class EntryId(NamedTuple):
+    """The id of an entry of a stream. Ids only grow: also after Redis has lost entries."""
+
+    ms: int
+    number: int
+
+    @classmethod
+    def parse(cls, text: str | None) -> Self:
+        """Return the id; that before all entries for None."""
+        ms, _, number = (text or "0-0").partition("-")
+        return cls(int(ms), int(number))
+
+    @override
+    def __str__(self) -> str:
+        """Return the id as Redis writes it."""
+        return f"{self.ms}-{self.number}"
+
+
+START: Final = EntryId(0, 0)
+"""Before every entry."""
 
 
 class BrokerSettings(BaseSettings):
@@ -41,6 +66,11 @@ def stream_of(resource: str) -> str:
 def watermark_of(stream: str) -> str:
     """Return the key of a time: every change that was committed before has its event in the stream."""
     return f"{stream}:as_of"
+
+
+def watermark_entry_of(stream: str) -> str:
+    """Return the key of an entry id: the events of those changes are in the stream up to this entry."""
+    return f"{stream}:as_of:entry"
 
 
 def connect(settings: BrokerSettings) -> Redis:

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 M = TypeVar("M", bound="Message")
 
 _SPECVERSION: Final = "1.0"
+# The extension orders sequences as texts: so each has as many digits as the largest bigint. Relays of the version
+# before send them without zeros in front.
+_SEQUENCE_DIGITS: Final = 19
 
 
 class Malformed(Exception):
@@ -37,6 +40,8 @@ class CloudEvent:
         time: when it happened, aware.
         traceparent: the trace of the call that made the change, or empty.
         data: what happened, as `docs/events.md` says for the type.
+        epoch: grows when the database of the source was restored to an earlier time: then sequences of the epoch
+            before begin again.
     """
 
     id: UUID
@@ -47,6 +52,7 @@ class CloudEvent:
     time: datetime
     traceparent: str
     data: Mapping[str, Any]
+    epoch: int = 0
 
     def to_json(self) -> bytes:
         """Return the event as it is sent."""
@@ -57,13 +63,15 @@ class CloudEvent:
             "type": self.type,
             "subject": self.subject,
             "time": self.time.astimezone(UTC),
-            "sequence": str(self.sequence),
+            "sequence": f"{self.sequence:0{_SEQUENCE_DIGITS}}",
             "sequencetype": "Integer",
             "datacontenttype": "application/json",
             "data": self.data,
         }
         if self.traceparent:
             event["traceparent"] = self.traceparent
+        if self.epoch:
+            event["epoch"] = self.epoch
         return orjson.dumps(event, option=orjson.OPT_UTC_Z)
 
     @classmethod
@@ -88,6 +96,7 @@ class CloudEvent:
                 time=datetime.fromisoformat(event["time"]),
                 traceparent=event.get("traceparent", ""),
                 data=event["data"],
+                epoch=int(event.get("epoch", 0)),
             )
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise Malformed("is no CloudEvent 1.0 with subject and sequence") from error

@@ -1,22 +1,29 @@
-"""A group of consumers at a Redis stream: who shares the group gets each entry, until one of them acknowledges it."""
+"""A group of consumers at a Redis stream: one consumer of the group gets each entry, until it is acknowledged."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
-from redis.exceptions import ResponseError
-
-from chassis.broker import FIELD, watermark_of
-from chassis.cloudevents import CloudEvent, Malformed
+from chassis import replay
+from chassis.broker import AFTER, FIELD, START, EntryId, watermark_entry_of, watermark_of
+from chassis.stream import PLACE, READ, append_again
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from redis.asyncio import Redis
 
-_MANY: Final = 1000
+    from chassis.replay import Page
+
+# Of pending entries: looked at in one question, taken over at a time, and looked at before others have their turn.
+_PAGE: Final = 1000
+_PAGES: Final = 10
+
+
+class GroupMissing(Exception):
+    """Redis has no such group: at the first start, and after Redis has lost everything."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,43 +42,48 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DeadLetter:
-    """An event that the group could not take.
+class Look:
+    """The stream and the group at one moment.
 
     Attributes:
-        event: as it was sent.
-        reason: the class of the error, or GAP when the event before it never came.
-        attempts: how often it was tried.
-        at: when it was given up.
+        first: the first entry of the stream; None if it is empty.
+        after: the entry before the first one, as that one says; None if it does not say.
+        last: the last id that the stream has given.
+        was_trimmed: whether entries were ever removed.
+        delivered: the last entry that the group got.
+        read: the last entry that the group got through this class; None if it knows nothing.
+        confirmed: the position that was last written beside the effects, as Redis remembers it.
+        pending: how many entries were delivered and not acknowledged.
+        is_broken: whether an entry was missing before one that the group got.
+        watermark: a time up to which the stream is complete; None if no relay has said.
+        watermark_entry: the last entry at that time.
     """
 
-    event: str
-    reason: str
-    attempts: int
-    at: str
+    first: EntryId | None
+    after: EntryId | None
+    last: EntryId
+    was_trimmed: bool
+    delivered: EntryId
+    read: EntryId | None
+    confirmed: EntryId
+    pending: int
+    is_broken: bool
+    watermark: datetime | None
+    watermark_entry: EntryId
 
-    @property
-    def title(self) -> str:
-        """What it is about, for a person; nothing of the event's data."""
-        try:
-            event = CloudEvent.from_json(self.event)
-        except Malformed:
-            return "no event of ours"
-        return f"{event.type} {event.subject} {event.sequence}"
-
-    @property
-    def sequence(self) -> int:
-        """The event's, or 0."""
-        try:
-            return CloudEvent.from_json(self.event).sequence
-        except Malformed:
-            return 0
+    def lacks(self, position: EntryId) -> bool:
+        """Return whether entries behind the position were removed from the stream."""
+        if self.first is None:
+            return position < self.last
+        if position >= self.first:
+            return False
+        return self.was_trimmed if self.after is None else position < self.after
 
 
 class ConsumerGroup:
     """One group at one stream. Needs Redis 7.
 
-    Every consumer has the same name: what is pending is taken over by its age, whoever had it.
+    Every consumer has the same name: what is pending is taken over by its age, whichever process had it.
 
     Args:
         broker: with decoded responses.
@@ -82,22 +94,76 @@ class ConsumerGroup:
     def __init__(self, broker: Redis, *, stream: str, group: str) -> None:
         self.stream: Final = stream
         self.group: Final = group
-        self._dead: Final = f"{stream}:dead:{group}"
+        self._state: Final = f"{stream}:group:{group}"
         self._broker: Final = broker
+        self._read: Final = broker.register_script(READ)
+        self._place: Final = broker.register_script(PLACE)
+        self._pending_after = "-"
 
-    async def join(self) -> None:
-        """Make the group unless there is one. It begins with the first event that there is."""
-        try:
-            await self._broker.xgroup_create(self.stream, self.group, id="0", mkstream=True)
-        except ResponseError as error:
-            if not str(error).startswith("BUSYGROUP"):
-                raise
+    async def join(self, position: EntryId = START) -> None:
+        """Make the group unless there is one. It begins with the first entry behind the position."""
+        await self._place(keys=[self.stream, self._state], args=[self.group, str(position), ""])
 
-    async def read(self, *, count: int, wait_s: float) -> list[Entry]:
-        """Return entries that nobody has got yet; none if none has come in time."""
-        names = (self.group, self.group)
-        answer: Any = await self._broker.xreadgroup(*names, {self.stream: ">"}, count=count, block=round(1000 * wait_s))
-        return [_entry(raw, attempts=1) for _, entries in answer or () for raw in entries]
+    async def go_to(self, position: EntryId) -> None:
+        """Let the group go on behind the position, forward or back."""
+        await self._place(keys=[self.stream, self._state], args=[self.group, str(position), "moves"])
+
+    async def adopt(self, delivered: EntryId) -> None:
+        """Take a group as it is, that this class did not make."""
+        await self._broker.hset(self._state, "read", str(delivered))
+
+    async def confirm(self, position: EntryId) -> None:
+        """Let Redis remember a position that is written beside the effects."""
+        await self._broker.hset(self._state, "position", str(position))
+
+    async def look(self) -> Look:
+        """Return what there is.
+
+        Raises:
+            GroupMissing: there is no group, or no stream.
+        """
+        keys = [watermark_of(self.stream), watermark_entry_of(self.stream)]
+        async with self._broker.pipeline(transaction=True) as together:
+            together.exists(self.stream)
+            together.hgetall(self._state)
+            together.mget(keys)
+            together.xrange(self.stream, count=1)
+            together.xinfo_stream(self.stream)
+            together.xinfo_groups(self.stream)
+            exists, *answers = await together.execute(raise_on_error=False)
+        if not exists:
+            raise GroupMissing
+        if failed := [each for each in (exists, *answers) if isinstance(each, Exception)]:
+            raise failed[0]
+        state, (watermark, entry), first, stream, groups = answers
+        mine = [each for each in groups if each["name"] == self.group]
+        if not mine:
+            raise GroupMissing
+        last = EntryId.parse(stream["last-generated-id"])
+        return Look(
+            first=EntryId.parse(first[0][0]) if first else None,
+            after=EntryId.parse(first[0][1][AFTER]) if first and AFTER in first[0][1] else None,
+            last=last,
+            was_trimmed=stream["entries-added"] > stream["length"],
+            delivered=EntryId.parse(mine[0]["last-delivered-id"]),
+            read=EntryId.parse(state["read"]) if "read" in state else None,
+            confirmed=EntryId.parse(state.get("position")),
+            pending=int(mine[0]["pending"]),
+            is_broken="broken" in state,
+            watermark=datetime.fromisoformat(watermark) if watermark else None,
+            # A relay that does not say: then only the end of the stream will do.
+            watermark_entry=EntryId.parse(entry) if entry else last,
+        )
+
+    async def read(self, *, count: int, position: EntryId = START) -> list[Entry]:
+        """Return entries that no consumer has got yet. `position`: nothing up to it is needed."""
+        arguments = [self.group, str(count), str(position)]
+        answer: Any = await self._read(keys=[self.stream, self._state], args=arguments)
+        return [_entry((name, _pairs(fields)), attempts=1) for name, fields in answer]
+
+    async def wait(self, after: EntryId, *, wait_s: float) -> None:
+        """Return when the stream has an entry behind this one, or after the time."""
+        await self._broker.xread({self.stream: str(after)}, count=1, block=round(1000 * wait_s))
 
     async def pending_count(self) -> int:
         """Return how many entries were delivered and not acknowledged."""
@@ -105,16 +171,24 @@ class ConsumerGroup:
         return int(answer["pending"])
 
     async def take_over(self, *, pause_s: Callable[[int], float]) -> list[Entry]:
-        """Return what was delivered and not acknowledged, and has rested since for as long as its attempts ask for."""
+        """Return what was delivered and not acknowledged, and has rested since for as long as its attempts ask for.
+
+        Of many it returns some, and the next time goes on behind them, so that none of them keeps others waiting.
+        """
         shortest_ms = round(1000 * pause_s(1))
-        pending: Any = await self._broker.xpending_range(
-            self.stream, self.group, min="-", max="+", count=_MANY, idle=shortest_ms
-        )
-        attempts = {
-            each["message_id"]: each["times_delivered"] + 1
-            for each in pending
-            if each["time_since_delivered"] >= 1000 * pause_s(each["times_delivered"])
-        }
+        attempts: dict[str, int] = {}
+        for _ in range(_PAGES):
+            pending: Any = await self._broker.xpending_range(
+                self.stream, self.group, min=self._pending_after, max="+", count=_PAGE, idle=shortest_ms
+            )
+            attempts |= {
+                each["message_id"]: each["times_delivered"] + 1
+                for each in pending
+                if each["time_since_delivered"] >= 1000 * pause_s(each["times_delivered"])
+            }
+            self._pending_after = f"({pending[-1]['message_id']}" if len(pending) == _PAGE else "-"
+            if self._pending_after == "-" or len(attempts) >= _PAGE:
+                break
         if not attempts:
             return []
         # Nobody else's: whoever claimed one meanwhile has made it young again.
@@ -126,44 +200,27 @@ class ConsumerGroup:
         if entries:
             await self._broker.xack(self.stream, self.group, *(entry.id for entry in entries))
 
-    async def watermark(self) -> datetime | None:
-        """Return the time up to which the stream is complete; None if nobody has said."""
-        found: Any = await self._broker.get(watermark_of(self.stream))
-        return datetime.fromisoformat(found) if found else None
+    async def old_dead_letters(self) -> list[dict[str, str]]:
+        """Return the dead letters that versions before kept in Redis."""
+        found: Any = await self._broker.xrange(f"{self.stream}:dead:{self.group}")
+        return [fields for _, fields in found]
 
-    async def bury(self, entry: Entry, letter: DeadLetter) -> None:
-        """Be done with the entry, and keep it as a dead letter."""
-        async with self._broker.pipeline(transaction=True) as both:
-            both.xadd(self._dead, cast("dict[Any, Any]", asdict(letter)))
-            both.xack(self.stream, self.group, entry.id)
-            await both.execute()
+    async def forget_old_dead_letters(self) -> None:
+        """Remove them."""
+        await self._broker.delete(f"{self.stream}:dead:{self.group}")
 
-    async def dead_letters(self) -> dict[str, DeadLetter]:
-        """Return the dead letters by the id of their entry, oldest first."""
-        entries: Any = await self._broker.xrange(self._dead)
-        return {entry: _letter(fields) for entry, fields in entries}
+    async def ask(self, after: EntryId, *, wait_s: float) -> Page | None:
+        """Return the events behind the position from the outbox; None if no relay has answered in time."""
+        return await replay.ask(self._broker, stream=self.stream, group=self.group, after=after, wait_s=wait_s)
 
-    async def has_dead_letters(self) -> bool:
-        """Return whether there is one."""
-        return bool(await self._broker.xlen(self._dead))
-
-    async def requeue(self) -> int:
-        """Send each dead letter to the stream once more, in the order of their sequences; return how many.
-
-        Other groups get them too, and know them.
-        """
-        letters = await self.dead_letters()
-        for entry, letter in sorted(letters.items(), key=lambda each: each[1].sequence):
-            async with self._broker.pipeline(transaction=True) as both:
-                both.xadd(self.stream, {FIELD: letter.event})
-                both.xdel(self._dead, entry)
-                await both.execute()
-        return len(letters)
+    async def send_again(self, event: str) -> bool:
+        """Send an event to the stream once more; return whether it was. Other groups get it too, and know it."""
+        return await append_again(self._broker, self.stream, event)
 
 
 def _entry(raw: tuple[str, dict[str, str]], *, attempts: int) -> Entry:
     return Entry(id=raw[0], text=raw[1].get(FIELD, ""), attempts=attempts)
 
 
-def _letter(fields: dict[str, str]) -> DeadLetter:
-    return DeadLetter(event=fields["event"], reason=fields["reason"], attempts=int(fields["attempts"]), at=fields["at"])
+def _pairs(fields: Sequence[str]) -> dict[str, str]:
+    return dict(zip(fields[::2], fields[1::2], strict=True))

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypeVar
 
-from chassis import broker, telemetry
+from chassis import broker, inbox, telemetry
 from chassis.broker import BrokerDown, BrokerSettings, stream_of
-from chassis.consumer import Consumer, ConsumerSettings
+from chassis.consumer import Consumer, ConsumerSettings, title
 from chassis.consumer_group import ConsumerGroup
 from chassis.db import Database
-from chassis.relay import Relay, RelaySettings, replay
+from chassis.relay import Relay, RelaySettings, publish_again
 from chassis.settings import DatabaseSettings, Misconfigured, load
 from chassis.worker import work
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
     from chassis.consumer import Handle
+    from chassis.inbox import DeadLetter
     from chassis.settings import TelemetrySettings
 
 T = TypeVar("T")
@@ -72,14 +73,22 @@ class Events:
 
     async def list_dead_letters(self) -> None:
         """List the events that could not take effect: when they were given up, what they are, why."""
-        async with self._group(self.telemetry().service_name) as group:
-            for letter in (await _answered(group.dead_letters())).values():
-                print(f"{letter.at}  {letter.title}  {letter.reason} after {letter.attempts} attempts")  # noqa: T201  the answer
+        for letter, died_at in await self._dead_letters():
+            why = f"{letter.reason} after {letter.attempts} attempts"
+            print(f"{died_at.isoformat()}  {title(letter.event)}  {why}")  # noqa: T201  the answer
 
     async def requeue_dead_letters(self) -> None:
-        """Try the events that could not take effect once more."""
+        """Try the events that could not take effect once more, in the order of their sequences."""
+        letters = [letter for letter, _ in await self._dead_letters()]
         async with self._group(self.telemetry().service_name) as group:
-            print(f"{await _answered(group.requeue())} events are tried again")  # noqa: T201  the answer
+            for letter in sorted(letters, key=lambda each: each.sequence):
+                if not await _answered(group.send_again(letter.event)):
+                    raise Misconfigured("Redis has lost its stream: try again when the relay has published it anew")
+        print(f"{len(letters)} events are tried again")  # noqa: T201  the answer
+
+    async def _dead_letters(self) -> list[tuple[DeadLetter, datetime]]:
+        async with self._database() as (database, _):
+            return await database.read(lambda connection: inbox.dead_letters(connection, stream_of(self.reads)))
 
     async def replay(self, *, since: str) -> None:
         """Publish this service's events since a time once more, such as 2026-11-25T18:00:00Z."""
@@ -89,7 +98,7 @@ class Events:
             raise Misconfigured("--since must look like 2026-11-25T18:00:00Z") from None
         moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
         async with self._database() as (database, _):
-            count = await replay(database, since=moment)
+            count = await publish_again(database, since=moment)
         print(f"{count} events are published again")  # noqa: T201  the answer
 
     @contextlib.asynccontextmanager

@@ -151,6 +151,36 @@ _dead_letters: Final = Counter(
     ("stream",),
     registry=REGISTRY,
 )
+_dead_letters_kept: Final = Gauge(
+    "shop_dead_letters",
+    "Events that could not take effect and wait for a person; a thousand at most are counted.",
+    ("stream",),
+    registry=REGISTRY,
+)
+_consumer_lacks: Final = Gauge(
+    "shop_consumer_lacks_events",
+    "1 while events are missing from the stream and come from the outbox, else 0.",
+    ("stream",),
+    registry=REGISTRY,
+)
+_consumer_incomplete: Final = Gauge(
+    "shop_consumer_is_incomplete",
+    "1 if events are gone that the outbox has no more, else 0.",
+    ("stream",),
+    registry=REGISTRY,
+)
+_events_cut: Final = Counter(
+    "shop_stream_events_cut",
+    "Events that were removed from the stream before every group had read them.",
+    ("stream",),
+    registry=REGISTRY,
+)
+_events_vanished: Final = Counter(
+    "shop_events_vanished",
+    "Events in the stream that the outbox does not have: its database was restored to an earlier time.",
+    ("stream",),
+    registry=REGISTRY,
+)
 _consumer_behind: Final = Gauge(
     "shop_consumer_behind_seconds",
     "Age of the moment up to which every event is known to have taken effect.",
@@ -313,9 +343,32 @@ def event_died(stream: str) -> None:
     _dead_letters.labels(stream).inc()
 
 
-def consumer_is_as_of(stream: str, moment: datetime) -> None:
-    """Show how long ago this moment is: every event until then has taken effect."""
-    _consumer_behind.labels(stream).set_function(lambda: time.time() - moment.timestamp())
+def consumer_looked_at(stream: str, *, as_of: datetime | None, dead_letters: int) -> None:
+    """Show how long ago the moment is until which every event took effect, and how many events could not."""
+    if as_of is not None:
+        since = as_of.timestamp()
+        _consumer_behind.labels(stream).set_function(lambda: time.time() - since)
+    _dead_letters_kept.labels(stream).set(dead_letters)
+
+
+def consumer_lacks_events(stream: str, *, is_so: bool) -> None:
+    """Show whether events are missing from the stream."""
+    _consumer_lacks.labels(stream).set(is_so)
+
+
+def consumer_is_incomplete(stream: str, *, is_so: bool) -> None:
+    """Show whether events are gone that nothing can bring back."""
+    _consumer_incomplete.labels(stream).set(is_so)
+
+
+def events_cut(stream: str, *, count: int) -> None:
+    """Count events that were removed before every group had read them."""
+    _events_cut.labels(stream).inc(count)
+
+
+def events_vanished(stream: str, *, count: int) -> None:
+    """Count events of the stream that the outbox does not have."""
+    _events_vanished.labels(stream).inc(count)
 
 
 def breaker_is(state: str, *, dependency: str) -> None:

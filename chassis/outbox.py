@@ -57,6 +57,13 @@ DDL_V2: Final = (
     "ALTER TABLE outbox ADD COLUMN IF NOT EXISTS transaction xid8",
     "ALTER TABLE outbox ALTER COLUMN transaction SET DEFAULT pg_current_xact_id()",
 )
+# Under which entry of the stream each event was published last, so that what Redis or a reader lacks is found by an
+# index; and in which epoch of the database it was published first (see relay.py). Columns without defaults.
+DDL_V3: Final = (
+    "ALTER TABLE outbox ADD COLUMN IF NOT EXISTS entry_ms bigint",
+    "ALTER TABLE outbox ADD COLUMN IF NOT EXISTS entry_number bigint",
+    "ALTER TABLE outbox ADD COLUMN IF NOT EXISTS epoch integer",
+)
 
 outbox = Table(
     "outbox",

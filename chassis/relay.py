@@ -1,36 +1,39 @@
 """Publishes the outbox to a Redis stream: every event, at least once, in order per subject.
 
-One relay at a time publishes; the others stand by. Who publishes holds a lock for the length of one transaction, in
-which it reads what is unpublished, sends it, and marks it once Redis has it. Killed in between, it sends the same
-events once more: readers know them by `id` and `sequence`.
+One relay at a time publishes; the others stand by. The publishing one holds a lock for the length of one transaction,
+in which it reads what is unpublished, sends it, and marks it with the ids of its entries once Redis has it.
 
-Redis may lose what it had: a crash costs its last second, a flush everything. The last entry of ours is kept in the
-database, and Redis compares: if its stream ends before it, what was lost is published again.
+The database and Redis can each go back in time, and neither is trusted. Redis compares its stream with the last entry
+that the database knows of. If entries are lost, the events behind the last one that survived are sent again. If the
+stream has entries that the database does not know of, it matches them with the outbox: a relay was killed between
+sending and marking; or the database was restored to an earlier time, and then a new epoch begins. A reader that lacks
+events asks for them, and gets them from the outbox (replay.py).
 """
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import TYPE_CHECKING, Annotated, Any, Final, cast
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import structlog
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy import text
 
-from chassis import locks, metrics
-from chassis.broker import FIELD, BrokerDown, stream_of, watermark_of
+from chassis import locks, metrics, replay
+from chassis.broker import START, BrokerDown, EntryId, stream_of
 from chassis.cloudevents import CloudEvent, Malformed
 from chassis.errors import DatabaseUnavailable
+from chassis.stream import Ahead, Appending, Lost, Stream
 from chassis.worker import pause
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Sequence
     from datetime import datetime
-    from uuid import UUID
 
     from redis import Redis
     from sqlalchemy import Connection, Row
@@ -47,6 +50,16 @@ CREATE TABLE relay_state (
     CONSTRAINT relay_state_pkey PRIMARY KEY (stream)
 );
 """
+# `position` replaces `last_entry`: the outbox has the entries of its events up to there, and of none before the first
+# relay that writes it. Events are lost in (lost_after, lost_until]. Events were removed up to (swept_ms, swept_number).
+DDL_V2: Final = (
+    "ALTER TABLE relay_state ADD COLUMN IF NOT EXISTS position text",
+    "ALTER TABLE relay_state ADD COLUMN IF NOT EXISTS lost_after text",
+    "ALTER TABLE relay_state ADD COLUMN IF NOT EXISTS lost_until text",
+    "ALTER TABLE relay_state ADD COLUMN IF NOT EXISTS swept_ms bigint NOT NULL DEFAULT 0",
+    "ALTER TABLE relay_state ADD COLUMN IF NOT EXISTS swept_number bigint NOT NULL DEFAULT 0",
+    "ALTER TABLE relay_state ADD COLUMN IF NOT EXISTS epoch integer NOT NULL DEFAULT 0",
+)
 # In the order of publishing; the one that it replaces served nobody. A statement each, in Alembic's autocommit_block().
 # What a migration that failed has left is of no use, so it goes first.
 INDEX_V1: Final = (
@@ -58,36 +71,89 @@ INDEX_V1: Final = (
     "DROP INDEX CONCURRENTLY IF EXISTS outbox_unpublished_idx",
 )
 
-_NOTHING: Final = "0-0"
 _TICK_S: Final = 1.0
 _LONGEST_BACKOFF_S: Final = 5.0
+# A replay's pages are asked for one after the other: for so long after one the relay looks whether there is another.
+_SERVES_FOR_S: Final = 5.0
+# Rows that one statement of a replay by hand looks at.
+_REPLAY_PAGE: Final = 1000
 
 _is_work = text("SELECT 1 FROM outbox WHERE published_at IS NULL LIMIT 1")
 _lock = text("SELECT pg_try_advisory_xact_lock(:key)")
+_COLUMNS: Final = "position, id, type, subject, sequence, data, traceparent, occurred_at, epoch"
 # Positions of one subject are in the order of its changes: each change locks the row that the one before has written.
 # Those of other subjects become visible in any order: what was passed over is found by what it lacks, not by a cursor.
-_next = text("""
-    SELECT position, id, type, subject, sequence, data, traceparent, occurred_at
+_next = text(f"""
+    SELECT {_COLUMNS}
     FROM outbox
     WHERE published_at IS NULL
     ORDER BY position
     LIMIT :batch
+""")  # noqa: S608  put together from constants
+# Each batch gets new entries, behind the last lost one: so it is no longer among them, and a relay that is killed goes
+# on where this one was.
+_next_lost = text(f"""
+    SELECT {_COLUMNS}
+    FROM outbox
+    WHERE
+        published_at IS NOT NULL
+        AND (coalesce(entry_ms, 0), coalesce(entry_number, position)) > (:after_ms, :after_number)
+        AND (coalesce(entry_ms, 0), coalesce(entry_number, position)) <= (:until_ms, :until_number)
+    ORDER BY coalesce(entry_ms, 0), coalesce(entry_number, position)
+    LIMIT :batch
+""")  # noqa: S608  put together from constants
+# A stream held no more than this: what is older had been cut off before, and whoever lacks it asks.
+_oldest_lost = text("""
+    SELECT coalesce(entry_ms, 0), coalesce(entry_number, position)
+    FROM outbox
+    WHERE published_at IS NOT NULL
+    ORDER BY coalesce(entry_ms, 0) DESC, coalesce(entry_number, position) DESC
+    OFFSET :length
+    LIMIT 1
 """)
 # The time now, once for all: not that of the transaction, which may have begun before the one that published before.
-_mark = text("UPDATE outbox SET published_at = (SELECT clock_timestamp()) WHERE position = ANY (:positions)")
-_last_entry = text("SELECT last_entry FROM relay_state WHERE stream = :stream")
-_remember = text("""
-    INSERT INTO relay_state (stream, last_entry)
-    VALUES (:stream, :entry)
-    ON CONFLICT ON CONSTRAINT relay_state_pkey DO UPDATE SET last_entry = excluded.last_entry
-""")
-# The last that survived, and what was published with it, are published twice: that has no effect.
-_forget = text("""
+_mark = text("""
     UPDATE outbox
-    SET published_at = NULL
-    WHERE published_at >= coalesce((SELECT published_at FROM outbox WHERE id = :survivor), '-infinity')
+    SET
+        published_at = (SELECT clock_timestamp()),
+        entry_ms = sent.ms,
+        entry_number = sent.number,
+        epoch = coalesce(outbox.epoch, :epoch)
+    FROM unnest(CAST(:positions AS bigint[]), CAST(:ms AS bigint[]), CAST(:numbers AS bigint[]))
+        AS sent (position, ms, number)
+    WHERE outbox.position = sent.position
 """)
-_replay = text("UPDATE outbox SET published_at = NULL WHERE occurred_at >= :since AND published_at IS NOT NULL")
+_find = text("SELECT position, id FROM outbox WHERE id = ANY (:ids)")
+_oldest = text("SELECT occurred_at FROM outbox ORDER BY position LIMIT 1")
+_state = text("SELECT position, lost_after, lost_until, epoch FROM relay_state WHERE stream = :stream")
+_remember = text("""
+    INSERT INTO relay_state (stream, last_entry, position, lost_after, lost_until, epoch)
+    VALUES (:stream, :position, :position, :lost_after, :lost_until, :epoch)
+    ON CONFLICT ON CONSTRAINT relay_state_pkey DO UPDATE
+    SET
+        last_entry = excluded.last_entry,
+        position = excluded.position,
+        lost_after = excluded.lost_after,
+        lost_until = excluded.lost_until,
+        epoch = excluded.epoch
+""")
+_replay = text("""
+    WITH page AS (
+        SELECT position, occurred_at, published_at
+        FROM outbox
+        WHERE position > :after
+        ORDER BY position
+        LIMIT :size
+    ),
+    again AS (
+        UPDATE outbox
+        SET published_at = NULL
+        FROM page
+        WHERE outbox.position = page.position AND page.occurred_at >= :since AND page.published_at IS NOT NULL
+        RETURNING outbox.position
+    )
+    SELECT (SELECT max(position) FROM page) AS last, (SELECT count(*) FROM again) AS count
+""")
 # Looks at no more than the oldest thousand: nothing that is to go stands behind something that is to stay. The newest
 # stays in any case: it is the place where those who watch are in a quiet week.
 _remove = text("""
@@ -99,33 +165,13 @@ _remove = text("""
             published_at < now() - make_interval(secs => :keep_s)
             AND position < (SELECT max(position) FROM outbox)
     )
+    RETURNING coalesce(entry_ms, 0), coalesce(entry_number, position)
 """)
-
-# One script, so that nothing can be lost between the comparison and the sending. Ids are `milliseconds-number`.
-_PUBLISH: Final = (
-    """
-local function parts(id)
-  local ms, number = string.match(id, '^(%d+)-(%d+)$')
-  return tonumber(ms), tonumber(number)
-end
-local last = '0-0'
-local info = redis.pcall('XINFO', 'STREAM', KEYS[1])
-if not info['err'] then
-  for i = 1, #info, 2 do
-    if info[i] == 'last-generated-id' then last = info[i + 1] end
-  end
-end
-local have_ms, have = parts(last)
-local want_ms, want = parts(ARGV[1])
-if have_ms < want_ms or (have_ms == want_ms and have < want) then return {0, last} end
-for i = 3, #ARGV do
-  last = redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[2], '*', '"""
-    + FIELD
-    + """', ARGV[i])
-end
-return {1, last}
-"""
-)
+_swept = text("""
+    UPDATE relay_state
+    SET swept_ms = :ms, swept_number = :number
+    WHERE stream = :stream AND (swept_ms, swept_number) < (:ms, :number)
+""")
 
 
 class RelaySettings(BaseSettings):
@@ -137,8 +183,11 @@ class RelaySettings(BaseSettings):
     poll_s: Annotated[float, Field(ge=0.005, le=10)] = 0.08
     # Some hundred KiB to Redis at a time, and a transaction of some ten milliseconds.
     batch: Annotated[int, Field(ge=1, le=5000)] = 500
-    # Some 60 MB. Readers that are further behind need what the outbox still has: `events replay`.
+    # Some 60 MB. Above this, entries go that every group has read.
     stream_max_length: Annotated[int, Field(ge=1000)] = 100_000
+    # Above this, entries go though a group has not read them: it gets them from the outbox, which is slower. Two such
+    # streams fill the 256 MB that Redis has beside us; a full Redis takes no event of anybody.
+    stream_longest: Annotated[int, Field(ge=1000)] = 200_000
     # How long published events stay in the outbox, to be published again: a week, for a fault before a long weekend.
     keep_s: Annotated[int, Field(ge=60)] = 7 * 24 * 3600
     # How often it is looked for older ones.
@@ -151,20 +200,26 @@ class Outcome(Enum):
     STANDBY = auto()
     DRAINED = auto()
     MORE = auto()
-    LOST = auto()
 
 
 @dataclass(frozen=True, slots=True)
-class _Answer:
-    """What Redis said.
+class _State:
+    """What the database knows of its stream.
 
     Attributes:
-        is_whole: whether the stream still has everything that was sent before; if not, nothing was sent now.
-        last_entry: the last entry of the stream.
+        position: the last entry that it knows of.
+        lost_after, lost_until: events whose entries are between them, the last one included, are to be sent again.
+        epoch: how often the database was restored to an earlier time.
     """
 
-    is_whole: bool
-    last_entry: str
+    position: EntryId = START
+    lost_after: EntryId = START
+    lost_until: EntryId = START
+    epoch: int = 0
+
+    @property
+    def is_recovering(self) -> bool:
+        return self.lost_after < self.lost_until
 
 
 class Relay:
@@ -182,13 +237,19 @@ class Relay:
         self, database: Database, broker: Redis, *, resource: str, source: str, settings: RelaySettings
     ) -> None:
         self._database = database
-        self._broker = broker
         self._stream = stream_of(resource)
         self._source = source
         self._settings = settings
-        self._script = broker.register_script(_PUBLISH)
+        self._entries = Stream(
+            broker, self._stream, max_length=settings.stream_max_length, longest=settings.stream_longest
+        )
+        self._pages = replay.Pages(broker, self._stream, to_json=self._json)
         self._ticks_at = 0.0
+        self._serves_until = 0.0
         self._failures = 0
+        # From zero: Prometheus sees no increase in a counter that begins with its first event.
+        metrics.events_cut(self._stream, count=0)
+        metrics.events_vanished(self._stream, count=0)
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Publish until told to stop."""
@@ -209,7 +270,7 @@ class Relay:
     async def _publishes(self) -> bool:
         """Do what there is to do; return whether there may be more at once."""
         try:
-            is_due = time.monotonic() >= self._ticks_at
+            is_due = time.monotonic() >= self._ticks_at or time.monotonic() < self._serves_until
             if not is_due and not await self._database.read(lambda connection: connection.scalar(_is_work)):
                 return False
             outcome, sent = await self._database.transaction(self._publish)
@@ -223,39 +284,76 @@ class Relay:
             self._failures = 0
         metrics.events_published(self._stream, count=sent)
         self._ticks_at = time.monotonic() + _TICK_S
-        return outcome in {Outcome.MORE, Outcome.LOST}
+        return outcome is Outcome.MORE
 
     def _pause_s(self) -> float:
         poll_s = self._settings.poll_s
         return min(poll_s * 2.0 ** min(self._failures, 10), max(poll_s, _LONGEST_BACKOFF_S))
 
     def _publish(self, connection: Connection) -> tuple[Outcome, int]:
-        """Publish what is there, if nobody else does; return what that came to, and how many were sent."""
+        """Publish what is there, unless another relay does; return what that came to, and how many were sent."""
         if not connection.scalar(_lock, {"key": locks.RELAY}):
             return Outcome.STANDBY, 0
         now: datetime = connection.execute(text("SELECT now()")).scalar_one()
-        rows = connection.execute(_next, {"batch": self._settings.batch}).all()
-        expected = connection.scalar(_last_entry, {"stream": self._stream}) or _NOTHING
-        answer = self._send(rows, expected=expected)
-        if not answer.is_whole:
-            self._forget(connection, last_entry=answer.last_entry)
-            return Outcome.LOST, 0
+        state = self._read_state(connection)
+        rows = self._next(connection, state)
+        is_last = len(rows) < self._settings.batch
+        # Whatever was committed when this transaction began is in the stream then.
+        is_complete = is_last and not state.is_recovering
+        answer = self._send(rows, state, watermark=now.isoformat() if is_complete else "")
+        if isinstance(answer, Lost):
+            self._remember(connection, self._after_loss(connection, state, survivor=answer.survivor))
+            return Outcome.MORE, 0
+        if isinstance(answer, Ahead):
+            self._remember(connection, self._match(connection, state, last=answer.last))
+            return Outcome.MORE, 0
+        if answer.cut:
+            metrics.events_cut(self._stream, count=answer.cut)
+            log.warning("relay.stream_cut", stream=self._stream, entries=answer.cut)
         if rows:
-            connection.execute(_mark, {"positions": [row.position for row in rows]})
-            connection.execute(_remember, {"stream": self._stream, "entry": answer.last_entry})
-        if len(rows) == self._settings.batch:
+            _write_entries(connection, {row.position: entry for row, entry in _paired(rows, answer.entries)}, state)
+            state = dataclasses.replace(state, position=answer.entries[-1])
+        if is_last and state.is_recovering:
+            log.info("relay.stream_recovered", stream=self._stream)
+            state = dataclasses.replace(state, lost_after=START, lost_until=START)
+            self._remember(connection, state)
+        elif rows:
+            self._remember(connection, state)
+        if not is_complete:
             return Outcome.MORE, len(rows)
-        # Whatever was committed when this transaction began is in the stream now.
-        self._broker.set(watermark_of(self._stream), now.isoformat())
-        return Outcome.DRAINED, len(rows)
+        return self._serve(connection, state), len(rows)
 
-    def _send(self, rows: Sequence[Row[Any]], *, expected: str) -> _Answer:
-        events = [self._event(row).to_json() for row in rows]
-        arguments: list[str | bytes] = [expected, str(self._settings.stream_max_length), *events]
-        is_whole, last_entry = cast("list[Any]", self._script(keys=[self._stream], args=arguments))
-        return _Answer(bool(is_whole), str(last_entry))
+    def _serve(self, connection: Connection, state: _State) -> Outcome:
+        """Give readers the pages that they ask for: only now, when every event has its entry."""
+        if not self._pages.serve(connection, last=state.position):
+            return Outcome.DRAINED
+        self._serves_until = time.monotonic() + _SERVES_FOR_S
+        return Outcome.MORE
 
-    def _event(self, row: Row[Any]) -> CloudEvent:
+    def _next(self, connection: Connection, state: _State) -> Sequence[Row[Any]]:
+        if not state.is_recovering:
+            return connection.execute(_next, {"batch": self._settings.batch}).all()
+        bounds = {
+            "after_ms": state.lost_after.ms,
+            "after_number": state.lost_after.number,
+            "until_ms": state.lost_until.ms,
+            "until_number": state.lost_until.number,
+        }
+        return connection.execute(_next_lost, {"batch": self._settings.batch, **bounds}).all()
+
+    def _send(self, rows: Sequence[Row[Any]], state: _State, *, watermark: str) -> Any:
+        return self._entries.append(
+            Appending(
+                # What is published for the first time is of this epoch.
+                events=[self._json(row, epoch=0 if state.is_recovering else state.epoch) for row in rows],
+                expected=state.position,
+                floor=max(state.position, state.lost_until),
+                after=state.lost_after if state.is_recovering else state.position,
+                watermark=watermark,
+            )
+        )
+
+    def _json(self, row: Row[Any], *, epoch: int = 0) -> bytes:
         return CloudEvent(
             id=row.id,
             source=self._source,
@@ -265,32 +363,96 @@ class Relay:
             time=row.occurred_at,
             traceparent=row.traceparent,
             data=row.data,
-        )
+            epoch=epoch if row.epoch is None else row.epoch,
+        ).to_json()
 
-    def _forget(self, connection: Connection, *, last_entry: str) -> None:
-        """Take for unpublished what was published after the last event that Redis still has; everything without one."""
-        survivor = self._last_event()
-        connection.execute(text("SET LOCAL statement_timeout = '5min'"))  # it may be everything
-        lost = connection.execute(_forget, {"survivor": survivor}).rowcount
-        connection.execute(_remember, {"stream": self._stream, "entry": last_entry})
-        log.warning("relay.stream_lost", stream=self._stream, survivor=str(survivor), published_again=lost)
+    def _after_loss(self, connection: Connection, state: _State, *, survivor: EntryId) -> _State:
+        """Return the state in which the events of lost entries are sent again, the newest that a stream holds."""
+        oldest = connection.execute(_oldest_lost, {"length": self._settings.stream_max_length}).one_or_none()
+        lost_after = max(survivor, EntryId(*oldest) if oldest else START)
+        if state.is_recovering:  # and lost some of what it had recovered
+            lost_after = min(lost_after, state.lost_after)
+        lost_until = max(state.position, state.lost_until)
+        log.warning("relay.stream_lost", stream=self._stream, survivor=str(survivor), after=str(lost_after))
+        return dataclasses.replace(state, position=survivor, lost_after=lost_after, lost_until=lost_until)
 
-    def _last_event(self) -> UUID | None:
-        last: Any = self._broker.xrevrange(self._stream, count=1)
-        try:
-            return CloudEvent.from_json(last[0][1][FIELD]).id if last else None
-        except (Malformed, KeyError):
-            return None
+    def _match(self, connection: Connection, state: _State, *, last: EntryId) -> _State:
+        """Give events of the outbox the entries that the stream has of them; return the state that knows these."""
+        found = self._entries.read_after(state.position, count=self._settings.batch)
+        events: dict[EntryId, CloudEvent] = {}
+        for entry, sent in found:
+            try:
+                events[entry] = CloudEvent.from_json(sent)
+            except Malformed:
+                continue
+        ids = [event.id for event in events.values()]
+        positions = {row.id: row.position for row in connection.execute(_find, {"ids": ids})}
+        known = {positions[event.id]: entry for entry, event in events.items() if event.id in positions}
+        _write_entries(connection, known, state)
+        oldest = connection.scalar(_oldest)
+        vanished = [e for e in events.values() if e.id not in positions and (oldest is None or e.time > oldest)]
+        state = dataclasses.replace(state, position=found[-1][0] if found else last)
+        if not vanished:
+            return state
+        # The numbers of its events begin again where they were: readers must not take them for old news.
+        metrics.events_vanished(self._stream, count=len(vanished))
+        log.error("relay.database_restored", stream=self._stream, vanished=len(vanished), epoch=state.epoch + 1)
+        return dataclasses.replace(state, epoch=state.epoch + 1)
+
+    def _read_state(self, connection: Connection) -> _State:
+        row = connection.execute(_state, {"stream": self._stream}).one_or_none()
+        if row is None:
+            return _State()
+        position, lost_after, lost_until = (EntryId.parse(each) for each in row[:3])
+        return _State(position, lost_after, lost_until, row.epoch)
+
+    def _remember(self, connection: Connection, state: _State) -> None:
+        values = {
+            "position": str(state.position),
+            "lost_after": str(state.lost_after) if state.is_recovering else None,
+            "lost_until": str(state.lost_until) if state.is_recovering else None,
+            "epoch": state.epoch,
+        }
+        connection.execute(_remember, {"stream": self._stream, **values})
 
     def _remove_some(self, connection: Connection) -> bool:
-        return connection.execute(_remove, {"keep_s": self._settings.keep_s}).rowcount > 0
+        removed = [EntryId(*row) for row in connection.execute(_remove, {"keep_s": self._settings.keep_s})]
+        if removed:
+            newest = max(removed)
+            connection.execute(_swept, {"stream": self._stream, "ms": newest.ms, "number": newest.number})
+        return bool(removed)
 
 
-async def replay(database: Database, *, since: datetime) -> int:
-    """Have the relay publish the events since this time again, in their order; return how many."""
+def _paired(rows: Sequence[Row[Any]], entries: Sequence[EntryId]) -> list[tuple[Row[Any], EntryId]]:
+    return list(zip(rows, entries, strict=True))
 
-    def forget(connection: Connection) -> int:
-        connection.execute(text("SET LOCAL statement_timeout = '5min'"))
-        return connection.execute(_replay, {"since": since}).rowcount
 
-    return await database.transaction(forget)
+def _write_entries(connection: Connection, entries: dict[int, EntryId], state: _State) -> None:
+    """Mark the events at these positions as published."""
+    if entries:
+        values = {
+            "positions": list(entries),
+            "ms": [each.ms for each in entries.values()],
+            "numbers": [each.number for each in entries.values()],
+            "epoch": state.epoch,
+        }
+        connection.execute(_mark, values)
+
+
+async def publish_again(database: Database, *, since: datetime) -> int:
+    """Have the relay publish the events since this time again, in their order; return how many.
+
+    In transactions of a thousand rows each: if it is interrupted, run it again.
+    """
+    count, last = 0, 0
+
+    def some(connection: Connection) -> tuple[int | None, int]:
+        row = connection.execute(_replay, {"after": last, "since": since, "size": _REPLAY_PAGE}).one()
+        return row[0], row[1]
+
+    while True:
+        reached, again = await database.transaction(some)
+        count += again
+        if reached is None:
+            return count
+        last = reached

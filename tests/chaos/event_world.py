@@ -182,7 +182,7 @@ class EventWorld:
         ended = subprocess.run(
             [sys.executable, "-m", "tests.chaos.auditor", *words],
             cwd=REPOSITORY,
-            env={**os.environ, "PYTHONPATH": "generated", "REDIS_URL": self.redis.url},
+            env={**os.environ, "PYTHONPATH": "generated", "REDIS_URL": self.redis.url, "DATABASE_URL": self.sink},
             capture_output=True,
             text=True,
             check=True,
@@ -219,7 +219,7 @@ class EventWorld:
     def empty(self) -> None:
         """Remove every event and its traces."""
         self.run(self.source, "TRUNCATE outbox, subjects, relay_state")
-        self.run(self.sink, "TRUNCATE audit, poison, inbox, inbox_state")
+        self.run(self.sink, "TRUNCATE audit, poison, inbox, inbox_state, dead_letters")
         with self.client() as client:
             client.flushall()
 

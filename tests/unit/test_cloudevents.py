@@ -42,7 +42,7 @@ def test_an_event_is_sent_as_a_cloudevent_in_json() -> None:
         "type": "order.cancelled",
         "subject": str(SUBJECT),
         "time": "2026-03-01T12:00:00.125000Z",
-        "sequence": "2",
+        "sequence": "0000000000000000002",
         "sequencetype": "Integer",
         "datacontenttype": "application/json",
         "traceparent": TRACE,
@@ -52,6 +52,20 @@ def test_an_event_is_sent_as_a_cloudevent_in_json() -> None:
 
 def test_what_is_sent_is_received() -> None:
     assert CloudEvent.from_json(event().to_json()) == event()
+
+
+def test_sequences_are_in_order_as_texts_and_are_read_in_the_older_form_too() -> None:
+    numbers = [1, 2, 9, 10, 11, 99, 100, 2**31, 2**63 - 1]
+    sent = [json.loads(event(sequence=number).to_json()) for number in numbers]
+
+    assert [each["sequence"] for each in sent] == sorted(each["sequence"] for each in sent)
+    assert [CloudEvent.from_json(json.dumps(each)).sequence for each in sent] == numbers
+    assert CloudEvent.from_json(json.dumps({**sent[0], "sequence": "10"})).sequence == 10
+
+
+def test_only_an_event_of_a_restored_database_has_an_epoch() -> None:
+    assert "epoch" not in json.loads(event().to_json())
+    assert CloudEvent.from_json(event(epoch=3).to_json()).epoch == 3
 
 
 def test_an_event_without_a_trace_has_no_such_attribute() -> None:

@@ -210,6 +210,23 @@ DATABASE: Final = [
     Panel("Batches", "ops", {"{{batch}}": rate("shop_batch_size_count", 'job="$job"', "batch")}),
     Panel("Events that wait", "short", {"{{job}}": "max by (job) (shop_outbox_unpublished_events)"}),
     Panel("Age of the oldest event", "s", {"{{job}}": "max by (job) (shop_outbox_oldest_age_seconds)"}, 60),
+    Panel(
+        "Consumers behind",
+        "s",
+        {"{{job}} {{stream}}": "max by (job, stream) (shop_consumer_behind_seconds)"},
+        60,
+    ),
+    Panel(
+        "Events that are missing",
+        "short",
+        {
+            "{{job}} dead letters": "max by (job) (shop_dead_letters)",
+            "{{job}} lacks events": "max by (job) (shop_consumer_lacks_events)",
+            "{{job}} is incomplete": "max by (job) (shop_consumer_is_incomplete)",
+            "{{stream}} cut": rate("shop_stream_events_cut_total", "", "stream"),
+        },
+        0,
+    ),
 ]
 
 

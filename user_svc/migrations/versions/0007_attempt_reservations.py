@@ -7,7 +7,7 @@ an account has a few more free tries.
 from alembic import op
 
 revision = "0007"
-down_revision = "0005"
+down_revision = "0006"
 
 
 def upgrade() -> None:

@@ -1,0 +1,448 @@
+"""Marks that say "complete up to here", against every way in which something before them can be missing.
+
+The users' outbox is the truth, the order service's copy of users follows it. A way makes something missing between the
+two. The marks must not be younger than what took effect, at any moment; and afterwards the copy is true again, without
+anybody's help.
+
+| mark | says |
+|---|---|
+| `outbox.published_at`, its entry | Redis had the event under this entry |
+| `relay_state.position` | the outbox knows its entries up to this one |
+| the stream's `as_of` and its entry | every change that was committed before has its event up to this entry |
+| the group's last delivered entry, acknowledgements | up to here the group got and was done with its entries |
+| `inbox` | of this subject, events took effect up to this number |
+| `inbox_state.position` | up to this entry everything took effect |
+| `inbox_state.as_of` | every change that was committed before took effect |
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import uuid
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from redis import Redis
+from sqlalchemy import text
+
+import order_svc.consumer
+from chassis.broker import connect_async, stream_of
+from chassis.consumer_group import ConsumerGroup
+from chassis.relay import publish_again
+from chassis.testing import until
+from tests.integration.conftest import TestDatabase, fresh_database
+from tests.integration.event_flow import consumer, opened, relay, settings_of
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+
+    from sqlalchemy import Connection
+
+    from chassis.cloudevents import CloudEvent
+    from devstack.postgres import PostgresServer
+
+    Way = Callable[["World"], Awaitable[None]]
+
+STREAM = stream_of("user")
+PRODUCERS = ("outbox", "relay_state")
+CONSUMERS = ("inbox", "inbox_state", "known_users", "dead_letters", "effects")
+# What Redis holds at least, so that nothing is cut off by chance, and more than a node of a stream, 100 entries.
+MANY = 260
+# Between the time that a statement writes and its commit.
+COMMIT_S = 0.5
+
+_WRITE = """
+    INSERT INTO outbox (id, type, subject, sequence, data, traceparent, occurred_at)
+    SELECT
+        gen_random_uuid(), kind, subject, coalesce(last, 0) + 1,
+        jsonb_build_object('userId', subject, 'state', CASE kind WHEN 'user.deleted' THEN 'DELETED' ELSE state END),
+        '', clock_timestamp()
+    FROM unnest(%s::uuid[], %s::text[], %s::text[]) AS new (subject, kind, state)
+    LEFT JOIN LATERAL (SELECT max(sequence) AS last FROM outbox WHERE outbox.subject = new.subject) AS old ON true
+"""
+_TRUTH = """
+    SELECT DISTINCT ON (subject) subject::text, data ->> 'state'
+    FROM outbox
+    ORDER BY subject, (type = 'user.deleted') DESC, sequence DESC
+"""
+
+
+@dataclass
+class World:
+    """The users' outbox, Redis, the orders' copy, and what runs between them.
+
+    Attributes:
+        poisoned: subjects whose events fail.
+        lies: what a mark has said that was not so.
+    """
+
+    users: TestDatabase
+    orders: TestDatabase
+    stored: Redis
+    redis_url: str
+    subjects: list[uuid.UUID] = field(default_factory=list)
+    poisoned: set[uuid.UUID] = field(default_factory=set)
+    lies: list[str] = field(default_factory=list)
+    copies: dict[str, Any] = field(default_factory=dict)
+    is_counted: bool = True
+
+    def write(self, count: int = 40, *, kind: str = "", seed: int = 0) -> list[uuid.UUID]:
+        """Commit changes of users, new ones and some that are there; return whom they are of."""
+        choose = random.Random(seed)
+        subjects = [uuid.uuid4() for _ in range(count)]
+        old = [] if kind else choose.sample(self.subjects, min(len(self.subjects), count // 2))
+        self.users.query(_WRITE, subjects, [kind or "user.created"] * count, ["ACTIVE"] * count)
+        states = [choose.choice(["ACTIVE", "SUSPENDED"]) for _ in old]
+        self.users.query(_WRITE, old, ["user.updated"] * len(old), states)
+        self.subjects += subjects
+        return subjects
+
+    def delete(self, subjects: Sequence[uuid.UUID]) -> None:
+        """Commit the deletion of users: of each the last change, so that nothing later tells of it."""
+        self.users.query(_WRITE, list(subjects), ["user.deleted"] * len(subjects), ["DELETED"] * len(subjects))
+        self.subjects = [each for each in self.subjects if each not in set(subjects)]
+
+    def handle(self, connection: Connection, events: Sequence[CloudEvent]) -> None:
+        if self.poisoned & {event.subject for event in events}:
+            raise RuntimeError("poison")
+        order_svc.consumer.handle(connection, events)
+        for event in events:
+            connection.execute(
+                text("""
+                    INSERT INTO effects VALUES (:subject, 1)
+                    ON CONFLICT (subject) DO UPDATE SET count = effects.count + 1
+                """),
+                {"subject": event.subject},
+            )
+
+    @contextlib.asynccontextmanager
+    async def relaying(self, **settings: Any) -> AsyncIterator[None]:
+        options = {"batch": 50, "stream_max_length": 1000, "stream_longest": 1000, **settings}
+        async with relay(self.users.url, redis=self.redis_url, resource="user", **options) as ours, _runs(ours.run):
+            yield
+
+    @contextlib.asynccontextmanager
+    async def consuming(self) -> AsyncIterator[None]:
+        options = {"batch": 20, "attempts": 3}
+        async with (
+            consumer(self.orders.url, self.handle, redis=self.redis_url, resource="user", **options) as ours,
+            _runs(ours.run),
+        ):
+            yield
+
+    def keep(self, name: str) -> None:
+        """Make the copy that is restored later."""
+        if name == "Redis":
+            self.copies[name] = {key: self.stored.dump(key) for key in self.stored.keys()}  # noqa: SIM118  no dict
+        else:
+            database, tables = (self.users, PRODUCERS) if name == "producer" else (self.orders, CONSUMERS)
+            for table in tables:
+                database.query(f"DROP TABLE IF EXISTS kept_{table}")
+                database.query(f"CREATE TABLE kept_{table} AS TABLE {table}")
+
+    def restore(self, name: str) -> None:
+        if name == "Redis":
+            self.stored.flushall()
+            for key, dumped in self.copies[name].items():
+                self.stored.restore(key, 0, dumped)
+        else:
+            database, tables = (self.users, PRODUCERS) if name == "producer" else (self.orders, CONSUMERS)
+            for table in tables:
+                overriding = "OVERRIDING SYSTEM VALUE" if table == "outbox" else ""
+                database.query(f"BEGIN; TRUNCATE {table}; INSERT INTO {table} {overriding} TABLE kept_{table}; COMMIT")
+
+    def look(self) -> None:
+        """Note if a mark is younger than what took effect."""
+        rows = self.orders.query("""
+            SELECT as_of, array_agg(subject::text), array_agg(sequence)
+            FROM inbox_state
+            LEFT JOIN inbox USING (stream)
+            WHERE as_of IS NOT NULL
+            GROUP BY as_of
+        """)
+        if not rows:
+            return
+        [(as_of, subjects, sequences)] = rows
+        known = dict(zip(subjects, sequences, strict=True))
+        told = self.users.query(
+            "SELECT subject::text, max(sequence) FROM outbox WHERE occurred_at < %s - %s * interval '1 s' GROUP BY 1",
+            as_of,
+            COMMIT_S,
+        )
+        if missing := [subject for subject, sequence in told if (known.get(subject) or 0) < sequence]:
+            self.lies.append(f"as_of {as_of} though {len(missing)} of {len(told)} users lack events")
+
+    def is_true(self) -> bool:
+        """Return whether the copy is what the outbox says, and says that it is."""
+        self.look()
+        known = dict(self.orders.query("SELECT id::text, state FROM known_users"))
+        truth = dict(self.users.query(_TRUTH))
+        [(last,)] = self.users.query("SELECT max(occurred_at) FROM outbox")
+        [(as_of,)] = self.orders.query("SELECT max(as_of) FROM inbox_state")
+        return {key: known.get(key) for key in truth} == truth and as_of is not None and as_of >= last
+
+    async def becomes_true(self) -> None:
+        async def is_so() -> bool:
+            await asyncio.sleep(0.1)
+            return self.is_true()
+
+        await until(is_so, timeout_s=60)
+        assert self.lies == []
+        if self.is_counted:
+            effects = dict(self.orders.query("SELECT subject::text, count FROM effects"))
+            assert effects == dict(self.users.query("SELECT subject::text, count(*) FROM outbox GROUP BY 1"))
+
+
+@contextlib.asynccontextmanager
+async def _runs(part: Callable[[asyncio.Event], Awaitable[None]]) -> AsyncIterator[None]:
+    stopping = asyncio.Event()
+    task = asyncio.ensure_future(part(stopping))
+    try:
+        yield
+    finally:
+        stopping.set()
+        await task
+
+
+@pytest.fixture
+def world(users_copy: TestDatabase, postgres: PostgresServer, redis_url: str) -> Iterator[World]:
+    with fresh_database(postgres, "order_svc") as orders, Redis.from_url(redis_url) as stored:
+        orders.query("CREATE TABLE effects (subject uuid PRIMARY KEY, count integer NOT NULL)")
+        yield World(users_copy, orders, stored, redis_url)
+
+
+async def published(world: World) -> None:
+    async def is_all() -> bool:
+        return world.users.query("SELECT 1 FROM outbox WHERE published_at IS NULL LIMIT 1") == []
+
+    await until(is_all, timeout_s=30)
+
+
+async def while_away(world: World) -> None:
+    """Commit and publish changes while no consumer runs; the last ones are deletions."""
+    async with world.relaying():
+        world.write()
+        world.delete(world.subjects[:7])
+        await published(world)
+
+
+async def trimmed(world: World) -> None:
+    await while_away(world)
+    world.stored.xtrim(STREAM, maxlen=0, approximate=False)
+
+
+async def trimmed_but_for_the_end(world: World) -> None:
+    await while_away(world)
+    world.stored.xtrim(STREAM, maxlen=3, approximate=False)
+
+
+async def cut_by_the_relay(world: World) -> None:
+    async with world.relaying():
+        world.delete(world.subjects[:7])
+        for _ in range(5):
+            world.write(MANY)
+        await published(world)
+    assert world.stored.xlen(STREAM) <= 1100
+
+
+async def entry_removed(world: World) -> None:
+    await while_away(world)
+    entries: Any = world.stored.xrevrange(STREAM, count=5)
+    world.stored.xdel(STREAM, entries[4][0], entries[2][0])
+
+
+async def pending_cut(world: World) -> None:
+    """Delivered to a consumer that died, then cut off."""
+    await while_away(world)
+    async with connect_async(settings_of(world.redis_url)) as client:
+        assert await ConsumerGroup(client, stream=STREAM, group="test").read(count=1000)
+    world.stored.xtrim(STREAM, maxlen=0, approximate=False)
+
+
+async def flushed(world: World) -> None:
+    await while_away(world)
+    world.stored.flushall()
+
+
+async def flushed_before_it_was_published(world: World) -> None:
+    world.write()
+    world.stored.flushall()
+
+
+async def stream_deleted(world: World) -> None:
+    """And the time is left that says how complete it is."""
+    await while_away(world)
+    world.stored.delete(STREAM)
+
+
+async def failed_over(world: World) -> None:
+    """To a replica that lagged behind."""
+    world.keep("Redis")
+    await while_away(world)
+    world.restore("Redis")
+
+
+async def failed_over_after_it_was_read(world: World) -> None:
+    world.keep("Redis")
+    async with world.relaying(), world.consuming():
+        world.write()
+        await world.becomes_true()
+    world.write()
+    world.restore("Redis")
+
+
+async def consumer_restored(world: World) -> None:
+    world.keep("consumer")
+    async with world.relaying(), world.consuming():
+        world.write()
+        world.delete(world.subjects[:7])
+        await world.becomes_true()
+    world.restore("consumer")
+
+
+async def consumer_restored_while_it_runs(world: World) -> None:
+    world.keep("consumer")
+    async with world.relaying(), world.consuming():
+        world.write()
+        world.delete(world.subjects[:7])
+        await world.becomes_true()
+        world.restore("consumer")
+        world.write()
+        await world.becomes_true()
+
+
+async def consumer_emptied(world: World) -> None:
+    for table in CONSUMERS:
+        world.orders.query(f"TRUNCATE {table}")
+
+
+async def consumer_restored_and_trimmed(world: World) -> None:
+    await consumer_restored(world)
+    world.stored.xtrim(STREAM, maxlen=0, approximate=False)
+
+
+async def consumer_restored_and_flushed(world: World) -> None:
+    await consumer_restored(world)
+    world.stored.flushall()
+
+
+async def producer_restored(world: World) -> None:
+    """Its users go on with the same numbers, and other events."""
+    world.is_counted = False
+    old = world.subjects[:20]
+    world.keep("producer")
+    async with world.relaying(), world.consuming():
+        world.users.query(_WRITE, old, ["user.updated"] * len(old), ["SUSPENDED"] * len(old))
+        world.users.query(_WRITE, old, ["user.updated"] * len(old), ["SUSPENDED"] * len(old))
+        await world.becomes_true()
+    world.restore("producer")
+    world.users.query(_WRITE, old, ["user.updated"] * len(old), ["ACTIVE"] * len(old))
+
+
+async def group_destroyed(world: World) -> None:
+    await while_away(world)
+    world.stored.xgroup_destroy(STREAM, "test")
+
+
+async def group_made_at_the_end(world: World) -> None:
+    await while_away(world)
+    world.stored.xgroup_destroy(STREAM, "test")
+    world.stored.xgroup_create(STREAM, "test", id="$")
+
+
+async def group_moved_to_the_end(world: World) -> None:
+    await while_away(world)
+    world.stored.xgroup_setid(STREAM, "test", id="$")
+
+
+async def dead_letter(world: World) -> None:
+    """Which Redis then forgets, with everything else."""
+    await while_away(world)
+    [(sick,)] = world.users.query("SELECT subject FROM outbox ORDER BY position DESC LIMIT 1")
+    world.poisoned = {sick}
+    async with world.relaying(), world.consuming():
+
+        async def is_dead() -> bool:
+            world.look()
+            return bool(world.orders.query("SELECT 1 FROM dead_letters"))
+
+        await until(is_dead, timeout_s=30)
+        world.stored.flushall()
+        world.write()
+
+        async def is_read() -> bool:
+            world.look()
+            [(behind,)] = world.orders.query("SELECT %s - count(*) FROM known_users", len(world.subjects))
+            return bool(behind < 1)
+
+        await until(is_read, timeout_s=30)
+    world.poisoned = set()
+    assert world.lies == []
+    async with connect_async(settings_of(world.redis_url)) as client:
+        for (event,) in world.orders.query("SELECT event FROM dead_letters ORDER BY sequence"):
+            await ConsumerGroup(client, stream=STREAM, group="test").send_again(event)
+
+
+async def replay_in_progress(world: World) -> None:
+    await while_away(world)
+    [(since,)] = world.users.query("SELECT min(occurred_at) FROM outbox")
+    async with opened(world.users.url) as database:
+        assert await publish_again(database, since=since) > MANY
+
+
+async def mending_interrupted(world: World) -> None:
+    """Cut off, and Redis is emptied while the events come from the outbox."""
+    await cut_by_the_relay(world)
+    with contextlib.suppress(TimeoutError):
+        async with world.relaying(), world.consuming():
+
+            async def has_begun() -> bool:
+                world.look()
+                return bool(world.orders.query("SELECT 1 FROM known_users WHERE state = 'DELETED'"))
+
+            await until(has_begun, timeout_s=30)
+    world.stored.flushall()
+    world.write()
+
+
+WAYS: list[Way] = [
+    trimmed,
+    trimmed_but_for_the_end,
+    cut_by_the_relay,
+    entry_removed,
+    pending_cut,
+    flushed,
+    flushed_before_it_was_published,
+    stream_deleted,
+    failed_over,
+    failed_over_after_it_was_read,
+    consumer_restored,
+    consumer_restored_while_it_runs,
+    consumer_emptied,
+    consumer_restored_and_trimmed,
+    consumer_restored_and_flushed,
+    producer_restored,
+    group_destroyed,
+    group_made_at_the_end,
+    group_moved_to_the_end,
+    dead_letter,
+    replay_in_progress,
+    mending_interrupted,
+]
+
+
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
+async def test_no_mark_is_younger_than_what_took_effect_and_the_copy_becomes_true_again(world: World, way: Way) -> None:
+    async with world.relaying(), world.consuming():
+        world.write(MANY)
+        await world.becomes_true()
+
+    await way(world)
+    world.look()
+    async with world.consuming(), world.relaying():
+        await world.becomes_true()
+        world.write()
+        await world.becomes_true()
