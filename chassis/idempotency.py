@@ -99,7 +99,7 @@ _COMPLETE: Final = f"""
 """  # noqa: S608  put together from constants
 # Not a DELETE: the key would be free, and a late duplicate of CreateUser would bring the erased data back. Without the
 # fingerprint too, for it is a digest of that data, and names and emails can be guessed.
-_forget = text("UPDATE idempotency_keys SET response = NULL, fingerprint = '' WHERE resource_id = :resource_id")
+_erase = text("UPDATE idempotency_keys SET response = NULL, fingerprint = '' WHERE resource_id = ANY (:resource_ids)")
 _RELEASE: Final = f"""
     WITH given AS ({_GIVEN})
     DELETE FROM idempotency_keys AS kept
@@ -300,9 +300,12 @@ def _run(connection: Connection, statement: str, rows: Sequence[Mapping[str, obj
     return execute(connection, statement, as_json(rows))
 
 
-def forget(connection: Connection, resource_id: UUID) -> None:
-    """Erase every kept answer about a resource, so that nothing personal outlives it. The keys stay used."""
-    connection.execute(_forget, {"resource_id": resource_id})
+def erase_answers(connection: Connection, resource_ids: Collection[UUID]) -> None:
+    """Erase every kept answer about these resources, so that nothing personal outlives them.
+
+    The keys stay used: a repetition is refused, and not done again.
+    """
+    connection.execute(_erase, {"resource_ids": list(resource_ids)})
 
 
 async def sweep_forever(database: Database, clock: Clock, *, every_s: float = 600) -> None:

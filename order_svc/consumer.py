@@ -1,4 +1,7 @@
-"""What the events of users do here: the projection of users follows, and a deleted user's open orders are cancelled."""
+"""What the events of users do here: the projection of users follows.
+
+The open orders of a deleted user are cancelled, and what people wrote about any of that user's orders is erased.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 from shop.event.v1.user_events_pb2 import UserCreated, UserDeleted, UserUpdated
 
+from chassis import idempotency
 from chassis.clock import SystemClock
 from chassis.cloudevents import Malformed, data_of
 from chassis.errors import DatabaseUnavailable
@@ -25,6 +29,7 @@ if TYPE_CHECKING:
 
     from chassis.cloudevents import CloudEvent
     from chassis.db import Database
+    from order_svc.model import OrderId
 
 log = structlog.get_logger(__name__)
 
@@ -45,32 +50,48 @@ _LOOK_FOR_S: Final = 300.0
 def handle(connection: Connection, events: Sequence[CloudEvent]) -> None:
     """Let events of users take effect."""
     known: dict[BuyerId, KnownUser] = {}
+    traces: dict[BuyerId, str] = {}
     for event in events:
         if event.type in _MESSAGES:  # types that are new say nothing to us
             user = _user(event)
-            known[user.id] = user
+            known[user.id], traces[user.id] = user, event.traceparent
     if not known:
         return
     projection.put_users(connection, list(known.values()))
-    if deleted := [user.id for user in known.values() if user.state is UserState.DELETED]:
+    if deleted := {user.id: traces[user.id] for user in known.values() if user.state is UserState.DELETED}:
         while cancel_open_orders(connection, deleted):
             pass
+        erase_what_was_written(connection, list(deleted))
 
 
-def cancel_open_orders(connection: Connection, user_ids: Sequence[BuyerId]) -> int:
-    """Cancel some of the users' orders that can be cancelled; return how many, 0 when there are no more."""
+def cancel_open_orders(connection: Connection, traces: Mapping[BuyerId, str]) -> int:
+    """Cancel some of the users' orders that can be cancelled; return how many, 0 when there are no more.
+
+    Args:
+        connection: inside the transaction.
+        traces: the users, and the traceparent for the events of each; empty for none.
+    """
     now = SystemClock().now()
-    found = projection.open_orders_of(connection, user_ids, batch=_BATCH)
+    found = projection.open_orders_of(connection, list(traces), batch=_BATCH)
     moves: list[Move] = []
     for order in repository.lock_orders(connection, [Wanted(order_id) for order_id in found], waits=True):
         # While the lock was waited for it may have been shipped.
         if order is None or OrderStatus.CANCELLED not in allowed_transitions(order.status, by=Actor.STAFF):
             continue
         moved = order.moved_to(OrderStatus.CANCELLED, by=Actor.STAFF, reason=_REASON, now=now)
-        event = event_of(moved, from_status=order.status, traceparent="")
+        event = event_of(moved, from_status=order.status, traceparent=traces[order.user_id])
         moves.append(Move(moved, order.status, _REASON, event))
     repository.move_orders(connection, moves)
     return len(moves)
+
+
+def erase_what_was_written(connection: Connection, user_ids: Sequence[BuyerId]) -> None:
+    """Erase the reasons in the users' orders and their histories, and the kept answers that show them."""
+    after: OrderId | None = None
+    while found := projection.orders_of(connection, user_ids, after=after, batch=_BATCH):
+        projection.erase_reasons(connection, found, but=_REASON)
+        idempotency.erase_answers(connection, found)
+        after = found[-1]
 
 
 async def look_for_late_orders(database: Database, stopping: asyncio.Event) -> None:
@@ -78,7 +99,7 @@ async def look_for_late_orders(database: Database, stopping: asyncio.Event) -> N
 
     def cancel(connection: Connection) -> int:
         late = projection.deleted_with_open_orders(connection, within_s=_LOOK_FOR_S)
-        return cancel_open_orders(connection, late) if late else 0
+        return cancel_open_orders(connection, dict.fromkeys(late, "")) if late else 0
 
     while not stopping.is_set():
         try:

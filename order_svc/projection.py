@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
+from uuid import UUID
 
 from sqlalchemy import text
 
@@ -43,6 +44,23 @@ _open_of = text("""
     WHERE user_id = ANY (:user_ids) AND status = ANY (:open)
     ORDER BY id
     LIMIT :batch
+""")
+_orders_of = text("""
+    SELECT id
+    FROM orders
+    WHERE user_id = ANY (:user_ids) AND id > :after
+    ORDER BY id
+    LIMIT :batch
+""")
+_erase_reasons = text("""
+    WITH erased AS (
+        UPDATE orders
+        SET cancel_reason = ''
+        WHERE id = ANY (:order_ids) AND cancel_reason NOT IN ('', :ours)
+    )
+    UPDATE order_events
+    SET reason = ''
+    WHERE order_id = ANY (:order_ids) AND reason NOT IN ('', :ours)
 """)
 _recently_deleted = text("""
     SELECT DISTINCT known_users.id
@@ -98,6 +116,19 @@ def open_orders_of(connection: Connection, user_ids: Sequence[BuyerId], *, batch
     """Return orders of the users that can be cancelled, so many at most."""
     rows = connection.execute(_open_of, {"user_ids": list(user_ids), "open": _OPEN, "batch": batch})
     return [OrderId(row.id) for row in rows]
+
+
+def orders_of(
+    connection: Connection, user_ids: Sequence[BuyerId], *, after: OrderId | None, batch: int
+) -> list[OrderId]:
+    """Return orders of the users behind this one, by id, so many at most."""
+    values = {"user_ids": list(user_ids), "after": after or UUID(int=0), "batch": batch}
+    return [OrderId(row.id) for row in connection.execute(_orders_of, values)]
+
+
+def erase_reasons(connection: Connection, order_ids: Sequence[OrderId], *, but: str) -> None:
+    """Erase what people wrote when they moved these orders; one reason stays. No version: nothing else has changed."""
+    connection.execute(_erase_reasons, {"order_ids": list(order_ids), "ours": but})
 
 
 def deleted_with_open_orders(connection: Connection, *, within_s: float) -> list[BuyerId]:

@@ -306,7 +306,7 @@ class UserService:
             deleted = user.deleted(now=self._clock.now())
             repository.replace_users(connection, [deleted])
             session_repository.end_sessions_of(connection, [user_id], now=deleted.updated_at)
-            idempotency.forget(connection, user_id)
+            idempotency.erase_answers(connection, [user_id])
             outbox.add(connection, [_event("user.deleted", deleted)])
             return deleted
 

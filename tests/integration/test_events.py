@@ -101,7 +101,11 @@ async def test_a_user_is_shown_with_the_number_of_their_orders(
 
 
 async def test_the_open_orders_of_a_deleted_user_are_cancelled_and_the_others_are_left(
-    flow: None, users: UserServiceAsyncStub, orders: OrderServiceAsyncStub, buyer: User
+    flow: None,
+    users: UserServiceAsyncStub,
+    orders: OrderServiceAsyncStub,
+    orders_database: TestDatabase,
+    buyer: User,
 ) -> None:
     way = [PENDING, CONFIRMED, PROCESSING, SHIPPED]
     ids = {}
@@ -126,6 +130,8 @@ async def test_the_open_orders_of_a_deleted_user_are_cancelled_and_the_others_ar
     history = await orders.ListOrderEvents(orders_pb.ListOrderEventsRequest(id=ids[CONFIRMED]))
     last = history.events[-1]
     assert (last.from_status, last.to_status, last.reason) == (CONFIRMED, CANCELLED, "The user was deleted.")
+    told = orders_database.query("SELECT subject::text, data ->> 'from' FROM outbox WHERE type = 'order.cancelled'")
+    assert dict(told) == {ids[PENDING]: "PENDING", ids[CONFIRMED]: "CONFIRMED", ids[PROCESSING]: "PROCESSING"}
 
 
 async def test_an_order_that_slipped_in_while_its_buyer_was_deleted_is_cancelled(
