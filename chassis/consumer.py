@@ -21,7 +21,7 @@ import structlog
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from chassis import inbox, metrics
+from chassis import inbox, metrics, tracing
 from chassis.broker import START, BrokerDown, EntryId
 from chassis.cloudevents import CloudEvent, Malformed
 from chassis.consumer_group import Entry, GroupMissing
@@ -211,10 +211,20 @@ class Consumer:
                 fresh.append(event)
                 last[event.subject] = moved[event.subject] = number
         if fresh:
-            self._handle(connection, fresh)
+            self._process(connection, fresh)
             inbox.advance(connection, stream, moved)
         inbox.revive(connection, stream, last)
         return early
+
+    def _process(self, connection: Connection, events: Sequence[CloudEvent]) -> None:
+        told = [(event.traceparent, str(event.id)) for event in events]
+        with tracing.events_processed(self._group.stream, group=self._group.group, events=told) as traces:
+            # What they do is told in events of its own, which stand below.
+            below = [
+                dataclasses.replace(event, traceparent=traces.get(str(event.id), event.traceparent))
+                for event in (events if traces else ())
+            ]
+            self._handle(connection, below or events)
 
     async def _bury(self, dead: Mapping[Entry, Exception]) -> None:
         stream = self._group.stream

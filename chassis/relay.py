@@ -23,7 +23,7 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy import text
 
-from chassis import locks, metrics, replay
+from chassis import locks, metrics, replay, tracing
 from chassis.broker import START, BrokerDown, EntryId, stream_of
 from chassis.cloudevents import CloudEvent, Malformed
 from chassis.errors import DatabaseUnavailable
@@ -300,6 +300,7 @@ class Relay:
         is_last = len(rows) < self._settings.batch
         # Whatever was committed when this transaction began is in the stream then.
         is_complete = is_last and not state.is_recovering
+        began_ns = time.time_ns()
         answer = self._send(rows, state, watermark=now.isoformat() if is_complete else "")
         if isinstance(answer, Lost):
             self._remember(connection, self._after_loss(connection, state, survivor=answer.survivor))
@@ -311,7 +312,9 @@ class Relay:
             metrics.events_cut(self._stream, count=answer.cut)
             log.warning("relay.stream_cut", stream=self._stream, entries=answer.cut)
         if rows:
-            _write_entries(connection, {row.position: entry for row, entry in _paired(rows, answer.entries)}, state)
+            entries = dict(zip((row.position for row in rows), answer.entries, strict=True))
+            _write_entries(connection, entries, state)
+            tracing.events_sent(self._stream, ((row.traceparent, str(row.id)) for row in rows), began_ns=began_ns)
             state = dataclasses.replace(state, position=answer.entries[-1])
         if is_last and state.is_recovering:
             log.info("relay.stream_recovered", stream=self._stream)
@@ -421,10 +424,6 @@ class Relay:
             newest = max(removed)
             connection.execute(_swept, {"stream": self._stream, "ms": newest.ms, "number": newest.number})
         return bool(removed)
-
-
-def _paired(rows: Sequence[Row[Any]], entries: Sequence[EntryId]) -> list[tuple[Row[Any], EntryId]]:
-    return list(zip(rows, entries, strict=True))
 
 
 def _write_entries(connection: Connection, entries: dict[int, EntryId], state: _State) -> None:

@@ -23,7 +23,7 @@ from chassis.context import current_call
 from chassis.metrics import SERVER_FAULTS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from opentelemetry.sdk.resources import Resource
 
@@ -146,6 +146,65 @@ def batch_span(name: str, calls: Sequence[Call]) -> Iterator[None]:
     )
     with trace.use_span(span, end_on_exit=True, record_exception=False):
         yield
+
+
+def events_sent(stream: str, sent: Iterable[tuple[str, str]], *, began_ns: int) -> None:
+    """Make a span for each event of a traced call that was sent to a stream.
+
+    Args:
+        stream: its name.
+        sent: traceparent and id of each event.
+        began_ns: when the sending began, since 1970.
+    """
+    for traceparent, event_id in sent:
+        if is_sampled(traceparent):
+            _message_span("send", stream, traceparent, event_id, began_ns=began_ns).end()
+
+
+@contextlib.contextmanager
+def events_processed(stream: str, *, group: str, events: Sequence[tuple[str, str]]) -> Iterator[dict[str, str]]:
+    """Make a span for each event of a traced call that takes effect in the block; yield id and traceparent of each.
+
+    A span stands in the trace of its event's call, and is linked to it. The statements in the block serve all of them,
+    and stand below the first.
+
+    Args:
+        stream: its name.
+        group: of the consumer.
+        events: traceparent and id of each event.
+    """
+    sampled = [(traceparent, each) for traceparent, each in events if is_sampled(valid_traceparent(traceparent))]
+    made = {each: _message_span("process", stream, traceparent, each) for traceparent, each in sampled}
+    spans = {each: span for each, span in made.items() if span.is_recording()}
+    if not spans:
+        yield {}
+        return
+    try:
+        with trace.use_span(next(iter(spans.values())), record_exception=False):
+            yield {each: _traceparent(span) for each, span in spans.items()}
+    finally:
+        for span in spans.values():
+            span.set_attribute("messaging.consumer.group.name", group)
+            span.end()
+
+
+def _message_span(operation: str, stream: str, traceparent: str, event_id: str, *, began_ns: int | None = None) -> Span:
+    """Begin a span as OpenTelemetry's conventions for messaging have it: in the trace of the call, linked to it."""
+    call = _parent(traceparent)
+    return _tracer.start_span(
+        f"{operation} {stream}",
+        context=trace.set_span_in_context(NonRecordingSpan(call)),
+        kind=SpanKind.PRODUCER if operation == "send" else SpanKind.CONSUMER,
+        links=[Link(call)],
+        start_time=began_ns,
+        attributes={
+            "messaging.system": "redis",
+            "messaging.operation.name": operation,
+            "messaging.operation.type": operation,
+            "messaging.destination.name": stream,
+            "messaging.message.id": event_id,
+        },
+    )
 
 
 def begin_statement(statement: str, *, summary: str, database: str, server: Endpoint) -> Span | None:
