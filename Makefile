@@ -7,7 +7,7 @@ export PATH := $(CURDIR)/$(BIN):$(CURDIR)/node_modules/.bin:$(CURDIR)/.tools:$(P
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run observe clean test test-unit test-integration test-e2e test-faults test-creates test-cost chaos lint format generate
-.PHONY: breaking lock grpcurl test-containers test-helm helm sbom images secrets compose-up compose-down
+.PHONY: mutants breaking lock grpcurl test-containers test-helm helm sbom images secrets compose-up compose-down
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -59,6 +59,9 @@ test-containers: setup .tools/docker-compose ## Build the images with podman and
 
 test-helm: setup ## Test the chart (with helm, if `make helm` has built it)
 	$(BIN)/pytest tests/helm
+
+mutants: setup ## Plant faults into the code and see whether a test notices (MODULE=chassis/batching.py …, CONFIGURATION=1)
+	PYTHONPATH=$(CURDIR):$(CURDIR)/generated $(BIN)/python -m tests.mutation $(if $(CONFIGURATION),--configuration) $(MODULE)
 
 chaos: setup ## Break the running system again and again, for some ten minutes
 	CHAOS_ROUNDS=$${CHAOS_ROUNDS:-5} $(BIN)/pytest tests/chaos --timeout 1800

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import shutil
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from chassis.testing import SIGNER, ManualClock, create_user_request, plain_chan
 from devstack.postgres import PostgresServer
 from devstack.redis import RedisServer, find_redis
 from tests.integration.inprocess import KEY_SETTINGS, database_settings, order_service, user_service
+from tests.integration.running import running_postgres, running_redis
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -75,6 +77,10 @@ class TestDatabase:
 @pytest.fixture(scope="session")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
     """A server with a migrated database of each service, to be copied."""
+    if running := running_postgres():
+        publish_test_key(TestDatabase(running.superuser_url("user_svc")))
+        yield running
+        return
     home = tmp_path_factory.mktemp("postgres")
     with PostgresServer(home) as server:
         prepare(server)
@@ -97,15 +103,19 @@ def prepare(server: PostgresServer) -> None:
 
 
 def publish_test_key(database: TestDatabase) -> None:
-    """Make the key that tests sign with the one that the user service signs with."""
+    """Make the key that tests sign with the one that the user service signs with. Each process has another."""
     sealed = Fernet(KEY_SETTINGS.secret.get_secret_value()).encrypt(SIGNER.private.private_bytes_raw())
     statement = "INSERT INTO signing_keys VALUES (%s, %s, now(), now() - interval '1 hour')"
+    database.query("DELETE FROM signing_keys")
     database.query(statement, SIGNER.kid, sealed)
 
 
 @pytest.fixture(scope="session")
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
     """A Redis for the session."""
+    if running := running_redis():
+        yield running
+        return
     program = find_redis()
     if program is None:
         pytest.skip("this machine has no redis-server")
@@ -118,11 +128,11 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
 
 
 @pytest.fixture
-def redis_url(redis_server: RedisServer) -> Iterator[str]:
+def redis_url(redis_server: RedisServer) -> str:
     """Where the Redis is, empty."""
-    yield redis_server.url
     with Redis.from_url(redis_server.url) as client:
         client.flushall()
+    return redis_server.url
 
 
 @pytest.fixture
@@ -135,7 +145,7 @@ def stored(redis_url: str) -> Iterator[Redis]:
 @contextlib.contextmanager
 def fresh_database(server: PostgresServer, template: str) -> Iterator[TestDatabase]:
     """Make a copy of the template, for the time of the block."""
-    name = f"{template}_{next(_numbers)}"
+    name = f"{template}_{os.getpid()}_{next(_numbers)}"
     server.create_database(name, template=template)
     try:
         yield TestDatabase(server.superuser_url(name))

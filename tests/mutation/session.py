@@ -1,0 +1,147 @@
+"""Runs the mutants of a module against their tests, and keeps each answer at once: an interrupted session goes on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from tests.mutation.equivalents import Equivalent, stale
+from tests.mutation.mutants import Mutant, mutants_of
+from tests.mutation.running import Limits, Outcome, RunFailed
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from tests.mutation.coverage import Covered
+    from tests.mutation.running import Fork
+    from tests.mutation.workspace import Workspace
+
+
+@dataclass(slots=True)
+class Result:
+    """What became of a module's mutants.
+
+    Attributes:
+        stale: entries of equivalents.toml that match none of them.
+    """
+
+    module: str
+    killed: list[Mutant] = field(default_factory=list)
+    timed_out: list[Mutant] = field(default_factory=list)
+    equivalent: list[Mutant] = field(default_factory=list)
+    survived: list[Mutant] = field(default_factory=list)
+    stale: list[Equivalent] = field(default_factory=list)
+
+    @property
+    def made(self) -> int:
+        """How many there were."""
+        return len(self.killed) + len(self.timed_out) + len(self.equivalent) + len(self.survived)
+
+    @property
+    def percent(self) -> float:
+        """How many of those that are not equivalent the tests have noticed."""
+        noticed = len(self.killed) + len(self.timed_out)
+        return 100.0 * noticed / (noticed + len(self.survived)) if noticed + len(self.survived) else 100.0
+
+
+class Answers:
+    """The answers of one module's mutants, in a file.
+
+    An answer of a mutant holds as long as the module's text does; that it survived, as long as its tests' do.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._kept: dict[str, list[str]] = json.loads(path.read_text()) if path.exists() else {}
+
+    def of(self, mutant: Mutant, *, tests: str) -> Outcome | None:
+        """Return what is known; None for nothing that still holds."""
+        outcome, of_tests = self._kept.get(mutant.id, ("", ""))
+        if not outcome or (outcome == Outcome.SURVIVED and of_tests != tests):
+            return None
+        return Outcome(outcome)
+
+    def keep(self, mutant: Mutant, outcome: Outcome, *, tests: str) -> None:
+        """Write down what the tests have said."""
+        self._kept[mutant.id] = [outcome, tests]
+        unfinished = self._path.with_suffix(".new")
+        unfinished.write_text(json.dumps(self._kept))
+        unfinished.replace(self._path)
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """What every module's run needs.
+
+    Attributes:
+        sources: the text of every module of the services, for finding who uses what.
+        equivalents: mutants that are not run.
+        home: where answers are kept.
+    """
+
+    workspace: Workspace
+    fork: Fork
+    covered: Covered
+    sources: Mapping[str, str]
+    equivalents: Sequence[Equivalent]
+    home: Path
+
+    def run(self, module: str) -> Result:
+        """Return what becomes of the module's mutants."""
+        source = self.sources[module]
+        mutants = mutants_of(module, source)
+        result = Result(module)
+        answers = Answers(self.home / f"{module.removesuffix('.py').replace('/', '.')}.json")
+        is_checked = False
+        for n, mutant in enumerate(mutants, start=1):
+            if any(entry.matches(mutant) for entry in self.equivalents):
+                result.equivalent.append(mutant)
+                continue
+            tests = self.covered.tests_of(mutant, source, sources=self.sources)
+            digest = self._digest(tests)
+            outcome = answers.of(mutant, tests=digest)
+            if outcome is None:
+                if tests and not is_checked:
+                    self._check(tests)
+                    is_checked = True
+                outcome = self._outcome(mutant, tests)
+                answers.keep(mutant, outcome, tests=digest)
+                print(f"{n}/{len(mutants)} {module}:{mutant.line} {outcome}", flush=True)
+            _list_of(result, outcome).append(mutant)
+        result.stale = stale(self.equivalents, mutants, module=module)
+        return result
+
+    def _outcome(self, mutant: Mutant, tests: Sequence[str]) -> Outcome:
+        if not tests:
+            return Outcome.SURVIVED
+        with self.workspace.planted(mutant.module, mutant.text):
+            return self.fork.run(tests, limits=self._limits(tests))
+
+    def _check(self, tests: Sequence[str]) -> None:
+        """Fail if the tests do not pass without a fault: then they would notice every one."""
+        if (outcome := self.fork.run(tests, limits=self._limits(tests))) is not Outcome.SURVIVED:
+            raise RunFailed(f"without a fault the tests are {outcome}: see {self.fork.log}")
+
+    def _limits(self, tests: Sequence[str]) -> Limits:
+        # Four times what the test has taken and half a minute's room: a machine may be busy now that was idle then.
+        seconds = self.covered.seconds
+        return Limits({test: 15 + 4 * seconds[test] for test in tests}, 60 + 4 * sum(seconds[test] for test in tests))
+
+    def _digest(self, tests: Sequence[str]) -> str:
+        whole = hashlib.sha256("\n".join(tests).encode())
+        for name in sorted({test.partition("::")[0] for test in tests}):
+            whole.update((self.workspace.root / name).read_bytes())
+        return whole.hexdigest()[:16]
+
+
+def _list_of(result: Result, outcome: Outcome) -> list[Mutant]:
+    match outcome:
+        case Outcome.KILLED:
+            return result.killed
+        case Outcome.TIMED_OUT:
+            return result.timed_out
+        case Outcome.SURVIVED:
+            return result.survived

@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+import pytest
+
+from tests.mutation import configuration, equivalents, sql
+from tests.mutation.configuration import Fault, FaultUnknown
+from tests.mutation.coverage import Covered
+from tests.mutation.equivalents import Equivalent
+from tests.mutation.mutants import Mutant, mutants_of
+
+MODULE = "chassis/till.py"
+TILL = '''\
+"""The till."""
+
+from __future__ import annotations
+
+LARGEST = 3
+
+
+class Till:
+    """Takes orders."""
+
+    def __init__(self) -> None:
+        self.taken: list[int] = []
+
+    def take(self, quantity: int | None, *, paid: bool) -> bool:
+        """Return whether the order was taken."""
+        if quantity is not None and quantity <= LARGEST:
+            self.taken.append(quantity)
+            return paid
+        return False
+'''
+
+
+def faults_of(statement: str, *, goes_on: bool = False) -> set[str]:
+    """Return the statement with each of its faults, with single blanks."""
+    changes = sql.changes(statement, goes_on=goes_on)
+    return {" ".join(f"{statement[: each.start]}{each.text}{statement[each.end :]}".split()) for each in changes}
+
+
+def entry(mutant: Mutant, **changes: str) -> Equivalent:
+    fields = {name: getattr(mutant, name) for name in ("module", "function", "before", "after")}
+    return Equivalent(**{**fields, "reason": "for a test", **changes})
+
+
+def test_each_place_is_changed_once_and_in_code_that_runs() -> None:
+    made = {(mutant.function, mutant.after) for mutant in mutants_of(MODULE, TILL)}
+
+    assert made == {
+        ("<module>", "LARGEST = 4"),
+        ("Till.take", "if quantity is None and quantity <= LARGEST:"),
+        ("Till.take", "if quantity is not None or quantity <= LARGEST:"),
+        ("Till.take", "if quantity is not None and quantity < LARGEST:"),
+        ("Till.take", "if not quantity is not None and quantity <= LARGEST:"),
+        ("Till.take", "pass"),
+        ("Till.take", "return True"),
+    } - {("Till.take", "if not quantity is not None and quantity <= LARGEST:")}
+
+
+def test_what_python_reads_as_the_original_is_no_mutant() -> None:
+    source = '''\
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+
+def found(wanted: UUID | None, *, n: int | None) -> UUID | None:
+    """Return 1 of 2: SELECT id FROM orders WHERE id = 3."""
+    return wanted
+'''
+
+    assert mutants_of(MODULE, source) == []
+
+
+def test_statements_in_strings_have_faults_of_their_own() -> None:
+    source = '_FIND = f"""\n    SELECT id\n    FROM {TABLE}\n    WHERE owner = %s\n    ORDER BY id\n"""\n'
+
+    made = {(mutant.line, mutant.after) for mutant in mutants_of(MODULE, source)}
+
+    assert made == {(4, "WHERE true"), (4, "WHERE owner >= %s"), (5, ""), (5, "ORDER BY id DESC")}
+
+
+@pytest.mark.parametrize(
+    ("statement", "fault"),
+    [
+        ("SELECT a FROM t WHERE b = 1 AND c = :c", "SELECT a FROM t WHERE true AND c = :c"),
+        ("SELECT a FROM t WHERE b = 1 AND c = :c", "SELECT a FROM t WHERE b = 1 AND true"),
+        ("SELECT a FROM t WHERE b = 1 OR c = :c", "SELECT a FROM t WHERE b = 1 OR false"),
+        ("SELECT a FROM t WHERE (b, c) > (1, f(:c))", "SELECT a FROM t WHERE true"),
+        ("SELECT a FROM t WHERE (b, c) > (1, f(:c))", "SELECT a FROM t WHERE (b, c) >= (1, f(:c))"),
+        ("SELECT a FROM t WHERE b < now()", "SELECT a FROM t WHERE b <= now()"),
+        ("SELECT a FROM t WHERE b < now()", "SELECT a FROM t WHERE b < clock_timestamp()"),
+        ("SELECT a FROM t ORDER BY b, c LIMIT 5", "SELECT a FROM t LIMIT 5"),
+        ("SELECT a FROM t ORDER BY b, c LIMIT 5", "SELECT a FROM t ORDER BY b DESC, c LIMIT 5"),
+        ("SELECT a FROM t ORDER BY b, c LIMIT 5", "SELECT a FROM t ORDER BY b, c LIMIT 6"),
+        ("SELECT a FROM t ORDER BY b DESC LIMIT 5", "SELECT a FROM t ORDER BY b ASC LIMIT 5"),
+        ("SELECT a FROM t FOR UPDATE OF t SKIP LOCKED", "SELECT a FROM t"),
+        ("SELECT a FROM t FOR UPDATE OF t SKIP LOCKED", "SELECT a FROM t FOR UPDATE OF t"),
+        ("UPDATE t SET a = 1, b = f(2, 3) WHERE c = 4", "UPDATE t SET b = f(2, 3) WHERE c = 4"),
+        ("UPDATE t SET a = 1, b = f(2, 3) WHERE c = 4", "UPDATE t SET a = 1 WHERE c = 4"),
+        ("SELECT greatest(a, b) FROM t", "SELECT least(a, b) FROM t"),
+        ("SELECT a FROM t LEFT JOIN u ON t.a = u.a", "SELECT a FROM t JOIN u ON t.a = u.a"),
+        ("SELECT a FROM t WHERE b IS NOT NULL", "SELECT a FROM t WHERE b IS NULL"),
+    ],
+)
+def test_a_statement_loses_a_condition_an_order_a_lock_or_an_assignment(statement: str, fault: str) -> None:
+    assert fault in faults_of(statement)
+
+
+def test_a_clause_that_a_value_is_put_into_is_not_cut_in_two() -> None:
+    assert faults_of("SELECT a FROM t WHERE b = ", goes_on=True) == set()
+
+
+def test_an_equivalent_is_known_by_what_it_changes_wherever_its_line_has_gone() -> None:
+    [mutant] = [each for each in mutants_of(MODULE, TILL) if each.after == "LARGEST = 4"]
+    [moved] = [each for each in mutants_of(MODULE, "\n\n" + TILL) if each.after == "LARGEST = 4"]
+
+    assert entry(mutant).matches(moved)
+    assert mutant.line != moved.line
+    assert mutant.id != moved.id
+
+
+@pytest.mark.parametrize("changes", [{"function": "Till.give"}, {"before": "LARGEST = 5"}, {"after": "LARGEST = 6"}])
+def test_an_equivalent_that_is_no_mutant_any_more_is_stale(changes: dict[str, str]) -> None:
+    mutants = mutants_of(MODULE, TILL)
+    known, gone = entry(mutants[0]), entry(mutants[0], **changes)
+
+    assert equivalents.stale([known, gone], mutants, module=MODULE) == [gone]
+    assert equivalents.stale([gone], mutants, module="chassis/other.py") == []
+
+
+def test_a_mutant_is_run_against_the_tests_that_run_its_statement_those_about_it_first() -> None:
+    tests = ("tests/unit/test_shop.py::test_much", "tests/unit/test_till.py::test_till", "tests/unit/test_x.py::test_x")
+    covered = Covered(
+        tests={MODULE: {16: set(tests), 17: set(tests[:2]), 5: set()}},
+        seconds=dict.fromkeys(tests, 0.1),
+        lines=dict.fromkeys(tests, 9),
+    )
+    by_text = {mutant.after: mutant for mutant in mutants_of(MODULE, TILL)}
+
+    chosen = {after: covered.tests_of(by_text[after], TILL, sources={MODULE: TILL}) for after in by_text}
+
+    assert chosen["pass"] == [tests[1], tests[0]]
+    # A constant of the module has the tests of the functions that use it.
+    assert chosen["LARGEST = 4"] == [tests[1], tests[0], tests[2]]
+
+
+def test_tests_beyond_the_budget_are_left_out() -> None:
+    tests = [f"tests/unit/test_x.py::test_{n}" for n in range(9)]
+    covered = Covered({MODULE: {17: tests}}, dict.fromkeys(tests, 10.0), dict.fromkeys(tests, 1))
+    [mutant] = [each for each in mutants_of(MODULE, TILL) if each.after == "pass"]
+
+    assert covered.tests_of(mutant, TILL, sources={MODULE: TILL}) == tests[:2]
+
+
+@pytest.mark.parametrize("text", ["", "old and old"])
+def test_a_fault_whose_old_text_is_not_there_once_is_an_error(text: str) -> None:
+    fault = Fault(what="something", file="edge.yaml", old="old", new="new", test="tests")
+
+    with pytest.raises(FaultUnknown, match="something"):
+        fault.planted_in(text)
+    assert fault.planted_in("the old one") == "the new one"
+
+
+def test_every_fault_of_the_configuration_changes_something_and_is_told_apart() -> None:
+    faults = configuration.read()
+
+    assert all(fault.old != fault.new for fault in faults)
+    assert len({fault.what for fault in faults}) == len(faults)
