@@ -126,9 +126,9 @@ class Session:
             raise RunFailed(f"without a fault the tests are {outcome}: see {self.fork.log}")
 
     def _limits(self, tests: Sequence[str]) -> Limits:
-        # Four times what the test has taken and half a minute's room: a machine may be busy now that was idle then.
+        # Four times what the test has taken, and room: a machine may be busy now that was idle then.
         seconds = self.covered.seconds
-        return Limits({test: 15 + 4 * seconds[test] for test in tests}, 60 + 4 * sum(seconds[test] for test in tests))
+        return Limits({test: 6 + 4 * seconds[test] for test in tests}, 60 + 4 * sum(seconds[test] for test in tests))
 
     def _digest(self, tests: Sequence[str]) -> str:
         whole = hashlib.sha256("\n".join(tests).encode())

@@ -1,0 +1,91 @@
+"""The indexes that the migrations leave, and the locks that they take."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from sqlalchemy import Engine, event
+
+from chassis import migrations
+from tests.integration.inprocess import database_settings
+
+if TYPE_CHECKING:
+    from tests.integration.conftest import TestDatabase
+
+SERVICES = ("user_svc", "order_svc")
+
+# Each holds up a lookup that would read the whole table without it.
+INDEXES = {
+    "user_svc": {
+        "users": {"state, id", "id WHERE (state <> 'DELETED'::text)"},
+        "sessions": {"user_id", "expires_at"},
+        "refresh_tokens": {"session_id"},
+        "login_attempts": {"last_at"},
+        "idempotency_keys": {"created_at", "resource_id"},
+        "outbox": {'"position" WHERE (published_at IS NULL)', "subject, sequence"},
+        "inbox": {"stream, subject"},
+    },
+    "order_svc": {
+        "orders": {"user_id, id", "user_id, status, id", "status, id"},
+        "order_events": {"order_id, id"},
+        "known_users": {"applied_at WHERE (state = 'DELETED'::text)"},
+        "idempotency_keys": {"created_at", "resource_id"},
+        "outbox": {'"position" WHERE (published_at IS NULL)', "subject, sequence", 'transaction, "position"'},
+        "inbox": {"stream, subject"},
+    },
+}
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_every_lookup_has_its_index(service: str, users_database: TestDatabase, orders_database: TestDatabase) -> None:
+    database = {"user_svc": users_database, "order_svc": orders_database}[service]
+
+    found: dict[str, set[str]] = {}
+    for table, definition in database.query("SELECT tablename, indexdef FROM pg_indexes WHERE schemaname = 'public'"):
+        columns, condition = re.fullmatch(r".* USING btree \((.*?)\)( WHERE .*)?", definition).groups()  # type: ignore[union-attr]
+        found.setdefault(table, set()).add(columns + (condition or ""))
+
+    for table, indexes in INDEXES[service].items():
+        assert indexes <= found[table], table
+    assert database.query("SELECT indexrelid::regclass FROM pg_index WHERE NOT indisvalid OR NOT indisready") == []
+
+
+def statements_of(service: str, database: TestDatabase) -> list[str]:
+    """Return what the service's migrations run, from nothing to the newest version."""
+    statements: list[str] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, *_others: Any) -> None:
+        statements.append(statement)
+
+    event.listen(Engine, "before_cursor_execute", note)
+    try:
+        migrations.upgrade(service, database_settings(database.url))
+    finally:
+        event.remove(Engine, "before_cursor_execute", note)
+    return statements
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_no_writer_waits_for_an_index_on_a_table_that_is_in_use(service: str, empty_database: TestDatabase) -> None:
+    revisions = "\n".join(statements_of(service, empty_database)).split("UPDATE alembic_version")
+
+    assert len(revisions) > 2
+    for statements in revisions:
+        new = set(re.findall(r"CREATE TABLE (?:IF NOT EXISTS )?(\w+)", statements))
+        for how, table in re.findall(r"CREATE (?:UNIQUE )?INDEX( CONCURRENTLY)?.*? ON (\w+)", statements, re.DOTALL):
+            assert how or table in new, f"an index on {table} is made while its writers wait"
+        for statement in re.findall(r"DROP INDEX.*", statements):
+            assert "CONCURRENTLY" in statement
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_migrations_give_up_rather_than_keep_everybody_behind_them_waiting(
+    service: str, empty_database: TestDatabase
+) -> None:
+    statements = statements_of(service, empty_database)
+
+    limits = [statement for statement in statements if "lock_timeout" in statement]
+    assert limits
+    assert statements.index(limits[0]) < next(n for n, each in enumerate(statements) if "CREATE TABLE" in each)
