@@ -17,6 +17,7 @@ from sqlalchemy import create_engine
 from chassis import idempotency, inbox, outbox
 from chassis.db import sqlalchemy_url
 from chassis.idempotency import Answered, Once, RequestKey
+from chassis.pagination import PageRequest
 from order_svc import projection
 from order_svc import repository as orders_repository
 from order_svc.model import BuyerId, OrderFilter, OrderId, OrderStatus
@@ -227,7 +228,7 @@ def test_an_order_is_not_written_over_a_version_that_was_not_read(orders: Connec
     assert rows(orders, "SELECT status, version FROM orders") == [("PENDING", version)]
 
 
-# What is known of users
+# The projection of users
 
 
 def know(connection: Connection, user_id: UUID, state: UserState, *, at: datetime = NOW) -> None:
@@ -457,8 +458,6 @@ def test_what_is_outdated_is_removed_and_nothing_else(users: Connection) -> None
 
 
 def test_a_list_has_one_more_than_the_page_in_its_order_and_goes_on_behind_its_last(orders: Connection) -> None:
-    from chassis.pagination import PageRequest  # noqa: PLC0415
-
     numbers = [UUID(int=n) for n in range(1, 6)]
     for number in (numbers[2], numbers[0], numbers[4], numbers[1], numbers[3]):
         place(orders, an_order_of(OURS, number=number))
