@@ -141,12 +141,26 @@ _page = text("""
     LEFT JOIN page ON owner = coalesce(:owner, owner) OR number = (SELECT count(*) FROM page)
     ORDER BY number
 """)
-# In a cluster that is younger than the dump, restored rows have numbers that are yet to come. Together they are then
-# one transaction: by position.
+# In a cluster that is younger than the dump, restored rows have numbers that are yet to come, and events that were
+# written since have lower ones. All rows up to the last restored one get one number, so that they are in the order of
+# their positions: none higher than that of an event written since, or of a transaction that is open and may write one.
 _bring_back = text("""
+    WITH restored AS MATERIALIZED (
+        SELECT max(position) AS last
+        FROM outbox
+        WHERE transaction > pg_snapshot_xmax(pg_current_snapshot())
+    ),
+    before AS MATERIALIZED (
+        SELECT least(
+            pg_snapshot_xmin(pg_current_snapshot()),
+            (SELECT transaction FROM outbox WHERE position > restored.last ORDER BY transaction LIMIT 1)
+        ) AS every_new
+        FROM restored
+    )
     UPDATE outbox
-    SET transaction = pg_current_xact_id()
-    WHERE transaction > pg_snapshot_xmax(pg_current_snapshot())
+    SET transaction = every_new
+    FROM restored, before
+    WHERE position <= last AND transaction > every_new
 """)
 
 

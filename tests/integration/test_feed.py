@@ -188,16 +188,18 @@ async def test_events_from_before_the_feed_are_not_in_it(database: Database, ord
     assert await is_known(database, START.id)
 
 
-async def test_what_was_restored_from_an_older_server_is_in_the_feed_again(
+async def test_what_was_restored_from_an_older_server_is_in_the_feed_again_before_what_was_written_since(
     database: Database, orders_database: TestDatabase
 ) -> None:
     restored = [await add(database), await add(database)]
     orders_database.query("UPDATE outbox SET transaction = ((transaction::text)::bigint + 1000000000)::text::xid8")
     assert await subjects_after(database) == []
+    since, open_meanwhile = await add(database), uuid.uuid4()
 
-    count = await database.transaction(feed.bring_back)
+    with writing(orders_database, open_meanwhile):
+        count = await database.transaction(feed.bring_back)
 
     assert count == 2
     later = await add(database)
-    assert await subjects_after(database) == [*restored, later]
+    assert await subjects_after(database) == [*restored, since, open_meanwhile, later]
     assert await database.transaction(feed.bring_back) == 0

@@ -26,7 +26,7 @@ from chassis.testing import (
 from chassis.watchers import WatchSettings
 from tests.integration.event_flow import opened
 from tests.integration.inprocess import database_settings, order_service
-from tests.integration.watching import NARROW, ids_in, seen, watching, write
+from tests.integration.watching import INSERT, NARROW, ids_in, seen, watching, write
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -118,10 +118,51 @@ async def test_an_owner_is_told_of_their_orders_and_staff_of_all_or_of_one_buyer
         by_buyer = await orders.CreateOrder(create_order_request(buyer.id))
 
         assert seen(await of_all.changes(2)) == [(by_other.id, "v1"), (by_buyer.id, "v1")]
-        assert seen(await owners.changes(1)) == [(by_buyer.id, "v1")]
-        assert seen(await of_other.changes(1)) == [(by_other.id, "v1")]
-        async with watching(channel, token=NIL, access=token_of(buyer.id)) as later:
-            assert seen(await later.changes(1)) == [(by_buyer.id, "v1")]
+        async with (
+            watching(channel, token=NIL, access=token_of(buyer.id)) as owners_later,
+            watching(channel, token=NIL, access=token_of(buyer.id), user_id=other.id) as curious_later,
+        ):
+            for watch in (owners, curious, of_other, owners_later, curious_later):
+                await watch.passes(of_all.token)
+    [of_others_order, of_buyers_order] = of_all.told
+    assert owners.told == owners_later.told == [of_buyers_order]
+    assert of_other.told == [of_others_order]
+    assert curious.told == curious_later.told == []
+
+
+async def test_a_change_that_is_not_committed_yet_comes_to_who_began_before_it_was(
+    channel: aio.Channel, orders_database: TestDatabase
+) -> None:
+    write(orders_database, 1)
+    with orders_database.connect() as session:
+        session.execute("BEGIN")
+        session.execute(INSERT, (1,))  # which takes its number before those that are committed first
+        write(orders_database, 2)
+        async with watching(channel) as first, watching(channel) as second:
+            [begun, _] = [await watch.message() for watch in (first, second)]
+            session.execute("COMMIT")
+            told = [await watch.changes(3) for watch in (first, second)]
+
+    before, *rest = ids_in(orders_database)
+    assert begun.resume_token == before
+    assert [[change.id for change in changes] for changes in told] == [rest, rest]
+
+
+async def test_who_resumes_far_back_is_shown_that_the_stream_lives(
+    orders_database: TestDatabase, users_address: str
+) -> None:
+    write(orders_database, 60)
+    hasty = WatchSettings(poll_s=0.02, page=1, sign_of_life_s=1e-6)
+    async with (
+        order_service(database_settings(orders_database.url), users=users_address, watching=hasty) as address,
+        plain_channel(address) as channel,
+        watching(channel, token=NIL, user_id=new_uuid()) as watch,
+    ):
+        tokens = [(await watch.message()).resume_token for _ in range(30)]
+
+    # Where it is, so that it goes on there if it is cut off, and not at the beginning again.
+    assert watch.told == []
+    assert tokens == [NIL, *ids_in(orders_database)[:29]]
 
 
 async def test_what_somebody_has_read_for_themselves_is_not_handed_to_them_again(

@@ -72,6 +72,11 @@ class Watch:
         """Return the next changes."""
         return [await self.change() for _ in range(count)]
 
+    async def passes(self, event_id: str) -> None:
+        """Return once its token is this event's: whatever came before the event has come, or never will."""
+        while self.token != event_id:
+            assert not (await self.message()).HasField("end")
+
     async def read_on(self) -> None:
         """Read until cancelled."""
         while True:
@@ -115,14 +120,16 @@ def seen(changes: Sequence[OrderChange]) -> list[tuple[str, str]]:
     return [(change.order_id, change.etag) for change in changes]
 
 
+INSERT: Final = """
+    INSERT INTO outbox (id, type, subject, sequence, data, traceparent, occurred_at)
+    SELECT gen_random_uuid(), 'order.created', gen_random_uuid(), 1, '{"userId": "ada"}', '', now()
+    FROM generate_series(1, %s)
+"""
+
+
 def write(database: TestDatabase, count: int) -> None:
     """Commit events of new orders."""
-    statement = """
-        INSERT INTO outbox (id, type, subject, sequence, data, traceparent, occurred_at)
-        SELECT gen_random_uuid(), 'order.created', gen_random_uuid(), 1, '{"userId": "ada"}', '', now()
-        FROM generate_series(1, %s)
-    """
-    database.query(statement, count)
+    database.query(INSERT, count)
 
 
 def ids_in(database: TestDatabase) -> list[str]:
