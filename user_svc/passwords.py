@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +18,7 @@ from user_svc import metrics
 from user_svc.text import composed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Iterator
 
     from user_svc.settings import PasswordSettings
 
@@ -59,8 +60,27 @@ class Passwords:
         self._threads: Final = ThreadPoolExecutor(settings.workers, thread_name_prefix="argon2")
         self._turns: Final = Turns(settings.workers, max_waiting=settings.max_waiting)
         self._max_wait_s: Final = settings.max_wait_s
+        self._places = settings.workers + settings.max_waiting
         self._running: Final[set[asyncio.Task[Any]]] = set()
         metrics.watch_hashes(lambda: self._turns.waiting)
+
+    @contextlib.contextmanager
+    def place(self) -> Iterator[None]:
+        """Take a place among the calls that wait for a hash or have one, for the block.
+
+        For calls that ask the database before: a flood is refused before it fills the queue of the database too, where
+        those that have a turn would wait behind it.
+
+        Raises:
+            Overloaded: no place is free.
+        """
+        if not self._places:
+            raise Overloaded
+        self._places -= 1
+        try:
+            yield
+        finally:
+            self._places += 1
 
     async def hash(self, password: str) -> str:
         """Return the password's hash in PHC form, with a salt of its own.

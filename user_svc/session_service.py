@@ -93,15 +93,12 @@ class SessionService:
             Overloaded: too many others wait for a hash.
         """
         key = _email_key(typed(email, field="email"))
-        user = await self._database.read(lambda connection: repository.find_by_email(connection, key))
-        may_log_in = user is not None and user.state is UserState.ACTIVE
-        attempt = Attempt(
-            account=account_of(key),
-            password=password,
+        with self._passwords.place():
+            user = await self._database.read(lambda connection: repository.find_by_email(connection, key))
             # Of a user who may not log in every password is wrong, and takes as long and counts as much.
-            password_hash=user.password_hash if user and may_log_in else "",
-        )
-        match = await self._attempts.check(attempt)
+            password_hash = user.password_hash if user and user.state is UserState.ACTIVE else ""
+            attempt = Attempt(account=account_of(key), password=password, password_hash=password_hash)
+            match = await self._attempts.check(attempt)
         if user is None or not match.is_correct:
             raise InvalidCredentials
         rehashed = await self._rehashed(password) if match.is_outdated else ""
