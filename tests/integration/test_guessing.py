@@ -18,6 +18,7 @@ from shop.user.v1 import user_service_pb2 as users_pb
 from shop.user.v1.session_service_pb2_grpc import SessionServiceStub
 from shop.user.v1.user_service_pb2_grpc import UserServiceStub
 
+from chassis.db import Database
 from chassis.testing import (
     PASSWORD,
     bearer,
@@ -28,9 +29,11 @@ from chassis.testing import (
     token_of,
     until,
 )
-from tests.integration.inprocess import database_settings, user_service
+from tests.integration.inprocess import CHEAP, database_settings, user_service
 from user_svc import attempts
 from user_svc.attempt_repository import RESERVED_FOR
+from user_svc.attempts import Attempt, Attempts, account_of
+from user_svc.passwords import Passwords
 from user_svc.settings import PasswordSettings
 
 if TYPE_CHECKING:
@@ -375,6 +378,31 @@ async def test_what_a_dead_replica_has_reserved_is_free_again_after_10_seconds(
 
     assert (refusal.reason, refusal.retry_after_s) == ("TOO_MANY_ATTEMPTS", 1)
     assert (await log_in(sessions)).user_id == ada
+
+
+@pytest.mark.parametrize("way", ["the hash fails", "it is excused"])
+async def test_an_attempt_of_unknown_outcome_counts_as_nothing(
+    users_database: TestDatabase, clock: ManualClock, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    def fail(*_: object) -> bool:
+        raise MemoryError
+
+    async def always() -> bool:
+        return True
+
+    database = Database(database_settings(users_database.url), name="test")
+    passwords = Passwords(CHEAP)
+    attempt = Attempt(account=account_of(EMAIL), password="wrong", password_hash="", is_excused=always)
+    if way == "the hash fails":
+        monkeypatch.setattr(argon2.PasswordHasher, "verify", fail)
+    for _ in range(2 * FREE):
+        with contextlib.suppress(MemoryError):
+            assert not (await Attempts(database, passwords, clock).check(attempt)).is_correct
+    await passwords.close()
+    await database.close()
+
+    assert users_database.query("SELECT failures FROM login_attempts") == [(0,)]
+    assert users_database.query("SELECT count(*) FROM attempt_reservations") == [(0,)]
 
 
 async def test_an_attempt_leaves_no_reservation(
