@@ -96,20 +96,21 @@ def submit(batcher: Batcher[int, str], *items: int) -> list[asyncio.Task[str]]:
     return [asyncio.create_task(batcher.submit(item)) for item in items]
 
 
+# Often enough a call leaves while its batch runs, or while the calls of a failed batch are run one by one.
 steps = st.one_of(
-    st.tuples(st.just("call"), st.integers(0, 3)),
+    st.tuples(st.just("call"), st.integers(2, 5)),
     st.tuples(st.just("leave"), st.integers(0, 30)),
     st.tuples(st.just("turn"), st.just(0)),
-    st.tuples(st.sampled_from(["end", "lose"]), st.integers(0, 3)),
+    st.tuples(st.sampled_from(["end", "end", "lose"]), st.integers(0, 3)),
 )
 
 
 @given(
-    schedule=st.lists(steps, max_size=60),
+    schedule=st.lists(steps, min_size=12, max_size=40),
     poisoned=st.frozensets(st.integers(0, 30), max_size=4),
     locked=st.frozensets(st.integers(0, 30), max_size=4),
     at_once=st.integers(1, 3),
-    max_items=st.integers(1, 5),
+    max_items=st.integers(2, 6),
 )
 def test_whatever_happens_each_caller_gets_its_own_answer_once(
     schedule: list[tuple[str, int]], poisoned: frozenset[int], locked: frozenset[int], at_once: int, max_items: int
@@ -137,6 +138,38 @@ def test_whatever_happens_each_caller_gets_its_own_answer_once(
     assert not poisoned & store.effects.keys()
 
 
+@pytest.mark.parametrize("leaves", range(4))
+async def test_who_leaves_while_the_batch_runs_shifts_nobodys_answer(leaves: int) -> None:
+    store = Store()
+    calls = submit(a_batcher(store), *range(4))
+    await some_turns()
+    assert store.begun == [[0, 1, 2, 3]]
+
+    calls[leaves].cancel()
+    answers = await until_ended(store, calls)
+
+    assert [answer for n, answer in enumerate(answers) if n != leaves] == [
+        answer_to(item) for item in range(4) if item != leaves
+    ]
+
+
+@pytest.mark.parametrize("leaves", range(4))
+async def test_who_leaves_while_a_failed_batch_is_run_one_by_one_shifts_nobodys_answer(leaves: int) -> None:
+    store = Store(poisoned=frozenset({3}))
+    calls = submit(a_batcher(store), *range(4))
+    await some_turns()
+    store.end_one()
+    await some_turns()
+
+    calls[leaves].cancel()
+    answers = await until_ended(store, calls)
+
+    stayed = [(n, answer) for n, answer in enumerate(answers) if n != leaves]
+    assert [answer.args if isinstance(answer, Poisoned) else answer for _, answer in stayed] == [
+        (3,) if n == 3 else answer_to(n) for n, _ in stayed
+    ]
+
+
 async def play(
     schedule: list[tuple[str, int]], store: Store, **changes: int
 ) -> tuple[set[int], list[str | BaseException]]:
@@ -155,7 +188,11 @@ async def play(
                 await asyncio.sleep(0)  # a turn of the loop is a step of the schedule
             case "end" | "lose":
                 store.end_one(number=number, is_lost=step == "lose")
-    return left, await until_ended(store, calls)
+    for _ in range(100 * (len(calls) + 1)):
+        store.end_one()
+        await asyncio.sleep(0)  # a turn of the loop: without a linger nothing else passes the time
+    assert all(call.done() for call in calls), "somebody waits for ever"
+    return left, await asyncio.gather(*calls, return_exceptions=True)
 
 
 async def test_a_call_that_comes_alone_does_not_wait_for_others() -> None:
@@ -345,6 +382,34 @@ async def test_where_nothing_answers_calls_are_not_tried_one_after_the_other() -
     answers = await asyncio.gather(*calls, return_exceptions=True)
     assert {type(answer) for answer in answers} == {DatabaseUnavailable}
     assert [len(batch) for batch in store.begun] == [8, 1, 1]
+
+
+async def test_two_failures_that_are_not_in_a_row_do_not_end_the_trying() -> None:
+    store = Store()
+    calls = submit(a_batcher(store), *range(6))
+    await some_turns()
+
+    for is_lost in (True, True, False, True, False, True, False):
+        store.end_one(is_lost=is_lost)
+        await some_turns()
+
+    answers = await asyncio.gather(*calls, return_exceptions=True)
+    assert [isinstance(answer, DatabaseUnavailable) for answer in answers] == [True, False, True, False, True, False]
+
+
+async def test_who_leaves_before_being_run_alone_leaves_no_place_taken() -> None:
+    store = Store(poisoned=frozenset({1}))
+    batcher = a_batcher(store, max_waiting=2, linger_s=0.0)
+    failing = submit(batcher, 1, 2)
+    await some_turns()
+    store.end_one()
+    await some_turns()
+    failing[1].cancel()
+    await until_ended(store, failing)
+
+    others = submit(batcher, 3, 4)
+
+    assert await until_ended(store, others) == [answer_to(3), answer_to(4)]
 
 
 async def test_what_may_have_been_done_is_not_done_again() -> None:

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from chassis.errors import Overloaded
+from chassis.turns import Turns
+
+
+async def some_turns() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)  # a turn of the loop: what must not happen has no sign to wait for
+
+
+async def test_as_many_wait_as_may_and_the_next_one_is_refused() -> None:
+    turns = Turns(1, max_waiting=2)
+    await turns.begin()
+    waiting = [asyncio.create_task(turns.begin()) for _ in range(2)]
+    await some_turns()
+
+    with pytest.raises(Overloaded):
+        await turns.begin()
+
+    assert turns.waiting == 2
+    for _ in waiting:
+        turns.end()
+    await asyncio.gather(*waiting)
+    assert turns.waiting == 0
+
+
+async def test_those_who_wait_have_their_turn_in_the_order_in_which_they_came() -> None:
+    turns = Turns(1, max_waiting=3)
+    order: list[int] = []
+
+    async def work(number: int) -> None:
+        await turns.begin()
+        order.append(number)
+        turns.end()
+
+    await turns.begin()
+    tasks = [asyncio.create_task(work(number)) for number in range(3)]
+    await some_turns()
+    turns.end()
+    await asyncio.gather(*tasks)
+
+    assert order == [0, 1, 2]
+
+
+async def test_who_gives_up_while_waiting_takes_neither_a_turn_nor_a_place() -> None:
+    turns = Turns(1, max_waiting=1)
+    await turns.begin()
+    impatient = asyncio.create_task(turns.begin())
+    await some_turns()
+
+    impatient.cancel()
+    await some_turns()
+
+    assert turns.waiting == 0
+    turns.end()
+    async with asyncio.timeout(5):
+        await turns.begin()
