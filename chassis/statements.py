@@ -70,6 +70,7 @@ class Statements:
         self._turns: Final = Turns(number, max_waiting=max_waiting)
         self._idle: Final[list[_Connection]] = []
         self._open: Final[set[_Connection]] = set()
+        self._running: Final[set[asyncio.Task[Rows]]] = set()
 
     @property
     def waiting(self) -> int:
@@ -95,6 +96,14 @@ class Statements:
             Overloaded: too many others wait already.
         """
         await self._turns.begin()
+        # A caller that leaves ends its wait and not the statement: the connection, which others wait for, would have to
+        # be closed. The turn ends with the statement.
+        running = asyncio.create_task(self._run_in_turn(statement, parameters))
+        self._running.add(running)
+        running.add_done_callback(self._running.discard)
+        return await asyncio.shield(running)
+
+    async def _run_in_turn(self, statement: str, parameters: Sequence[object]) -> Rows:
         try:
             return await self._run(statement, parameters)
         finally:
@@ -141,7 +150,9 @@ class Statements:
         connection.end()
 
     def close(self) -> None:
-        """Close every connection."""
+        """End what runs and close every connection."""
+        for running in self._running:
+            running.cancel()
         for connection in list(self._open):
             self._drop(connection)
         self._idle.clear()
@@ -203,8 +214,9 @@ class _Connection(psycopg.AsyncConnection[tuple[Any, ...]]):
     def _hear(self) -> None:
         if self._answer is not None and not self._answer.done():
             self._answer.set_result(None)
-        elif self.pgconn.transaction_status == TransactionStatus.IDLE:
+        elif self.pgconn.transaction_status == TransactionStatus.IDLE and self.has_news():
             # What nobody asked for: that the server ends it. Found before a write is sent that may be lost or not.
+            # Without news it is asyncio's loop, which still tells of an answer that has been read in the same turn.
             self.end()
 
     def end(self) -> None:

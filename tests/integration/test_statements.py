@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import random
 import select
 import socket
 import struct
@@ -71,6 +73,19 @@ async def test_a_statement_is_planned_once(make: Callable[..., Statements]) -> N
     assert row[1] == 0
 
 
+async def test_a_connection_that_is_idle_for_a_while_is_used_again(make: Callable[..., Statements]) -> None:
+    reads = make()
+    pids = set()
+
+    for _ in range(5):
+        [(pid,)] = await reads.run(OWN_PID)
+        pids.add(pid)
+        for _ in range(5):
+            await asyncio.sleep(0)  # a turn of the loop, in which it listens to nothing
+
+    assert len(pids) == 1
+
+
 async def test_a_write_whose_answer_is_lost_is_not_sent_again(make: Callable[..., Statements]) -> None:
     writes = make(is_writing=True)
 
@@ -104,15 +119,38 @@ async def test_a_connection_that_ends_while_nobody_uses_it_costs_no_write(
     assert await writes.run("SELECT 1") == [(1,)]
 
 
-async def test_who_gives_up_leaves_no_answer_to_the_next(make: Callable[..., Statements]) -> None:
+async def test_who_gives_up_leaves_the_connection_and_no_answer_to_the_next(make: Callable[..., Statements]) -> None:
     reads = make()
-    patient = asyncio.ensure_future(reads.run("SELECT pg_sleep(60)"))
-    await until_open(reads, 1)
+    [(pid,)] = await reads.run(OWN_PID)
+    patient = asyncio.ensure_future(reads.run("SELECT pg_sleep(0.2)"))
+    await asyncio.sleep(0)  # a turn of the loop, in which it begins
 
     patient.cancel()
 
-    assert await reads.run("SELECT 2") == [(2,)]
+    assert await reads.run(OWN_PID) == [(pid,)]
     assert patient.cancelled()
+
+
+async def test_callers_who_leave_at_any_time_fail_nobody_else(users_database: TestDatabase) -> None:
+    url, arguments = users_database.url, {"options": "", "connect_timeout": 2}
+    reads = Statements(url, arguments, number=1, max_waiting=1000)
+    pids: set[int] = set()
+    when = random.Random(7)  # the same moments in each run
+
+    async def read() -> None:
+        [(pid,)] = await reads.run("SELECT pg_backend_pid() FROM pg_sleep(0.0005)")
+        pids.add(pid)
+
+    async def leave() -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(read(), timeout=when.uniform(0, 0.3))
+
+    # All at once, so that callers leave in every place: in the queue, on the way to the connection, on the connection.
+    outcomes = await asyncio.gather(*(work() for _ in range(200) for work in (read, leave)), return_exceptions=True)
+    reads.close()
+
+    assert [outcome for outcome in outcomes if outcome is not None] == []
+    assert len(pids) == 1
 
 
 def test_a_connection_that_is_reset_after_a_word_is_noticed(users_database: TestDatabase) -> None:
