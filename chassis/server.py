@@ -20,7 +20,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 from shop.system.v1 import system_service_pb2
 from shop.system.v1.system_service_pb2_grpc import add_SystemServiceServicer_to_server
 
-from chassis import contract
+from chassis import contract, loop_lag
 from chassis.interceptors import Interceptors, Servicers
 from chassis.interceptors.access import AccessControl
 
@@ -172,7 +172,7 @@ async def run(server: Server, *, background: Sequence[Coroutine[object, object, 
     loop = asyncio.get_running_loop()
     for each in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(each, stopping.set)
-    tasks = [asyncio.create_task(each) for each in background]
+    tasks = [asyncio.create_task(each) for each in (*background, loop_lag.measure_forever())]
     try:
         port = await server.start()
         rest_the_collector()

@@ -122,6 +122,12 @@ SERVICE: Final = [
             "waiting": "sum(shop_password_hashes_waiting)",
         },
     ),
+    Panel(
+        "Event loop late, p99",
+        "s",
+        {"{{instance}}": quantile(0.99, "shop_event_loop_lag_seconds", 'job="$job"', "instance")},
+        0.1,
+    ),
     Panel("CPU", "short", {"{{instance}}": 'rate(process_cpu_seconds_total{job="$job"}[$__rate_interval])'}),
     Panel("Memory", "bytes", {"{{instance}}": 'process_resident_memory_bytes{job="$job"}'}),
 ]

@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+import asyncio
+import time
+
+from chassis.loop_lag import measure_forever
+from chassis.metrics import REGISTRY
+
+
+def late(le: str) -> float:
+    """Return how many looks found the loop no later than this."""
+    return REGISTRY.get_sample_value("shop_event_loop_lag_seconds_bucket", {"le": le}) or 0
+
+
+def looks() -> float:
+    return REGISTRY.get_sample_value("shop_event_loop_lag_seconds_count") or 0
+
+
+async def test_a_loop_that_is_held_is_seen_to_be_late() -> None:
+    before = looks() - late("0.25")
+    measuring = asyncio.create_task(measure_forever())
+    await asyncio.sleep(0)  # a turn of the loop, in which it sets its first timer
+
+    time.sleep(0.4)  # noqa: ASYNC251  holds the loop, which is what is measured
+    async with asyncio.timeout(10):
+        while looks() - late("0.25") == before:  # noqa: ASYNC110  the metric has no event
+            await asyncio.sleep(0)
+
+    measuring.cancel()
