@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from google.protobuf.descriptor import Descriptor
     from google.protobuf.message import Message
 
-# A Struct is kept up to 16 KiB of JSON. What takes least JSON for what it takes as a message is a number: `1,` takes
-# eleven bytes instead of two, which makes six times as much with room to spare.
+# A Struct is kept up to 16 KiB of JSON. Numbers grow most when they become a message, `1,` from two bytes to eleven:
+# six times as much is enough for every Struct.
 MAX_STRUCT_BYTES: Final = 6 * 16 * 1024
 # The least that a value takes in JSON is two bytes, `1,`.
 MAX_STRUCT_VALUES: Final = 16 * 1024 // 2

@@ -21,12 +21,15 @@ PACKAGES: Final = ("chassis", "order_svc", "user_svc")
 
 # Given by the database, one after the other, or counted per resource under its lock.
 EXACT: Final = {"transaction", "position", "number", "version", "sequence"}
+# Redis gives an entry its id in the order of the stream; an event without one has its place in the outbox.
+ENTRY: Final = "the id that Redis gave the entry, in two columns"
 
 NEWEST_FIRST: Final = "a list of resources of many writers, newest first: there is no sequence over all of them"
 LOCKS: Final = "not a reader's order: two transactions that lock the same rows take them in one order"
 ANY_ORDER: Final = "any order will do: a batch of work"
 ALLOWED: Final = {
     ("order_svc/repository.py", "orders.c.id.desc()"): NEWEST_FIRST,
+    ("order_svc/repository.py", "numbered.c.id.desc()"): NEWEST_FIRST,
     ("user_svc/repository.py", "users.c.id.desc()"): NEWEST_FIRST,
     ("order_svc/repository.py", "orders.id"): LOCKS,
     ("user_svc/repository.py", "users.c.id"): LOCKS,
@@ -35,6 +38,15 @@ ALLOWED: Final = {
     ("order_svc/projection.py", "id"): LOCKS,
     ("order_svc/migrations/versions/0005_history_version.py", "id"): ANY_ORDER,
     ("order_svc/migrations/versions/0005_history_version.py", "id DESC"): ANY_ORDER,
+    ("user_svc/session_repository.py", "id"): ANY_ORDER,
+    ("user_svc/session_repository.py", "id DESC"): ANY_ORDER,
+    ("user_svc/session_repository.py", "{0}"): "what is swept first, and by its age",
+    ("user_svc/attempt_repository.py", "{1}"): "what is swept first, and by its age",
+    ("chassis/idempotency.py", "created_at"): "what is swept first, and by its age",
+    ("chassis/inbox.py", "died_at, sequence, key"): "dead letters as a person reads them, of one subject by sequence",
+    ("chassis/relay.py", "coalesce(entry_ms, 0), coalesce(entry_number, position)"): ENTRY,
+    ("chassis/relay.py", "coalesce(entry_ms, 0) DESC, coalesce(entry_number, position) DESC"): ENTRY,
+    ("chassis/replay.py", "coalesce(entry_ms, 0), coalesce(entry_number, position)"): ENTRY,
     ("user_svc/keys.py", "active_from DESC"): "a key signs from this time on: the time is what it means",
     ("chassis/outbox_watch.py", "min(occurred_at)"): "the age of the oldest event, for a metric",
     ("chassis/inbox.py", "greatest(inbox_state.as_of, excluded.as_of)"): "a mark of time that must not go back",
