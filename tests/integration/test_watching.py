@@ -156,9 +156,11 @@ async def test_who_resumes_far_back_is_shown_that_the_stream_lives(
     async with (
         order_service(database_settings(orders_database.url), users=users_address, watching=hasty) as address,
         plain_channel(address) as channel,
-        watching(channel, token=NIL, user_id=new_uuid()) as watch,
+        watching(channel) as at_the_end,
     ):
-        tokens = [(await watch.message()).resume_token for _ in range(30)]
+        await at_the_end.message()
+        async with watching(channel, token=NIL, user_id=new_uuid()) as watch:
+            tokens = [(await watch.message()).resume_token for _ in range(30)]
 
     # Where it is, so that it goes on there if it is cut off, and not at the beginning again.
     assert watch.told == []

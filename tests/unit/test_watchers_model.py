@@ -6,9 +6,11 @@ After every step: nothing lost, nothing doubled, nothing out of order, and no to
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
+from uuid import UUID
 
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
@@ -25,9 +27,6 @@ from chassis.feed import FeedEvent
 from chassis.watchers import Watchers, WatchSettings
 from tests.unit.feed_in_memory import FeedInMemory
 from tests.unit.stepped_loop import SteppedLoop
-
-if TYPE_CHECKING:
-    from uuid import UUID
 
 HEARTBEAT_S: Final = 1.0
 POLL_S: Final = 0.1
@@ -67,6 +66,7 @@ class Client:
         self.token = token
         self.may_read = asyncio.Semaphore(0)
         self.disruptions = self.feed.swept + len(self.feed.past)
+        self.hub = hub
         self.task = loop.create_task(self._follow(hub))
 
     async def _follow(self, hub: Watchers[Message]) -> None:
@@ -105,6 +105,8 @@ class Client:
 
     def _end(self, error: DomainError) -> None:
         assert isinstance(error, (DatabaseUnavailable, ResumeTokenExpired, ServerStopping, StreamTooSlow)), error
+        if self.token and (token := error.metadata.get("resumeToken")):
+            self._receive(UUID(token))
         if isinstance(error, ResumeTokenExpired):
             is_disrupted = self.feed.swept + len(self.feed.past) > self.disruptions
             assert is_disrupted or not self.feed.stands(self.token), "its token is good"
@@ -215,6 +217,37 @@ class Streams(RuleBasedStateMachine):
     def let_all_settle(self) -> None:
         self.settle()
 
+    @rule(times=st.integers(1, 6))
+    def let_all_settle_slowly(self, times: int) -> None:
+        """So that heartbeats fall due while streams catch up."""
+        for _ in range(times):
+            self.loop.advance(HEARTBEAT_S / 2)
+            self.loop.turn(2)
+            questions, self.feed.questions = self.feed.questions, []
+            for question in questions:
+                question.settle()
+            self.loop.turn(6)
+
+    @precondition(lambda self: any(client.is_open and client.token for client in self.clients))
+    @rule(data=st.data(), owner=OWNER_OR_ALL, is_slow=st.booleans())
+    def catch_up_while_the_tail_is_behind(self, data: st.DataObject, owner: str | None, *, is_slow: bool) -> None:
+        other = data.draw(st.sampled_from([client for client in self.clients if client.is_open and client.token]))
+        self.settle()
+        self.loop.advance(POLL_S)
+        self.loop.turn(3)  # the tails ask, and wait
+        held, self.feed.questions = self.feed.questions, []
+        for _ in range(data.draw(st.integers(1, 3))):
+            self.feed.commit(owner or OWNERS[0])
+        client = Client(self.feed, owner)
+        client.open(self.loop, other.hub, other.token)
+        client.may_read = asyncio.Semaphore(10)
+        self.clients.append(client)
+        self.settle()
+        if is_slow:
+            self.loop.advance(HEARTBEAT_S)
+            self.settle()
+        self.feed.questions += held
+
     @rule(which=st.integers(0, REPLICAS - 1))
     def roll_out(self, which: int) -> None:
         self.hubs[which].stop()
@@ -262,6 +295,8 @@ class Streams(RuleBasedStateMachine):
             self.nothing_has_failed()
         assert all(client.has_all() for client in self.clients), "in silence"
         counts = [len(client.tokens) for client in self.clients]
+        for client, _ in itertools.product(self.clients, range(30)):
+            client.may_read.release()
         for _ in range(12):
             self.settle()
             self.loop.advance(0.4)
