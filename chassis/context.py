@@ -52,6 +52,7 @@ class Call:
         deadline: when the caller stops waiting, on the clock of `time.monotonic`.
         request_id: the edge's id of the request; the same for every attempt that the edge makes.
         idempotency_key: what the caller chose to make a write safe to repeat, or empty.
+        if_match: the header of this name: the etag that a write is meant for; None without it.
         traceparent: the W3C trace context to pass on, of the call's own span if it is traced; or empty.
         authorization: the header of this name, or empty. A secret.
         caller: who calls.
@@ -65,6 +66,7 @@ class Call:
     deadline: float
     request_id: str = ""
     idempotency_key: str = ""
+    if_match: str | None = None
     traceparent: str = ""
     authorization: str = field(default="", repr=False)
     caller: Caller = ANONYMOUS

@@ -1,10 +1,11 @@
-"""From a request message to what the service needs besides its content: the request's key."""
+"""From a request message, and the headers that stand for fields of it, to what the service needs: key and etag."""
 
 from __future__ import annotations
 
 import functools
 import hashlib
-from typing import TYPE_CHECKING
+import re
+from typing import TYPE_CHECKING, Any, Final, cast
 from uuid import UUID
 
 from chassis.context import current_call
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
     from google.protobuf.descriptor import Descriptor
     from google.protobuf.message import Message
 
+_UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+_ETAG: Final = re.compile(r'"[\x21\x23-\x7e]+"|[\x21\x23-\x29\x2b\x2d-\x7e]+')
+"""An entity tag of RFC 9110, 8.8.3, or what stands between its quotes."""
+
 
 def once(request: Message, *, now: datetime) -> Once:
     """Return what makes this write take effect once.
@@ -25,21 +30,57 @@ def once(request: Message, *, now: datetime) -> Once:
     stays the same over the edge's own retries. Called directly and with none of them, a write cannot be repeated.
 
     Raises:
-        InvalidFields: the header `idempotency-key` is no UUID.
+        InvalidFields: the header `idempotency-key` is no UUID, bare or in quotes.
     """
     call = current_call()
     if call is None:
         return Once(key=None, now=now)
-    chosen: str = getattr(request, "request_id", "") or call.idempotency_key
+    chosen: str = getattr(request, "request_id", "") or _idempotency_key(call.idempotency_key)
     try:
         request_id = UUID(chosen or call.request_id)
-    except ValueError:
-        if not chosen:  # an x-request-id that is not the edge's
-            return Once(key=None, now=now)
-        violation = FieldViolation("idempotency-key", "must be a valid UUID", "string.uuid")
-        raise InvalidFields([violation]) from None
+    except ValueError:  # an x-request-id that is not the edge's
+        return Once(key=None, now=now)
     key = RequestKey(call.caller.subject, call.method, request_id, fingerprint(request))
     return Once(key, now)
+
+
+def _idempotency_key(header: str) -> str:
+    """Return the UUID in the header, which the IETF's draft puts in quotes; empty without a header."""
+    key = header[1:-1] if len(header) > 1 and header[0] == header[-1] == '"' else header
+    if header and not _UUID.fullmatch(key):
+        message = 'must be one UUID, bare or in double quotes, such as "8e03978e-40d5-43dd-bc93-6894a57f9324"'
+        raise InvalidFields([FieldViolation("idempotency-key", message, "string.uuid")])
+    return key
+
+
+def take_if_match(request: Message, if_match: str) -> None:
+    """Let the header `if-match` stand for the request's field `etag`.
+
+    `*` asks for nothing but that the resource exists, which every write with an etag does anyway. Weak etags never
+    match (RFC 9110, 13.1.1), so those beside a strong one are passed over.
+
+    Raises:
+        InvalidFields: the request has no etag, has another one, or the header names none, several or only weak ones.
+    """
+    if "etag" not in request.DESCRIPTOR.fields_by_name:
+        raise _bad_if_match("has no meaning for this call: leave the header out", rule="if_match.unsupported")
+    named = [each.strip() for each in if_match.split(",")]
+    if named == ["*"]:
+        return
+    strong = {each for each in named if not each.startswith("W/")}
+    if not strong:
+        raise _bad_if_match("names only weak etags, which never match: send the resource's own", rule="if_match.weak")
+    if len(strong) > 1 or not _ETAG.fullmatch(etag := strong.pop()):
+        raise _bad_if_match('must be one etag of the resource, such as "v3", or *', rule="if_match.one")
+    etag = etag.strip('"')
+    stated = cast("Any", request)
+    if stated.etag not in {"", etag}:
+        raise _bad_if_match("names another etag than the request: send one of them", rule="if_match.conflict")
+    stated.etag = etag
+
+
+def _bad_if_match(message: str, *, rule: str) -> InvalidFields:
+    return InvalidFields([FieldViolation("if-match", message, rule)])
 
 
 def fingerprint(request: Message) -> bytes:

@@ -83,7 +83,8 @@ class Interceptors:
 
         async def handled(context: Context, call: Call) -> Message:
             await admit(call, context)
-            return await behaviour(await receiver.receive(context), context)
+            request = await receiver.receive(context, if_match=call.if_match)
+            return await behaviour(request, context)
 
         answer = self._observed(method, handled)
         return grpc.stream_unary_rpc_method_handler(answer, None, handler.response_serializer)
@@ -226,6 +227,8 @@ def _call_of(method: str, context: Context, now: float) -> Call:
             call.authorization = value
         elif key == "idempotency-key":
             call.idempotency_key = value
+        elif key == "if-match":
+            call.if_match = value
     return call
 
 

@@ -8,7 +8,7 @@ ever reaches a caller.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 
 import grpc
 import structlog
@@ -48,6 +48,14 @@ _CODES: dict[type[DomainError], grpc.StatusCode] = {
     Unavailable: grpc.StatusCode.UNAVAILABLE,
     DeadlineExceeded: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
+
+
+_CHALLENGES: Final = {
+    "TOKEN_INVALID": 'Bearer error="invalid_token"',
+    "TOKEN_EXPIRED": 'Bearer error="invalid_token"',
+    "ROLE_REQUIRED": 'Bearer error="insufficient_scope"',
+}
+"""What a caller who sent a token reads about it in `www-authenticate` (RFC 6750, 3.1). The edge adds the rest."""
 
 
 class _Internal(DomainError):
@@ -122,4 +130,6 @@ async def reject(error: Exception, context: aio.ServicerContext[Message, Message
         trailer.append(("retry-after", str(math.ceil(error.retry_after_s))))
         # gRPC clients must not try again at once by themselves: we have just said when.
         trailer.append(("grpc-retry-pushback-ms", "-1"))
+    if call.authorization and error.reason in _CHALLENGES:
+        trailer.append(("www-authenticate", _CHALLENGES[error.reason]))
     await context.abort(code, error.message, tuple(trailer))

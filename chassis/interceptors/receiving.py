@@ -15,6 +15,7 @@ from grpc import aio
 from chassis.errors import MalformedRequest
 from chassis.interceptors.bounds import Elements, max_request_bytes
 from chassis.interceptors.validation import require_valid
+from chassis.requests import take_if_match
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,14 +41,20 @@ class Receiver:
         self._max_bytes: Final = max_request_bytes(request)
         self._elements: Final = Elements(request)
 
-    async def receive(self, context: Context) -> Message:
+    async def receive(self, context: Context, *, if_match: str | None = None) -> Message:
         """Return the request of a call, which keeps every rule of the contract.
+
+        Args:
+            context: of the call.
+            if_match: the header of that name, which stands in for the request's etag.
 
         Raises:
             MalformedRequest: there is no whole message, it is none of this type, or larger than any valid one.
             InvalidFields: it breaks rules of the contract.
         """
         request = self.decoded(await received_bytes(context))
+        if if_match is not None:
+            take_if_match(request, if_match)
         require_valid(request)
         return request
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import contextvars
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -11,7 +12,7 @@ from shop.user.v1 import user_service_pb2 as user_pb
 
 from chassis.context import Caller, enter
 from chassis.errors import InvalidFields
-from chassis.requests import fingerprint, once
+from chassis.requests import fingerprint, once, take_if_match
 from tests.unit.builders import NOON, OTHER_ID, SOME_ID, a_call, a_create_order, a_create_user, an_item_message
 
 if TYPE_CHECKING:
@@ -68,6 +69,22 @@ def test_an_idempotency_key_that_is_no_uuid_is_an_invalid_field(chosen: str) -> 
         once_in(a_call(idempotency_key=chosen, request_id=THIRD_ID), a_create_order())
 
     assert [each.field for each in refused.value.violations] == ["idempotency-key"]
+
+
+def test_a_key_in_quotes_is_the_same_key() -> None:
+    bare, quoted = (key_in(a_call(idempotency_key=key), a_create_order()) for key in (SOME_ID, f'"{SOME_ID}"'))
+
+    assert bare == quoted
+
+
+@given(st.text(min_size=1))
+def test_an_if_match_header_is_one_etag_or_refused(header: str) -> None:
+    request = user_pb.UpdateUserRequest(id=SOME_ID)
+
+    with contextlib.suppress(InvalidFields):
+        take_if_match(request, header)
+        assert header.strip() == "*" or request.etag
+    assert not request.etag or request.etag in header
 
 
 @pytest.mark.parametrize("request_id", ["", "abc", "req-1", "null"])

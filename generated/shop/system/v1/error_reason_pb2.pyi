@@ -41,7 +41,8 @@ class _ErrorReasonEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_ErrorReaso
     Metadata: `requestId`.
     """
     ERROR_REASON_ETAG_MISMATCH: _ErrorReason.ValueType  # 5
-    """ABORTED, 409. The resource has changed since the etag was read. Read it again and decide again.
+    """ABORTED, 409. The resource has changed since the etag was read. Read it again and decide again. Over REST it is 412
+    if the header `if-match` named the etag.
     Metadata: `etag`, the current one.
     """
     ERROR_REASON_DATABASE_UNAVAILABLE: _ErrorReason.ValueType  # 6
@@ -123,7 +124,8 @@ ERROR_REASON_REQUEST_ID_REUSED: ErrorReason.ValueType  # 4
 Metadata: `requestId`.
 """
 ERROR_REASON_ETAG_MISMATCH: ErrorReason.ValueType  # 5
-"""ABORTED, 409. The resource has changed since the etag was read. Read it again and decide again.
+"""ABORTED, 409. The resource has changed since the etag was read. Read it again and decide again. Over REST it is 412
+if the header `if-match` named the etag.
 Metadata: `etag`, the current one.
 """
 ERROR_REASON_DATABASE_UNAVAILABLE: ErrorReason.ValueType  # 6
