@@ -12,6 +12,10 @@ from envoy.render import SERVED_BY, Address, Edge, render, render_secrets
 from envoy.run import run
 
 
+def _switch(text: str) -> bool:
+    return {"on": True, "off": False}[text]
+
+
 def _origins(text: str) -> tuple[str, ...]:
     return tuple(text.split(","))
 
@@ -21,6 +25,7 @@ _EVERYWHERE: Final[Mapping[str, Callable[[str], object]]] = {
     "public_write_limit": int,
     "trusted_hops": int,
     "cors_origins": _origins,
+    "hsts": _switch,
     "metrics_port": int,
     "traces_to": Address.parse,
     "trace_sampling": float,

@@ -16,7 +16,7 @@ from google.protobuf.descriptor_pb2 import (
 )
 from shop.system.v1.access_pb2 import access
 
-from envoy.body_limits import MIN_BODY_BYTES, body_limit, largest_json
+from envoy.body_limits import body_limit, largest_json
 
 DESCRIPTOR_SET: Final = Path(__file__).parents[1] / "generated" / "shop.binpb"
 """The contract as `make generate` leaves it."""
@@ -35,6 +35,7 @@ class Binding:
         verb: the HTTP method, in capitals.
         path: the path template, as `/api/v1/users/{id}:changePassword`.
         body: the full name of the message that a JSON body holds, None if there is no body.
+        repeated: the fields that the query may name more than once, as the contract spells them.
         is_public: whether anybody may call it, without a token.
         is_stream: whether it answers with a stream.
     """
@@ -44,6 +45,7 @@ class Binding:
     verb: str
     path: str
     body: str | None
+    repeated: tuple[str, ...]
     is_public: bool
     is_stream: bool
 
@@ -53,8 +55,13 @@ class Binding:
         return f"/{self.service}/{self.method}"
 
     @property
+    def variables(self) -> list[str]:
+        """The fields that the path names."""
+        return re.findall(r"\{([^}]+)\}", self.path)
+
+    @property
     def path_regex(self) -> str:
-        """The paths of the template, as a regular expression.
+        """The paths of the template, as a regular expression that has to fit the whole path.
 
         A variable stands for one segment without a colon, so that `{id}` is not taken for `{id}:verb` too.
         """
@@ -62,10 +69,24 @@ class Binding:
         return "[^/:]+".join(re.escape(text) for text in literals)
 
     @property
-    def path_pattern(self) -> str:
-        """The paths of the template, as a Lua pattern: a variable stands for one segment."""
-        literals = re.split(r"\{[^}]+\}", self.path)
-        return "^" + "[^/]+".join(re.sub(r"(\W)", r"%\1", text) for text in literals) + "$"
+    def is_public_write(self) -> bool:
+        """Whether somebody without a token can change something with it, or try a password."""
+        return self.is_public and self.verb != "GET"
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A field of a message that a body can hold.
+
+    Attributes:
+        name: as the contract spells it.
+        holds: the message that its values are; None for scalars, and for what is free.
+        is_free: whether any name may stand in its values: maps, and the well-known types, whose JSON form is their own.
+    """
+
+    name: str
+    holds: str | None
+    is_free: bool
 
 
 class Contract:
@@ -80,9 +101,6 @@ class Contract:
             for service in file.service
         ]
         self.services = sorted(name for name, _ in own)
-        self.bindings = [
-            binding for name, service in own for method in service.method for binding in _bindings(method, service=name)
-        ]
         self._methods = {name: list(service.method) for name, service in own}
         self._messages = {
             name: message
@@ -90,6 +108,9 @@ class Contract:
             for root in file.message_type
             for name, message in _messages(root, scope=file.package)
         }
+        self.bindings = [
+            binding for name, service in own for method in service.method for binding in self._bindings(method, of=name)
+        ]
 
     def methods(self, service: str) -> list[str]:
         """Return the names of the service's methods with one answer."""
@@ -104,17 +125,21 @@ class Contract:
         """Return the names of the service's methods that answer with a stream."""
         return sorted(method.name for method in self._methods[service] if method.server_streaming)
 
-    def streamed(self) -> list[Binding]:
-        """Return the bindings of the methods that answer with a stream."""
-        return [binding for binding in self.bindings if binding.is_stream]
+    def is_public(self, rpc: str) -> bool:
+        """Return whether anybody may call the method of this path over gRPC: only what says so is public."""
+        return any(binding.is_public for binding in self.bindings if binding.rpc == rpc)
 
-    def public(self) -> list[Binding]:
-        """Return the bindings of the methods that anybody may call: only what says so is public."""
-        return [binding for binding in self.bindings if binding.is_public]
+    def is_public_write(self, rpc: str) -> bool:
+        """Return whether somebody without a token can change something with the method, or try a password."""
+        return any(binding.is_public_write for binding in self.bindings if binding.rpc == rpc)
 
-    def public_writes(self) -> list[Binding]:
-        """Return the bindings with which somebody without a token can change something, or try a password."""
-        return [binding for binding in self.public() if binding.verb != "GET"]
+    def preconditions(self, service: str) -> list[str]:
+        """Return the names of the service's methods whose request names the etag that it is meant for."""
+        return sorted(
+            method.name
+            for method in self._methods[service]
+            if any(field.name == "etag" for field in self._messages[method.input_type.removeprefix(".")].field)
+        )
 
     def verbs(self) -> list[str]:
         """Return the HTTP methods in use."""
@@ -129,10 +154,6 @@ class Contract:
                 if b.service == service and b.verb == "POST" and b.method.startswith("Create")
             }
         )
-
-    def bodies(self) -> list[Binding]:
-        """Return the bindings with a JSON body, the one with the longest template first."""
-        return sorted((b for b in self.bindings if b.body), key=lambda b: (-len(b.path), b.path))
 
     def body_limit(self, service: str, method: str) -> int:
         """Return how many bytes a request of the method may have, over REST and over gRPC alike.
@@ -149,56 +170,51 @@ class Contract:
         """
         return largest_json(self._request(service, method), self._messages)
 
-    def large_bodies(self) -> list[tuple[Binding, int]]:
-        """Return the bindings whose body may be larger than what every method takes, each with its limit in bytes."""
-        limits = ((binding, self.body_limit(binding.service, binding.method)) for binding in self.bodies())
-        return [(binding, limit) for binding, limit in limits if limit > MIN_BODY_BYTES]
-
-    def fields(self) -> Mapping[str, Mapping[str, str | None]]:
-        """Return the fields of every message that a body can hold, under both names that JSON allows.
-
-        The value of a field is the message whose fields its objects hold. It is None where no name can be wrong, or
-        none is expected: scalars, maps, and the well-known types, which have a JSON form of their own.
-        """
-        found: dict[str, dict[str, str | None]] = {}
-        wanted = [binding.body for binding in self.bodies()]
+    def fields(self) -> Mapping[str, Mapping[str, Field]]:
+        """Return the fields of every message that a body can hold, under both names that JSON allows."""
+        found: dict[str, dict[str, Field]] = {}
+        wanted = {binding.body for binding in self.bindings if binding.body}
         while wanted:
             name = wanted.pop()
-            if name is None or name in found:
-                continue
-            fields = self._messages[name].field
-            found[name] = {
-                spelling: self._message_of(field) for field in fields for spelling in (field.name, field.json_name)
-            }
-            wanted.extend(found[name].values())
+            fields = [
+                (each, Field(each.name, self._message_of(each), is_free=self._is_free(each)))
+                for each in self._messages[name].field
+            ]
+            found[name] = {spelling: field for each, field in fields for spelling in (each.name, each.json_name)}
+            wanted |= {field.holds for _, field in fields if field.holds} - found.keys()
         return dict(sorted(found.items()))
 
     def _request(self, service: str, method: str) -> str:
         (name,) = (each.input_type for each in self._methods[service] if each.name == method)
         return name.removeprefix(".")
 
+    def _bindings(self, method: MethodDescriptorProto, *, of: str) -> Iterator[Binding]:
+        rule = method.options.Extensions[http]
+        request = method.input_type.removeprefix(".")
+        repeated = [each.name for each in self._messages[request].field if each.label == each.LABEL_REPEATED]
+        for each in (rule, *rule.additional_bindings):
+            verb = each.WhichOneof("pattern")
+            if verb is None:
+                continue
+            yield Binding(
+                service=of,
+                method=method.name,
+                verb=verb.upper(),
+                path=getattr(each, verb),
+                body=_body(each, request=request),
+                repeated=tuple(repeated),
+                is_public=method.options.Extensions[access].public,
+                is_stream=method.server_streaming,
+            )
+
     def _message_of(self, field: FieldDescriptorProto) -> str | None:
+        is_message = field.type == FieldDescriptorProto.TYPE_MESSAGE
+        return field.type_name.removeprefix(".") if is_message and not self._is_free(field) else None
+
+    def _is_free(self, field: FieldDescriptorProto) -> bool:
         name = field.type_name.removeprefix(".")
-        if field.type != FieldDescriptorProto.TYPE_MESSAGE or name.startswith("google.protobuf."):
-            return None
-        return None if self._messages[name].options.map_entry else name
-
-
-def _bindings(method: MethodDescriptorProto, *, service: str) -> Iterator[Binding]:
-    rule = method.options.Extensions[http]
-    for each in (rule, *rule.additional_bindings):
-        verb = each.WhichOneof("pattern")
-        if verb is None:
-            continue
-        yield Binding(
-            service=service,
-            method=method.name,
-            verb=verb.upper(),
-            path=getattr(each, verb),
-            body=_body(each, request=method.input_type.removeprefix(".")),
-            is_public=method.options.Extensions[access].public,
-            is_stream=method.server_streaming,
-        )
+        is_map = name in self._messages and self._messages[name].options.map_entry
+        return field.type == FieldDescriptorProto.TYPE_MESSAGE and (is_map or name.startswith("google.protobuf."))
 
 
 def _body(rule: HttpRule, *, request: str) -> str | None:

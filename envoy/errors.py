@@ -28,6 +28,7 @@ class EdgeError:
         quotes_envoy: whether REST callers read Envoy's own words instead. The transcoder's words about a body help
             them; the router's tell of hosts and sockets.
         retry_after_s: when the same call may succeed, None if never.
+        challenge: what REST callers read in `www-authenticate` (RFC 6750, 3), None where nothing is wrong with a token.
     """
 
     condition: str
@@ -38,6 +39,7 @@ class EdgeError:
     message: str
     quotes_envoy: bool = False
     retry_after_s: int | None = None
+    challenge: str | None = None
 
     @property
     def domain(self) -> str:
@@ -53,6 +55,9 @@ class EdgeError:
             status.details.add().Pack(RetryInfo(retry_delay=Duration(seconds=self.retry_after_s)))
         return b64encode(status.SerializeToString(deterministic=True)).decode().rstrip("=")
 
+
+NOT_LET_IN: Final = "There is no token, or it is not valid. Log in and send the access token as a bearer token."
+"""The services say the same."""
 
 EDGE_ERRORS: Final = (
     EdgeError(
@@ -88,14 +93,34 @@ EDGE_ERRORS: Final = (
         rpc=Code.UNAUTHENTICATED,
         reason="TOKEN_EXPIRED",
         message="The token has expired. Refresh the session, or log in.",
+        challenge='Bearer error="invalid_token"',
     ),
     EdgeError(
-        condition="response.code in [401, 403]",  # 403: a token for somebody else, which is no better than none
+        condition="response.code == 401 && response.code_details.matches('Jwt_is_missing')",
         http=401,
         code=Code.UNAUTHENTICATED,
         rpc=Code.UNAUTHENTICATED,
         reason="TOKEN_INVALID",
-        message="There is no token, or it is not valid. Log in and send the access token as a bearer token.",
+        message=NOT_LET_IN,
+        challenge="Bearer",
+    ),
+    # 403: a token for somebody else, which is no better than none.
+    EdgeError(
+        condition="response.code in [401, 403] && response.code_details.matches('jwt')",
+        http=401,
+        code=Code.UNAUTHENTICATED,
+        rpc=Code.UNAUTHENTICATED,
+        reason="TOKEN_INVALID",
+        message=NOT_LET_IN,
+        challenge='Bearer error="invalid_token"',
+    ),
+    EdgeError(
+        condition="response.code == 413 && xds.route_metadata.filter_metadata['shop.edge']['body'] == 'none'",
+        http=400,
+        code=Code.INVALID_ARGUMENT,
+        rpc=Code.INVALID_ARGUMENT,
+        reason="MALFORMED_REQUEST",
+        message="This call takes no body: what it needs stands in the path and the query.",
     ),
     EdgeError(
         condition="response.code == 413",
@@ -106,12 +131,20 @@ EDGE_ERRORS: Final = (
         message="The body is larger than a valid request of this method can be: send less in one call.",
     ),
     EdgeError(
+        condition="response.code == 415 && request.url_path.matches('^/(shop|grpc)[.]')",
+        http=415,
+        code=Code.INVALID_ARGUMENT,
+        rpc=Code.INVALID_ARGUMENT,
+        reason="UNSUPPORTED_MEDIA_TYPE",
+        message="A gRPC call must be protobuf, with the content-type application/grpc or one of gRPC-Web.",
+    ),
+    EdgeError(
         condition="response.code == 415",
         http=415,
         code=Code.INVALID_ARGUMENT,
         rpc=Code.INVALID_ARGUMENT,
         reason="UNSUPPORTED_MEDIA_TYPE",
-        message="A body must be JSON, with the header content-type: application/json.",
+        message="A body must be JSON, with the header content-type: application/json and without a content-encoding.",
     ),
     EdgeError(
         condition="response.code == 400 && response.code_details.matches('lua|transcode|direct')",
@@ -121,6 +154,22 @@ EDGE_ERRORS: Final = (
         reason="MALFORMED_REQUEST",
         message="A header or the body cannot be read: see the contract for what they may hold.",
         quotes_envoy=True,
+    ),
+    EdgeError(
+        condition="response.code == 426",
+        http=400,
+        code=Code.INVALID_ARGUMENT,
+        rpc=Code.INVALID_ARGUMENT,
+        reason="MALFORMED_REQUEST",
+        message="The request is HTTP/1.0 or older: send HTTP/1.1, with a Host, or HTTP/2.",
+    ),
+    EdgeError(
+        condition="response.code == 431",
+        http=400,
+        code=Code.INVALID_ARGUMENT,
+        rpc=Code.INVALID_ARGUMENT,
+        reason="MALFORMED_REQUEST",
+        message="Path and headers are more than 100 headers or 32 KiB: send fewer or shorter ones.",
     ),
     EdgeError(
         condition="response.code >= 400 && response.code < 500 || response.code == 501",

@@ -1,8 +1,6 @@
 """The edge's configuration as Envoy reads it, made from `edge.yaml.j2` and the contract's descriptor set."""
 
 import json
-import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -11,7 +9,7 @@ from urllib.parse import urlsplit
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from envoy.body_limits import MAX_BODY_BYTES, MIN_BODY_BYTES
-from envoy.contract import DESCRIPTOR_SET, Contract
+from envoy.contract import DESCRIPTOR_SET, Binding, Contract
 from envoy.errors import EDGE_ERRORS, RATE_LIMIT_WINDOW_S, EdgeError, rate_limited
 from envoy.files import FILES, PAGE_HEADERS
 
@@ -32,6 +30,9 @@ GUARDED: Final = ("/api/", "/shop.")
 
 KEYS: Final = "shop.user.v1.SessionService/GetJwks"
 """The method that publishes the public keys of access tokens."""
+
+GRPC_TYPES: Final = r"application/grpc(\+proto)?(\s*;.*)?|application/grpc-web(-text)?(\+proto)?"
+"""The content types of a gRPC call: of JSON in gRPC no service makes a message."""
 
 SERVED_BY_ALL: Final = frozenset({"shop.system.v1.SystemService"})
 """The services that every cluster has."""
@@ -135,6 +136,8 @@ class Edge:
         trusted_hops: how many proxies of ours stand before the edge and add to `x-forwarded-for`. One too many, and
             callers choose the address that they are limited by; one too few, and all callers share the proxy's.
         cors_origins: the origins, as `https://shop.example`, whose pages may call from a browser.
+        hsts: whether browsers are told to use nothing but TLS for two years, here and below this name. Only with a
+            certificate that browsers trust: they let nobody past another one then.
         metrics_port: where Prometheus finds `/metrics`, and nothing else; 0 is nowhere. For a network that callers are
             not in.
         traces_to: who takes traces, with OTLP over gRPC in clear text. Without one nothing is traced.
@@ -161,6 +164,7 @@ class Edge:
     public_write_limit: int = 20
     trusted_hops: int = 0
     cors_origins: tuple[str, ...] = ()
+    hsts: bool = False
     metrics_port: int = 0
     traces_to: Address | None = None
     trace_sampling: float = 1
@@ -213,9 +217,6 @@ def render(edge: Edge, *, descriptor_set: Path = DESCRIPTOR_SET) -> str:
     for binding in contract.bindings:
         if not binding.is_public and not (binding.path.startswith(GUARDED) and binding.rpc.startswith(GUARDED)):
             raise MethodNotGuarded(f"{binding.rpc} needs a token, and {binding.path} is not in GUARDED")
-    public_writes = sorted(
-        {each for binding in contract.public_writes() for each in (binding.path_regex, re.escape(binding.rpc))}
-    )
     templates = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         undefined=StrictUndefined,
@@ -228,8 +229,7 @@ def render(edge: Edge, *, descriptor_set: Path = DESCRIPTOR_SET) -> str:
     return templates.get_template("edge.yaml.j2").render(
         edge=edge,
         contract=contract,
-        edge_errors=(*_rate_limit_errors(edge, public_writes), *EDGE_ERRORS),
-        public_writes=public_writes,
+        edge_errors=(*_rate_limit_errors(edge), *EDGE_ERRORS),
         rate_limit_window_s=RATE_LIMIT_WINDOW_S,
         page_limit_kib=min(_PAGE_KIB_PER_CALL * edge.rate_limit, _LARGEST_BUCKET),
         health_limit=min(_HEALTH_PER_CALL * edge.rate_limit, _LARGEST_BUCKET),
@@ -237,6 +237,10 @@ def render(edge: Edge, *, descriptor_set: Path = DESCRIPTOR_SET) -> str:
         min_body_bytes=MIN_BODY_BYTES,
         guarded=GUARDED,
         keys=next(binding for binding in contract.bindings if binding.rpc == f"/{KEYS}"),
+        match=_match,
+        query_context=_query_context,
+        grpc_types=GRPC_TYPES,
+        served_by_all=SERVED_BY_ALL,
         files=FILES,
         page_headers=PAGE_HEADERS,
         served_by=SERVED_BY,
@@ -277,7 +281,21 @@ def _secret(name: str, content: dict[str, object]) -> str:
     return json.dumps({"resources": [{"@type": kind, "name": name, **content}]}, indent=2) + "\n"
 
 
-def _rate_limit_errors(edge: Edge, public_writes: Iterable[str]) -> tuple[EdgeError, EdgeError]:
-    is_one_of_them = " || ".join(f"request.url_path.matches(r'^{path}$')" for path in public_writes)
-    is_public_write = f"request.method == 'POST' && ({is_one_of_them})"
+def _match(binding: Binding, *, has_query: bool = False) -> dict[str, object]:
+    """Return Envoy's RouteMatch for the binding, and for nothing else: the whole path and the verb."""
+    path = {"safe_regex": {"regex": binding.path_regex}} if binding.variables else {"path": binding.path}
+    headers = [{"name": ":method", "string_match": {"exact": binding.verb}}]
+    if has_query:
+        headers.append({"name": ":path", "string_match": {"contains": "?"}})
+    return {**path, "headers": headers}
+
+
+def _query_context(binding: Binding) -> dict[str, str]:
+    """Return what `query.lua` must know: of which fields the path, a list or a header may say something."""
+    resumed = {"resume_token": "last-event-id"} if binding.is_stream else {}
+    return dict.fromkeys(binding.repeated, "list") | dict.fromkeys(binding.variables, "path") | resumed
+
+
+def _rate_limit_errors(edge: Edge) -> tuple[EdgeError, EdgeError]:
+    is_public_write = "xds.route_metadata.filter_metadata['shop.edge']['limit'] == 'public_write'"
     return (rate_limited(edge.public_write_limit, condition=is_public_write), rate_limited(edge.rate_limit))

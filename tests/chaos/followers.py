@@ -100,7 +100,7 @@ async def _server_sent(http: httpx.AsyncClient, follower: Follower, resume_token
             if not response.is_success:
                 return _reason_in(json.loads(await response.aread()))
             async for line in response.aiter_lines():
-                if line:
+                if line.startswith("data: "):
                     message = json.loads(line.removeprefix("data: "))
                     follower.take(message)
                     reason = _reason_in(message["end"]) if message.get("end") else CUT

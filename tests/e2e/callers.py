@@ -206,12 +206,18 @@ def ask(http: httpx.Client, call: RestCall, *, headers: Mapping[str, str]) -> Ou
 
 
 def server_sent(response: httpx.Response) -> Iterator[Json]:
-    """Yield the server-sent events of a response that is still being read."""
+    """Yield the server-sent events of a response that is still being read. Each has its resume token as its id."""
+    event_id = ""
     for line in response.iter_lines():
         if line:
             field, _, value = line.partition(": ")
-            assert field == "data", line
-            yield json.loads(value)
+            assert field in {"id", "data"}, line
+            if field == "id":
+                event_id = value
+                continue
+            message = json.loads(value)
+            assert message["resumeToken"] == event_id
+            yield message
 
 
 def rest_outcome(response: httpx.Response) -> Outcome:

@@ -12,6 +12,7 @@ from google.protobuf import descriptor_pool, json_format, message_factory
 from google.protobuf.descriptor import FieldDescriptor
 from shop.order.v1 import error_reason_pb2 as order_reasons
 from shop.system.v1 import error_reason_pb2 as system_reasons
+from shop.system.v1.access_pb2 import access
 from shop.user.v1 import error_reason_pb2 as user_reasons
 
 from chassis.contract import service_names
@@ -79,6 +80,7 @@ class Rpc:
         request: the class of its requests.
         reply: the class of its replies.
         is_stream: whether it answers with a stream.
+        is_public: whether anybody may call it, without a token.
     """
 
     service: str
@@ -86,6 +88,7 @@ class Rpc:
     request: type[Message]
     reply: type[Message]
     is_stream: bool
+    is_public: bool
 
     @property
     def path(self) -> str:
@@ -142,6 +145,7 @@ def _rpcs() -> Iterator[Rpc]:
                 request=message_factory.GetMessageClass(method.input_type),
                 reply=message_factory.GetMessageClass(method.output_type),
                 is_stream=method.server_streaming,
+                is_public=method.GetOptions().Extensions[access].public,
             )
 
 

@@ -53,7 +53,6 @@ SECURITY_HEADERS: Final = {
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
     "referrer-policy": "no-referrer",
-    "strict-transport-security": "max-age=63072000; includeSubDomains",
     "cross-origin-resource-policy": "same-origin",
     "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
     "cache-control": "no-store",
@@ -310,7 +309,7 @@ def test_a_forged_token_is_refused_in_one_shape(
 
     assert (response.status_code, reason_of(response)) == (401, "TOKEN_INVALID")
     assert response.json()["code"] == 16
-    assert response.headers["www-authenticate"] == "Bearer"
+    assert response.headers["www-authenticate"] == 'Bearer error="invalid_token"'
     assert grpc_refusal(channel, token, user_id=forger.user.id) == (grpc.StatusCode.UNAUTHENTICATED, "TOKEN_INVALID")
 
 
@@ -320,7 +319,7 @@ def test_an_expired_token_is_told_from_a_bad_one(stranger: httpx.Client, forger:
     response = stranger.get(forger.user.path, headers={"authorization": f"Bearer {token}"})
 
     assert (response.status_code, reason_of(response)) == (401, "TOKEN_EXPIRED")
-    assert response.headers["www-authenticate"] == "Bearer"
+    assert response.headers["www-authenticate"] == 'Bearer error="invalid_token"'
     assert grpc_refusal(channel, token, user_id=forger.user.id) == (grpc.StatusCode.UNAUTHENTICATED, "TOKEN_EXPIRED")
 
 
@@ -446,7 +445,7 @@ def test_what_anybody_may_write_is_let_in_20_times(stranger: httpx.Client, path:
 
 def test_the_ways_to_log_in_share_one_limit(stranger: httpx.Client) -> None:
     for attempt in range(20):
-        path = ("/api/v1/sessions?a=" + str(attempt), "/api/v1/sessions", "/api/v1/sessions:refresh")[attempt % 3]
+        path = ("/api//v1/./sessions?a=" + str(attempt), "/api/v1/sessions", "/api/v1/sessions:refresh")[attempt % 3]
         stranger.post(path, json={})
 
     over_grpc = stranger.post(CREATE_SESSION, content=framed(b""), headers=GRPC)
@@ -695,7 +694,7 @@ def test_a_request_that_two_servers_could_read_differently_ends_the_connection(s
     answer = spoken(system, shape + SMUGGLED)
 
     assert answer.count(b"HTTP/1.1 ") <= 1, answer.decode()
-    assert not answer or answer.split()[1] in {b"400", b"426", b"501"}, answer.decode()
+    assert not answer or answer.split()[1] in {b"400", b"404", b"501"}, answer.decode()
 
 
 TOLERATED: Final = {

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import functools
+import http.client
+import json
 import re
 import socket
 import subprocess
@@ -17,7 +19,7 @@ import jwt
 import pytest
 import yaml
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from google.api.annotations_pb2 import http
+from google.api.annotations_pb2 import http as http_rule
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from shop.system.v1.error_reason_pb2 import ErrorReason
 
@@ -26,7 +28,7 @@ from devstack.certificates import Certificates
 from envoy.binary import find_envoy
 from envoy.contract import DESCRIPTOR_SET, Binding, Contract
 from envoy.environments import compose, kubernetes, laptop
-from envoy.errors import EDGE_ERRORS
+from envoy.errors import EDGE_ERRORS, EdgeError
 from envoy.files import FILES, REPOSITORY, File, FileMissing
 from envoy.render import (
     SERVED_BY,
@@ -65,7 +67,7 @@ JWKS = f'{{"keys": [{{"kty": "OKP", "crv": "Ed25519", "alg": "EdDSA", "x": "{X}"
 
 @functools.cache
 def configuration(edge: Edge) -> Any:
-    return yaml.safe_load(render(edge))
+    return yaml.load(render(edge), Loader=yaml.CSafeLoader)
 
 
 def connection_manager(edge: Edge) -> Any:
@@ -82,9 +84,10 @@ def routes(edge: Edge) -> Any:
     return connection_manager(edge)["route_config"]["virtual_hosts"][0]["routes"]
 
 
-@pytest.fixture(params=ENVIRONMENTS)
-def edge(request: pytest.FixtureRequest, tmp_path: Path) -> Edge:
+@pytest.fixture(scope="module", params=ENVIRONMENTS)
+def edge(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Edge:
     # Images hold the files and the certificates elsewhere; Envoy reads them when it validates.
+    tmp_path = tmp_path_factory.mktemp("certificates")
     certificates = Certificates(tmp_path / "tls")
     certificates.prepare()
     edge = replace(
@@ -135,12 +138,14 @@ def test_streams_last_longer_than_calls_and_do_not_count_among_them() -> None:
     path = "/shop.order.v1.OrderService/WatchOrders"
     clusters = {each["name"]: each for each in configuration(edge)["static_resources"]["clusters"]}
 
-    [over_grpc] = [each for each in routes(edge) if each["match"].get("path") == path]
-    [over_rest] = [each for each in routes(edge) if "orders:watch" in str(each["match"])]
+    over_grpc, *others = [each for each in routes(edge) if each["match"].get("path") == path]
+    over_rest = [each for each in routes(edge) if "orders:watch" in str(each["match"])]
 
     assert over_grpc["route"]["cluster"] == "order_svc_streams"
     assert over_grpc["route"]["max_stream_duration"]["grpc_timeout_header_max"] == "3660s"
-    assert "'key': 'grpc-timeout', 'value': '3660S'" in str(over_rest)
+    assert all(each["route"] == over_grpc["route"] for each in others)
+    assert over_rest
+    assert all("'key': 'grpc-timeout', 'value': '3660S'" in str(each) for each in over_rest)
     of_calls, of_streams = clusters["order_svc"], clusters["order_svc_streams"]
     assert addresses(of_streams) == addresses(of_calls)
     assert of_streams["circuit_breakers"]["thresholds"][0]["max_requests"] == 10_000
@@ -260,11 +265,14 @@ def test_every_service_of_the_contract_is_transcoded_and_routed(service: str, ed
     assert f"/{service}/" in prefixes or {f"/{service}/{method}" for method in CONTRACT.methods(service)} <= paths
 
 
-@pytest.mark.parametrize("path", sorted({binding.path for binding in CONTRACT.bindings}))
-def test_every_rest_path_of_the_contract_has_a_route(path: str, edge: Edge) -> None:
-    matches = [route["match"] for route in routes(edge) if "route" in route]
+@pytest.mark.parametrize("binding", CONTRACT.bindings, ids=lambda binding: f"{binding.method} {binding.path}")
+def test_every_binding_of_the_contract_has_a_route_of_its_own(binding: Binding, edge: Edge) -> None:
+    path = re.sub(r"\{[^}]+\}", "0197", binding.path)
 
-    assert any(path == match.get("path") or path.startswith(match.get("prefix", "nowhere")) for match in matches)
+    for query in ("", "?a=b"):
+        route = route_of(edge, verb=binding.verb, path=path + query)
+        assert is_let_in(route)
+        assert route["metadata"]["filter_metadata"]["shop.edge"]["body"] == ("json" if binding.body else "none")
 
 
 def test_creations_over_rest_are_201_and_nothing_else_is(edge: Edge) -> None:
@@ -293,19 +301,50 @@ def test_reflection_is_for_those_who_develop() -> None:
     assert reflected == {"laptop"}
 
 
+def route_of(edge: Edge, *, verb: str, path: str, **headers: str) -> Any:
+    """Return the first route that fits, as Envoy picks it, for the conditions that are in use here."""
+    headers = {":method": verb, ":path": path, **headers}
+    for route in routes(edge):
+        if _is_path(route["match"], path.partition("?")[0]) and all(
+            _is_header(each, headers) for each in route["match"].get("headers", ())
+        ):
+            return route
+    raise AssertionError("the last route fits everything")
+
+
+def _is_path(match: Any, path: str) -> bool:
+    if "safe_regex" in match:
+        return re.fullmatch(match["safe_regex"]["regex"], path) is not None
+    return path == match["path"] if "path" in match else path.startswith(match["prefix"])
+
+
+def _is_header(condition: Any, headers: dict[str, str]) -> bool:
+    value = headers.get(condition["name"])
+    if "string_match" not in condition:
+        return value is not None
+    if value is None:  # Envoy inverts nothing that is not there
+        return False
+    ((kind, expected),) = condition["string_match"].items()
+    fits = {
+        "exact": lambda: value == expected,
+        "prefix": lambda: value.startswith(expected),
+        "contains": lambda: expected in value,
+        "safe_regex": lambda: re.fullmatch(expected["regex"], value) is not None,
+    }[kind]()
+    return fits is not condition.get("invert_match", False)
+
+
+def is_let_in(route: Any) -> bool:
+    """Return whether a service gets what takes the route."""
+    return "cluster" in route.get("route", {})
+
+
 def needs_token(edge: Edge, *, verb: str, path: str) -> bool:
-    """Return what the first rule says that fits."""
-    for rule in http_filter(edge, "envoy.filters.http.jwt_authn")["rules"]:
-        match = rule["match"]
-        verbs = [header["string_match"]["exact"] for header in match.get("headers", ())]
-        is_path = (
-            path == match.get("path")
-            or path.startswith(match.get("prefix", "nowhere"))
-            or ("safe_regex" in match and re.fullmatch(match["safe_regex"]["regex"], path) is not None)
-        )
-        if is_path and verb in (verbs or [verb]):
-            return "requires" in rule
-    return False
+    """Return whether the route leaves the check on, and a rule asks for a token."""
+    own = route_of(edge, verb=verb, path=path).get("typed_per_filter_config", {})
+    rules = http_filter(edge, "envoy.filters.http.jwt_authn")["rules"]
+    is_guarded = any("requires" in rule for rule in rules if _is_path(rule["match"], path))
+    return is_guarded and "envoy.filters.http.jwt_authn" not in own
 
 
 @pytest.mark.parametrize("binding", CONTRACT.bindings, ids=lambda binding: f"{binding.method} {binding.path}")
@@ -317,8 +356,17 @@ def test_a_token_is_asked_for_wherever_the_contract_does_not_say_public(binding:
 
 
 @pytest.mark.parametrize("path", ["/api/", "/api/v1/users/", "/api/v1/users:export", "/shop.user.v1.UserService/New"])
-def test_a_token_is_asked_for_where_nobody_has_said_anything(path: str, edge: Edge) -> None:
-    assert needs_token(edge, verb="POST", path=path)
+def test_what_the_contract_does_not_have_reaches_no_service(path: str, edge: Edge) -> None:
+    assert not is_let_in(route_of(edge, verb="POST", path=path, **{"content-type": "application/grpc"}))
+
+
+def test_without_a_token_a_service_gets_only_what_the_contract_calls_public(edge: Edge) -> None:
+    public = {each for binding in CONTRACT.bindings if binding.is_public for each in (binding.path, binding.rpc)}
+
+    for route in routes(edge):
+        is_open = "envoy.filters.http.jwt_authn" in route.get("typed_per_filter_config", {})
+        if is_open and is_let_in(route):
+            assert route["match"]["path"] in public, route["match"]
 
 
 def test_a_method_at_a_path_where_no_token_is_asked_for_is_refused(tmp_path: Path) -> None:
@@ -330,7 +378,7 @@ def test_a_method_at_a_path_where_no_token_is_asked_for_is_refused(tmp_path: Pat
         for method in service.method
         if method.name == "GetUser"
     ]
-    get_user.options.Extensions[http].get = "/elsewhere/{id}"
+    get_user.options.Extensions[http_rule].get = "/elsewhere/{id}"
     descriptor_set = tmp_path / "shop.binpb"
     descriptor_set.write_bytes(contract.SerializeToString())
 
@@ -788,3 +836,91 @@ def test_an_unavailable_service_is_answered_with_the_security_headers_too(lonely
     assert response.status_code == 503
     assert response.headers["content-security-policy"] == "default-src 'none'; frame-ancestors 'none'"
     assert response.headers["cache-control"] == "no-store"
+
+
+def spoken(client: httpx.Client, request: bytes) -> tuple[int, Any]:
+    """Send the bytes as they are, and return status and body of the answer."""
+    with socket.create_connection((client.base_url.host, client.base_url.port), timeout=10) as connection:
+        connection.sendall(request)
+        answer = http.client.HTTPResponse(connection)
+        answer.begin()
+        return answer.status, json.loads(answer.read())
+
+
+def written(line: str, *headers: str, body: bytes = b"", token: str = "") -> bytes:
+    """Return a request of HTTP/1.1."""
+    authorization = (f"authorization: Bearer {token}",) if token else ()
+    length = (f"content-length: {len(body)}",) if body else ()
+    head = "\r\n".join((f"{line} HTTP/1.1", "host: shop.example", *authorization, *length, *headers, "", ""))
+    return head.encode() + body
+
+
+def signed(*, expires_in_s: int = 600) -> str:
+    claims = {"iss": "https://shop.local", "aud": "shop", "exp": int(time.time()) + expires_in_s}
+    return jwt.encode(claims, KEY, algorithm="EdDSA")
+
+
+_JSON_TYPE = "content-type: application/json"
+_LARGE = b'{"email": "' + b"a" * 11 * 1024 * 1024 + b'"}'
+CREATE_USER = "/shop.user.v1.UserService/CreateUser"
+
+PROVOKED: dict[str, tuple[str, int, bytes]] = {
+    "no path": ("There is no such path", 404, written("GET /nowhere")),
+    "no path of the API": ("There is no such path", 404, written("GET /api/v1/users/")),
+    "another verb": ("There is no such path", 404, written("PUT /api/v1/users/1")),
+    "OPTIONS": ("There is no such path", 404, written("OPTIONS /api/v1/users")),
+    "no token": ("There is no token", 401, written("GET /api/v1/users/1")),
+    "a bad token": ("There is no token", 401, written("GET /api/v1/users/1", token="x.y.z")),
+    "an old token": ("The token has expired", 401, written("GET /api/v1/users/1", token=signed(expires_in_s=-60))),
+    "a body where none is": ("This call takes no body", 400, written("GET /health", body=b"{}")),
+    "a large body": ("The body is larger", 413, written("POST /api/v1/users", _JSON_TYPE, body=_LARGE)),
+    "JSON over gRPC": ("A gRPC call must be", 415, written(f"POST {CREATE_USER}", _JSON_TYPE, body=b"{}")),
+    "text": ("A body must be JSON", 415, written("POST /api/v1/users", "content-type: text/plain", body=b"{}")),
+    "gzip": (
+        "A body must be JSON",
+        415,
+        written("POST /api/v1/users", _JSON_TYPE, "content-encoding: gzip", body=b"{}"),
+    ),
+    "no JSON": ("The body is not JSON", 400, written("POST /api/v1/users", _JSON_TYPE, body=b"{")),
+    "no field": ("There is no field", 400, written("POST /api/v1/users", _JSON_TYPE, body=b'{"nope":1}')),
+    "no parameter": ("Could not find field", 400, written("GET /health?nope=1")),
+    "HTTP/1.0": ("The request is HTTP/1.0", 400, b"GET /health HTTP/1.0\r\n\r\n"),
+    "long headers": ("Path and headers are more", 400, written("GET /health", f"x-a: {'a' * 40_000}")),
+    "many headers": ("Path and headers are more", 400, written("GET /health", *(f"x-{n}: a" for n in range(101)))),
+    "a long path": ("Path and headers are more", 400, written(f"GET /health?{'a' * 40_000}")),
+    "an underscore": ("The path or a header cannot", 400, written("GET /health", "x_a: b")),
+    "an escaped slash": ("The path or a header cannot", 400, written("GET /health%2fusers")),
+    "no host": ("The path or a header cannot", 400, b"GET /health HTTP/1.1\r\n\r\n"),
+    "two hosts": ("There must be one Host", 400, written("GET /health", "host: b")),
+    "bad chunks": ("The path or a header cannot", 400, written("POST /api/v1/users", "transfer-encoding: x")),
+    "an unknown verb": ("The path or a header cannot", 400, written("BREW /health")),
+    "nobody there": ("No replica of the service", 503, written("GET /health")),
+    "nobody healthy": ("No replica of the service", 503, written("GET /healthz")),
+}
+"""What callers and replicas can do wrong, each with how its refusal begins, and its status."""
+
+PROVOKED_ELSEWHERE = {
+    "The call took too long": "e2e/test_reasons, and test_edge_hardening for slow senders: it takes seconds",
+    "Tokens cannot be checked": "test_who_cannot_be_checked_is_not_told_to_log_in_again: it takes an edge without keys",
+    "A header or the body": "only over gRPC, where the edge's own words are not told: e2e/test_bad_input",
+    "Something went wrong at the edge": "nothing known: a script of the edge would have to fail",
+}
+
+
+@pytest.mark.parametrize(("begin", "status", "request_bytes"), PROVOKED.values(), ids=PROVOKED)
+def test_every_refusal_names_the_fault_and_who_made_it(
+    lonely_edge: httpx.Client, begin: str, status: int, request_bytes: bytes
+) -> None:
+    answered, body = spoken(lonely_edge, request_bytes)
+
+    assert (answered, body["message"][: len(begin)]) == (status, begin)
+    reason = body["details"][0]["reason"]
+    assert (reason == "SERVICE_UNAVAILABLE") is (status >= 500)
+    assert {each.http for each in EDGE_ERRORS if each.reason == reason} >= {status}
+
+
+@pytest.mark.parametrize("error", EDGE_ERRORS, ids=lambda error: error.message[:30])
+def test_every_refusal_of_the_edge_is_provoked(error: EdgeError) -> None:
+    begins = {begin for begin, _, _ in PROVOKED.values()} | PROVOKED_ELSEWHERE.keys()
+
+    assert any(error.message.startswith(begin) for begin in begins)

@@ -1,0 +1,78 @@
+"""A body is JSON by RFC 8259 with the fields of its message, or it is refused: nothing is guessed and nothing dropped.
+
+What a text says is decided here by another reader. Where it says a message, REST does what gRPC does with the message:
+its request id is the same, so that other content would be refused as REQUEST_ID_REUSED.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import pytest
+
+from chassis.testing import new_uuid
+from tests.e2e.callers import rest_outcome
+from tests.e2e.contract import BY_NAME, Binding, name_of
+from tests.e2e.json_texts import message_of, texts
+from tests.e2e.world import request_json
+
+if TYPE_CHECKING:
+    from tests.e2e.contract import Json
+    from tests.e2e.world import World
+
+MALFORMED: Final = ("shop.system.v1", "MALFORMED_REQUEST")
+RPCS_WITH_BODY: Final = ("CreateUser", "UpdateUser", "CreateOrder", "UpdateOrderStatus")
+WITH_BODY: Final = [BY_NAME[name].bindings[0] for name in RPCS_WITH_BODY]
+"""Between them they have every kind of field that the contract's requests have."""
+
+
+def difference(world: World, binding: Binding, request: Json, *, text: bytes) -> str | None:
+    """Return what is done with the text that should not be; None if it is treated as it should be."""
+    edge, rpc = world.edge, binding.rpc
+    call = binding.call(request)
+    headers = {"content-type": "application/json"}
+    by_rest = rest_outcome(edge.http.request(call.verb, call.path, content=text, headers=headers))
+    message = message_of(text, rpc.request)
+    if message is None:
+        if not by_rest.is_refusal or by_rest.reason != MALFORMED:
+            return f"is no message, but answered {by_rest}"
+        return None
+    if "id" in request:
+        message.id = request["id"]  # type: ignore[attr-defined]  # the field that the path names
+    by_grpc = edge.grpc(rpc, message)
+    if by_rest.is_refusal and by_grpc.is_refusal:
+        # Text that protobuf cannot hold has no message of gRPC to compare with.
+        return None if by_rest.reason == by_grpc.reason else f"{by_rest.reason}, over gRPC {by_grpc.reason}"
+    if not by_rest.is_refusal and not message.request_id:  # type: ignore[attr-defined]  # every message here has one
+        return None  # done twice
+    return None if by_rest.body == by_grpc.body else f"{by_rest}, over gRPC {by_grpc}"
+
+
+def differences(world: World, binding: Binding) -> list[str]:
+    """Return the texts that are not treated as they should be."""
+
+    def fresh() -> Json:
+        return request_json(world.request(binding.rpc.name))
+
+    request = fresh()
+    found = []
+    names = [name for name, _ in texts({name: value for name, value in request.items() if name != "id"})]
+    for at, name in enumerate(names):
+        request = {**request, "requestId": new_uuid()}
+        request.pop("etag", None)
+        if binding.rpc.name == "CreateUser":
+            request["email"] = f"{new_uuid()}@example.com"
+        if binding.rpc.name == "UpdateOrderStatus":
+            request = {**fresh(), "requestId": request["requestId"]}
+        without_id = {name: value for name, value in request.items() if name != "id"}
+        text = dict(texts(without_id)).get(name)
+        if text is not None and (complaint := difference(world, binding, request, text=text)):
+            found.append(f"{at} {name}: {complaint}")
+    return found
+
+
+@pytest.mark.parametrize("binding", WITH_BODY, ids=name_of)
+def test_a_body_is_read_as_json_says_or_refused(world: World, binding: Binding) -> None:
+    found = differences(world, binding)
+
+    assert not found, "\n".join(found)
