@@ -114,7 +114,7 @@ class Statements:
             connection: _Connection | None = None
             try:
                 connection = await self._connection()
-                with self._telemetry.observed(statement):
+                with self._telemetry.begin(statement):
                     return await connection.rows_of(statement, parameters)
             except psycopg.Error as error:
                 is_lost = connection is not None and connection.closed

@@ -199,7 +199,7 @@ def test_a_number_that_json_cannot_hold_is_refused_over_grpc(edge: Edge, number:
     outcome = edge.grpc(BY_NAME["CreateUser"], request)
 
     require_clean(outcome)
-    assert (outcome.reason, outcome.fields) == (INVALID, ["profile"])
+    assert (outcome.reason, outcome.fields) == (INVALID, ["profile.n"])
 
 
 def test_a_field_given_twice_is_malformed(edge: Edge) -> None:

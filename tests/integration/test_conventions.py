@@ -237,6 +237,8 @@ def test_labels_are_attributes_of_the_conventions(emitted: list[ReadableSpan]) -
             said = {label for label, value in labels.items() if value}
             assert set(labels) <= known, metric.name
             assert REQUIRED_LABELS[metric.name] <= said, sample
+            if metric.name.startswith("rpc_server"):
+                assert ("error_type" in said) == (labels["rpc_response_status_code"] in SERVER_ERRORS), sample
 
 
 def test_no_label_holds_what_a_caller_chose(emitted: list[ReadableSpan]) -> None:

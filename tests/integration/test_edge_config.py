@@ -42,6 +42,7 @@ from envoy.render import (
 )
 from tests.ports import free_port
 from tests.waiting import until
+from user_svc.keys import KeySettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -628,7 +629,7 @@ def with_a_body_of(size: int) -> bytes:
     return b"{" + b" " * (size - 2) + b"}"
 
 
-@pytest.mark.parametrize("binding", CONTRACT.bodies(), ids=lambda binding: binding.path)
+@pytest.mark.parametrize("binding", [each for each in CONTRACT.bindings if each.body], ids=lambda binding: binding.path)
 def test_a_body_may_be_as_large_as_a_valid_request(lonely_edge: httpx.Client, binding: Binding) -> None:
     limit = CONTRACT.body_limit(binding.service, binding.method)
     path = binding.path.replace("{id}", "1")
@@ -924,3 +925,127 @@ def test_every_refusal_of_the_edge_is_provoked(error: EdgeError) -> None:
     begins = {begin for begin, _, _ in PROVOKED.values()} | PROVOKED_ELSEWHERE.keys()
 
     assert any(error.message.startswith(begin) for begin in begins)
+
+
+# What a slip of one line would change
+
+
+def test_filters_come_in_the_order_in_which_they_depend_on_each_other(edge: Edge) -> None:
+    names = [each["name"].removeprefix("envoy.filters.http.") for each in connection_manager(edge)["http_filters"]]
+
+    # Refusals can be read by pages; strangers are counted, then asked for a token, before bodies are read; a body is
+    # bounded, then checked, then transcoded.
+    in_order = ["header_mutation", "health_check", "cors", "grpc_web", "local_ratelimit", "jwt_authn"]
+    in_order += ["buffer", "lua", "grpc_json_transcoder", "router"]
+    assert [name for name in names if name in in_order] == in_order
+
+
+def test_a_call_is_tried_again_on_another_replica_and_a_write_only_if_none_has_seen_it(edge: Edge) -> None:
+    reads = {binding.rpc for binding in CONTRACT.bindings if binding.verb == "GET"}
+
+    for route in routes(edge):
+        path = route["match"].get("path", "")
+        if path not in {binding.rpc for binding in CONTRACT.bindings}:
+            continue
+        policy = route["route"]["retry_policy"]
+        broken = "reset" if path in reads or "SystemService" in path else "reset-before-request"
+        assert set(policy["retry_on"].split(",")) in (
+            {"connect-failure", "refused-stream", broken},
+            {"connect-failure", "refused-stream", "reset-before-request"},
+        )
+        assert policy["num_retries"] == 2
+        assert [each["name"] for each in policy["retry_host_predicate"]] == [
+            "envoy.retry_host_predicates.previous_hosts"
+        ]
+        assert policy["host_selection_retry_max_attempts"] >= 30
+
+
+def test_keys_are_known_before_they_sign(edge: Edge) -> None:
+    jwks = http_filter(edge, "envoy.filters.http.jwt_authn")["providers"]["shop"]["remote_jwks"]
+
+    cached_s = float(jwks["cache_duration"].removesuffix("s"))
+    assert cached_s * 2 <= KeySettings.model_fields["publish_lead_s"].default
+
+
+@pytest.mark.parametrize("binding", CONTRACT.bindings, ids=lambda binding: f"{binding.method} {binding.path}")
+def test_a_route_says_which_limit_counts(binding: Binding, edge: Edge) -> None:
+    path = re.sub(r"\{[^}]+\}", "0197", binding.path)
+    over_rest = route_of(edge, verb=binding.verb, path=path)
+    over_grpc = route_of(edge, verb="POST", path=binding.rpc, **{"content-type": "application/grpc"})
+
+    for route in (over_rest, over_grpc):
+        limit = route.get("metadata", {}).get("filter_metadata", {}).get("shop.edge", {}).get("limit")
+        assert (limit == "public_write") is (binding.is_public and binding.verb != "GET")
+
+
+def test_limits_count_by_what_the_route_says_and_by_address(edge: Edge) -> None:
+    limits = http_filter(edge, "envoy.filters.http.local_ratelimit")
+
+    of_all, of_public_writes = ([next(iter(each)) for each in limit["actions"]] for limit in limits["rate_limits"])
+    assert (of_all, of_public_writes) == (["masked_remote_address"], ["metadata", "masked_remote_address"])
+    assert limits["rate_limits"][1]["actions"][0]["metadata"]["source"] == "ROUTE_ENTRY"
+
+
+def test_what_reaches_no_service_is_not_transcoded(edge: Edge) -> None:
+    transcoder = "envoy.filters.http.grpc_json_transcoder"
+
+    for route in routes(edge):
+        if route.get("route", {}).get("cluster_header"):
+            assert route["route"]["cluster_header"].startswith("x-edge-")
+            assert route["typed_per_filter_config"][transcoder]["disabled"] is True
+
+
+def test_only_what_happens_to_connections_ejects_a_replica(edge: Edge) -> None:
+    for cluster in configuration(edge)["static_resources"]["clusters"]:
+        if cluster["name"].removesuffix("_streams") in SERVED_BY:
+            outliers = cluster["outlier_detection"]
+            assert outliers["split_external_local_origin_errors"] is True
+            assert outliers["enforcing_consecutive_5xx"] == outliers["enforcing_consecutive_gateway_failure"] == 0
+
+
+def test_a_call_to_a_replica_is_of_grpc_whatever_the_caller_left_out(edge: Edge) -> None:
+    [host] = connection_manager(edge)["route_config"]["virtual_hosts"]
+
+    assert {"key": "te", "value": "trailers"} in [each["header"] for each in host["request_headers_to_add"]]
+    assert connection_manager(edge)["http_protocol_options"]["ignore_http_11_upgrade"]
+
+
+@pytest.mark.parametrize(
+    ("body", "begin"),
+    [
+        ('{"email":"a",}', "The body is not JSON"),
+        ('{"email":"a"} x', "The body is not JSON"),
+        ('{"email":"\\ud83d"}', "The body is not JSON"),
+        ('{"profile":{"a":01}}', "The body is not JSON"),
+        ('{"email":"a","email":"a"}', 'The name "email" is there twice'),
+        ('{"displayName":"a","display_name":"a"}', 'The name "display_name" is there twice'),
+        ('{"email":"a","\\u0065mail":"a"}', 'The name "email" is there twice'),
+        ('{"profile":{"a":1,"\\u0061":1}}', 'The name "a" is there twice'),
+        ('{"profile":{"a":9007199254740993}}', "An integer beyond 2^53"),
+        ('{"profile":{"a":' + "[" * 99 + "]" * 99 + "}}", "The body is nested deeper"),
+        (
+            '{"profile":{' + ",".join(f'"{number}":1' for number in range(2_001)) + "}}",
+            "There are more than 2000 names",
+        ),
+        ('{"profile":{"' + "a" * 100_001 + '":1}}', "A name is too long"),
+    ],
+)
+def test_a_body_that_is_not_strictly_json_is_refused(lonely_edge: httpx.Client, body: str, begin: str) -> None:
+    response = lonely_edge.post("/api/v1/users", content=body, headers=JSON)
+
+    assert (response.status_code, response.json()["message"][: len(begin)]) == (400, begin)
+
+
+@pytest.mark.parametrize("query", ["id=1", "%69d=1", "etag=a&etag=b", "requestId=a&request_id=b", "etag"])
+def test_a_query_that_says_something_twice_is_refused(lonely_edge: httpx.Client, query: str) -> None:
+    response = lonely_edge.delete(f"/api/v1/users/1?{query}")
+
+    assert (response.status_code, reason_of(response)) == (400, "MALFORMED_REQUEST")
+
+
+def test_hsts_is_for_operators_to_turn_on(edge: Edge) -> None:
+    def says_so(edge: Edge) -> bool:
+        return "strict-transport-security" in str(http_filter(edge, "envoy.filters.http.header_mutation"))
+
+    assert not says_so(edge)
+    assert says_so(replace(edge, hsts=True))

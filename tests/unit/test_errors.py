@@ -129,6 +129,14 @@ def test_an_error_of_no_kind_is_internal() -> None:
     assert code_of(OfNoKind("message")) is grpc.StatusCode.INTERNAL
 
 
+class OfTwoKinds(errors.Aborted, errors.InvalidArgument):
+    reason = "MADE_UP"
+
+
+def test_of_two_kinds_the_nearer_one_counts() -> None:
+    assert code_of(OfTwoKinds("message")) is grpc.StatusCode.ABORTED
+
+
 EVERY_ERROR = [
     errors.InvalidFields([errors.FieldViolation("items[0].quantity", "must be at least 1", "int32.gte")]),
     errors.InvalidPageToken(),

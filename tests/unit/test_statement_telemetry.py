@@ -12,7 +12,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from chassis import tracing
+from chassis import metrics, tracing
 from chassis.endpoints import Endpoint
 from chassis.metrics import REGISTRY
 from chassis.statement_telemetry import StatementTelemetry, summary_of
@@ -54,7 +54,7 @@ def counted(database: str, *, error_type: str = "", sqlstate: str = "") -> float
 
 
 def test_a_statement_has_a_span_and_is_timed(spans: InMemorySpanExporter) -> None:
-    with telemetry("good").observed(SELECT):
+    with telemetry("good").begin(SELECT):
         pass
 
     assert only(spans).name == "SELECT users"
@@ -71,7 +71,7 @@ def test_a_statement_has_a_span_and_is_timed(spans: InMemorySpanExporter) -> Non
 
 
 def test_a_statement_that_the_database_refuses_has_its_sqlstate(spans: InMemorySpanExporter) -> None:
-    with pytest.raises(psycopg.errors.LockNotAvailable), telemetry("refused").observed(SELECT):
+    with pytest.raises(psycopg.errors.LockNotAvailable), telemetry("refused").begin(SELECT):
         raise psycopg.errors.LockNotAvailable("the parameters were: canary")
 
     attributes = only(spans).attributes or {}
@@ -82,7 +82,7 @@ def test_a_statement_that_the_database_refuses_has_its_sqlstate(spans: InMemoryS
 
 
 def test_a_statement_without_an_answer_has_the_name_of_its_error_and_no_code(spans: InMemorySpanExporter) -> None:
-    with pytest.raises(psycopg.OperationalError), telemetry("lost").observed(SELECT):
+    with pytest.raises(psycopg.OperationalError), telemetry("lost").begin(SELECT):
         raise psycopg.OperationalError("the connection is lost")
 
     attributes = only(spans).attributes or {}
@@ -92,7 +92,7 @@ def test_a_statement_without_an_answer_has_the_name_of_its_error_and_no_code(spa
 
 
 def test_a_statement_that_is_given_up_ends_its_span_too(spans: InMemorySpanExporter) -> None:
-    with pytest.raises(asyncio.CancelledError), telemetry("given_up").observed(SELECT):
+    with pytest.raises(asyncio.CancelledError), telemetry("given_up").begin(SELECT):
         raise asyncio.CancelledError
 
     assert (only(spans).attributes or {})["error.type"] == "CancelledError"
@@ -100,7 +100,7 @@ def test_a_statement_that_is_given_up_ends_its_span_too(spans: InMemorySpanExpor
 
 
 def test_a_statement_of_a_call_that_is_not_traced_is_timed_all_the_same() -> None:
-    with telemetry("untraced").observed(SELECT):
+    with telemetry("untraced").begin(SELECT):
         pass
 
     assert counted("untraced") == 1
@@ -136,7 +136,7 @@ def test_a_statement_is_summed_up_by_what_it_does_to_which_tables(statement: str
 def test_a_database_is_named_as_the_url_does_without_its_password(
     url: str, endpoint: Endpoint, spans: InMemorySpanExporter
 ) -> None:
-    with StatementTelemetry(url).observed(SELECT):
+    with StatementTelemetry(url).begin(SELECT):
         pass
 
     attributes = only(spans).attributes or {}
@@ -161,3 +161,29 @@ def test_a_database_is_named_as_the_url_does_without_its_password(
 def test_a_target_of_grpc_is_an_address_and_a_port(target: str, endpoint: Endpoint) -> None:
     assert Endpoint.of_target(target) == endpoint
     assert endpoint.labels() == (endpoint.address, str(endpoint.port or ""))
+
+
+def test_connections_are_shown_by_pool_and_state() -> None:
+    metrics.watch_connections("shown", count=lambda: (3, 4), size=9, waiting=lambda: 2)
+
+    def value(name: str, **labels: str) -> float | None:
+        return REGISTRY.get_sample_value(name, {"db_client_connection_pool_name": "shown", **labels})
+
+    assert value("db_client_connection_count", db_client_connection_state="used") == 3
+    assert value("db_client_connection_count", db_client_connection_state="idle") == 4
+    assert (value("db_client_connection_max"), value("db_client_connection_pending_requests")) == (9, 2)
+
+
+@pytest.mark.parametrize(
+    ("code", "is_fault"), [("OK", False), ("NOT_FOUND", False), ("INTERNAL", True), ("UNAVAILABLE", True)]
+)
+def test_to_a_server_only_its_own_faults_are_errors_and_to_a_client_all(code: str, *, is_fault: bool) -> None:
+    method = f"tests.Counted/{code}"
+    metrics.Calls(f"/{method}").ended(code, duration_s=0.001)
+    metrics.Calls(f"/{method}", server=Endpoint("peer", 1)).ended(code, duration_s=0.001)
+
+    labels = {"rpc_system_name": "grpc", "rpc_method": method, "rpc_response_status_code": code}
+    served = {**labels, "error_type": code if is_fault else ""}
+    made = {**labels, "error_type": "" if code == "OK" else code, "server_address": "peer", "server_port": "1"}
+    assert REGISTRY.get_sample_value("rpc_server_call_duration_seconds_count", served) == 1
+    assert REGISTRY.get_sample_value("rpc_client_call_duration_seconds_count", made) == 1
