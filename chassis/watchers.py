@@ -194,6 +194,8 @@ class Watchers(Generic[Message]):
         self._of_caller: Counter[str] = Counter()
         self._everybody: set[_Subscription[Message]] = set()
         self._joined: dict[str | None, set[_Subscription[Message]]] = {}
+        # Subscriptions that have read further than the tail.
+        self._ahead: set[_Subscription[Message]] = set()
         # The position up to which everything was offered; None while nothing has joined.
         self._tail: Position | None = None
         self._is_wanted = asyncio.Event()
@@ -274,6 +276,7 @@ class Watchers(Generic[Message]):
             return False
         if self._tail != tail:  # all have left meanwhile, and another one has joined
             return False
+        self._require_passed(page)
         for event in page.events:
             concerned = (*self._joined.get(None, ()), *self._joined.get(event.owner, ()))
             message = self._show(event) if concerned else None
@@ -285,6 +288,18 @@ class Watchers(Generic[Message]):
         self._tail = page.last
         return not page.is_last
 
+    def _require_passed(self, page: Page) -> None:
+        """End a stream that was ahead of the tail if the tail passes its position without finding its event there.
+
+        The tail's own position does not show a restore that removed only what was ahead of it.
+        """
+        passed = {event.position for event in page.events}
+        for subscription in [each for each in self._ahead if each.read_to[:2] <= page.last[:2]]:
+            self._ahead.discard(subscription)
+            if subscription.read_to not in passed:
+                subscription.is_lost = True
+                subscription.wake()
+
     def _lose(self) -> None:
         """End every stream: old and new positions cannot be put into one order."""
         log.warning("watchers.position_lost", watchers=len(self._everybody))
@@ -292,6 +307,7 @@ class Watchers(Generic[Message]):
             subscription.is_lost = True
             subscription.wake()
         self._joined.clear()
+        self._ahead.clear()
         self._tail = None
         self._bring_back()
 
@@ -344,6 +360,8 @@ class Watchers(Generic[Message]):
         async with self._catching_up:
             page = await self._feed.read(subscription.read_to, owner=subscription.owner, size=self._settings.page)
         subscription.read(page)
+        if subscription.is_joined and self._tail is not None and subscription.read_to > self._tail:
+            self._ahead.add(subscription)
         if page.is_last and subscription.is_joined:
             subscription.is_current = True
         elif page.is_last:
@@ -389,6 +407,8 @@ class Watchers(Generic[Message]):
             self._tail = subscription.read_to
             self._is_wanted.set()
         subscription.is_current = self._tail == subscription.read_to
+        if subscription.read_to > self._tail:
+            self._ahead.add(subscription)
 
     def _leave(self, subscription: _Subscription[Message], *, caller: str) -> None:
         if caller:
@@ -396,6 +416,7 @@ class Watchers(Generic[Message]):
             if not self._of_caller[caller]:
                 del self._of_caller[caller]
         self._everybody.discard(subscription)
+        self._ahead.discard(subscription)
         others = self._joined.get(subscription.owner, set())
         others.discard(subscription)
         if not others:

@@ -1,4 +1,4 @@
-"""What the product orders by: exact sequences, and little else.
+"""The orderings of the product: by exact sequences, and little else.
 
 Times and UUIDs of version 7 are of the machine that made them. Two machines' clocks differ, so they are no order of
 what happened: a history, a cursor or "the newest" goes by a sequence, where there is one.
