@@ -53,7 +53,7 @@ class ConsumerSettings(BaseSettings):
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", env_prefix="CONSUMER_")
 
-    # One transaction for so many.
+    # Events of one transaction.
     batch: Annotated[int, Field(ge=1, le=5000)] = 200
     # The pause before the second attempt; it doubles with each one.
     retry_first_s: Annotated[float, Field(gt=0, le=60)] = 0.2
@@ -144,6 +144,7 @@ class Consumer:
         elif look.is_broken or look.lacks(position):
             await self._mend(look, state, position)
         else:
+            self._has_everything()
             await self._note(look, state, position)
             await self._consume(look, position)
 
@@ -195,7 +196,7 @@ class Consumer:
         return {entry: _Early() for entry in early}
 
     def _work(self, connection: Connection, events: Mapping[Entry, CloudEvent]) -> list[Entry]:
-        """Let those whose turn it is take effect; return those that came early. Old news is done with."""
+        """Let events take effect whose predecessors did; return the early ones. Old news needs nothing."""
         stream = self._group.stream
         last = inbox.claim(connection, stream, (event.subject for event in events.values()))
         moved: dict[UUID, Number] = {}
@@ -219,7 +220,7 @@ class Consumer:
     def _process(self, connection: Connection, events: Sequence[CloudEvent]) -> None:
         told = [(event.traceparent, str(event.id)) for event in events]
         with tracing.events_processed(self._group.stream, group=self._group.group, events=told) as traces:
-            # What they do is told in events of its own, which stand below.
+            # The events that the effect writes stand below this span.
             below = [
                 dataclasses.replace(event, traceparent=traces.get(str(event.id), event.traceparent))
                 for event in (events if traces else ())
@@ -249,7 +250,7 @@ class Consumer:
             await self._group.forget_old_dead_letters()
 
     async def _mend(self, look: Look, state: State, position: EntryId) -> None:
-        """Let the next page of what is missing take effect, from the outbox; go on with the stream behind the last."""
+        """Let the next page of missing events take effect; behind the last page, return to the stream."""
         stream = self._group.stream
         if not self._is_mending:
             log.error("consumer.events_missing", stream=stream, position=str(position), first=str(look.first))
@@ -271,9 +272,14 @@ class Consumer:
             log.error("consumer.events_gone", stream=stream, position=str(position))
         if await self._database.transaction(move) and page.is_last:
             await self._group.go_to(page.last)
-            self._is_mending = False
-            metrics.consumer_lacks_events(stream, is_so=False)
             log.warning("consumer.events_replayed", stream=stream, position=str(page.last))
+
+    def _has_everything(self) -> None:
+        """Show that nothing is missing, whichever consumer of the group got what was."""
+        if self._is_mending:
+            self._is_mending = False
+            self._page_attempts = 0
+            metrics.consumer_lacks_events(self._group.stream, is_so=False)
 
     async def _takes_effect(self, page: Page) -> bool:
         """Let a page take effect; return whether it is done with. Some of it may have to be tried again."""
@@ -282,7 +288,7 @@ class Consumer:
         events, failed = _parsed(entries)
         if events:
             failed |= await self._apply(events)
-        # What comes early here comes after everything that the outbox still has: its predecessor is dead, or gone.
+        # An early event comes here after everything that the outbox still has: its predecessor is dead, or gone.
         may_yet = [error for error in failed.values() if not isinstance(error, (_Early, Malformed))]
         if may_yet and self._page_attempts < self._settings.attempts:
             self._mends_at = time.monotonic() + self._settings.pause_s(self._page_attempts)

@@ -105,7 +105,7 @@ class ConsumerGroup:
         await self._place(keys=[self.stream, self._state], args=[self.group, str(position), ""])
 
     async def go_to(self, position: EntryId) -> None:
-        """Let the group go on behind the position, forward or back."""
+        """Move the group: it reads on behind this position, forward or back."""
         await self._place(keys=[self.stream, self._state], args=[self.group, str(position), "moves"])
 
     async def adopt(self, delivered: EntryId) -> None:
@@ -173,7 +173,7 @@ class ConsumerGroup:
     async def take_over(self, *, pause_s: Callable[[int], float]) -> list[Entry]:
         """Return what was delivered and not acknowledged, and has rested since for as long as its attempts ask for.
 
-        Of many it returns some, and the next time goes on behind them, so that none of them keeps others waiting.
+        Of many entries it returns some; the next call begins behind them, so that no entry keeps others waiting.
         """
         shortest_ms = round(1000 * pause_s(1))
         attempts: dict[str, int] = {}

@@ -1,4 +1,4 @@
-"""What of each subject has taken effect, written in the transaction of the effect: so an event takes effect once.
+"""The last event of each subject that took effect, written with the effect: so an event takes effect once.
 
 Beside it stands what could not take effect, and how far the stream as a whole is known to have: in this database, so
 that a database which is restored to an earlier time knows what it lacks.
@@ -57,7 +57,7 @@ DDL_V2: Final = (
     "CREATE INDEX IF NOT EXISTS dead_letters_subject_idx ON dead_letters (stream, subject)",
 )
 
-# More are not counted: somebody has to look either way.
+# More are not counted: a person has to look either way.
 _MANY: Final = 1000
 
 # A row that is there is locked, one that is not is made: two consumers of one subject wait for each other either way.

@@ -73,7 +73,7 @@ INDEX_V1: Final = (
 
 _TICK_S: Final = 1.0
 _LONGEST_BACKOFF_S: Final = 5.0
-# A replay's pages are asked for one after the other: for so long after one the relay looks whether there is another.
+# A reader asks for one page after the other: for this time after a page, the relay looks for the next question.
 _SERVES_FOR_S: Final = 5.0
 # Rows that one statement of a replay by hand looks at.
 _REPLAY_PAGE: Final = 1000
@@ -82,7 +82,7 @@ _is_work = text("SELECT 1 FROM outbox WHERE published_at IS NULL LIMIT 1")
 _lock = text("SELECT pg_try_advisory_xact_lock(:key)")
 _COLUMNS: Final = "position, id, type, subject, sequence, data, traceparent, occurred_at, epoch"
 # Positions of one subject are in the order of its changes: each change locks the row that the one before has written.
-# Those of other subjects become visible in any order: what was passed over is found by what it lacks, not by a cursor.
+# Positions of other subjects become visible in any order: so rows are found by what they lack, and not by a cursor.
 _next = text(f"""
     SELECT {_COLUMNS}
     FROM outbox
@@ -102,7 +102,7 @@ _next_lost = text(f"""
     ORDER BY coalesce(entry_ms, 0), coalesce(entry_number, position)
     LIMIT :batch
 """)  # noqa: S608  put together from constants
-# A stream held no more than this: what is older had been cut off before, and whoever lacks it asks.
+# A stream held no more than this: older entries had been cut off before, and a reader that lacks them asks.
 _oldest_lost = text("""
     SELECT coalesce(entry_ms, 0), coalesce(entry_number, position)
     FROM outbox
@@ -155,7 +155,7 @@ _replay = text("""
     SELECT (SELECT max(position) FROM page) AS last, (SELECT count(*) FROM again) AS count
 """)
 # Looks at no more than the oldest thousand: nothing that is to go stands behind something that is to stay. The newest
-# stays in any case: it is the place where those who watch are in a quiet week.
+# stays in any case: in a quiet week it is the resume token of every watcher.
 _remove = text("""
     DELETE FROM outbox
     WHERE position IN (
@@ -195,7 +195,7 @@ class RelaySettings(BaseSettings):
 
 
 class Outcome(Enum):
-    """What one look at the outbox came to."""
+    """The result of one look at the outbox."""
 
     STANDBY = auto()
     DRAINED = auto()
@@ -204,11 +204,11 @@ class Outcome(Enum):
 
 @dataclass(frozen=True, slots=True)
 class _State:
-    """What the database knows of its stream.
+    """The state of the stream, as the database knows it.
 
     Attributes:
         position: the last entry that it knows of.
-        lost_after, lost_until: events whose entries are between them, the last one included, are to be sent again.
+        lost_after, lost_until: the relay sends the events of the entries between them again, the last one included.
         epoch: how often the database was restored to an earlier time.
     """
 
@@ -291,14 +291,14 @@ class Relay:
         return min(poll_s * 2.0 ** min(self._failures, 10), max(poll_s, _LONGEST_BACKOFF_S))
 
     def _publish(self, connection: Connection) -> tuple[Outcome, int]:
-        """Publish what is there, unless another relay does; return what that came to, and how many were sent."""
+        """Publish a batch, unless another relay holds the lock; return the result, and the number of events sent."""
         if not connection.scalar(_lock, {"key": locks.RELAY}):
             return Outcome.STANDBY, 0
         now: datetime = connection.execute(text("SELECT now()")).scalar_one()
         state = self._read_state(connection)
         rows = self._next(connection, state)
         is_last = len(rows) < self._settings.batch
-        # Whatever was committed when this transaction began is in the stream then.
+        # Then the stream has every event that was committed before this transaction began.
         is_complete = is_last and not state.is_recovering
         began_ns = time.time_ns()
         answer = self._send(rows, state, watermark=now.isoformat() if is_complete else "")
@@ -347,7 +347,7 @@ class Relay:
     def _send(self, rows: Sequence[Row[Any]], state: _State, *, watermark: str) -> Any:
         return self._entries.append(
             Appending(
-                # What is published for the first time is of this epoch.
+                # An event that is published for the first time gets the epoch of now.
                 events=[self._json(row, epoch=0 if state.is_recovering else state.epoch) for row in rows],
                 expected=state.position,
                 floor=max(state.position, state.lost_until),

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis as AsyncRedis
     from sqlalchemy import Connection, Row
 
-# Every published event has a place among all: that of its entry; before them, by position, for those that were
-# published before entries were kept. A statement each, in Alembic's autocommit_block(), after outbox.DDL_V3. What a
-# migration that failed has left is of no use, so it goes first.
+# The order of published events: by their entries. Events that were published before the outbox kept entries come first,
+# by position. A statement each, in Alembic's autocommit_block(), after outbox.DDL_V3. A migration that failed may have
+# left an invalid index, so that is dropped first.
 INDEX_V1: Final = (
     "DROP INDEX CONCURRENTLY IF EXISTS outbox_entry_idx",
     """
@@ -36,7 +36,7 @@ INDEX_V1: Final = (
 
 # Some half MiB in Redis, and 50 ms of the reader.
 _PAGE: Final = 1000
-# A page that nobody takes is of no use to who asks later.
+# A reader that comes later asks again.
 _KEPT_S: Final = 30
 
 _page = text("""
@@ -63,7 +63,7 @@ class Page:
     Attributes:
         after: the position.
         last: what the reader has reached with them.
-        is_last: whether the stream goes on from there.
+        is_last: whether the reader can return to the stream behind `last`.
         is_complete: whether the outbox still had all of them.
         events: entry id and event as JSON, of each.
     """
@@ -76,7 +76,7 @@ class Page:
 
 
 class Pages:
-    """What a relay gives to those who ask.
+    """The relay's side: answers the readers that ask.
 
     Args:
         broker: with decoded responses.

@@ -59,17 +59,22 @@ local stream = KEYS[1]
 local expected, floor, known_after, watermark = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local max_length, longest = tonumber(ARGV[5]), tonumber(ARGV[6])
 local last = last_of(stream)
+local function lost(survivor)
+  -- The time was true of a stream that had all of this.
+  redis.call('DEL', KEYS[2], KEYS[3])
+  return {{'lost', survivor}}
+end
 if expected ~= '0-0' then
   local found = redis.call('XRANGE', stream, expected, '+', 'COUNT', 1)[1]
   if not found then
-    if is_before(last, expected) then return {{'lost', last}} end
+    if is_before(last, expected) then return lost(last) end
   elseif found[1] ~= expected then
     local after = pairs_of(found[2])['{AFTER}']
     if not after then
       local before = redis.call('XREVRANGE', stream, '(' .. found[1], '-', 'COUNT', 1)[1]
       after = before and before[1] or '0-0'
     end
-    if is_before(after, expected) then return {{'lost', after}} end
+    if is_before(after, expected) then return lost(after) end
   end
 end
 if is_before(expected, last) then return {{'ahead', last}} end
@@ -131,7 +136,7 @@ class Ahead:
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """What was appended.
+    """The result of an append.
 
     Attributes:
         entries: the ids of the events, in their order.
@@ -144,7 +149,7 @@ class Sent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Appending:
-    """What to append, and to what.
+    """Events to append, and the state of the stream that they follow.
 
     Attributes:
         events: each as JSON.
@@ -245,4 +250,4 @@ redis.call('HDEL', state, 'broken')
 return 1
 """
 )
-"""Makes a group that begins behind a position; moves one that is there already, if it is told to."""
+"""Makes a group that begins behind a position; or moves an existing one, if the third argument is not empty."""

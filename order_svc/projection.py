@@ -121,7 +121,7 @@ def open_orders_of(connection: Connection, user_ids: Sequence[BuyerId], *, batch
 def orders_of(
     connection: Connection, user_ids: Sequence[BuyerId], *, after: OrderId | None, batch: int
 ) -> list[OrderId]:
-    """Return orders of the users behind this one, by id, so many at most."""
+    """Return at most a batch of the users' orders behind this one, by id."""
     values = {"user_ids": list(user_ids), "after": after or UUID(int=0), "batch": batch}
     return [OrderId(row.id) for row in connection.execute(_orders_of, values)]
 

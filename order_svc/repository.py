@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from chassis.idempotency import Once
     from chassis.pagination import PageRequest
-    from chassis.statements import Rows, Run
+    from chassis.statements import Run
 
 # In the order in which _to_order() takes them.
 _COLUMNS: Final = (
@@ -35,6 +36,8 @@ _COLUMNS: Final = (
 )
 # Of one page. Of the largest items they take 2.8 MB.
 _MAX_PAGE_ITEMS: Final = 2000
+# Other calls have their turn after so many items: 128 orders of 100 items would hold the loop for 0.1 s.
+_TURN_ITEMS: Final = 500
 
 # Whose rows each caller may see stands in the query, so that no later line can forget it.
 _BY_IDS: Final = f"""
@@ -183,7 +186,15 @@ async def place_orders(run: Run, placements: Sequence[Placement]) -> set[OrderId
 
 async def find_orders(run: Run, wanted: Sequence[Wanted]) -> list[Order | None]:
     """Return for each the order, or None if it does not exist or is not to be seen."""
-    return _in_order(await run(_BY_IDS, *_keys(wanted)), len(wanted))
+    found: list[Order | None] = [None] * len(wanted)
+    left = _TURN_ITEMS
+    for row in await run(_BY_IDS, *_keys(wanted)):
+        found[row[0] - 1] = order = _to_order(row[1:])
+        left -= len(order.items)
+        if left <= 0:
+            await asyncio.sleep(0)
+            left = _TURN_ITEMS
+    return found
 
 
 def lock_orders(connection: Connection, wanted: Sequence[Wanted], *, waits: bool) -> list[Order | None]:
@@ -195,18 +206,14 @@ def lock_orders(connection: Connection, wanted: Sequence[Wanted], *, waits: bool
         waits: for transactions that have locked one of them; otherwise those are None.
     """
     query = _BY_IDS_LOCKED if waits else _BY_IDS_LOCKED_IF_FREE
-    return _in_order(execute(connection, query, *_keys(wanted)), len(wanted))
+    found: list[Order | None] = [None] * len(wanted)
+    for row in execute(connection, query, *_keys(wanted)):
+        found[row[0] - 1] = _to_order(row[1:])
+    return found
 
 
 def _keys(wanted: Sequence[Wanted]) -> tuple[str, str]:
     return uuid_array(each.order_id for each in wanted), uuid_array(each.owner for each in wanted)
-
-
-def _in_order(rows: Rows, count: int) -> list[Order | None]:
-    found: list[Order | None] = [None] * count
-    for n, *columns in rows:
-        found[n - 1] = _to_order(columns)
-    return found
 
 
 def move_orders(connection: Connection, moves: Sequence[Move]) -> None:

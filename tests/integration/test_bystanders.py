@@ -146,15 +146,17 @@ def test_how_far_a_stream_has_come_is_its_own_and_never_goes_back(orders: Connec
     for n, stream in enumerate(("a", "b", "c")):
         inbox.set_as_of(orders, stream, NOW + timedelta(hours=n))
 
-    inbox.set_as_of(orders, "b", NOW)
     inbox.set_as_of(orders, "c", NOW + timedelta(hours=9))
+    inbox.set_as_of(orders, "b", NOW)
 
-    assert [inbox.as_of(orders, stream) for stream in ("a", "b", "c", "d")] == [
-        NOW,
-        NOW + timedelta(hours=1),
-        NOW + timedelta(hours=9),
-        None,
-    ]
+    assert {stream: inbox.as_of(orders, stream) for stream in ("0", "a", "aa", "b", "c", "d")} == {
+        "0": None,
+        "a": NOW,
+        "aa": None,
+        "b": NOW + timedelta(hours=1),
+        "c": NOW + timedelta(hours=9),
+        "d": None,
+    }
 
 
 # Orders

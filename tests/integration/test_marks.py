@@ -109,14 +109,14 @@ class World:
         if self.poisoned & {event.subject for event in events}:
             raise RuntimeError("poison")
         order_svc.consumer.handle(connection, events)
-        for event in events:
-            connection.execute(
-                text("""
-                    INSERT INTO effects VALUES (:subject, 1)
-                    ON CONFLICT (subject) DO UPDATE SET count = effects.count + 1
-                """),
-                {"subject": event.subject},
-            )
+        connection.execute(
+            text("""
+                INSERT INTO effects
+                SELECT subject, count(*) FROM unnest(CAST(:subjects AS uuid[])) AS subject GROUP BY subject
+                ON CONFLICT (subject) DO UPDATE SET count = effects.count + excluded.count
+            """),
+            {"subjects": [event.subject for event in events]},
+        )
 
     @contextlib.asynccontextmanager
     async def relaying(self, **settings: Any) -> AsyncIterator[None]:
@@ -189,7 +189,7 @@ class World:
             await asyncio.sleep(0.1)
             return self.is_true()
 
-        await until(is_so, timeout_s=60)
+        await until(is_so, timeout_s=120)
         assert self.lies == []
         if self.is_counted:
             effects = dict(self.orders.query("SELECT subject::text, count FROM effects"))
@@ -434,6 +434,8 @@ WAYS: list[Way] = [
 ]
 
 
+# Four times as long as it takes: a machine may have other work.
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
 async def test_no_mark_is_younger_than_what_took_effect_and_the_copy_becomes_true_again(world: World, way: Way) -> None:
     async with world.relaying(), world.consuming():

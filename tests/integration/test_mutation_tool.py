@@ -101,3 +101,19 @@ def test_tests_that_fail_without_a_fault_are_no_judges(repository: Path) -> None
     # It is left out of what covers the line, so nothing notices.
     assert done.returncode == 1
     assert "| 0 | 0 | 0 | 1 |" in done.stdout
+
+
+def test_a_fault_that_makes_its_test_hang_is_noticed(repository: Path) -> None:
+    (repository / "chassis" / "till.py").write_text(
+        "def is_refused(quantity, largest):\n"
+        "    while quantity > largest:\n"
+        "        return True\n"
+        "    while largest:\n"
+        "        largest = largest - 1\n"
+        "    return False\n"
+    )
+
+    done = mutants(repository)
+
+    # `+` for `-`, and the loop never ends.
+    assert "chassis/till.py:5 timed out" in done.stdout
