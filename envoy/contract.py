@@ -36,6 +36,7 @@ class Binding:
         path: the path template, as `/api/v1/users/{id}:changePassword`.
         body: the full name of the message that a JSON body holds, None if there is no body.
         repeated: the fields that the query may name more than once, as the contract spells them.
+        secrets: the fields that no query may name, since addresses are written down on the way.
         is_public: whether anybody may call it, without a token.
         is_stream: whether it answers with a stream.
     """
@@ -46,6 +47,7 @@ class Binding:
     path: str
     body: str | None
     repeated: tuple[str, ...]
+    secrets: tuple[str, ...]
     is_public: bool
     is_stream: bool
 
@@ -191,7 +193,7 @@ class Contract:
     def _bindings(self, method: MethodDescriptorProto, *, of: str) -> Iterator[Binding]:
         rule = method.options.Extensions[http]
         request = method.input_type.removeprefix(".")
-        repeated = [each.name for each in self._messages[request].field if each.label == each.LABEL_REPEATED]
+        fields = self._messages[request].field
         for each in (rule, *rule.additional_bindings):
             verb = each.WhichOneof("pattern")
             if verb is None:
@@ -202,7 +204,8 @@ class Contract:
                 verb=verb.upper(),
                 path=getattr(each, verb),
                 body=_body(each, request=request),
-                repeated=tuple(repeated),
+                repeated=tuple(each.name for each in fields if each.label == each.LABEL_REPEATED),
+                secrets=tuple(each.name for each in fields if each.options.debug_redact),
                 is_public=method.options.Extensions[access].public,
                 is_stream=method.server_streaming,
             )

@@ -1,6 +1,6 @@
 -- The transcoder lets the query say again what the path has said, and takes the last of two values. Here a query names
 -- each field once, unless it is a list, in letters without escapes. Whether there is such a field is for the transcoder
--- to say. A stream that a browser opens again says in a header where it was: that becomes the query's resume token.
+-- to say, but for secrets: addresses are written down on the way, so a secret stands in a body. A stream that a browser opens again says in a header where it was: that becomes the query's resume token.
 --
 -- Only routes of calls with a query, and of streams, run this.
 
@@ -13,6 +13,7 @@ local function complaint(query, context, named)
     end
     local field = name:gsub("%u", function(letter) return "_" .. letter:lower() end)
     if context:get(field) == "path" then return "The path says already what \"" .. name .. "\" is." end
+    if context:get(field) == "secret" then return "\"" .. name .. "\" is a secret: send it in a body." end
     if named[field] and context:get(field) ~= "list" then return "\"" .. name .. "\" is there twice." end
     named[field] = true
   end

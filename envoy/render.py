@@ -291,9 +291,10 @@ def _match(binding: Binding, *, has_query: bool = False) -> dict[str, object]:
 
 
 def _query_context(binding: Binding) -> dict[str, str]:
-    """Return what `query.lua` must know: of which fields the path, a list or a header may say something."""
+    """Return what `query.lua` must know of fields: who else says something of them, and of which no query may."""
     resumed = {"resume_token": "last-event-id"} if binding.is_stream else {}
-    return dict.fromkeys(binding.repeated, "list") | dict.fromkeys(binding.variables, "path") | resumed
+    said = dict.fromkeys(binding.repeated, "list") | dict.fromkeys(binding.variables, "path")
+    return said | dict.fromkeys(binding.secrets, "secret") | resumed
 
 
 def _rate_limit_errors(edge: Edge) -> tuple[EdgeError, EdgeError]:

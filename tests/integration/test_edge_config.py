@@ -23,6 +23,7 @@ from google.api.annotations_pb2 import http as http_rule
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from shop.system.v1.error_reason_pb2 import ErrorReason
 
+from chassis.interceptors.validation import json_name
 from chassis.tokens import TokenSettings
 from devstack.certificates import Certificates
 from envoy.binary import find_envoy
@@ -1041,6 +1042,27 @@ def test_a_query_that_says_something_twice_is_refused(lonely_edge: httpx.Client,
     response = lonely_edge.delete(f"/api/v1/users/1?{query}")
 
     assert (response.status_code, reason_of(response)) == (400, "MALFORMED_REQUEST")
+
+
+SECRETS_IN_QUERIES = [
+    (binding.verb, re.sub(r"\{[^}]+\}", "1", binding.path), spelling)
+    for binding in CONTRACT.bindings
+    if not binding.body
+    for name in binding.secrets
+    for spelling in (name, json_name(name))
+]
+
+
+def test_some_calls_without_a_body_have_secrets() -> None:
+    assert SECRETS_IN_QUERIES
+
+
+@pytest.mark.parametrize(("verb", "path", "name"), SECRETS_IN_QUERIES)
+def test_a_secret_in_an_address_is_refused(lonely_edge: httpx.Client, verb: str, path: str, name: str) -> None:
+    answer = lonely_edge.request(verb, f"{path}?{name}=x")
+
+    assert answer.status_code == 400
+    assert "is a secret: send it in a body" in answer.json()["message"]
 
 
 def test_hsts_is_for_operators_to_turn_on(edge: Edge) -> None:
