@@ -870,6 +870,11 @@ PROVOKED: dict[str, tuple[str, int, bytes]] = {
     "no path": ("There is no such path", 404, written("GET /nowhere")),
     "no path of the API": ("There is no such path", 404, written("GET /api/v1/users/")),
     "another verb": ("There is no such path", 404, written("PUT /api/v1/users/1")),
+    "gRPC-Web of a REST path": (
+        "There is no such path",
+        404,
+        written("POST /health", "content-type: application/grpc-web+proto", body=b"{}"),
+    ),
     "OPTIONS": ("There is no such path", 404, written("OPTIONS /api/v1/users")),
     "no token": ("There is no token", 401, written("GET /api/v1/users/1")),
     "a bad token": ("There is no token", 401, written("GET /api/v1/users/1", token="x.y.z")),
@@ -985,6 +990,14 @@ def test_limits_count_by_what_the_route_says_and_by_address(edge: Edge) -> None:
     of_all, of_public_writes = ([next(iter(each)) for each in limit["actions"]] for limit in limits["rate_limits"])
     assert (of_all, of_public_writes) == (["masked_remote_address"], ["metadata", "masked_remote_address"])
     assert limits["rate_limits"][1]["actions"][0]["metadata"]["source"] == "ROUTE_ENTRY"
+
+
+@pytest.mark.parametrize("value", ["a:b", "a/b", ""])
+@pytest.mark.parametrize("binding", [each for each in CONTRACT.bindings if each.variables], ids=lambda each: each.path)
+def test_a_variable_is_one_segment_without_a_colon(binding: Binding, value: str, edge: Edge) -> None:
+    path = re.sub(r"\{[^}]+\}", value, binding.path)
+
+    assert not is_let_in(route_of(edge, verb=binding.verb, path=path))
 
 
 def test_what_reaches_no_service_is_not_transcoded(edge: Edge) -> None:
