@@ -119,6 +119,17 @@ async def test_a_connection_that_ends_while_nobody_uses_it_costs_no_write(
     assert await writes.run("SELECT 1") == [(1,)]
 
 
+async def test_a_connection_that_ends_while_the_loop_stands_still_costs_no_write(
+    make: Callable[..., Statements], users_database: TestDatabase
+) -> None:
+    writes = make(is_writing=True)
+    [(pid,)] = await writes.run(OWN_PID)
+
+    users_database.query("SELECT pg_terminate_backend(%s, 10000)", pid)  # returns once it has ended
+
+    assert await writes.run("SELECT 1") == [(1,)]
+
+
 async def test_who_gives_up_leaves_the_connection_and_no_answer_to_the_next(make: Callable[..., Statements]) -> None:
     reads = make()
     [(pid,)] = await reads.run(OWN_PID)
