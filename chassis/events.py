@@ -79,8 +79,8 @@ class Events:
 
     async def requeue_dead_letters(self) -> None:
         """Try the events that could not take effect once more, in the order of their sequences."""
-        letters = [letter for letter, _ in await self._dead_letters()]
         async with self._group(self.telemetry().service_name) as group:
+            letters = [letter for letter, _ in await self._dead_letters()]
             for letter in sorted(letters, key=lambda each: each.sequence):
                 if not await _answered(group.send_again(letter.event)):
                     raise Misconfigured("Redis has lost its stream: try again when the relay has published it anew")

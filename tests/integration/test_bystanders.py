@@ -15,8 +15,10 @@ import pytest
 from sqlalchemy import create_engine
 
 from chassis import idempotency, inbox, outbox
+from chassis.broker import START
 from chassis.db import sqlalchemy_url
 from chassis.idempotency import Answered, Once, RequestKey
+from chassis.inbox import Number
 from chassis.pagination import PageRequest
 from order_svc import projection
 from order_svc import repository as orders_repository
@@ -25,8 +27,10 @@ from order_svc.projection import KnownUser, UserState
 from order_svc.repository import Move
 from tests.unit.builders import a_user as built_user
 from tests.unit.builders import an_order
+from user_svc import attempt_repository, session_repository
 from user_svc import repository as users_repository
-from user_svc import session_repository
+from user_svc.attempt_repository import Outcome
+from user_svc.errors import TooManyAttempts
 from user_svc.model import Email, UserId
 from user_svc.session_model import RefreshToken, Session, SessionId
 
@@ -86,13 +90,14 @@ def keep(connection: Connection, resources: Sequence[UUID]) -> None:
 
 
 def kept(connection: Connection) -> list[UUID]:
-    return [found for (found,) in rows(connection, "SELECT resource_id FROM idempotency_keys ORDER BY 1")]
+    query = "SELECT resource_id FROM idempotency_keys WHERE response IS NOT NULL ORDER BY 1"
+    return [found for (found,) in rows(connection, query)]
 
 
-def test_forgetting_a_resource_leaves_the_answers_about_others(users: Connection) -> None:
+def test_erasing_the_answers_about_a_resource_leaves_those_about_others(users: Connection) -> None:
     keep(users, ALL)
 
-    idempotency.forget(users, OURS)
+    idempotency.erase_answers(users, [OURS])
 
     assert kept(users) == [BEFORE, AFTER]
 
@@ -135,19 +140,23 @@ def test_what_took_effect_is_counted_per_stream_and_subject(orders: Connection) 
     for stream in ("a", "b", "c"):
         inbox.claim(orders, stream, ALL)
 
-    inbox.advance(orders, "b", {OURS: 5})
+    inbox.advance(orders, "b", {OURS: Number(0, 5)})
 
-    assert inbox.claim(orders, "a", ALL) == dict.fromkeys(ALL, 0)
-    assert inbox.claim(orders, "b", ALL) == {BEFORE: 0, OURS: 5, AFTER: 0}
-    assert inbox.claim(orders, "c", ALL) == dict.fromkeys(ALL, 0)
+    none = Number(0, 0)
+    assert inbox.claim(orders, "a", ALL) == dict.fromkeys(ALL, none)
+    assert inbox.claim(orders, "b", ALL) == {BEFORE: none, OURS: Number(0, 5), AFTER: none}
+    assert inbox.claim(orders, "c", ALL) == dict.fromkeys(ALL, none)
 
 
 def test_how_far_a_stream_has_come_is_its_own_and_never_goes_back(orders: Connection) -> None:
-    for n, stream in enumerate(("a", "b", "c")):
-        inbox.set_as_of(orders, stream, NOW + timedelta(hours=n))
+    def note(stream: str, as_of: datetime, *, known: str | None = "0-0") -> None:
+        assert inbox.note(orders, stream, known=known, position=START, as_of=as_of)
 
-    inbox.set_as_of(orders, "c", NOW + timedelta(hours=9))
-    inbox.set_as_of(orders, "b", NOW)
+    for n, stream in enumerate(("a", "b", "c")):
+        note(stream, NOW + timedelta(hours=n), known=None)
+
+    note("c", NOW + timedelta(hours=9))
+    note("b", NOW)
 
     assert {stream: inbox.as_of(orders, stream) for stream in ("0", "a", "aa", "b", "c", "d")} == {
         "0": None,
@@ -400,28 +409,42 @@ def test_sessions_of_a_user_end_but_the_one_and_those_of_others(users: Connectio
     assert ended(users) == [BEFORE, AFTER]
 
 
+def attempt(connection: Connection, account: bytes, outcome: Outcome, *, now: datetime = NOW) -> None:
+    """Make an attempt at an account that need not wait."""
+    assert attempt_repository.reserve(connection, account, OURS, now=now)
+    attempt_repository.settle(connection, account, OURS, outcome, now=now)
+
+
+def wait_of(connection: Connection, account: bytes, *, now: datetime = NOW) -> float:
+    """Return how long an account has to wait, in seconds."""
+    try:
+        attempt_repository.require_no_wait(connection, account, now=now)
+    except TooManyAttempts as error:
+        return error.retry_after_s or 0
+    return 0
+
+
 def test_failures_are_counted_per_account(users: Connection) -> None:
-    for account in (b"a", b"b", b"c"):
-        for _ in range(5):
-            assert session_repository.reserve_attempt(users, account, now=NOW) is None
+    accounts = (b"a", b"b", b"c")
+    for account in accounts:
+        for _ in range(4):
+            attempt(users, account, Outcome.WRONG)
 
-    session_repository.forget_attempts(users, b"b")
+    attempt(users, b"b", Outcome.RIGHT)
+    for account in accounts:
+        attempt(users, account, Outcome.WRONG)
 
-    waits = {account: session_repository.reserve_attempt(users, account, now=NOW) for account in (b"a", b"b", b"c")}
-    assert waits == {b"a": NOW + timedelta(seconds=1), b"b": None, b"c": NOW + timedelta(seconds=1)}
+    assert [wait_of(users, account) for account in accounts] == [1, 0, 1]
 
 
 def test_each_failure_from_the_fifth_on_doubles_the_wait_of_its_account_alone(users: Connection) -> None:
     now = NOW
-    session_repository.reserve_attempt(users, b"other", now=now)
+    attempt(users, b"other", Outcome.WRONG, now=now)
     for failures in range(1, 9):
-        assert session_repository.reserve_attempt(users, b"ours", now=now) is None
+        attempt(users, b"ours", Outcome.WRONG, now=now)
         wait = timedelta(seconds=2 ** (failures - 5)) if failures >= 5 else timedelta(0)
         query = "SELECT failures, locked_until FROM login_attempts WHERE account = 'ours'"
         assert rows(users, query) == [(failures, now + wait)]
-        if wait:
-            early = now + wait - timedelta(microseconds=1)
-            assert session_repository.reserve_attempt(users, b"ours", now=early) == now + wait
         now += wait
 
     assert rows(users, "SELECT failures, locked_until FROM login_attempts WHERE account = 'other'") == [(1, NOW)]
@@ -429,9 +452,9 @@ def test_each_failure_from_the_fifth_on_doubles_the_wait_of_its_account_alone(us
 
 @pytest.mark.parametrize(("later", "failures"), [(timedelta(days=1), 2), (timedelta(days=1, microseconds=1), 1)])
 def test_failures_are_forgotten_after_a_day(users: Connection, later: timedelta, failures: int) -> None:
-    session_repository.reserve_attempt(users, b"a", now=NOW)
+    attempt(users, b"a", Outcome.WRONG)
 
-    session_repository.reserve_attempt(users, b"a", now=NOW + later)
+    attempt(users, b"a", Outcome.WRONG, now=NOW + later)
 
     assert rows(users, "SELECT failures FROM login_attempts") == [(failures,)]
 
@@ -448,9 +471,11 @@ def test_what_is_outdated_is_removed_and_nothing_else(users: Connection) -> None
         query = "UPDATE sessions SET expires_at = %s, ended_at = %s WHERE id = %s"
         users.exec_driver_sql(query, (expires_at, ended_at, UUID(int=number)))
     for account, at in ((b"old", NOW - day - instant), (b"day", NOW - day), (b"new", NOW)):
-        session_repository.reserve_attempt(users, account, now=at)
+        attempt(users, account, Outcome.WRONG, now=at)
 
-    session_repository.remove_outdated(users, now=NOW)
+    session_repository.remove_expired(users, oldest=NOW - day)
+    session_repository.remove_ended(users, oldest=NOW - day)
+    attempt_repository.remove_failures(users, oldest=NOW - day)
 
     assert [found.int for (found,) in rows(users, "SELECT id FROM sessions ORDER BY id")] == [2, 4, 5, 6]
     assert rows(users, "SELECT account FROM login_attempts ORDER BY last_at") == [(b"day",), (b"new",)]
@@ -459,7 +484,7 @@ def test_what_is_outdated_is_removed_and_nothing_else(users: Connection) -> None
 # Lists
 
 
-def test_a_list_has_one_more_than_the_page_in_its_order_and_goes_on_behind_its_last(orders: Connection) -> None:
+def test_a_list_is_in_its_order_and_goes_on_behind_its_last(orders: Connection) -> None:
     numbers = [UUID(int=n) for n in range(1, 6)]
     for number in (numbers[2], numbers[0], numbers[4], numbers[1], numbers[3]):
         place(orders, an_order_of(OURS, number=number))
@@ -468,5 +493,10 @@ def test_a_list_has_one_more_than_the_page_in_its_order_and_goes_on_behind_its_l
     first = orders_repository.list_orders(orders, PageRequest(2, None), filters=filters)
     second = orders_repository.list_orders(orders, PageRequest(2, numbers[3]), filters=filters)
 
-    assert [each.id.int for each in first] == [5, 4, 3]
-    assert [each.id.int for each in second] == [3, 2, 1]
+    last = orders_repository.list_orders(orders, PageRequest(2, numbers[1]), filters=filters)
+
+    assert [([each.id.int for each in found], has_more) for found, has_more in (first, second, last)] == [
+        ([5, 4], True),
+        ([3, 2], True),
+        ([1], False),
+    ]

@@ -100,16 +100,21 @@ def test_a_command_without_a_database_is_one_clear_line(command: str) -> None:
 
 
 @pytest.mark.parametrize("package", ["user_svc", "order_svc"])
-@pytest.mark.parametrize("command", ["relay", "consume", "events dlq list", "events dlq requeue"])
+@pytest.mark.parametrize("command", ["relay", "consume", "events dlq requeue"])
 def test_what_needs_redis_says_so(package: str, command: str) -> None:
     ended = run(package, command, DATABASE_URL=NO_DATABASE)
 
     assert (ended.returncode, ended.stderr) == (1, "REDIS_URL: Field required\n")
 
 
-@pytest.mark.parametrize("command", ["events dlq list", "events dlq requeue"])
-def test_a_command_without_redis_is_one_clear_line(command: str) -> None:
-    ended = run("order_svc", command, REDIS_URL=f"redis://:canary@{LOOPBACK}:1/0")
+def test_a_command_without_redis_is_one_clear_line(orders_database: TestDatabase) -> None:
+    orders_database.query(
+        "INSERT INTO dead_letters (stream, key, sequence, event, reason, attempts, died_at)"
+        " VALUES ('shop:events:user', gen_random_uuid(), 1, '{}', 'GAP', 1, now())"
+    )
+
+    redis = f"redis://:canary@{LOOPBACK}:1/0"
+    ended = run("order_svc", "events dlq requeue", DATABASE_URL=orders_database.url, REDIS_URL=redis)
 
     assert (ended.returncode, ended.stdout) == (1, "")
     assert ended.stderr.startswith("Redis does not answer: ")
@@ -142,7 +147,7 @@ def test_a_replay_wants_a_time(users_database: TestDatabase) -> None:
         ("admin create --help", ["email", "the password on standard input"]),
         ("sessions --help", ["end-all", "End the sessions of everybody"]),
         ("events --help", ["dlq", "replay", "Publish this service's events since a time once more"]),
-        ("events dlq --help", ["list", "requeue", "Try the events that could not take effect once more."]),
+        ("events dlq --help", ["list", "requeue", "Try the events that could not take effect once more"]),
         ("events replay --help", ["--since"]),
     ],
 )

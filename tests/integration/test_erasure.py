@@ -136,7 +136,7 @@ async def test_what_a_deleted_user_wrote_is_nowhere(
         assert "canary" not in text
         assert b"canary".hex() not in text
     assert user.id in stored_text(stored)
-    assert again.reason == "REQUEST_ID_REUSED"
+    assert again.reason == "ANSWER_ERASED"
     reasons = orders_database.query("SELECT id::text, status, cancel_reason FROM orders ORDER BY id")
     assert reasons == [
         (placed[0].id, "CANCELLED", ""),

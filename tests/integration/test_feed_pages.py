@@ -13,7 +13,7 @@ from chassis.feed import START, Wanted
 from tests.integration.test_bystanders import transaction
 
 if TYPE_CHECKING:
-    from chassis.feed import Page, Place
+    from chassis.feed import Page, Position
     from tests.integration.conftest import TestDatabase
 
 
@@ -28,7 +28,7 @@ def write(database: TestDatabase, *owners: str) -> list[UUID]:
     return subjects
 
 
-def read(database: TestDatabase, *, after: Place = START, owner: str | None = None, size: int = 10) -> Page:
+def read(database: TestDatabase, *, after: Position = START, owner: str | None = None, size: int = 10) -> Page:
     with transaction(database) as connection:
         return feed.read(connection, Wanted(after, owner, "userId", size))
 
@@ -37,10 +37,10 @@ def subjects(page: Page) -> list[UUID]:
     return [event.subject for event in page.events]
 
 
-def test_an_empty_feed_has_no_last_place_and_no_more(orders_database: TestDatabase) -> None:
+def test_an_empty_feed_leaves_its_reader_where_it_is_and_has_no_more(orders_database: TestDatabase) -> None:
     page = read(orders_database)
 
-    assert (list(page.events), page.last, page.is_last) == ([], None, True)
+    assert (list(page.events), page.last, page.is_last) == ([], START, True)
 
 
 @pytest.mark.parametrize(("size", "is_last"), [(2, False), (3, False), (4, True)])
@@ -50,7 +50,7 @@ def test_a_full_page_may_be_followed_by_more(orders_database: TestDatabase, size
     page = read(orders_database, size=size)
 
     assert subjects(page) == written[:size]
-    assert page.last == page.events[-1].place
+    assert page.last == page.events[-1].position
     assert page.is_last is is_last
 
 
@@ -65,7 +65,6 @@ def test_an_owner_is_told_of_their_own_and_stands_behind_all_that_was_looked_at(
 
     assert subjects(page) == [written[1], written[4]]
     assert {event.owner for event in page.events} == {"m"}
-    assert page.last is not None
     assert subjects(read(orders_database, after=page.last)) == []
     assert not page.is_last
 
@@ -76,7 +75,6 @@ def test_where_nothing_is_the_owners_the_reader_still_gets_on(orders_database: T
     page = read(orders_database, owner="m", size=2)
 
     assert (list(page.events), page.is_last) == ([], False)
-    assert page.last is not None
     assert subjects(read(orders_database, after=page.last)) == written[2:]
 
 
@@ -86,9 +84,9 @@ def test_an_event_is_told_as_it_was_written(orders_database: TestDatabase) -> No
     [event] = read(orders_database).events
 
     assert (event.type, event.subject, event.sequence, event.data) == ("order.created", written, 1, {"userId": "ada"})
-    assert event.place.position == 1
+    assert event.position.number == 1
     [(event_id,)] = orders_database.query("SELECT id FROM outbox")
-    assert event.place.id == event_id
+    assert event.position.id == event_id
 
 
 def test_a_page_begins_behind_a_place_within_a_transaction(orders_database: TestDatabase) -> None:
@@ -97,8 +95,8 @@ def test_a_page_begins_behind_a_place_within_a_transaction(orders_database: Test
         outbox.add(connection, events)
     first, second, third = read(orders_database).events
 
-    assert subjects(read(orders_database, after=first.place)) == [second.subject, third.subject]
-    assert subjects(read(orders_database, after=third.place)) == []
+    assert subjects(read(orders_database, after=first.position)) == [second.subject, third.subject]
+    assert subjects(read(orders_database, after=third.position)) == []
 
 
 def test_the_place_of_an_event_is_its_own_and_not_a_neighbours(orders_database: TestDatabase) -> None:
@@ -106,6 +104,6 @@ def test_the_place_of_an_event_is_its_own_and_not_a_neighbours(orders_database: 
     events = read(orders_database).events
 
     with transaction(orders_database) as connection:
-        found = [feed.place_of(connection, event.place.id) for event in events]
+        found = [feed.position_of(connection, event.position.id) for event in events]
 
-    assert found == [event.place for event in events]
+    assert found == [event.position for event in events]
