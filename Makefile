@@ -7,7 +7,7 @@ export PATH := $(CURDIR)/$(BIN):$(CURDIR)/node_modules/.bin:$(CURDIR)/.tools:$(P
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run observe clean test test-unit test-integration test-e2e test-faults test-creates test-cost chaos lint format generate
-.PHONY: mutants breaking lock grpcurl test-containers test-helm helm sbom images secrets compose-up compose-down
+.PHONY: mutants breaking lock grpcurl test-containers test-helm test-kubernetes helm sbom images secrets compose-up compose-down
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -62,6 +62,15 @@ test-helm: setup ## Test the chart (with helm, if `make helm` has built it)
 
 mutants: setup ## Plant faults into the code and see whether a test notices (MODULE=chassis/batching.py …, CONFIGURATION=1)
 	PYTHONPATH=$(CURDIR):$(CURDIR)/generated $(BIN)/python -m tests.mutation $(if $(CONFIGURATION),--configuration) $(MODULE)
+
+# The newest version of Kubernetes; Go builds it, Debian has etcd.
+KUBERNETES := 1.37.2
+test-kubernetes: setup .tools/helm .tools/kubernetes/$(KUBERNETES)/ready ## Test the chart on Kubernetes' own API server (Go, etcd)
+	$(BIN)/pytest tests/kubernetes --timeout 600
+
+.tools/kubernetes/%/ready: tests/kubernetes/build
+	tests/kubernetes/build $*
+	@touch $@
 
 chaos: setup ## Break the running system again and again, for some ten minutes
 	CHAOS_ROUNDS=$${CHAOS_ROUNDS:-5} $(BIN)/pytest tests/chaos --timeout 1800

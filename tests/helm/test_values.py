@@ -313,13 +313,14 @@ NONSENSE: Final = {
 
 @functools.cache
 def _rendered(values: str) -> tuple[dict[str, Any], ...]:
-    with values_file(_with_base(values)) as file:
+    with values_file(with_base(values)) as file:
         done = helm("template", "shop", str(CHART), "--values", str(file))
     assert done.returncode == 0, done.stderr
     return tuple(each for each in yaml.safe_load_all(done.stdout) if each)
 
 
-def _with_base(values: str) -> str:
+def with_base(values: str) -> str:
+    """Return the values with what must be set beside them."""
     merged = yaml.safe_load(_BASE)
     for key, value in yaml.safe_load(values).items():
         merged[key] = {**merged[key], **value} if key in merged else value
@@ -345,7 +346,7 @@ def test_an_operator_may_set_it(case: str) -> None:
 
 @pytest.mark.parametrize(("values", "why"), NONSENSE.items())
 def test_nonsense_is_refused_with_its_reason(values: str, why: str) -> None:
-    assert why in refusal(_with_base(values))
+    assert why in refusal(with_base(values))
 
 
 def test_a_label_is_one_whatever_the_version_is() -> None:

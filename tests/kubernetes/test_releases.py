@@ -1,0 +1,186 @@
+"""The chart on Kubernetes' own API server: it installs, upgrades, goes back and leaves nothing behind."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.helm.chart import CHART, SHAPES, values_file
+from tests.waiting import until
+
+if TYPE_CHECKING:
+    from tests.kubernetes.cluster import Cluster
+    from tests.kubernetes.control_plane import Kubelet
+
+KINDS = ("deployments", "jobs", "services", "networkpolicies", "horizontalpodautoscalers")
+BASE = "image: {registry: registry.example/shop}\n"
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_shape_installs_runs_and_leaves_nothing(cluster: Cluster, shape: str) -> None:
+    before = cluster.names("serviceaccounts")
+
+    cluster.upgrade("--wait", "--timeout", "4m", values=CHART / "ci" / f"{shape}-values.yaml")
+
+    for name in cluster.names("deployments"):
+        assert cluster.get("deployments", name)["status"]["availableReplicas"] >= 1, name
+    assert cluster.helm("uninstall", "shop", "--wait").returncode == 0
+    for kind in KINDS:
+        assert not cluster.names(kind), kind
+    assert cluster.names("serviceaccounts") <= before | {"default"}
+
+
+def test_an_upgrade_changes_the_image(cluster: Cluster) -> None:
+    cluster.upgrade()
+
+    cluster.upgrade("--set", "image.tag=0.2.0", "--wait")
+
+    [container] = cluster.get("deployments", "edge")["spec"]["template"]["spec"]["containers"]
+    assert container["image"].endswith("/edge:0.2.0")
+
+
+def test_turning_autoscaling_on_takes_no_pod_away(cluster: Cluster) -> None:
+    cluster.upgrade("--set", "services.order-svc.replicas=4")
+    fewest = _Fewest(cluster, "order-svc")
+
+    with fewest:
+        cluster.upgrade(
+            "--set",
+            "serviceDefaults.autoscaling.enabled=true,serviceDefaults.poolSize=4",
+            "--set",
+            "edge.autoscaling.enabled=true",
+        )
+        until(lambda: cluster.names("horizontalpodautoscalers") == {"user-svc", "order-svc", "edge"})
+
+    assert fewest.seen == 4
+    assert cluster.replicas("edge") == 2
+
+
+def test_an_upgrade_keeps_the_number_that_an_autoscaler_has_chosen(cluster: Cluster) -> None:
+    defaults = "serviceDefaults: {poolSize: 4, autoscaling: {enabled: true, minReplicas: 2}}\n"
+    with values_file(BASE + defaults) as values:
+        cluster.upgrade(values=values)
+        until(lambda: cluster.replicas("order-svc") == 2)
+        cluster.scale("order-svc", 5)
+
+        cluster.upgrade("--set", "image.tag=0.2.0", values=values)
+
+        assert cluster.replicas("order-svc") == 5
+
+
+def test_turning_autoscaling_off_sets_the_number_of_the_values(cluster: Cluster) -> None:
+    cluster.upgrade("--set", "edge.autoscaling.enabled=true,edge.autoscaling.minReplicas=4")
+    until(lambda: cluster.replicas("edge") == 4)
+
+    cluster.upgrade("--force-conflicts")
+
+    assert cluster.replicas("edge") == 2
+
+
+def test_an_upgrade_keeps_the_number_of_an_emergency(cluster: Cluster) -> None:
+    cluster.upgrade()
+    cluster.scale("edge", 7)
+
+    cluster.upgrade("--set", "image.tag=0.2.0")
+
+    assert cluster.replicas("edge") == 7
+
+
+def test_the_way_back_after_an_emergency_is_the_one_of_the_manual(cluster: Cluster) -> None:
+    cluster.upgrade()
+    cluster.upgrade("--set", "image.tag=0.2.0")
+    cluster.scale("edge", 7)
+
+    refused = cluster.helm("rollback", "shop", "1")
+    done = cluster.helm("rollback", "shop", "1", "--force-conflicts")
+
+    assert 'conflict with "kubectl"' in refused.stderr
+    assert done.returncode == 0, done.stderr
+    assert cluster.replicas("edge") == 2
+
+
+def test_a_new_number_in_the_values_counts(cluster: Cluster) -> None:
+    cluster.upgrade()
+
+    cluster.upgrade("--set", "edge.replicas=3")
+
+    assert cluster.replicas("edge") == 3
+
+
+def test_a_migration_that_fails_stops_the_upgrade(cluster: Cluster, kubelet: Kubelet) -> None:
+    cluster.upgrade()
+    kubelet.job_phase = "Failed"
+
+    with values_file(BASE + "serviceDefaults: {migrations: {timeoutSeconds: 10}}\nimage: {tag: 0.2.0}\n") as values:
+        done = cluster.helm(
+            "upgrade", "shop", str(CHART), "--values", str(values), "--set", "image.registry=r.example/s"
+        )
+
+    assert "pre-upgrade hooks failed" in done.stderr
+    [container] = cluster.get("deployments", "edge")["spec"]["template"]["spec"]["containers"]
+    assert container["image"].endswith("/edge:0.1.0")
+
+
+def test_an_installation_that_failed_is_repeated_by_the_same_command(cluster: Cluster, kubelet: Kubelet) -> None:
+    kubelet.job_phase = "Failed"
+    failed = cluster.helm(
+        "upgrade", "--install", "shop", str(CHART), "--set", "image.registry=r.example/s",
+        "--set", "serviceDefaults.migrations.timeoutSeconds=10",
+    )  # fmt: skip
+    kubelet.job_phase = "Succeeded"
+
+    cluster.upgrade()
+
+    assert failed.returncode != 0
+    assert cluster.names("deployments") == {"edge", "user-svc", "order-svc"}
+
+
+def test_a_slow_migration_ends_before_helm_gives_up(cluster: Cluster, kubelet: Kubelet) -> None:
+    kubelet.job_phase = "Running"
+
+    done = cluster.helm(
+        "upgrade", "--install", "shop", str(CHART), "--set", "image.registry=r.example/s",
+        "--set", "serviceDefaults.migrations.timeoutSeconds=10", "--timeout", "1m",
+    )  # fmt: skip
+
+    assert done.returncode != 0
+    conditions = [each for name in cluster.names("jobs") for each in cluster.get("jobs", name)["status"]["conditions"]]
+    assert {each["reason"] for each in conditions} == {"DeadlineExceeded"}
+
+
+def test_a_migration_finds_the_policies_that_let_it_reach_its_database(cluster: Cluster, kubelet: Kubelet) -> None:
+    # In a namespace that denies everything by default the Job could reach neither DNS nor PostgreSQL.
+    kubelet.job_phase = "Running"
+    upgrade = threading.Thread(target=cluster.upgrade)
+    upgrade.start()
+    until(lambda: bool(cluster.names("jobs")), timeout_s=60)
+
+    policies = cluster.names("networkpolicies")
+    kubelet.job_phase = "Succeeded"
+    upgrade.join()
+
+    assert {"user-svc-migrations-to-database", "order-svc-migrations-to-database"} <= policies
+
+
+class _Fewest:
+    """The fewest pods that a Deployment was to have while somebody looked."""
+
+    def __init__(self, cluster: Cluster, deployment: str) -> None:
+        self._cluster = cluster
+        self._deployment = deployment
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._look)
+        self.seen = cluster.replicas(deployment)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._stopping.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        while not self._stopping.wait(0.02):
+            self.seen = min(self.seen, self._cluster.replicas(self._deployment))

@@ -1,0 +1,26 @@
+"""What the chart renders for every legal value is what the API server takes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import yaml
+
+from tests.helm.chart import CHART, values_file
+from tests.helm.test_values import LEGAL, with_base
+
+if TYPE_CHECKING:
+    from tests.kubernetes.cluster import Cluster
+
+
+@pytest.mark.parametrize("case", LEGAL)
+def test_the_api_server_takes_it(cluster: Cluster, case: str) -> None:
+    with values_file(with_base(LEGAL[case][0])) as values:
+        done = cluster.helm("template", "shop", str(CHART), "--values", str(values))
+    assert done.returncode == 0, done.stderr
+
+    for manifest in filter(None, yaml.safe_load_all(done.stdout)):
+        answer = cluster.dry_run(manifest)
+        assert answer.is_success, f"{manifest['kind']} {manifest['metadata']['name']}: {answer.text}"
+        assert "Warning" not in answer.headers, answer.headers["Warning"]
