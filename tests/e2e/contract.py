@@ -123,6 +123,10 @@ class Rpc:
         """Return where a request holds text; in a Struct, under one made-up key."""
         return list(_string_places(self.request.DESCRIPTOR))
 
+    def is_secret(self, place: Place) -> bool:
+        """Return whether the field of the request, or the one that it is in, is a secret by the contract."""
+        return bool(self.request.DESCRIPTOR.fields_by_camelcase_name[str(place[0])].GetOptions().debug_redact)
+
 
 def _string_places(message: Descriptor, above: Place = ()) -> Iterator[Place]:
     for field in message.fields:

@@ -58,14 +58,14 @@ def write_orders(database: TestDatabase, number: int, *, items: str) -> list[str
 
 def write_history(database: TestDatabase, order_id: str, number: int) -> list[str]:
     rows = database.query(
-        "INSERT INTO order_events (id, order_id, from_status, to_status, reason, occurred_at)"
-        " SELECT gen_random_uuid(), CAST(%s AS uuid), 'PENDING', 'CONFIRMED', repeat(%s, 500), now()"
-        " FROM generate_series(1, %s) RETURNING id::text",
+        "INSERT INTO order_events (id, order_id, from_status, to_status, reason, occurred_at, version)"
+        " SELECT gen_random_uuid(), CAST(%s AS uuid), 'PENDING', 'CONFIRMED', repeat(%s, 500), now(), n"
+        " FROM generate_series(1, %s) AS n RETURNING version, id::text",
         order_id,
         WIDE,
         number,
     )
-    return sorted(event_id for (event_id,) in rows)
+    return [event_id for _, event_id in sorted(rows)]
 
 
 def write_users(database: TestDatabase, number: int) -> list[str]:

@@ -13,6 +13,7 @@ import pytest
 
 from chassis import idempotency, inbox
 from chassis.idempotency import Once, RequestKey
+from chassis.inbox import Number
 from order_svc import repository as orders_repository
 from order_svc.model import BuyerId, OrderId
 from order_svc.repository import Wanted
@@ -172,8 +173,8 @@ def test_two_consumers_of_one_subject_wait_for_each_other_also_when_it_is_new(or
     found: list[object] = []
 
     def first(connection: Connection) -> None:
-        assert inbox.claim(connection, "stream", [OURS]) == {OURS: 0}
-        inbox.advance(connection, "stream", {OURS: 1})
+        assert inbox.claim(connection, "stream", [OURS]) == {OURS: Number(0, 0)}
+        inbox.advance(connection, "stream", {OURS: Number(0, 1)})
 
     def second(connection: Connection) -> None:
         found.append(inbox.claim(connection, "stream", [OURS]))
@@ -181,4 +182,4 @@ def test_two_consumers_of_one_subject_wait_for_each_other_also_when_it_is_new(or
     with waiting(orders_database, second, behind=first):
         assert found == []
 
-    assert found == [{OURS: 1}]
+    assert found == [{OURS: Number(0, 1)}]

@@ -242,6 +242,7 @@ UNPUBLISHED = (
 SEEN_IN = {
     "chassis/idempotency.py": "here",
     "chassis/keyring.py": "test_keyring.py",
+    "chassis/loop_lag.py": "test_loop_lag.py",
     "chassis/outbox_watch.py": "here",
     "chassis/tls.py": "test_tls.py",
     "chassis/watchers.py": "test_watching.py",

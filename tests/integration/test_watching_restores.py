@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from chassis.testing import new_uuid, plain_channel
+from chassis.testing import new_uuid, plain_channel, until
 from chassis.watchers import WatchSettings
 from tests.integration.inprocess import database_settings, order_service
 from tests.integration.watching import ids_in, watching, write
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from grpc import aio
 
@@ -33,6 +33,21 @@ async def channel(orders_database: TestDatabase, users_address: str) -> AsyncIte
         plain_channel(address) as channel,
     ):
         yield channel
+
+
+def nothing_is_read_any_more(database: TestDatabase) -> Callable[[], Awaitable[bool]]:
+    """A condition: the replica has not looked for events for twenty times as long as it would wait."""
+
+    async def is_quiet() -> bool:
+        [(quiet,)] = await asyncio.to_thread(
+            database.query,
+            "SELECT coalesce(min(now() - query_start) > interval '0.2 s', true) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND query LIKE '%%page AS MATERIALIZED%%'"
+            " AND pid <> pg_backend_pid()",
+        )
+        return bool(quiet)
+
+    return is_quiet
 
 
 def lose(database: TestDatabase, count: int) -> None:
@@ -111,6 +126,7 @@ async def test_a_restore_while_there_was_no_stream_is_found_by_the_first_one(
         await watch.message()
         write(orders_database, 2)
         await watch.changes(2)
+    await until(nothing_is_read_any_more(orders_database))
     orders_database.query(YOUNGER)
     write(orders_database, 1)
 
