@@ -28,6 +28,8 @@ import pytest
 from redis import Redis
 from sqlalchemy import text
 
+import chassis.consumer
+import chassis.relay
 import order_svc.consumer
 from chassis.broker import connect_async, stream_of
 from chassis.consumer_group import ConsumerGroup
@@ -205,6 +207,13 @@ async def _runs(part: Callable[[asyncio.Event], Awaitable[None]]) -> AsyncIterat
     finally:
         stopping.set()
         await task
+
+
+@pytest.fixture(autouse=True)
+def _in_quick_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Note and look as often as the loop turns: what the marks say is tested, and not how seldom they say it."""
+    monkeypatch.setattr(chassis.consumer, "_NOTE_S", 0.05)
+    monkeypatch.setattr(chassis.relay, "_TICK_S", 0.05)
 
 
 @pytest.fixture
