@@ -14,6 +14,8 @@ from tests.helm.test_chart import OTHERS, VERSIONS
 
 # Every case stands on this: what must be set.
 _BASE: Final = "image: {registry: registry.example/shop}\n"
+_LOCKED: Final = "securityContext: {allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}}"
+_PROXY: Final = f"{{name: proxy, image: proxy.example/sql:1, {_LOCKED}}}"
 _REDIS: Final = "redis: {existingSecret: shop-redis}\n"
 
 LEGAL: Final = {
@@ -94,7 +96,10 @@ LEGAL: Final = {
         "argocd.argoproj.io/hook: PreSync",
     ),
     "spread": (
-        "pod: {topologySpreadConstraints: [{maxSkew: 2, topologyKey: z, whenUnsatisfiable: DoNotSchedule}]}",
+        (
+            "pod: {topologySpreadConstraints: [{maxSkew: 2, topologyKey: z, whenUnsatisfiable: DoNotSchedule,"
+            " labelSelector: {matchLabels: {a: b}}}]}"
+        ),
         "maxSkew: 2",
     ),
     "users chosen by OpenShift": (
@@ -115,12 +120,12 @@ LEGAL: Final = {
         ["order-svc", "user-svc-migrations"],
     ),
     "sidecars": (
-        "serviceDefaults: {pod: {sidecars: [{name: proxy, image: proxy.example/sql:1}]}}",
+        "serviceDefaults: {pod: {sidecars: [" + _PROXY + "]}}",
         "image: proxy.example/sql:1",
         ["user-svc"],
     ),
     "init containers": (
-        "serviceDefaults: {pod: {initContainers: [{name: proxy, image: proxy.example/sql:1, restartPolicy: Always}]}}",
+        "serviceDefaults: {pod: {initContainers: [" + _PROXY + "]}}",
         "initContainers:",
         ["user-svc", "user-svc-migrations"],
     ),

@@ -104,6 +104,10 @@ class Cluster:
             headers={"Content-Type": "application/apply-patch+yaml"},
         )
 
+    def make_account(self, name: str) -> None:
+        """Make a ServiceAccount: no pod is admitted without its own."""
+        self.control_plane.api.post(self._path("serviceaccounts"), json={"metadata": {"name": name}})
+
     def scale(self, deployment: str, number: int) -> None:
         """Do what `kubectl scale` does."""
         self.control_plane.api.patch(

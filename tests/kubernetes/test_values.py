@@ -21,6 +21,8 @@ def test_the_api_server_takes_it(cluster: Cluster, case: str) -> None:
     assert done.returncode == 0, done.stderr
 
     for manifest in filter(None, yaml.safe_load_all(done.stdout)):
+        if manifest["kind"] == "Pod":
+            cluster.make_account(manifest["spec"]["serviceAccountName"])
         answer = cluster.dry_run(manifest)
         assert answer.is_success, f"{manifest['kind']} {manifest['metadata']['name']}: {answer.text}"
         assert "Warning" not in answer.headers, answer.headers["Warning"]
