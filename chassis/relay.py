@@ -283,8 +283,10 @@ class Relay:
             log.info("relay.goes_on", stream=self._stream, failures=self._failures)
             self._failures = 0
         metrics.events_published(self._stream, count=sent)
-        self._ticks_at = time.monotonic() + _TICK_S
-        return outcome is Outcome.MORE
+        has_more = outcome is Outcome.MORE
+        # What is sent again is not unpublished, so the next look does not find it there.
+        self._ticks_at = 0.0 if has_more else time.monotonic() + _TICK_S
+        return has_more
 
     def _pause_s(self) -> float:
         poll_s = self._settings.poll_s

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from structlog.testing import capture_logs
 
+import chassis.relay
 from chassis.broker import FIELD, stream_of, watermark_of
 from chassis.cloudevents import CloudEvent
 from chassis.metrics import REGISTRY
@@ -16,6 +17,7 @@ from chassis.testing import LOOPBACK, until
 from tests.integration.event_flow import opened, relay, running
 
 if TYPE_CHECKING:
+    import pytest
     from redis import Redis
 
     from tests.integration.conftest import TestDatabase
@@ -212,3 +214,26 @@ async def test_what_redis_lost_at_the_end_is_published_again_and_nothing_before(
         await until(is_done)
 
     assert [event.sequence for event in sent(stored)] == [1, 2, 3, 4]
+
+
+async def test_what_redis_lost_is_published_again_without_a_pause_between_batches(
+    orders_database: TestDatabase, redis_url: str, stored: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Longer than this test lasts: a relay that waits for its next look would not come to the second batch.
+    monkeypatch.setattr(chassis.relay, "_TICK_S", 600.0)
+    for sequence in range(1, 8):
+        write(orders_database, sequence)
+    async with relay(orders_database.url, redis=redis_url, resource="order", batch=2) as ours, running(ours.run):
+
+        async def is_done() -> bool:
+            return unpublished(orders_database) == 0
+
+        await until(is_done)
+    stored.flushall()
+
+    async with relay(orders_database.url, redis=redis_url, resource="order", batch=2) as ours, running(ours.run):
+
+        async def is_back() -> bool:
+            return {event.sequence for event in sent(stored)} == set(range(1, 8))
+
+        await until(is_back)
