@@ -20,7 +20,6 @@ from chassis import tracing
 from chassis.context import Call, enter
 from chassis.errors import DeadlineExceeded, DomainError, TokenExpired
 from chassis.interceptors.errors import as_domain_error, reject, status_of
-from chassis.interceptors.validation import require_valid
 from chassis.metrics import Streams
 from chassis.requests import take_if_match
 
@@ -79,7 +78,6 @@ def wrapped(method: str, handler: Handler, decode: Decode, *, around: Around) ->
             raise request
         if call.if_match is not None:
             take_if_match(request, call.if_match)
-        require_valid(request)
         messages = behaviour(request, stream.context)
         await _within_its_life(stream, messages, call, max_s=around.max_stream_s)
 

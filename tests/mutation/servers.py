@@ -38,9 +38,9 @@ def servers(root: Path, *, env: dict[str, str]) -> Iterator[dict[str, str]]:
 def main() -> None:
     """Serve."""
     # Here, as the other end of the pipe must not load the code that its children mutate.
-    from devstack.postgres import PostgresServer  # noqa: PLC0415
-    from devstack.redis import RedisServer, find_redis  # noqa: PLC0415
-    from tests.integration.conftest import prepare  # noqa: PLC0415
+    from devstack.postgres import PostgresServer  # noqa: PLC0415  only where it is needed
+    from devstack.redis import RedisServer, find_redis  # noqa: PLC0415  only where it is needed
+    from tests.integration.conftest import prepare  # noqa: PLC0415  only where it is needed
 
     home = Path(tempfile.mkdtemp(prefix="shop-mutation-"))  # PostgreSQL's user must reach it
     home.chmod(0o711)
