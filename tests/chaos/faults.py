@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import select
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +15,7 @@ import httpx
 from chassis.testing import until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from devstack.postgres import PostgresServer
     from devstack.services import Replica
@@ -102,3 +104,20 @@ def kill_all(pids: Iterable[int]) -> None:
             os.kill(pid, signal.SIGKILL)
         except ProcessLookupError:
             continue
+
+
+@contextlib.contextmanager
+def gone_after(pids: Iterable[int], *, timeout_s: float) -> Iterator[None]:
+    """Return from the block when these processes, which it kills, have let go of their files and ports.
+
+    What /proc says of a process ends with its first thread; the others may hold its sockets for a while.
+    """
+    with contextlib.ExitStack() as ends:
+        opened = []
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                opened.append(os.pidfd_open(pid))
+                ends.callback(os.close, opened[-1])
+        yield
+        for end in opened:
+            assert select.select([end], [], [], timeout_s)[0]

@@ -63,8 +63,10 @@ async def test_what_was_acknowledged_outlives_the_stack(victims: str, tmp_path: 
         async with under_load(edge_url, token=token, load=Load(patience_s=60)) as traffic:
             await traffic.goes_on()
             fault_s = now_s()
-            faults.kill_all([*(faults.processes_of(settings.home) if victims == "everything" else ()), devstack.pid])
-            await until(nothing_runs, timeout_s=15)
+            everything = faults.processes_of(settings.home)
+            with faults.gone_after(everything, timeout_s=15):
+                faults.kill_all([*(everything if victims == "everything" else ()), devstack.pid])
+                await until(nothing_runs, timeout_s=15)
             await asyncio.to_thread(devstack.wait)  # it holds the lock of its home until it is gone
             gone_s = now_s()
 
