@@ -5,11 +5,14 @@ from __future__ import annotations
 import errno
 import socket
 import sys
+import time
 from typing import Final
 
 from devstack.errors import StackError
 
 LOOPBACK: Final = "127.0.0.1"
+# How long a killed process may hold its ports.
+_LETS_GO_S: Final = 1.0
 
 
 class ReservedPort:
@@ -48,11 +51,17 @@ def reserve_edge_port(number: int, *, variable: str) -> ReservedPort:
     Raises:
         StackError: somebody listens there, or only root may.
     """
-    try:
-        return ReservedPort(number)
-    except PermissionError:
-        raise StackError(f"port {number} is for root only: set {variable} to one above 1023") from None
-    except OSError as error:
-        if error.errno != errno.EADDRINUSE:
-            raise
-        raise StackError(f"port {number} is taken: stop what listens there, or set {variable} to another") from None
+    # The edge of a stack that was killed a moment ago may still be on its way out.
+    deadline = time.monotonic() + _LETS_GO_S
+    while True:
+        try:
+            return ReservedPort(number)
+        except PermissionError:
+            raise StackError(f"port {number} is for root only: set {variable} to one above 1023") from None
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            if time.monotonic() > deadline:
+                message = f"port {number} is taken: stop what listens there, or set {variable} to another"
+                raise StackError(message) from None
+        time.sleep(0.05)
