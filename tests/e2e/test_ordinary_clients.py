@@ -42,6 +42,18 @@ def sent(world: World, binding: Binding, **headers: str) -> httpx.Response:
     return world.edge.http.request(call.verb, call.path, headers=headers, **arguments)
 
 
+@pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
+def test_the_scheme_of_a_token_may_be_written_in_any_case(world: World, scheme: str) -> None:
+    binding = next(each for each in BINDINGS if each.rpc.name == "GetUser")
+    call = binding.call(request_json(world.request(binding.rpc.name)))
+    token = world.edge.http.headers["authorization"].removeprefix("Bearer ")
+
+    found = world.edge.http.get(call.path, headers={"authorization": f"{scheme} {token}"})
+    refused = world.edge.http.get(call.path, headers={"authorization": f"{scheme} {token}x"})
+
+    assert (found.status_code, refused.status_code) == (200, 401)
+
+
 # Offers of another protocol
 
 

@@ -395,7 +395,7 @@ def test_the_edge_and_the_services_want_the_same_of_a_token(edge: Edge) -> None:
 
     assert (provider["issuer"], provider["audiences"]) == (services.issuer, [services.audience])
     assert provider["clock_skew_seconds"] == services.leeway_s
-    assert [location["name"] for location in provider["from_headers"]] == ["authorization"]
+    assert {location["name"] for location in provider["from_headers"]} == {"authorization"}
 
 
 def removed_from_every_request(edge: Edge) -> set[str]:
