@@ -1,4 +1,4 @@
-"""Ports of the loopback interface that nobody else gets while the stack runs."""
+"""Ports of the loopback interface, kept for the stack while it runs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Final
 from devstack.errors import StackError
 
 LOOPBACK: Final = "127.0.0.1"
-# How long a killed process may hold its ports.
+# How long a killed process may still hold its ports, in seconds.
 _LETS_GO_S: Final = 1.0
 
 
@@ -49,7 +49,7 @@ def reserve_edge_port(number: int, *, variable: str) -> ReservedPort:
     """Return a port that callers use, and that this variable sets; any free one for 0.
 
     Raises:
-        StackError: somebody listens there, or only root may.
+        StackError: another program listens there, or the port is for root only.
     """
     # The edge of a stack that was killed a moment ago may still be on its way out.
     deadline = time.monotonic() + _LETS_GO_S

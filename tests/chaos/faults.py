@@ -108,9 +108,9 @@ def kill_all(pids: Iterable[int]) -> None:
 
 @contextlib.contextmanager
 def gone_after(pids: Iterable[int], *, timeout_s: float) -> Iterator[None]:
-    """Return from the block when these processes, which it kills, have let go of their files and ports.
+    """Leave the block, which must end these processes, once they have closed their files and ports.
 
-    What /proc says of a process ends with its first thread; the others may hold its sockets for a while.
+    A process loses its entries in /proc with its first thread. Its other threads may hold its sockets a little longer.
     """
     with contextlib.ExitStack() as ends:
         opened = []

@@ -43,7 +43,7 @@ def sent(world: World, binding: Binding, **headers: str) -> httpx.Response:
 
 
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
-def test_the_scheme_of_a_token_may_be_written_in_any_case(world: World, scheme: str) -> None:
+def test_the_scheme_of_a_token_may_be_lower_or_upper_case(world: World, scheme: str) -> None:
     binding = next(each for each in BINDINGS if each.rpc.name == "GetUser")
     call = binding.call(request_json(world.request(binding.rpc.name)))
     token = world.edge.http.headers["authorization"].removeprefix("Bearer ")
