@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
@@ -22,7 +23,7 @@ from chassis import metrics
 from chassis.batching import Batcher, BatchLimits
 from chassis.errors import DatabaseUnavailable, OutcomeUnknown
 from chassis.statement_telemetry import StatementTelemetry
-from chassis.statements import ATTEMPTS, Statements, is_worth_another_try, translated
+from chassis.statements import ATTEMPTS, Statements, is_worth_another_try, pause_s, translated
 from chassis.turns import Turns
 
 if TYPE_CHECKING:
@@ -232,6 +233,7 @@ class Database:
                     raise OutcomeUnknown from error
                 if attempt == ATTEMPTS or not _is_worth_another_try(error):
                     raise translated from error
+                time.sleep(pause_s())
         raise AssertionError
 
     def _read(self, work: Callable[[Connection], T]) -> T:
@@ -242,6 +244,7 @@ class Database:
             except exc.SQLAlchemyError as error:
                 if attempt == ATTEMPTS or not _is_worth_another_try(error):
                     raise _translated(error) from error
+                time.sleep(pause_s())
         raise AssertionError
 
 

@@ -165,7 +165,7 @@ async def test_a_transaction_that_a_deadlock_ends_is_run_again(users_database: T
 
     await asyncio.gather(database.transaction(touching(1, 2)), database.transaction(touching(2, 1)))
 
-    assert len(attempts) == 3
+    assert len(attempts) >= 3
     assert users_database.query("SELECT touched FROM scratch") == [(2,), (2,)]
     users_database.query("DROP TABLE scratch")
     await database.close()
