@@ -58,7 +58,7 @@ class Events:
 
     async def relay(self) -> None:
         """Publish the service's events until SIGTERM or SIGINT."""
-        async with self._database() as (database, name):
+        async with self._running("relay") as (database, name):
             client = broker.connect(load(BrokerSettings))
             settings = load(RelaySettings)
             relay = Relay(database, client, resource=self.publishes, source=f"/{name}", settings=settings)
@@ -67,7 +67,7 @@ class Events:
 
     async def consume(self) -> None:
         """Let the other service's events take effect until SIGTERM or SIGINT."""
-        async with self._database() as (database, name), self._group(name) as group:
+        async with self._running("consume") as (database, name), self._group(name) as group:
             consumer = Consumer(database, group, self.handle, settings=load(ConsumerSettings))
             await work("consumer", consumer.run, *self.parts(database))
 
@@ -87,7 +87,7 @@ class Events:
         print(f"{len(letters)} events are tried again")  # noqa: T201  the answer
 
     async def _dead_letters(self) -> list[tuple[DeadLetter, datetime]]:
-        async with self._database() as (database, _):
+        async with self._database(self.telemetry().service_name) as database:
             return await database.read(lambda connection: inbox.dead_letters(connection, stream_of(self.reads)))
 
     async def replay(self, *, since: str) -> None:
@@ -97,19 +97,26 @@ class Events:
         except ValueError:
             raise Misconfigured("--since must look like 2026-11-25T18:00:00Z") from None
         moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-        async with self._database() as (database, _):
+        async with self._database(self.telemetry().service_name) as database:
             count = await publish_again(database, since=moment)
         print(f"{count} events are published again")  # noqa: T201  the answer
 
     @contextlib.asynccontextmanager
-    async def _database(self) -> AsyncIterator[tuple[Database, str]]:
+    async def _running(self, command: str) -> AsyncIterator[tuple[Database, str]]:
         settings = self.telemetry()
-        with telemetry.started(settings):
-            database = Database(load(DatabaseSettings), name=settings.service_name)
-            try:
-                yield database, settings.service_name
-            finally:
-                await database.close()
+        name = settings.service_name
+        with telemetry.started(settings, command=command):
+            async with self._database(name) as database:
+                yield database, name
+
+    @staticmethod
+    @contextlib.asynccontextmanager
+    async def _database(name: str) -> AsyncIterator[Database]:
+        database = Database(load(DatabaseSettings), name=name)
+        try:
+            yield database
+        finally:
+            await database.close()
 
     @contextlib.asynccontextmanager
     async def _group(self, name: str) -> AsyncIterator[ConsumerGroup]:

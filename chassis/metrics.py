@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from prometheus_client import (
@@ -128,6 +129,11 @@ _outbox_unpublished: Final = Gauge(
     "Events that wait to be published.",
     registry=REGISTRY,
 )
+_outbox_size: Final = Gauge(
+    "shop_outbox_size_bytes",
+    "Disk that the table of events and its indexes take.",
+    registry=REGISTRY,
+)
 _outbox_age: Final = Gauge(
     "shop_outbox_oldest_age_seconds",
     "Age of the oldest event that waits to be published; 0 without one.",
@@ -215,6 +221,19 @@ _loop_lag: Final = Histogram(
 _log_lines_dropped: Final = Counter(
     "shop_log_lines_dropped",
     "Log lines that were lost because nobody took them.",
+    registry=REGISTRY,
+)
+
+_process: Final = Gauge(
+    "shop_process_info",
+    "1, with the command that the process runs: what no process of a job shows is missing.",
+    ("command",),
+    registry=REGISTRY,
+)
+_certificate_ends: Final = Gauge(
+    "shop_certificate_expiration_timestamp_seconds",
+    "When a certificate ends that the process goes by, in seconds since 1970.",
+    ("certificate",),
     registry=REGISTRY,
 )
 
@@ -329,10 +348,25 @@ def batch_ran(batch: str, *, size: int) -> None:
     _batch_size.labels(batch).observe(size)
 
 
-def outbox_looked_at(*, unpublished: int, oldest_age_s: float) -> None:
-    """Show how far the outbox is behind."""
+def outbox_looked_at(*, unpublished: int, oldest_age_s: float, size_bytes: int) -> None:
+    """Show how far the outbox is behind, and how much disk it takes."""
     _outbox_unpublished.set(unpublished)
     _outbox_age.set(oldest_age_s)
+    _outbox_size.set(size_bytes)
+
+
+def watch_certificates(ends: Mapping[str, Callable[[], datetime]]) -> None:
+    """Show when certificates end, by asking for it whenever Prometheus does.
+
+    Args:
+        ends: by what they are to the process: its own, its authorities'.
+    """
+    for certificate, when in ends.items():
+        _certificate_ends.labels(certificate).set_function(partial(_seconds_at, when))
+
+
+def _seconds_at(when: Callable[[], datetime]) -> float:
+    return when().timestamp()
 
 
 def events_published(stream: str, *, count: int) -> None:
@@ -409,18 +443,20 @@ def log_lines_lost(count: int) -> None:
 
 
 @contextlib.contextmanager
-def served(port: int, *, host: str, target: Mapping[str, str]) -> Iterator[None]:
+def served(port: int, *, host: str, target: Mapping[str, str], command: str) -> Iterator[None]:
     """Serve `/metrics` while the block runs.
 
     Args:
         port: where; 0 for nowhere.
         host: the address to listen on.
         target: what this process is, as labels of `target_info`.
+        command: what it runs: `serve`, `relay`, `consume`.
 
     Raises:
         Misconfigured: somebody else listens on the port.
     """
     REGISTRY.set_target_info(dict(target))
+    _process.labels(command).set(1)
     if not port:
         yield
         return

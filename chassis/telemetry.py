@@ -18,8 +18,15 @@ if TYPE_CHECKING:
 
 
 @contextlib.contextmanager
-def started(settings: TelemetrySettings) -> Iterator[None]:
+def started(settings: TelemetrySettings, *, command: str) -> Iterator[None]:
     """Write logs, serve metrics and export traces, as the settings say, while the block runs.
+
+    For commands that run until they are stopped. One that does something once and ends must not ask for the port of the
+    metrics: beside a running process, with the same settings, it is taken.
+
+    Args:
+        settings: where to.
+        command: what the process runs: `serve`, `relay`, `consume`.
 
     Raises:
         Misconfigured: somebody else listens on the port of the metrics.
@@ -36,7 +43,7 @@ def started(settings: TelemetrySettings) -> Iterator[None]:
     target = {key: str(value) for key, value in resource.attributes.items() if key.startswith("service.")}
     provider = tracing.export(resource) if settings.exports_traces else None
     try:
-        with metrics.served(settings.metrics_port, host=settings.host, target=target):
+        with metrics.served(settings.metrics_port, host=settings.host, target=target, command=command):
             yield
     finally:
         if provider:

@@ -17,7 +17,10 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from pydantic import BeforeValidator, FilePath, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from chassis import metrics
+
 if TYPE_CHECKING:
+    from datetime import datetime
     from pathlib import Path
     from typing import Self
 
@@ -65,11 +68,21 @@ class CertificateUnusable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What the files hold, as PEM."""
+    """What the files hold, as PEM.
+
+    Attributes:
+        certificates: this process's, and what leads from it to a CA.
+        private_key: of the first of them.
+        authorities: the CAs.
+        own_ends_at: when the first of the certificates to end does.
+        authorities_end_at: when the last of the CAs does: while a CA is replaced the old one may end.
+    """
 
     certificates: bytes
     private_key: bytes = field(repr=False)
     authorities: bytes
+    own_ends_at: datetime
+    authorities_end_at: datetime
 
 
 class Identity:
@@ -94,6 +107,13 @@ class Identity:
             self._stamp, self._credentials = self._stamp_now(), self._read()
         except (OSError, ValueError) as error:
             raise CertificateUnusable(f"{cert_file}, {key_file} and {ca_file} cannot be used: {error}") from error
+        # The files as they are when Prometheus asks: without new connections nothing else may look at them.
+        metrics.watch_certificates(
+            {
+                "own": lambda: self.credentials().own_ends_at,
+                "authority": lambda: self.credentials().authorities_end_at,
+            }
+        )
 
     @classmethod
     def of(cls, settings: TlsSettings) -> Identity | None:
@@ -112,7 +132,7 @@ class Identity:
                 stamp = self._stamp_now()
                 if stamp != self._stamp:
                     self._credentials, self._stamp, self._complaint = self._read(), stamp, ""
-                    log.info("tls.renewed", expires_at=_expiry(self._credentials))
+                    log.info("tls.renewed", expires_at=self._credentials.own_ends_at.isoformat())
             except (OSError, ValueError) as error:
                 if str(error) != self._complaint:
                     self._complaint = str(error)
@@ -163,18 +183,19 @@ class Identity:
 
     def _read(self) -> Credentials:
         certificates, private_key, authorities = (file.read_bytes() for file in self._files)
-        x509.load_pem_x509_certificates(authorities)
-        own = x509.load_pem_x509_certificate(certificates)
-        if load_pem_private_key(private_key, password=None).public_key() != own.public_key():
+        chain = x509.load_pem_x509_certificates(certificates)
+        if load_pem_private_key(private_key, password=None).public_key() != chain[0].public_key():
             raise ValueError("the key is not the certificate's")
-        return Credentials(certificates, private_key, authorities)
+        return Credentials(
+            certificates,
+            private_key,
+            authorities,
+            own_ends_at=min(each.not_valid_after_utc for each in chain),
+            authorities_end_at=max(each.not_valid_after_utc for each in x509.load_pem_x509_certificates(authorities)),
+        )
 
 
 def _server_configuration(credentials: Credentials) -> grpc.ServerCertificateConfiguration:
     return grpc.ssl_server_certificate_configuration(
         [(credentials.private_key, credentials.certificates)], root_certificates=credentials.authorities
     )
-
-
-def _expiry(credentials: Credentials) -> str:
-    return x509.load_pem_x509_certificate(credentials.certificates).not_valid_after_utc.isoformat()

@@ -150,15 +150,23 @@ class Worker(Process):
     """A process of a service that serves nobody: its relay, its consumer."""
 
     def __init__(self, service: Service, command: str, *, around: Surroundings) -> None:
+        self.service: Final = service
+        self._reserved_for_metrics: Final = ReservedPort()
+        self.metrics_url: Final = f"http://{LOOPBACK}:{self._reserved_for_metrics.number}/metrics"
+        metrics_port = str(self._reserved_for_metrics.number)
         command_line = Command(
             name=f"{service.name}-{command}",
             argv=(sys.executable, "-m", service.name, command),
-            env={**_inherited(), **around.env},
+            env={**_inherited(), **around.env, "HOST": LOOPBACK, "METRICS_PORT": metrics_port},
             cwd=REPOSITORY,
             log=around.logs / f"{service.name}-{command}.log",
             stop_timeout_s=_STOP_TIMEOUT_S,
         )
         super().__init__(command_line, report=around.report)
+
+    def release_port(self) -> None:
+        """Let others have the port of the metrics, once the process is not needed any more."""
+        self._reserved_for_metrics.release()
 
 
 def task(service: Service, *words: str, around: Surroundings, stdin: Path | None = None) -> Process:

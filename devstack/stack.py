@@ -251,6 +251,7 @@ class Stack:
             around = self._around(service)
             for command in _WORKERS:
                 worker = Worker(service, command, around=around)
+                self._resources.callback(worker.release_port)
                 self.workers[worker.name] = worker
         self._launch("Relays and consumers", list(self.workers.values()))
 

@@ -41,7 +41,7 @@ _CONNECT_S: Final = 5
 async def serve() -> None:
     """Serve calls until SIGTERM or SIGINT."""
     settings = load(OrderTelemetrySettings)
-    with telemetry.started(settings):
+    with telemetry.started(settings, command="serve"):
         await _serve(settings)
 
 

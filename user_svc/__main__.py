@@ -78,7 +78,7 @@ async def _parts() -> AsyncIterator[_Parts]:
 async def serve() -> None:
     """Serve calls until SIGTERM or SIGINT."""
     settings = load(UserTelemetrySettings)
-    with telemetry.started(settings):
+    with telemetry.started(settings, command="serve"):
         await _serve(settings)
 
 

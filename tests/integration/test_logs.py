@@ -97,7 +97,8 @@ def test_on_a_terminal_lines_are_for_people() -> None:
     shown, terminal = pty.openpty()
     script = (
         "import structlog; from chassis import telemetry; from chassis.settings import TelemetrySettings\n"
-        "with telemetry.started(TelemetrySettings(service_name='x')): structlog.get_logger().info('said', number=7)"
+        "with telemetry.started(TelemetrySettings(service_name='x'), command='serve'): "
+        "structlog.get_logger().info('said', number=7)"
     )
     env = {**os.environ, "TERM": "xterm"}
     subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, env=env, stdout=terminal, check=True, timeout=60)

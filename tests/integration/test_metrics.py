@@ -88,12 +88,14 @@ async def test_the_outbox_s_backlog_is_shown(users: UserServiceAsyncStub, users_
 
     await until(is_shown)
     age_s = value("shop_outbox_oldest_age_seconds")
+    [(size,)] = users_database.query("SELECT pg_total_relation_size('outbox')")
     watching.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await watching
     await database.close()
 
     assert 3600 <= age_s < 3700
+    assert value("shop_outbox_size_bytes") == size > 0
 
 
 async def test_a_breaker_shows_its_state_and_what_it_rejects() -> None:

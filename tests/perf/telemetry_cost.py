@@ -90,7 +90,7 @@ async def serve(kind: str) -> None:
         server = aio.server()
         servicers: Any = server
         if kind != "bare":
-            stack.enter_context(telemetry.started(TelemetrySettings(service_name="empty")))
+            stack.enter_context(telemetry.started(TelemetrySettings(service_name="empty"), command="serve"))
             servicers = Servicers()
         Servicer().add_to(servicers)
         if kind != "bare":
