@@ -105,13 +105,21 @@ def find_prometheus() -> str | None:
 
 def prometheus_config(stack: Stack) -> dict[str, object]:
     """Return the configuration of a Prometheus that fetches from every process of the stack, with our rules."""
-    targets = {name: [_target(each.metrics_url) for each in stack.replicas(name)] for name in stack.service_names}
+    # A job is a service with its relay and its consumer, as the rules and dashboards expect it.
+    targets = {
+        name: [
+            *(_target(each.metrics_url) for each in stack.replicas(name)),
+            *(_target(each.metrics_url) for each in stack.workers.values() if each.service.name == name),
+        ]
+        for name in stack.service_names
+    }
     targets["edge"] = [_target(stack.edge.metrics_url)]
     return {
         "global": {"scrape_interval": _SCRAPE, "evaluation_interval": _SCRAPE},
         "rule_files": [str(RULES)],
         "scrape_configs": [
-            {"job_name": name, "static_configs": [{"targets": addresses}]} for name, addresses in targets.items()
+            {"job_name": name, "static_configs": [{"targets": addresses, "labels": {"namespace": "laptop"}}]}
+            for name, addresses in targets.items()
         ],
     }
 

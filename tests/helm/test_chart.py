@@ -20,7 +20,7 @@ from tests.helm.chart import CHART, SHAPES, helm, manifests, pods, rendered
 # The oldest that Chart.yaml allows, and the newest that the validator knows.
 VERSIONS = ["1.30", "1.37"]
 # Custom resources, of which the validator knows nothing.
-OTHERS = {"Certificate", "Issuer", "HTTPRoute", "PodMonitor", "PrometheusRule"}
+OTHERS = {"Certificate", "Issuer", "HTTPRoute", "PodMonitor", "Probe", "PrometheusRule"}
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -106,11 +106,14 @@ def test_a_release_puts_registry_and_digests_into_the_chart(tmp_path: Path) -> N
 
     subprocess.run(
         ["bash", "-euc", script],
-        env=os.environ | {"REGISTRY": "ghcr.io/acme/shop", "digests": f", user-svc: {digest}, edge: {digest}"},
+        env=os.environ
+        | {"REGISTRY": "ghcr.io/acme/shop", "digests": f", user-svc: {digest}, edge: {digest}"}
+        | {"GITHUB_REPOSITORY": "Acme/shop", "GITHUB_REF_NAME": "v1.2.3"},
         cwd=tmp_path,
         check=True,
     )
 
-    done = helm("template", "shop", str(chart))
+    done = helm("template", "shop", str(chart), "--set", "observability.prometheusRule.enabled=true")
     assert f"image: ghcr.io/acme/shop/user-svc@{digest}" in done.stdout
     assert f"image: ghcr.io/acme/shop/edge@{digest}" in done.stdout
+    assert "runbook_url: https://github.com/Acme/shop/blob/v1.2.3/docs/runbook.md#edgemissing" in done.stdout

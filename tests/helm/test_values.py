@@ -217,6 +217,17 @@ LEGAL: Final = {
         "--traces-to=collector.monitoring:4317\n",
     ),
     "collector by IPv6": ("observability: {otlpEndpoint: 'http://[fd00::1]:4317'}", "--traces-to=[fd00::1]:4317"),
+    "severities of another team": (
+        "observability: {prometheusRule: {enabled: true, severities: {page: ticket, ticket: P4}}}",
+        "severity: P4",
+    ),
+    "a probe of two names": (
+        (
+            "observability: {probe: {enabled: true, prober: 'blackbox:9115', interval: 1m,"
+            " targets: ['https://a.example/healthz', 'https://b.example:8443/healthz']}}"
+        ),
+        "https://b.example:8443/healthz",
+    ),
     # Around it
     "a dependency with a condition": ("enabled: true", "kind: Deployment"),
     "values of the chart above": ("global: {anything: {goes: here}}", "kind: Deployment"),
@@ -302,6 +313,10 @@ NONSENSE: Final = {
     # Observation
     "observability: {otlpEndpoint: collector:4317}": "otlpEndpoint",
     "observability: {podMonitors: {enabled: true}}": "observability.scrapers: name who fetches metrics",
+    "observability: {probe: {enabled: true}}": "observability.probe: name the prober",
+    "observability: {probe: {enabled: true, prober: b.m:9115, targets: [shop.example]}}": "targets",
+    "observability: {prometheusRule: {runbookUrl: docs/runbook.md}}": "runbookUrl",
+    "observability: {prometheusRule: {severities: {critical: page}}}": "severities",
     # Pods
     "pod: {tolerations: [{key: a, operater: Exists}]}": "tolerations",
     "pod: {priorityClassName: Very_Important}": "priorityClassName",

@@ -30,7 +30,7 @@ def test_every_alert_has_an_entry_in_the_runbook_and_a_test() -> None:
     assert names <= set(headings)
     assert names - fired <= {"LatencyBudgetBurns"}  # the same numbers as LatencyBudgetBurnsFast, later
     for alert in ALERTS:
-        assert alert["annotations"]["runbook_url"] == f"docs/runbook.md#{alert['alert'].lower()}"
+        assert alert["annotations"]["runbook_url"] == f"https://shop.example/docs/runbook.md#{alert['alert'].lower()}"
 
 
 def test_alerts_and_dashboards_ask_only_for_metrics_that_are_documented() -> None:

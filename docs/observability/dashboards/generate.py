@@ -12,8 +12,12 @@ from typing import Any, Final
 
 HERE: Final = Path(__file__).parent
 _DATASOURCE: Final = {"type": "prometheus", "uid": "${datasource}"}
-_SHOP: Final = 'job="$job", rpc_method=~"shop[.].+"'
-_EDGE: Final = 'envoy_http_conn_manager_prefix="edge"'
+# Every selector has one of these: one Prometheus may watch several installations, each in a namespace of its own.
+_ALL: Final = 'namespace="$namespace"'
+_JOB: Final = f'{_ALL}, job="$job"'
+_SHOP: Final = f'{_JOB}, rpc_method=~"shop[.].+"'
+_EDGE: Final = f'{_ALL}, envoy_http_conn_manager_prefix="edge"'
+_CLUSTERS: Final = f'{_ALL}, envoy_cluster_name=~".+_svc"'
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +29,7 @@ class Panel:
         unit: Grafana's name of the unit.
         queries: legend → expression.
         red_above: where the threshold line is drawn, if anywhere.
+        red_below: the same, where less is worse.
         has_examples: whether the traces of single calls are shown as dots.
     """
 
@@ -32,6 +37,7 @@ class Panel:
     unit: str
     queries: dict[str, str] = field(default_factory=dict)
     red_above: float | None = None
+    red_below: float | None = None
     has_examples: bool = False
 
 
@@ -53,13 +59,16 @@ SERVICE: Final = [
     Panel(
         "Failed calls: the service's fault",
         "percentunit",
-        {"5 min": 'job:calls_failed:ratio_rate5m{job="$job"}', "1 h": 'job:calls_failed:ratio_rate1h{job="$job"}'},
+        {
+            "5 min": f"job:calls_failed:ratio_rate5m{{{_JOB}}}",
+            "1 h": f"job:calls_failed:ratio_rate1h{{{_JOB}}}",
+        },
         0.001,
     ),
     Panel(
         "Slow calls",
         "percentunit",
-        {"5 min": 'job:calls_slow:ratio_rate5m{job="$job"}', "1 h": 'job:calls_slow:ratio_rate1h{job="$job"}'},
+        {"5 min": f"job:calls_slow:ratio_rate5m{{{_JOB}}}", "1 h": f"job:calls_slow:ratio_rate1h{{{_JOB}}}"},
         0.01,
     ),
     Panel("Calls by method", "reqps", {"{{rpc_method}}": rate(f"{_CALLS}_count", _SHOP, "rpc_method")}),
@@ -80,65 +89,69 @@ SERVICE: Final = [
         has_examples=True,
     ),
     Panel("Duration by method, p95", "s", {"{{rpc_method}}": quantile(0.95, _CALLS, _SHOP, "rpc_method")}),
-    Panel("Calls being served", "short", {"{{instance}}": 'sum by (instance) (shop_calls_active{job="$job"})'}),
+    Panel("Calls being served", "short", {"{{instance}}": f"sum by (instance) (shop_calls_active{{{_JOB}}})"}),
     Panel(
         "Streams",
         "short",
         {
-            "{{instance}}": 'sum by (instance) (shop_streams_active{job="$job"})',
-            "{{rpc_response_status_code}}/s": rate(
-                "shop_streams_ended_total", 'job="$job"', "rpc_response_status_code"
-            ),
+            "{{instance}}": f"sum by (instance) (shop_streams_active{{{_JOB}}})",
+            "{{rpc_response_status_code}}/s": rate("shop_streams_ended_total", _JOB, "rpc_response_status_code"),
         },
     ),
     Panel(
         "Calls to other services, p95",
         "s",
-        {"{{rpc_method}}": quantile(0.95, "rpc_client_call_duration_seconds", 'job="$job"', "rpc_method")},
+        {"{{rpc_method}}": quantile(0.95, "rpc_client_call_duration_seconds", _JOB, "rpc_method")},
     ),
     Panel(
         "Breaker",
         "short",
         {
-            "{{dependency}} {{state}} {{instance}}": 'shop_breaker_state{job="$job"} == 1',
-            "{{dependency}} rejects": rate("shop_breaker_rejections_total", 'job="$job"', "dependency"),
+            "{{dependency}} {{state}} {{instance}}": f"shop_breaker_state{{{_JOB}}} == 1",
+            "{{dependency}} rejects": rate("shop_breaker_rejections_total", _JOB, "dependency"),
         },
     ),
     Panel(
         "Writes answered again",
         "reqps",
-        {"{{rpc_method}}": rate("shop_idempotent_replays_total", 'job="$job"', "rpc_method")},
+        {"{{rpc_method}}": rate("shop_idempotent_replays_total", _JOB, "rpc_method")},
     ),
     Panel(
         "Orders by status",
         "ops",
-        {"{{from_status}} → {{to_status}}": rate("shop_order_status_changes_total", "", "from_status, to_status")},
+        {"{{from_status}} → {{to_status}}": rate("shop_order_status_changes_total", _ALL, "from_status, to_status")},
     ),
     Panel(
         "Password hashes",
         "s",
         {
-            "p95": quantile(0.95, "shop_password_hash_duration_seconds", 'job="$job"'),
-            "waiting": "sum(shop_password_hashes_waiting)",
+            "p95": quantile(0.95, "shop_password_hash_duration_seconds", _JOB),
+            "waiting": f"sum(shop_password_hashes_waiting{{{_ALL}}})",
         },
     ),
     Panel(
         "Event loop late, p99",
         "s",
-        {"{{instance}}": quantile(0.99, "shop_event_loop_lag_seconds", 'job="$job"', "instance")},
+        {"{{instance}}": quantile(0.99, "shop_event_loop_lag_seconds", _JOB, "instance")},
         0.1,
     ),
-    Panel("CPU", "short", {"{{instance}}": 'rate(process_cpu_seconds_total{job="$job"}[$__rate_interval])'}),
-    Panel("Memory", "bytes", {"{{instance}}": 'process_resident_memory_bytes{job="$job"}'}),
+    Panel("CPU", "short", {"{{instance}}": f"rate(process_cpu_seconds_total{{{_JOB}}}[$__rate_interval])"}),
+    Panel(
+        "Certificates: time left",
+        "s",
+        {"{{instance}} {{certificate}}": f"shop_certificate_expiration_timestamp_seconds{{{_JOB}}} - time()"},
+        red_below=3 * 86400,
+    ),
+    Panel("Memory", "bytes", {"{{instance}}": f"process_resident_memory_bytes{{{_JOB}}}"}),
 ]
 EDGE: Final = [
     Panel(
         "Failed requests",
         "percentunit",
         {
-            "5 min": "edge:requests_failed:ratio_rate5m",
-            "1 h": "edge:requests_failed:ratio_rate1h",
-            "3 d": "edge:requests_failed:ratio_rate3d",
+            "5 min": f"edge:requests_failed:ratio_rate5m{{{_ALL}}}",
+            "1 h": f"edge:requests_failed:ratio_rate1h{{{_ALL}}}",
+            "3 d": f"edge:requests_failed:ratio_rate3d{{{_ALL}}}",
         },
         0.001,
     ),
@@ -162,30 +175,30 @@ EDGE: Final = [
         },
     ),
     Panel(
-        "Rate limited", "reqps", {"refused": "sum(rate(envoy_http_local_rate_limit_rate_limited[$__rate_interval]))"}
+        "Rate limited",
+        "reqps",
+        {"refused": f"sum(rate(envoy_http_local_rate_limit_rate_limited{{{_ALL}}}[$__rate_interval]))"},
     ),
     Panel(
         "Healthy replicas",
         "short",
-        {"{{envoy_cluster_name}}": 'envoy_cluster_membership_healthy{envoy_cluster_name=~".+_svc"}'},
+        {"{{envoy_cluster_name}}": f"envoy_cluster_membership_healthy{{{_CLUSTERS}}}"},
+    ),
+    Panel(
+        "Certificates: days left",
+        "d",
+        {"{{instance}}": f"envoy_server_days_until_first_cert_expiring{{{_ALL}}}"},
+        red_below=3,
     ),
     Panel(
         "Duration of services, p95",
         "ms",
-        {
-            "{{envoy_cluster_name}}": quantile(
-                0.95, "envoy_cluster_upstream_rq_time", 'envoy_cluster_name=~".+_svc"', "envoy_cluster_name"
-            )
-        },
+        {"{{envoy_cluster_name}}": quantile(0.95, "envoy_cluster_upstream_rq_time", _CLUSTERS, "envoy_cluster_name")},
     ),
     Panel(
         "Tries again",
         "reqps",
-        {
-            "{{envoy_cluster_name}}": rate(
-                "envoy_cluster_upstream_rq_retry", 'envoy_cluster_name=~".+_svc"', "envoy_cluster_name"
-            )
-        },
+        {"{{envoy_cluster_name}}": rate("envoy_cluster_upstream_rq_retry", _CLUSTERS, "envoy_cluster_name")},
     ),
 ]
 DATABASE: Final = [
@@ -193,43 +206,40 @@ DATABASE: Final = [
         "Connections",
         "short",
         {
-            "{{instance}} {{db_client_connection_state}}": 'db_client_connection_count{job="$job"}',
-            "{{instance}} max": 'db_client_connection_max{job="$job"}',
+            "{{instance}} {{db_client_connection_state}}": f"db_client_connection_count{{{_JOB}}}",
+            "{{instance}} max": f"db_client_connection_max{{{_JOB}}}",
         },
     ),
     Panel(
         "Work that waits for a connection",
         "short",
-        {"{{instance}}": 'db_client_connection_pending_requests{job="$job"}'},
+        {"{{instance}}": f"db_client_connection_pending_requests{{{_JOB}}}"},
         0,
     ),
     Panel(
         "Statements, p95",
         "s",
-        {
-            "{{db_query_summary}}": quantile(
-                0.95, "db_client_operation_duration_seconds", 'job="$job"', "db_query_summary"
-            )
-        },
+        {"{{db_query_summary}}": quantile(0.95, "db_client_operation_duration_seconds", _JOB, "db_query_summary")},
     ),
-    Panel("Calls in a batch, p95", "short", {"{{batch}}": quantile(0.95, "shop_batch_size", 'job="$job"', "batch")}),
-    Panel("Batches", "ops", {"{{batch}}": rate("shop_batch_size_count", 'job="$job"', "batch")}),
-    Panel("Events that wait", "short", {"{{job}}": "max by (job) (shop_outbox_unpublished_events)"}),
-    Panel("Age of the oldest event", "s", {"{{job}}": "max by (job) (shop_outbox_oldest_age_seconds)"}, 60),
+    Panel("Calls in a batch, p95", "short", {"{{batch}}": quantile(0.95, "shop_batch_size", _JOB, "batch")}),
+    Panel("Batches", "ops", {"{{batch}}": rate("shop_batch_size_count", _JOB, "batch")}),
+    Panel("Events that wait", "short", {"{{job}}": f"max by (job) (shop_outbox_unpublished_events{{{_ALL}}})"}),
+    Panel("Disk of the outbox", "bytes", {"{{job}}": f"max by (job) (shop_outbox_size_bytes{{{_ALL}}})"}),
+    Panel("Age of the oldest event", "s", {"{{job}}": f"max by (job) (shop_outbox_oldest_age_seconds{{{_ALL}}})"}, 60),
     Panel(
         "Consumers behind",
         "s",
-        {"{{job}} {{stream}}": "max by (job, stream) (shop_consumer_behind_seconds)"},
+        {"{{job}} {{stream}}": f"max by (job, stream) (shop_consumer_behind_seconds{{{_ALL}}})"},
         60,
     ),
     Panel(
         "Events that are missing",
         "short",
         {
-            "{{job}} dead letters": "max by (job) (shop_dead_letters)",
-            "{{job}} lacks events": "max by (job) (shop_consumer_lacks_events)",
-            "{{job}} is incomplete": "max by (job) (shop_consumer_is_incomplete)",
-            "{{stream}} cut": rate("shop_stream_events_cut_total", "", "stream"),
+            "{{job}} dead letters": f"max by (job) (shop_dead_letters{{{_ALL}}})",
+            "{{job}} lacks events": f"max by (job) (shop_consumer_lacks_events{{{_ALL}}})",
+            "{{job}} is incomplete": f"max by (job) (shop_consumer_is_incomplete{{{_ALL}}})",
+            "{{stream}} cut": rate("shop_stream_events_cut_total", _ALL, "stream"),
         },
         0,
     ),
@@ -239,9 +249,9 @@ DATABASE: Final = [
 def dashboard(uid: str, title: str, panels: list[Panel], *, chooses_job: bool) -> dict[str, Any]:
     """Return a dashboard as Grafana reads it: two panels a row."""
     variables: list[dict[str, Any]] = [{"name": "datasource", "type": "datasource", "query": "prometheus"}]
+    variables.append(_variable("namespace", "label_values(shop_process_info, namespace)"))
     if chooses_job:
-        query = "label_values(shop_calls_active, job)"
-        variables.append({"name": "job", "type": "query", "datasource": _DATASOURCE, "query": query, "refresh": 2})
+        variables.append(_variable("job", f"label_values(shop_process_info{{{_ALL}}}, job)"))
     return {
         "uid": uid,
         "title": title,
@@ -254,8 +264,14 @@ def dashboard(uid: str, title: str, panels: list[Panel], *, chooses_job: bool) -
     }
 
 
+def _variable(name: str, query: str) -> dict[str, Any]:
+    return {"name": name, "type": "query", "datasource": _DATASOURCE, "query": query, "refresh": 2}
+
+
 def _panel(number: int, panel: Panel) -> dict[str, Any]:
     steps: list[dict[str, Any]] = [{"color": "green", "value": None}]
+    if panel.red_below is not None:
+        steps = [{"color": "red", "value": None}, {"color": "green", "value": panel.red_below}]
     if panel.red_above is not None:
         steps.append({"color": "red", "value": panel.red_above})
     return {

@@ -1,0 +1,38 @@
+{{/* The alerts and recorded numbers of files/rules.yaml, of this release alone, as a PrometheusRule's spec. */}}
+{{- define "shop.rules" -}}
+{{- $options := .Values.observability.prometheusRule -}}
+{{- $text := .Files.Get "files/rules.yaml" | replace "namespace=~\".*\"" (printf "namespace=%q" .Release.Namespace) -}}
+{{- $text = $text | replace "https://shop.example/docs/runbook.md" $options.runbookUrl -}}
+{{- $text = $text | replace "10737418240" (int64 $options.outboxBytes | toString) -}}
+{{- $processes := dict "ServiceMissing" "serve" "RelayMissing" "relay" "ConsumerMissing" "consume" -}}
+{{- $groups := list -}}
+{{- range $group := (fromYaml $text).groups -}}
+{{- $rules := list -}}
+{{- range $rule := $group.rules -}}
+{{- $command := get $processes (get $rule "alert") -}}
+{{- if hasKey $rule "alert" -}}
+{{- $_ := set $rule.labels "severity" (get $options.severities $rule.labels.severity) -}}
+{{- end -}}
+{{- if $command -}}
+{{- $_ := set $rule "expr" (include "shop.missing" (list $ $command)) -}}
+{{- end -}}
+{{- /* Without a Redis there are no relays and no consumers to miss. */ -}}
+{{- if or (not (has $command (list "relay" "consume"))) $.Values.redis.existingSecret -}}
+{{- $rules = append $rules $rule -}}
+{{- end -}}
+{{- end -}}
+{{- $groups = append $groups (dict "name" $group.name "rules" $rules) -}}
+{{- end -}}
+{{- dict "groups" $groups | toYaml -}}
+{{- end -}}
+
+{{/* An expression for each service that has no process with this command. Call with (list $ command). */}}
+{{- define "shop.missing" -}}
+{{- $root := index . 0 -}}
+{{- $absent := list -}}
+{{- range $name := keys $root.Values.services | sortAlpha -}}
+{{- $labels := printf "namespace=%q, job=%q, command=%q" $root.Release.Namespace (include "shop.identity" $name) (index $ 1) -}}
+{{- $absent = append $absent (printf "absent(shop_process_info{%s})" $labels) -}}
+{{- end -}}
+{{- join "\nor " $absent -}}
+{{- end -}}

@@ -1,0 +1,69 @@
+"""The alerts of a release are about its own namespace, in the words of those whom they wake."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+
+from devstack.settings import REPOSITORY
+from tests.helm.chart import CHART, helm
+
+_PLAIN = (REPOSITORY / "docs" / "observability" / "rules.yaml").read_text()
+_ON = ("image.registry=r/s", "observability.prometheusRule.enabled=true")
+
+
+def rules_of(*settings: str, namespace: str = "live") -> dict[str, dict[str, Any]]:
+    """Return the rules of a release by name."""
+    flags = [flag for each in (*_ON, *settings) for flag in ("--set", each)]
+    done = helm("template", "shop", str(CHART), "--namespace", namespace, *flags)
+    assert done.returncode == 0, done.stderr
+    [rule] = [each for each in yaml.safe_load_all(done.stdout) if each and each["kind"] == "PrometheusRule"]
+    return by_name(rule["spec"])
+
+
+def by_name(spec: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    rules = [rule for group in spec["groups"] for rule in group["rules"]]
+    return {rule.get("alert") or rule["record"]: rule for rule in rules}
+
+
+def test_the_rules_are_the_documented_ones_for_the_release_s_namespace() -> None:
+    expected = by_name(yaml.safe_load(_PLAIN.replace('namespace=~".*"', 'namespace="live"')))
+
+    assert {name: tidy(rule) for name, rule in rules_of("redis.existingSecret=r").items()} == {
+        name: tidy(rule) for name, rule in expected.items()
+    }
+
+
+def test_severities_the_runbook_and_the_outbox_s_disk_are_the_operator_s() -> None:
+    rules = rules_of(
+        "observability.prometheusRule.runbookUrl=https://wiki.example/shop",
+        "observability.prometheusRule.severities.page=ticket",  # not to be taken for the other
+        "observability.prometheusRule.severities.ticket=P4",
+        "observability.prometheusRule.outboxBytes=5368709120",
+    )
+
+    alerts = {name: rule for name, rule in rules.items() if "alert" in rule}
+    assert alerts["EdgeMissing"]["labels"]["severity"] == "ticket"
+    assert alerts["OutboxLarge"]["labels"]["severity"] == "P4"
+    assert {rule["labels"]["severity"] for rule in alerts.values()} == {"ticket", "P4"}
+    for name, rule in alerts.items():
+        assert rule["annotations"]["runbook_url"] == f"https://wiki.example/shop#{name.lower()}"
+    assert alerts["OutboxLarge"]["expr"].endswith("> 5368709120")
+
+
+def test_without_redis_no_relay_and_no_consumer_is_missed() -> None:
+    assert {"RelayMissing", "ConsumerMissing"} & set(rules_of()) == set()
+
+
+def test_each_service_of_the_release_is_missed() -> None:
+    expression = rules_of("services.stock-svc.callers={edge}", "database.maxConnections=400")["ServiceMissing"]["expr"]
+
+    assert [line.removeprefix("or ") for line in expression.splitlines()] == [
+        f'absent(shop_process_info{{namespace="live", job="{job}", command="serve"}})'
+        for job in ("order_svc", "stock_svc", "user_svc")
+    ]
+
+
+def tidy(rule: dict[str, Any]) -> dict[str, Any]:
+    return rule | {"expr": rule["expr"].strip()}
