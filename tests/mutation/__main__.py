@@ -27,10 +27,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.mutation", description="Plant faults; see who notices.")
     parser.add_argument("modules", nargs="*", metavar="MODULE", help="a path such as chassis/batching.py; else all")
     parser.add_argument("--configuration", action="store_true", help="the faults of configuration.toml instead")
+    parser.add_argument("--copy", default="tree", help="the copy's name: two runs side by side need one each")
     wanted = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the servers are stopped
     HOME.mkdir(parents=True, exist_ok=True)
-    workspace = Workspace(HOME / "tree", repository=Path.cwd())
+    workspace = Workspace(HOME / wanted.copy, repository=Path.cwd())
     try:
         text = configuration.run(workspace) if wanted.configuration else run(workspace, wanted.modules or MODULES)
     except (RunFailed, configuration.FaultUnknown) as error:
@@ -49,7 +50,7 @@ def run(workspace: Workspace, modules: list[str] | tuple[str, ...]) -> str:
     }
     (HOME / "answers").mkdir(exist_ok=True)
     with servers(workspace.root, env=env) as variables:
-        fork = Fork(workspace.root, variables=variables, log=HOME / "last-run.log")
+        fork = Fork(workspace.root, variables=variables, log=HOME / f"{workspace.root.name}.log")
         session = Session(
             workspace=workspace,
             fork=fork,
@@ -60,7 +61,7 @@ def run(workspace: Workspace, modules: list[str] | tuple[str, ...]) -> str:
         )
         results = [session.run(module) for module in modules]
     found = report.survivors(results, sources=sources)
-    (HOME / "report.md").write_text(f"{report.table(results)}\n\n{found}\n")
+    (HOME / f"{workspace.root.name}.md").write_text(f"{report.table(results)}\n\n{found}\n")
     print(f"\n{found}\n\n{report.table(results)}")
     return found
 

@@ -1,10 +1,14 @@
-"""Which tests run which lines, kept between runs: a file's tests are run again when they or the code have changed."""
+"""Which tests run which lines, kept between runs.
+
+A file's tests are measured again when they have changed, what tests share, or a module whose functions they run.
+"""
 
 from __future__ import annotations
 
 import ast
 import hashlib
 import json
+import random
 import re
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -103,22 +107,26 @@ class Covered:
 def covered(fork: Fork, cache: Path) -> Covered:
     """Return what the tests of the suites run, from the cache where nothing has changed."""
     cache.mkdir(parents=True, exist_ok=True)
-    code = _digest(_code_files(fork.root))
+    shared = _digest(_shared_files(fork.root))
     tests: dict[str, dict[int, set[str]]] = defaultdict(lambda: defaultdict(set))
     seconds: dict[str, float] = {}
     lines: dict[str, int] = defaultdict(int)
-    for path in sorted(path for suite in suites_of(fork.root) for path in (fork.root / suite).glob("test_*.py")):
+    files = [path for suite in suites_of(fork.root) for path in (fork.root / suite).glob("test_*.py")]
+    random.shuffle(files)  # so that two runs side by side measure different files
+    for path in files:
         name = str(path.relative_to(fork.root))
         if path.name.startswith(_OF_OTHERS):
             continue
         kept = cache / f"{path.parent.name}-{path.stem}.json"
-        digest = code + _digest([path])
-        found = json.loads(kept.read_text()) if kept.exists() else {}
-        if found.get("digest") != digest:
+        found = json.loads(kept.read_text()) if kept.exists() else {"lines": {}}
+        if found.get("digest") != shared + _digest([path, *(fork.root / module for module in found["lines"])]):
             print(f"measuring {name}", flush=True)
-            found = _measure(fork, name, kept)
+            target = kept.with_suffix(f".{fork.root.name}")
+            found = _measure(fork, name, target)
             if found["seconds"]:
-                kept.write_text(json.dumps(found | {"digest": digest}))
+                digest = _digest([path, *(fork.root / module for module in found["lines"])])
+                target.write_text(json.dumps(found | {"digest": shared + digest}))
+                target.replace(kept)
         seconds |= found["seconds"]
         for module, by_line in found["lines"].items():
             for line, nodes in by_line.items():
@@ -152,13 +160,15 @@ def _measure(fork: Fork, name: str, target: Path) -> dict[str, Any]:
 
 def _lines(measure: Coverage, root: Path) -> dict[str, dict[int, list[str]]]:
     data = measure.get_data()
-    return {
+    lines = {
         str(Path(path).relative_to(root)): {
-            line: [context for context in contexts if context]
+            line: tests
             for line, contexts in data.contexts_by_lineno(path).items()
+            if (tests := [context for context in contexts if context])
         }
         for path in data.measured_files()
     }
+    return {module: by_line for module, by_line in lines.items() if by_line}
 
 
 class _Recorder:
@@ -187,17 +197,16 @@ class _Recorder:
             self.seconds[report.nodeid] = self.seconds.get(report.nodeid, 0.0) + taken_s
 
 
-def _code_files(root: Path) -> list[Path]:
-    """Return the files that any test may depend on."""
-    code = [path for package in PACKAGES for path in (root / package).rglob("*.py")]
+def _shared_files(root: Path) -> list[Path]:
+    """Return the files of the tests that any of them may depend on."""
     shared = [path for path in (root / "tests").rglob("*.py") if not path.name.startswith("test_")]
-    return [*code, *(path for path in shared if path.parent.name in {"tests", "unit", "integration"})]
+    return [path for path in shared if path.parent.name in {"tests", "unit", "integration"}]
 
 
 def _digest(files: Sequence[Path]) -> str:
     whole = hashlib.sha256()
     for path in sorted(files):
-        whole.update(path.read_bytes())
+        whole.update(path.read_bytes() if path.exists() else b"gone")
     return whole.hexdigest()[:16]
 
 

@@ -58,12 +58,14 @@ class Fork:
     Attributes:
         root: the copy of the repository.
         log: what the last run printed.
+        noticed_by: the test that failed in the last run; empty for none.
     """
 
     def __init__(self, root: Path, *, variables: Mapping[str, str], log: Path) -> None:
         """Load the libraries that a run of tests loads, and nothing of ours."""
         self.root: Final = root
         self.log: Final = log
+        self.noticed_by = ""
         self._variables: Final = variables
         sys.path[:0] = [str(root / "generated")]
         for name in self._libraries():
@@ -78,9 +80,12 @@ class Fork:
         Raises:
             RunFailed: none of them was found.
         """
-        wanted = _Wanted(tests, limits.test_s)
+        failed = self.log.with_suffix(".failed")
+        failed.write_text("")
+        wanted = _Wanted(tests, limits.test_s, failed=failed)
         files = list(dict.fromkeys(test.partition("::")[0] for test in tests))
         code = self.fork(lambda: pytest.main([*OPTIONS, "-x", *files], plugins=[wanted]), timeout_s=limits.all_s)
+        self.noticed_by = failed.read_text()
         if code in {-signal.SIGALRM, -signal.SIGKILL}:
             return Outcome.TIMED_OUT
         if code == pytest.ExitCode.OK:
@@ -160,9 +165,10 @@ def _is_ours(name: str) -> bool:
 class _Wanted:
     """Runs these tests only, in their order. One that hangs ends the process: nothing in it could be relied on."""
 
-    def __init__(self, tests: Sequence[str], limits_s: Mapping[str, float]) -> None:
+    def __init__(self, tests: Sequence[str], limits_s: Mapping[str, float], *, failed: Path) -> None:
         self._order = {test: n for n, test in enumerate(tests)}
         self._limits_s = limits_s
+        self._failed = failed
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -179,3 +185,7 @@ class _Wanted:
             return (yield)
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed:
+            self._failed.write_text(report.nodeid)
