@@ -156,6 +156,15 @@ def test_tests_beyond_the_budget_are_left_out() -> None:
     assert covered.tests_of(mutant, TILL, sources={MODULE: TILL}) == tests[:2]
 
 
+def test_a_test_of_hundreds_of_parameters_leaves_room_for_the_others() -> None:
+    parametrized = [f"tests/unit/test_x.py::test_x[{n:03}]" for n in range(500)]
+    tests = [*parametrized, "tests/unit/test_y.py::test_y"]
+    covered = Covered({MODULE: {17: tests}}, dict.fromkeys(tests, 0.001), dict.fromkeys(tests, 1))
+    [mutant] = [each for each in mutants_of(MODULE, TILL) if each.after == "pass"]
+
+    assert covered.tests_of(mutant, TILL, sources={MODULE: TILL})[:9] == [*parametrized[:8], tests[-1]]
+
+
 @pytest.mark.parametrize("text", ["", "old and old"])
 def test_a_fault_whose_old_text_is_not_there_once_is_an_error(text: str) -> None:
     fault = Fault(what="something", file="edge.yaml", old="old", new="new", test="tests")
