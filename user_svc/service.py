@@ -46,7 +46,7 @@ class NewUser:
     """A user to create."""
 
     email: Email
-    password: str
+    password: str = field(repr=False)
     display_name: str
     profile: Mapping[str, object]
 

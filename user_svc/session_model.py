@@ -6,7 +6,7 @@ import base64
 import hashlib
 import hmac
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final, NewType
 from uuid import UUID
@@ -35,7 +35,7 @@ class Session:
 
     id: SessionId
     user_id: UserId
-    chain_key: bytes
+    chain_key: bytes = field(repr=False)
     created_at: datetime
     expires_at: datetime
     ended_at: datetime | None = None

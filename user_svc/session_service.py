@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated
 
@@ -54,9 +54,9 @@ class LoggedIn:
     """A session and its tokens, as its user gets them. Not for any log."""
 
     session: Session
-    access_token: str
+    access_token: str = field(repr=False)
     access_expires_at: datetime
-    refresh_token: str
+    refresh_token: str = field(repr=False)
 
 
 class SessionService:
