@@ -43,6 +43,7 @@ def page(request: pytest.FixtureRequest, browser: Browser, edge: Edge) -> Iterat
     context = browser.new_context(color_scheme=request.param, viewport={"width": 1280, "height": 1000})
     page = context.new_page()
     page.set_default_timeout(15_000)
+    expect.set_options(timeout=15_000)
     complaints: list[str] = []
     hosts: set[str] = set()
     page.on("console", lambda message: complaints.append(message.text))  # breaches of the policy too

@@ -324,7 +324,7 @@ async def test_30_right_passwords_at_once_at_2_replicas_all_get_in(
 async def test_50_guesses_at_once_at_3_replicas_are_5_tries(
     users_database: TestDatabase, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = database_settings(users_database.url)
+    settings = database_settings(users_database.url, lock_timeout_s=10)
     hashing = PasswordSettings(memory_kib=1024, workers=4)
     async with (
         user_service(settings, clock=clock, hashing=hashing) as one,

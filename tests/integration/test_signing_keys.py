@@ -230,7 +230,11 @@ async def test_a_key_of_another_secret_is_not_read_and_none_is_put_beside_it(
     assert keyless.query("SELECT kid FROM signing_keys") == [(kid,)]
 
 
-@pytest.mark.parametrize("secret", ["", "canary", "x" * 44, "ü" * 44, Fernet.generate_key().decode()[:-4]])
+@pytest.mark.parametrize(
+    "secret",
+    ["", "canary", "x" * 44, "ü" * 44, Fernet.generate_key().decode()[:-4]],
+    ids=["none", "short", "letters", "beyond ASCII", "cut off"],
+)
 def test_a_secret_that_seals_nothing_is_refused_without_being_shown(secret: str) -> None:
     with pytest.raises(ValidationError) as refused:
         KeySettings(secret=SecretStr(secret))
