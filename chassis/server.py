@@ -111,7 +111,7 @@ class Server:
             names = [*contract.service_names(), full_name(health_pb2, "Health"), reflection.SERVICE_NAME]
             add = cast("Callable[..., None]", reflection_pb2_grpc.add_ServerReflectionServicer_to_server)
             add(reflection.aio.ReflectionServicer(names), adding)
-        self._server = aio.server(options=_OPTIONS)
+        self._server = aio.server(options=[*_OPTIONS, _age_limit(settings.max_connection_age_s)])
         servicers.serve_on(
             self._server, Interceptors(access, max_call_s=settings.max_call_s, max_stream_s=settings.max_stream_s)
         )
@@ -186,6 +186,14 @@ async def run(server: Server, *, background: Sequence[Coroutine[object, object, 
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
     log.info("server.stopped")
+
+
+def _age_limit(max_age_s: float) -> tuple[str, int]:
+    """Return the option that has callers make a new connection; calls and streams on the old one end as they would.
+
+    No `max_connection_age_grace_ms`: it would cut them.
+    """
+    return ("grpc.max_connection_age_ms", int(max_age_s * 1000))
 
 
 def rest_the_collector() -> None:

@@ -71,6 +71,7 @@ async def user_service(
     hashing: PasswordSettings = CHEAP,
     rules: PasswordRuleSettings = NIST,
     signing: KeySettings = KEY_SETTINGS,
+    servicer_class: type[UserServicer] = UserServicer,
 ) -> AsyncIterator[str]:
     """Serve the user service while the block runs; yield its address."""
     clock = clock or SystemClock()
@@ -78,7 +79,7 @@ async def user_service(
     passwords = Passwords(hashing)
     attempts = Attempts(database, passwords, clock)
     users = UserService(database, passwords, attempts, PasswordRules(rules), clock=clock)
-    servicer = UserServicer(users, clock)
+    servicer = servicer_class(users, clock)
     tokens = TokenSettings()
     keys = SigningKeys(database, signing, clock, token_lifetime_s=SessionSettings().access_lifetime_s)
     sessions = SessionService(database, passwords, attempts, keys, clock, settings=SessionSettings(), tokens=tokens)

@@ -1,0 +1,60 @@
+"""A name server on loopback, for one name after another: what its names stand for changes while a test runs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, cast
+
+import dns.flags
+import dns.message
+import dns.rdatatype
+import dns.rrset
+from typing_extensions import override
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+
+class NameServer(asyncio.DatagramProtocol):
+    """Answers every question for IPv4 addresses; there are records of no other kind.
+
+    Attributes:
+        addresses: that every name stands for, from the next question on.
+        port: of 127.0.0.1, for UDP.
+        questions: how many it has answered.
+    """
+
+    def __init__(self, addresses: Sequence[str]) -> None:
+        self.addresses = addresses
+        self.port = 0
+        self.questions = 0
+        self._transport: asyncio.DatagramTransport | None = None
+
+    @override
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.DatagramTransport", transport)
+        self.port = transport.get_extra_info("sockname")[1]
+
+    @override
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        question = dns.message.from_wire(data)
+        answer = dns.message.make_response(question)
+        answer.flags |= dns.flags.RA
+        (asked,) = question.question
+        if asked.rdtype == dns.rdatatype.A:
+            answer.answer.append(dns.rrset.from_text(asked.name, 0, "IN", "A", *self.addresses))
+        self.questions += 1
+        assert self._transport
+        self._transport.sendto(answer.to_wire(), addr)
+
+
+@contextlib.asynccontextmanager
+async def name_server(*addresses: str) -> AsyncIterator[NameServer]:
+    """Answer questions while the block runs."""
+    loop = asyncio.get_running_loop()
+    transport, server = await loop.create_datagram_endpoint(lambda: NameServer(addresses), local_addr=("127.0.0.1", 0))
+    try:
+        yield server
+    finally:
+        transport.close()
