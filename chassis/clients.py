@@ -25,6 +25,7 @@ from grpc_status import rpc_status
 from typing_extensions import override
 
 from chassis.context import current_call
+from chassis.hedging import SICK, hedged, is_read
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -64,11 +65,14 @@ class CallPolicy:
     Attributes:
         timeout_s: the deadline of a call that names none.
         max_attempts: how often a call is tried in all, when the server is UNAVAILABLE. 1 to 5.
+        hedge_after_s: after how long without an answer a read is sent to the next replica as well; the first answer
+            counts. Three tries at most, within the call's deadline. Never, without a number; writes and streams never.
         observer: is told of every call under asyncio; of none without one.
     """
 
     timeout_s: float = 10
     max_attempts: int = 3
+    hedge_after_s: float | None = None
     observer: Observer | None = None
 
     def service_config(self) -> str:
@@ -225,10 +229,18 @@ class _AioDefaults(aio.UnaryUnaryClientInterceptor):
         if observed and observed.traceparent:
             named.append(("traceparent", observed.traceparent))
         timeout_s = _timeout_s(client_call_details.timeout, self._policy)
-        details = _details(client_call_details, timeout_s=timeout_s, metadata=_metadata(named, self._token))
-        if observed is None:
-            return await continuation(details, with_request_id(request))
-        return await _observed(continuation(details, with_request_id(request)), observed)
+        metadata = _metadata(named, self._token)
+
+        def send(timeout_s: float) -> Awaitable[Any]:
+            details = _details(client_call_details, timeout_s=timeout_s, metadata=metadata)
+            return cast("Awaitable[Any]", continuation(details, with_request_id(request)))
+
+        hedge_after_s = self._policy.hedge_after_s
+        if hedge_after_s is None or not is_read(client_call_details.method):
+            calling = send(timeout_s)
+        else:
+            calling = hedged(send, timeout_s=timeout_s, after_s=hedge_after_s)
+        return await (calling if observed is None else _observed(calling, observed))
 
 
 class _AioStreamDefaults(aio.UnaryStreamClientInterceptor):
@@ -316,17 +328,4 @@ def is_sick(error: Exception) -> bool:
     """Return whether the error says that the server is sick, rather than that the call was wrong."""
     if isinstance(error, (asyncio.TimeoutError, OSError)):
         return True
-    return isinstance(error, grpc.RpcError) and error.code() in _SICK
-
-
-_SICK: Final = frozenset(
-    {
-        grpc.StatusCode.UNAVAILABLE,
-        # By the server, which is forced to stop: a caller who gives up gets an asyncio.CancelledError instead.
-        grpc.StatusCode.CANCELLED,
-        grpc.StatusCode.DEADLINE_EXCEEDED,
-        grpc.StatusCode.INTERNAL,
-        grpc.StatusCode.UNKNOWN,
-        grpc.StatusCode.RESOURCE_EXHAUSTED,
-    }
-)
+    return isinstance(error, grpc.RpcError) and error.code() in SICK

@@ -51,7 +51,11 @@ async def _serve(settings: OrderTelemetrySettings) -> None:
     tokens = load(TokenSettings)
     user_service = load(UserServiceSettings)
     # It does not ask for health: while one replica restarts, the other may say NOT_SERVING and serve on, for DRAIN_S.
-    policy = CallPolicy(timeout_s=user_service.timeout_s, observer=ClientTelemetry(user_service.url))
+    policy = CallPolicy(
+        timeout_s=user_service.timeout_s,
+        hedge_after_s=user_service.hedge_after_s,
+        observer=ClientTelemetry(user_service.url),
+    )
     breaker = Breaker("user_svc", load(BreakerSettings), is_failure=is_sick)
     database = Database(load(DatabaseSettings), name=settings.service_name)
     identity = Identity.of(load(TlsSettings))

@@ -27,3 +27,6 @@ class UserServiceSettings(BaseSettings):
     tls_name: Annotated[str, Field(min_length=1)] = "user-svc"
     # A lookup takes milliseconds. Who waits longer than this waits for a fault, and the breaker should hear of it.
     timeout_s: Annotated[float, Field(gt=0, le=30)] = 2
+    # When a replica is silent for this long the next one is asked too: far above what a lookup takes, and three tries
+    # fit into timeout_s.
+    hedge_after_s: Annotated[float, Field(gt=0, le=30)] = 0.5

@@ -94,6 +94,22 @@ def test_every_read_is_tried_again_when_its_replica_dies(edge: Edge) -> None:
 
 
 @EDGES
+def test_reads_are_sent_to_a_second_replica_after_a_second_and_nothing_else_is(edge: Edge) -> None:
+    others = ({binding.rpc for binding in CONTRACT.bindings} - names_of_reads(CONTRACT)) | {
+        binding.rpc for binding in CONTRACT.bindings if binding.is_stream
+    }
+
+    for route in calls(edge):
+        if "hedge_policy" in route["route"]:
+            assert route["route"]["hedge_policy"] == {"hedge_on_per_try_timeout": True}
+            assert seconds(route["route"]["retry_policy"]["per_try_timeout"]) <= 1
+            assert not [path for path in others if could_be(route["match"], path)]
+        else:
+            assert "per_try_timeout" not in route["route"]["retry_policy"]
+            assert not [path for path in names_of_reads(CONTRACT) - others if could_be(route["match"], path)]
+
+
+@EDGES
 def test_every_filter_stands_before_those_that_it_spares_or_serves(edge: Edge) -> None:
     names = [each["name"].removeprefix("envoy.filters.http.") for each in connection_manager(edge)["http_filters"]]
     order = ["header_mutation", "health_check", "cors", "grpc_web", "local_ratelimit", "jwt_authn"]
