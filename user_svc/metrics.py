@@ -11,7 +11,7 @@ from chassis.metrics import REGISTRY
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# One hash takes some 40 ms of a core; the rest is the queue.
+# One hash takes some 60 ms of a core; the rest is the queue.
 _SECONDS: Final = (0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
 _hash_duration: Final = Histogram(
