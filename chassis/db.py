@@ -16,23 +16,25 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import orjson
 import psycopg
-from sqlalchemy import Connection, create_engine, exc
-from sqlalchemy.engine import make_url
+from sqlalchemy import Connection, create_engine, event, exc
 
 from chassis import metrics
 from chassis.batching import Batcher, BatchLimits
+from chassis.connections import Connector
 from chassis.errors import DatabaseUnavailable, OutcomeUnknown
+from chassis.failures import ATTEMPTS, is_session_of_no_use, is_worth_another_try, pause_s, translated
 from chassis.statement_telemetry import StatementTelemetry
-from chassis.statements import ATTEMPTS, Statements, is_worth_another_try, pause_s, translated
+from chassis.statements import Statements
 from chassis.turns import Turns
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
     from uuid import UUID
 
-    from sqlalchemy import Row
+    from sqlalchemy import ExceptionContext, Row
     from sqlalchemy.pool import QueuePool
 
+    from chassis.connections import ThreadConnection
     from chassis.settings import DatabaseSettings
     from chassis.statements import Rows, Run
 
@@ -49,39 +51,27 @@ class Database:
     """
 
     def __init__(self, settings: DatabaseSettings, *, name: str) -> None:
-        milliseconds = {
-            "statement_timeout": settings.statement_timeout_s * 1000,
-            "lock_timeout": settings.lock_timeout_s * 1000,
-            # A lane that dies between two statements must not hold its locks.
-            "idle_in_transaction_session_timeout": 10_000,
-        }
-        arguments = {
-            "application_name": name,
-            "connect_timeout": settings.connect_timeout_s,
-            # When the network dies nobody ends the statement, and its lane would wait for a quarter of an hour.
-            "tcp_user_timeout": round(1000 * (settings.statement_timeout_s + 1)),
-            "keepalives_idle": 5,
-            "keepalives_interval": 1,
-            "options": " ".join(f"-c {key}={value:.0f}" for key, value in milliseconds.items()),
-        }
+        self._connector: Final = Connector(settings, name=name)
         self._engine = create_engine(
-            sqlalchemy_url(str(settings.url)),
+            "postgresql+psycopg://",
+            creator=self._connector.connect,
             # An error that is logged shows its statement, and must not show emails and hashes with it.
             hide_parameters=True,
             pool_size=settings.transaction_lanes + settings.slow_lanes,
             max_overflow=0,
             pool_timeout=settings.connect_timeout_s,
-            connect_args=arguments,
         )
+        event.listen(self._engine, "begin", self._begin)
+        event.listen(self._engine, "handle_error", _look_at_session)
         # A read is one statement, which is a transaction of its own: BEGIN and COMMIT would be two round trips.
         self._reading = self._engine.execution_options(isolation_level="AUTOCOMMIT")
-        url, max_waiting = str(settings.url), settings.batch_max_waiting
-        self._reads = Statements(url, arguments, number=settings.read_lanes, max_waiting=max_waiting)
-        self._writes = Statements(url, arguments, number=settings.write_lanes, max_waiting=max_waiting, is_writing=True)
+        connector, max_waiting = self._connector, settings.batch_max_waiting
+        self._reads = Statements(connector, number=settings.read_lanes, max_waiting=max_waiting)
+        self._writes = Statements(connector, number=settings.write_lanes, max_waiting=max_waiting, is_writing=True)
         self._transactions = Lanes("transactions", settings.transaction_lanes, max_waiting=max_waiting)
         self._slow = Lanes("slow", settings.slow_lanes, max_waiting=max_waiting)
         self._settings = settings
-        telemetry = StatementTelemetry(url)
+        telemetry = StatementTelemetry(settings.url)
         telemetry.observe(self._engine)
         metrics.watch_connections(telemetry.database, count=self._count, size=settings.pool_size, waiting=self._waiting)
 
@@ -218,6 +208,14 @@ class Database:
         idle = pool.checkedin() + self._reads.idle + self._writes.idle
         return pool.checkedout() + self._reads.opened + self._writes.opened - self._reads.idle - self._writes.idle, idle
 
+    def _begin(self, connection: Connection) -> None:
+        """Begin a transaction with the settings' timeouts, in one round trip, where the session has none."""
+        driven = _driven(connection)
+        driven.answer_timeout_s = self._connector.answer_timeout_s
+        if driven.is_pooled:
+            driven.autocommit = True  # otherwise the driver begins one itself
+            connection.exec_driver_sql(f"BEGIN ISOLATION LEVEL READ COMMITTED; {self._connector.timeouts}")
+
     def _transact(self, work: Callable[[Connection], T]) -> T:
         for attempt in range(1, ATTEMPTS + 1):
             is_committing = False
@@ -238,8 +236,10 @@ class Database:
 
     def _read(self, work: Callable[[Connection], T]) -> T:
         for attempt in range(1, ATTEMPTS + 1):
+            # Behind a pooler each statement would need its timeouts, so they are one transaction.
+            engine = self._engine if self._connector.is_pooled else self._reading
             try:
-                with self._reading.connect() as connection:
+                with engine.connect() as connection:
                     return work(connection)
             except exc.SQLAlchemyError as error:
                 if attempt == ATTEMPTS or not _is_worth_another_try(error):
@@ -291,9 +291,10 @@ class Lanes:
         self._threads.shutdown(wait=True, cancel_futures=True)
 
 
-def sqlalchemy_url(url: str) -> str:
-    """Return the URL with the driver that we use: `postgresql://…` becomes `postgresql+psycopg://…`."""
-    return make_url(url).set(drivername="postgresql+psycopg").render_as_string(hide_password=False)
+def allow(connection: Connection, *, timeout_s: float) -> None:
+    """Let each statement of this transaction take so long, instead of the settings' `statement_timeout_s`."""
+    connection.exec_driver_sql(f"SET LOCAL statement_timeout = {timeout_s * 1000:.0f}")
+    _driven(connection).answer_timeout_s = timeout_s + 1
 
 
 def execute(connection: Connection, statement: str, *parameters: object) -> Sequence[Row[Any]]:
@@ -326,6 +327,15 @@ def _is_worth_another_try(error: exc.SQLAlchemyError) -> bool:
         return False
     # After a restart of the server every pooled connection is dead; the first to notice empties the pool.
     return error.connection_invalidated or is_worth_another_try(error.orig)
+
+
+def _driven(connection: Connection) -> ThreadConnection:
+    return cast("ThreadConnection", connection.connection.driver_connection)
+
+
+def _look_at_session(failure: ExceptionContext) -> None:
+    if is_session_of_no_use(failure.original_exception):
+        failure.is_disconnect = True  # empties the pool: the others are no better
 
 
 def _translated(error: exc.SQLAlchemyError) -> Exception:

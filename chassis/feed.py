@@ -16,6 +16,8 @@ from uuid import UUID
 
 from sqlalchemy import text
 
+from chassis.db import allow
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
@@ -247,7 +249,7 @@ def read(connection: Connection, wanted: Wanted) -> Page:
 
 def bring_back(connection: Connection) -> int:
     """Give rows of another cluster numbers of this one, as Changefeed.bring_back() does."""
-    connection.execute(text("SET LOCAL statement_timeout = '5min'"))  # it may be a week's
+    allow(connection, timeout_s=300)  # it may be a week's
     return connection.execute(_bring_back).rowcount
 
 

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import create_engine, text
 
-from chassis import locks
-from chassis.db import sqlalchemy_url
+from chassis import connections, locks
 
 if TYPE_CHECKING:
     from chassis.settings import DatabaseSettings
@@ -23,16 +22,16 @@ def upgrade(package: str, settings: DatabaseSettings) -> None:
     Args:
         package: the service's package; its migrations are in `migrations/`.
         settings: the database, with a role that owns its tables.
+
+    Raises:
+        Misconfigured: the URL leads through a pooler, which has no session for a lock that outlives a transaction.
     """
     from alembic import command  # noqa: PLC0415  11 MB that a server has no use for
     from alembic.config import Config  # noqa: PLC0415  11 MB that a server has no use for
 
     config = Config()
     config.set_main_option("script_location", f"{package}:migrations")
-    engine = create_engine(
-        sqlalchemy_url(str(settings.url)),
-        connect_args={"connect_timeout": settings.connect_timeout_s},
-    )
+    engine = create_engine("postgresql+psycopg://", creator=lambda: connections.connect_for_long(settings))
     try:
         with engine.connect() as connection:
             # Asked for again and again: a statement that waits for it would keep CREATE INDEX CONCURRENTLY waiting.

@@ -10,8 +10,10 @@ import sys
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar
 
-from pydantic import Field, PostgresDsn, ValidationError, model_validator
+from pydantic import Field, PlainValidator, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from chassis.database_url import DatabaseUrl
 
 Seconds = Annotated[float, Field(gt=0, le=3600)]
 
@@ -47,12 +49,19 @@ class ServerSettings(BaseSettings):
     max_stream_s: Seconds = 3600
 
 
+def _database_url(given: object) -> DatabaseUrl:
+    return given if isinstance(given, DatabaseUrl) else DatabaseUrl.parse(str(given))
+
+
 class DatabaseSettings(BaseSettings):
     """The service's own PostgreSQL database."""
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", env_prefix="DATABASE_")
 
-    url: PostgresDsn
+    # In any form that libpq reads; what it says of the timeouts below is overruled.
+    url: Annotated[DatabaseUrl, PlainValidator(_database_url)]
+    # For migrations, which need a session of their own, if `url` leads through a pooler.
+    direct_url: Annotated[DatabaseUrl, PlainValidator(_database_url)] | None = None
     # Connections. replicas x pool_size must stay below max_connections.
     pool_size: Annotated[int, Field(ge=4, le=100)] = 8
     # Of these, for batches of reads. One: while a batch is read the next one gathers, and with two each would be half
@@ -131,5 +140,6 @@ def load(section: type[Section]) -> Section:
         prefix = section.model_config.get("env_prefix", "")
         for mistake in error.errors(include_input=False, include_url=False):
             name = "_".join(str(part) for part in mistake["loc"])
-            print(f"{prefix}{name}".upper().rstrip("_") + f": {mistake['msg']}", file=sys.stderr)  # noqa: T201  no log yet
+            said = mistake["msg"].removeprefix("Value error, ")
+            print(f"{prefix}{name}".upper().rstrip("_") + f": {said}", file=sys.stderr)  # noqa: T201  no log yet
         raise SystemExit(1) from None

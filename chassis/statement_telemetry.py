@@ -10,7 +10,6 @@ import re
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy import event
 
 from chassis import tracing
@@ -22,6 +21,8 @@ if TYPE_CHECKING:
 
     from opentelemetry.trace import Span
     from sqlalchemy import Engine
+
+    from chassis.database_url import DatabaseUrl
 
 _POSTGRESQL_PORT: Final = 5432
 
@@ -35,13 +36,12 @@ class StatementTelemetry:
     """Observes the statements that are sent to one database.
 
     Args:
-        url: of the database, as libpq reads it.
+        url: of the database.
     """
 
-    def __init__(self, url: str) -> None:
-        given = conninfo_to_dict(url)
-        self.database: Final = str(given.get("dbname") or "")
-        self._server: Final = _server(str(given.get("host") or ""), port=str(given.get("port") or ""))
+    def __init__(self, url: DatabaseUrl) -> None:
+        self.database: Final = url.database
+        self._server: Final = _server(url.hosts, port=url.ports)
         self._durations: Final = Durations(self.database, self._server)
 
     def observe(self, engine: Engine) -> None:

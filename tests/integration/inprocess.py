@@ -7,7 +7,7 @@ import base64
 import contextlib
 from typing import TYPE_CHECKING, Any
 
-from pydantic import PostgresDsn, SecretStr
+from pydantic import SecretStr
 from shop.order.v1 import order_service_pb2
 from shop.order.v1.order_service_pb2_grpc import add_OrderServiceServicer_to_server
 from shop.user.v1 import session_service_pb2, user_service_pb2
@@ -17,6 +17,7 @@ from shop.user.v1.user_service_pb2_grpc import add_UserServiceServicer_to_server
 from chassis.breaker import Breaker, BreakerSettings
 from chassis.clients import CallPolicy, connect, is_sick
 from chassis.clock import SystemClock
+from chassis.database_url import DatabaseUrl
 from chassis.db import Database
 from chassis.interceptors.client import ClientTelemetry
 from chassis.keyring import RemoteKeyRing
@@ -58,7 +59,7 @@ KEY_SETTINGS = KeySettings(secret=SecretStr(base64.urlsafe_b64encode(b"a secret 
 
 def database_settings(url: str, **changes: Any) -> DatabaseSettings:
     """Return the settings of the database at the URL."""
-    return DatabaseSettings(url=PostgresDsn(url), **changes)
+    return DatabaseSettings(url=DatabaseUrl.parse(url), **changes)
 
 
 @contextlib.asynccontextmanager

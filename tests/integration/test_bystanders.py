@@ -11,12 +11,12 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+import psycopg
 import pytest
 from sqlalchemy import create_engine
 
 from chassis import idempotency, inbox, outbox
 from chassis.broker import START
-from chassis.db import sqlalchemy_url
 from chassis.idempotency import Answered, Once, RequestKey
 from chassis.inbox import Number
 from chassis.pagination import PageRequest
@@ -50,7 +50,7 @@ ALL = (BEFORE, OURS, AFTER)
 @contextmanager
 def transaction(database: TestDatabase) -> Iterator[Connection]:
     """Open a transaction, committed at the end of the block."""
-    engine = create_engine(sqlalchemy_url(database.url))
+    engine = create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(database.url))
     try:
         with engine.begin() as connection:
             yield connection

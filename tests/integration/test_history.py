@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
+import psycopg
 import pytest
 from shop.order.v1 import order_pb2
 from shop.order.v1 import order_service_pb2 as pb
@@ -20,7 +21,6 @@ import chassis.outbox
 import order_svc.repository
 import order_svc.service
 from chassis.clock import new_id
-from chassis.db import sqlalchemy_url
 from chassis.pagination import PageTokens
 from chassis.testing import (
     ManualClock,
@@ -163,7 +163,8 @@ async def test_the_migration_fills_in_the_versions(
     written = orders_database.query("SELECT id, version FROM order_events ORDER BY id")
     orders_database.query("UPDATE order_events SET version = NULL")
 
-    engine = create_engine(sqlalchemy_url(orders_database.url), isolation_level="AUTOCOMMIT")
+    url = orders_database.url
+    engine = create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(url), isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
         importlib.import_module("order_svc.migrations.versions.0005_history_version").fill(connection, batch=4)
     engine.dispose()

@@ -15,9 +15,11 @@ from urllib.parse import urlsplit
 import pytest
 import uvloop
 
+from chassis.connections import Connector
 from chassis.errors import DatabaseUnavailable, OutcomeUnknown, Overloaded
 from chassis.statements import Statements
 from chassis.testing import until
+from tests.integration.inprocess import database_settings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -33,8 +35,8 @@ async def make(users_database: TestDatabase) -> AsyncIterator[Callable[..., Stat
     made: list[Statements] = []
 
     def make(*, is_writing: bool = False) -> Statements:
-        url, arguments = users_database.url, {"options": "", "connect_timeout": 2}
-        made.append(Statements(url, arguments, number=1, max_waiting=2, is_writing=is_writing))
+        connector = Connector(database_settings(users_database.url), name="test")
+        made.append(Statements(connector, number=1, max_waiting=2, is_writing=is_writing))
         return made[-1]
 
     yield make
@@ -143,8 +145,7 @@ async def test_who_gives_up_leaves_the_connection_and_no_answer_to_the_next(make
 
 
 async def test_callers_who_leave_at_any_time_fail_nobody_else(users_database: TestDatabase) -> None:
-    url, arguments = users_database.url, {"options": "", "connect_timeout": 2}
-    reads = Statements(url, arguments, number=1, max_waiting=1000)
+    reads = Statements(Connector(database_settings(users_database.url), name="test"), number=1, max_waiting=1000)
     pids: set[int] = set()
     when = random.Random(7)  # the same moments in each run
 
@@ -171,7 +172,8 @@ def test_a_connection_that_is_reset_after_a_word_is_noticed(users_database: Test
 
 
 async def run_and_reset(database: TestDatabase, proxy: Proxy) -> None:
-    writes = Statements(proxy.url, {"options": ""}, number=1, max_waiting=2, is_writing=True)
+    connector = Connector(database_settings(proxy.url, statement_timeout_s=60), name="test")
+    writes = Statements(connector, number=1, max_waiting=2, is_writing=True)
     # Named, since a server sleeps on for a client that has gone, as that of another test may have.
     statement = "SELECT pg_sleep(60) AS until_reset"
     running = asyncio.ensure_future(writes.run(statement))

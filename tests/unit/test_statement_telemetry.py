@@ -13,6 +13,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from chassis import metrics, tracing
+from chassis.database_url import DatabaseUrl
 from chassis.endpoints import Endpoint
 from chassis.metrics import REGISTRY
 from chassis.statement_telemetry import StatementTelemetry, summary_of
@@ -38,7 +39,7 @@ def spans(monkeypatch: pytest.MonkeyPatch) -> Iterator[InMemorySpanExporter]:
 
 
 def telemetry(database: str) -> StatementTelemetry:
-    return StatementTelemetry(f"postgresql://shop:secret@db.example:6432/{database}")
+    return StatementTelemetry(DatabaseUrl.parse(f"postgresql://shop:secret@db.example:6432/{database}"))
 
 
 def only(spans: InMemorySpanExporter) -> ReadableSpan:
@@ -136,7 +137,7 @@ def test_a_statement_is_summed_up_by_what_it_does_to_which_tables(statement: str
 def test_a_database_is_named_as_the_url_does_without_its_password(
     url: str, endpoint: Endpoint, spans: InMemorySpanExporter
 ) -> None:
-    with StatementTelemetry(url).begin(SELECT):
+    with StatementTelemetry(DatabaseUrl.parse(url)).begin(SELECT):
         pass
 
     attributes = only(spans).attributes or {}
