@@ -1,0 +1,127 @@
+"""The primary dies, is switched or stands still under load: nothing acknowledged is lost, and writes come back."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import signal
+from collections import Counter
+from typing import TYPE_CHECKING, Final
+
+import psycopg
+import pytest
+
+from chassis.testing import until
+from tests.chaos.record import now_s
+from tests.chaos.traffic import Load, under_load
+from tests.chaos.validation import validate
+from tests.failover.cluster import new_primary
+from tests.logins import admins_token
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from devstack.stack import Stack
+    from tests.chaos.record import Record
+    from tests.failover.cluster import Cluster, Node
+
+# Six buyers, who repeat a write until it is answered.
+LOAD: Final = Load(pause_s=0.04, patience_s=120, retry_pause_s=0.2, max_s=3000)
+BACK_WITHIN_S: Final = 10
+
+
+async def kill(primary: Node, standby: Node) -> float:
+    """Kill the primary and its Patroni (-9), and start them again when the standby has taken over."""
+    primary.signal_all(signal.SIGKILL)
+    began_s = await new_primary(standby)
+    await asyncio.to_thread(primary.process.stop)
+    await asyncio.to_thread(primary.process.start)
+    return began_s
+
+
+async def switch(primary: Node, standby: Node) -> float:
+    """Have the standby take over in an orderly way."""
+    await asyncio.to_thread(primary.switch_to, standby.name)
+    return await new_primary(standby)
+
+
+async def stop(primary: Node, standby: Node) -> float:
+    """Stop the primary and its Patroni, as a cut network and a frozen machine do, until the standby has taken over.
+
+    Its kernel still acknowledges what is sent to it. Woken up, it takes itself for the primary for a moment.
+    """
+    primary.signal_all(signal.SIGSTOP)
+    try:
+        return await new_primary(standby)
+    finally:
+        primary.signal_all(signal.SIGCONT)
+
+
+KINDS: Final[dict[str, Callable[[Node, Node], Awaitable[float]]]] = {
+    "kill -9": kill,
+    "switchover": switch,
+    "stopped": stop,
+}
+
+
+@pytest.mark.timeout(3600)
+async def test_failovers_lose_and_double_nothing_and_writes_come_back(
+    cluster: Cluster, stack: Stack, rounds: int, table: list[str]
+) -> None:
+    await cluster.settled()
+    pids = [replica.pid for name in stack.service_names for replica in stack.replicas(name)]
+    gaps: dict[str, list[float]] = {kind: [] for kind in KINDS}
+
+    async with under_load(stack.edge_url, token=admins_token(stack), load=LOAD) as traffic:
+        record = traffic.record
+        for number, kind in zip(range(1, rounds + 1), itertools.cycle(KINDS), strict=False):
+            primary, standby = await cluster.settled()
+            seen, placed, fault_s = len(record.attempts), len(record.placed), now_s()
+            began_s = await KINDS[kind](primary, standby)
+            await cluster.settled()
+            await traffic.goes_on(100)
+            gaps[kind].append(longest_gap_s(record, since_s=began_s))
+            failed = Counter(each.outcome for each in record.attempts[seen:] if not each.is_ok)
+            table.append(
+                f"{number:2} {kind:10} {primary.name} -> {standby.name}: new primary after {began_s - fault_s:4.1f} s, "
+                f"longest gap of writes since {gaps[kind][-1]:4.1f} s, {len(record.placed) - placed} orders; "
+                + ", ".join(f"{count} x {outcome}" for outcome, count in failed.most_common())
+            )
+
+    findings = validate(record, orders_url=cluster.url("orders"))
+    worst = ", ".join(f"{kind} {len(found)} x, {max(found):.1f} s" for kind, found in gaps.items() if found)
+    table.append(
+        f"{len(record.placed)} orders and {len(record.moved)} moves acknowledged, {len(findings.lost)} lost, "
+        f"{len(findings.doubled)} doubled, {len(record.attempts) / (now_s() - record.attempts[0].started_s):.0f} "
+        f"requests/s; longest gaps: {worst}"
+    )
+    assert findings.is_clean, findings
+    assert record.given_up == []
+    assert max(itertools.chain(*gaps.values())) < BACK_WITHIN_S
+    # Every failure is one that the contract has, with the time to come back.
+    for failure in record.failures:
+        assert failure.outcome in EXPECTED, failure
+        assert failure.retry_after_s or "DEADLINE" in failure.outcome or failure.outcome.startswith("504")
+    assert pids == [replica.pid for name in stack.service_names for replica in stack.replicas(name)]
+    await until(lambda: asyncio.to_thread(is_published, cluster), timeout_s=60)
+
+
+# The user service has lost its database too: then nobody can say who the buyer is.
+EXPECTED: Final = {
+    f"{status}{reason}"
+    for status in ("503 ", "UNAVAILABLE ")
+    for reason in ("DATABASE_UNAVAILABLE", "USER_SERVICE_UNAVAILABLE", "SERVICE_UNAVAILABLE")
+}
+
+
+def longest_gap_s(record: Record, *, since_s: float) -> float:
+    """Return the longest time since then in which no write was answered with success."""
+    ends = sorted(each.started_s + each.duration_s for each in record.attempts if each.is_ok and each.kind.is_write)
+    ends = [since_s, *(end for end in ends if end > since_s)]
+    return max(after - before for before, after in itertools.pairwise(ends))
+
+
+def is_published(cluster: Cluster) -> bool:
+    """Return whether every event has been published."""
+    with psycopg.connect(cluster.url("orders")) as connection:
+        return connection.execute("SELECT count(*) FROM outbox WHERE published_at IS NULL").fetchone() == (0,)
