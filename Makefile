@@ -6,7 +6,7 @@ BUF := node_modules/.bin/buf
 export PATH := $(CURDIR)/$(BIN):$(CURDIR)/node_modules/.bin:$(CURDIR)/.tools:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run observe clean test test-unit test-integration test-e2e test-faults test-failover test-creates test-cost chaos lint format generate
+.PHONY: help setup run observe clean test test-unit test-integration test-e2e test-faults test-databases test-failover test-creates test-cost chaos lint format generate
 .PHONY: mutants breaking lock grpcurl test-containers test-helm test-kubernetes helm sbom images secrets compose-up compose-down
 
 help: ## List the targets
@@ -58,6 +58,9 @@ test-cost: setup ## Attack the system with each kind of dear request, and print 
 
 test-containers: setup .tools/docker-compose ## Build the images with podman and test the system that compose makes of them
 	tests/containers/run
+
+test-databases: setup ## Try every form of URL, every state, TLS and PgBouncer, and fail over twice (needs Debian's postgresql, pgbouncer, etcd-server)
+	DATABASES=all ROUNDS=2 $(BIN)/pytest tests/integration/test_database_*.py tests/integration/test_pgbouncer.py tests/failover --timeout 600
 
 test-failover: setup ## Fail over a cluster under Patroni and load (ROUNDS=3; needs Debian's etcd-server)
 	ROUNDS=$(or $(ROUNDS),3) $(BIN)/pytest tests/failover --timeout 3600

@@ -11,6 +11,7 @@ import pytest
 
 from chassis.connections import connect_for_long
 from chassis.db import Database
+from tests.database_cases import cases
 from tests.integration.inprocess import database_settings
 from tests.integration.tls_postgres import MISSING, TlsPostgres, debians_binaries, tls_postgres
 from tests.ports import free_port
@@ -65,6 +66,15 @@ FORMS = {
     "&tcp_user_timeout=1",
 }
 
+# One of each class: a driver's scheme, TLS, a socket, several hosts, options.
+EVERYDAY = (
+    "SQLAlchemy with psycopg",
+    "RDS",
+    "Cloud SQL's proxy: a socket",
+    "Patroni",
+    "options of its own",
+)
+
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TlsPostgres]:
@@ -114,7 +124,7 @@ def ask(connection: Connection) -> Any:
     return tuple(connection.exec_driver_sql(SESSION).one())
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", cases(FORMS, everyday=EVERYDAY))
 async def test_each_form_of_url_leads_threads_loop_and_migrations_to_the_database(
     form: str, facts: Mapping[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
