@@ -23,6 +23,7 @@ from devstack.privileges import hand_over
 from devstack.process import Command, Hooks, Process
 from devstack.services import SERVICES
 from tests.chaos.record import now_s
+from tests.failover.network import Link
 from tests.ports import free_port
 
 if TYPE_CHECKING:
@@ -52,19 +53,24 @@ class Node:
 
     Attributes:
         name: in the cluster.
-        port: PostgreSQL's.
+        port: where services and the other node find PostgreSQL.
+        links: all that leads to this node and from it to etcd.
         process: Patroni; it starts PostgreSQL.
     """
 
     def __init__(self, name: str, home: Path, *, etcd_port: int, passwords: PasswordFile) -> None:
         self.name: Final = name
-        self.port: Final = free_port()
-        self._api: Final = f"http://{LOOPBACK}:{free_port()}"
+        own_port, api_port = free_port(), free_port()
+        to_postgres, to_api, to_etcd = self.links = [Link(port) for port in (own_port, api_port, etcd_port)]
+        self.port: Final = to_postgres.port
+        self._listens: Final = {"postgresql": f"{LOOPBACK}:{own_port}", "restapi": f"{LOOPBACK}:{api_port}"}
+        self._is_found: Final = {"postgresql": f"{LOOPBACK}:{to_postgres.port}", "restapi": f"{LOOPBACK}:{to_api.port}"}
+        self._api: Final = f"http://{self._listens['restapi']}"
         self._home: Final = home
         home.mkdir()
         hand_over(home)
         configuration = home / "patroni.yaml"
-        configuration.write_text(yaml.safe_dump(self._configuration(etcd_port, passwords)))
+        configuration.write_text(yaml.safe_dump(self._configuration(to_etcd.port, passwords)))
         command = Command(
             name=name,
             argv=(sys.executable, "-m", "patroni", str(configuration)),
@@ -77,7 +83,6 @@ class Node:
         self.process: Final = Process(command, hooks=Hooks(is_ready=lambda: _answers(f"{self._api}/health")))
 
     def _configuration(self, etcd_port: int, passwords: PasswordFile) -> Mapping[str, Any]:
-        address, api = f"{LOOPBACK}:{self.port}", self._api.removeprefix("http://")
         roles = {"superuser": SUPERUSER, "replication": _REPLICATOR, "rewind": "rewinder"}
         authentication = {
             use: {"username": role, "password": passwords.password_of(role)} for use, role in roles.items()
@@ -85,8 +90,9 @@ class Node:
         return {
             "scope": "shop",
             "name": self.name,
-            "restapi": {"listen": api, "connect_address": api},
-            "etcd3": {"host": f"{LOOPBACK}:{etcd_port}"},
+            "restapi": {"listen": self._listens["restapi"], "connect_address": self._is_found["restapi"]},
+            # As proxies: otherwise it asks etcd for the members' own addresses, and no link leads there.
+            "etcd3": {"hosts": [f"{LOOPBACK}:{etcd_port}"], "use_proxies": True},
             "bootstrap": {
                 "dcs": {
                     "ttl": _TTL_S,
@@ -101,8 +107,8 @@ class Node:
                 "initdb": [{"encoding": "UTF8"}, {"locale": "C"}],
             },
             "postgresql": {
-                "listen": address,
-                "connect_address": address,
+                "listen": self._listens["postgresql"],
+                "connect_address": self._is_found["postgresql"],
                 "data_dir": str(self._home / "data"),
                 "bin_dir": str(find_binaries()),
                 "pgpass": str(self._home / "pgpass"),
@@ -194,6 +200,8 @@ class Cluster:
         for node in self.nodes:
             node.process.stop()
             node.signal_all(signal.SIGKILL)
+            for link in node.links:
+                link.close()
         self.etcd.stop()
 
     def url(self, database: str, *, role: str = SUPERUSER) -> str:

@@ -1,4 +1,4 @@
-"""The primary dies, is switched or stands still under load: nothing acknowledged is lost, and writes come back."""
+"""The primary dies, is cut off, switched or stopped under load: nothing acknowledged is lost, and writes come back."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from tests.chaos.record import now_s
 from tests.chaos.traffic import Load, under_load
 from tests.chaos.validation import validate
 from tests.failover.cluster import new_primary
+from tests.failover.network import cut
 from tests.logins import admins_token
 
 if TYPE_CHECKING:
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
     from tests.chaos.record import Record
     from tests.failover.cluster import Cluster, Node
 
-# Six buyers, who repeat a write until it is answered.
-LOAD: Final = Load(pause_s=0.04, patience_s=120, retry_pause_s=0.2, max_s=3000)
+# Buyers who repeat a write until it is answered, and who together send some 60 requests a second while all is well.
+LOAD: Final = Load(rest_buyers=16, grpc_buyers=8, pause_s=0.35, patience_s=120, retry_pause_s=0.35, max_s=3000)
 BACK_WITHIN_S: Final = 10
 
 
@@ -45,8 +46,17 @@ async def switch(primary: Node, standby: Node) -> float:
     return await new_primary(standby)
 
 
+async def cut_off(primary: Node, standby: Node) -> float:
+    """Cut the primary off from etcd, its standby and the services until the standby has taken over.
+
+    It runs on, and has to notice by itself that it is no primary any more.
+    """
+    with cut(primary.links):
+        return await new_primary(standby)
+
+
 async def stop(primary: Node, standby: Node) -> float:
-    """Stop the primary and its Patroni, as a cut network and a frozen machine do, until the standby has taken over.
+    """Stop the primary and its Patroni, as a frozen machine does, until the standby has taken over.
 
     Its kernel still acknowledges what is sent to it. Woken up, it takes itself for the primary for a moment.
     """
@@ -59,6 +69,7 @@ async def stop(primary: Node, standby: Node) -> float:
 
 KINDS: Final[dict[str, Callable[[Node, Node], Awaitable[float]]]] = {
     "kill -9": kill,
+    "network cut": cut_off,
     "switchover": switch,
     "stopped": stop,
 }
@@ -71,6 +82,7 @@ async def test_failovers_lose_and_double_nothing_and_writes_come_back(
     await cluster.settled()
     pids = [replica.pid for name in stack.service_names for replica in stack.replicas(name)]
     gaps: dict[str, list[float]] = {kind: [] for kind in KINDS}
+    rates: list[float] = []
 
     async with under_load(stack.edge_url, token=admins_token(stack), load=LOAD) as traffic:
         record = traffic.record
@@ -79,11 +91,13 @@ async def test_failovers_lose_and_double_nothing_and_writes_come_back(
             seen, placed, fault_s = len(record.attempts), len(record.placed), now_s()
             began_s = await KINDS[kind](primary, standby)
             await cluster.settled()
-            await traffic.goes_on(100)
+            settled_s, settled = now_s(), len(record.attempts)
+            await traffic.goes_on(600)
+            rates.append((len(record.attempts) - settled) / (now_s() - settled_s))
             gaps[kind].append(longest_gap_s(record, since_s=began_s))
             failed = Counter(each.outcome for each in record.attempts[seen:] if not each.is_ok)
             table.append(
-                f"{number:2} {kind:10} {primary.name} -> {standby.name}: new primary after {began_s - fault_s:4.1f} s, "
+                f"{number:2} {kind:11} {primary.name} -> {standby.name}: new primary after {began_s - fault_s:4.1f} s, "
                 f"longest gap of writes since {gaps[kind][-1]:4.1f} s, {len(record.placed) - placed} orders; "
                 + ", ".join(f"{count} x {outcome}" for outcome, count in failed.most_common())
             )
@@ -92,16 +106,17 @@ async def test_failovers_lose_and_double_nothing_and_writes_come_back(
     worst = ", ".join(f"{kind} {len(found)} x, {max(found):.1f} s" for kind, found in gaps.items() if found)
     table.append(
         f"{len(record.placed)} orders and {len(record.moved)} moves acknowledged, {len(findings.lost)} lost, "
-        f"{len(findings.doubled)} doubled, {len(record.attempts) / (now_s() - record.attempts[0].started_s):.0f} "
-        f"requests/s; longest gaps: {worst}"
+        f"{len(findings.doubled)} doubled, {min(rates):.0f} to {max(rates):.0f} requests/s once it is well again; "
+        f"longest gaps: {worst}"
     )
     assert findings.is_clean, findings
     assert record.given_up == []
     assert max(itertools.chain(*gaps.values())) < BACK_WITHIN_S
-    # Every failure is one that the contract has, with the time to come back.
+    # Every failure is one that the contract has, with the time to come back; or the caller's time was over.
     for failure in record.failures:
-        assert failure.outcome in EXPECTED, failure
-        assert failure.retry_after_s or "DEADLINE" in failure.outcome or failure.outcome.startswith("504")
+        if not failure.outcome.startswith(("504 ", "DEADLINE_EXCEEDED ")):
+            assert failure.outcome in EXPECTED, failure
+            assert failure.retry_after_s, failure
     assert pids == [replica.pid for name in stack.service_names for replica in stack.replicas(name)]
     await until(lambda: asyncio.to_thread(is_published, cluster), timeout_s=60)
 
