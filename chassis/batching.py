@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from chassis import metrics, tracing
-from chassis.context import current_call
+from chassis.context import current_call, enter_batch
 from chassis.errors import DeadlineExceeded, OutcomeUnknown, Overloaded, Unavailable
 
 if TYPE_CHECKING:
@@ -142,6 +142,8 @@ class Batcher(Generic[Item, Result]):
         self._usual += (len(batch) - self._usual) * _FORGETS
         # A batch of one is still its caller's: request id, trace and deadline go along. One of many is nobody's.
         context = batch[0].context if len(batch) == 1 else contextvars.Context()
+        if len(batch) > 1:
+            context.run(enter_batch, max([call.deadline for call in batch]))
         self._start(self._run(batch), context)
         self._plan()
 
@@ -185,6 +187,7 @@ class Batcher(Generic[Item, Result]):
             if len(failures) >= _HOPELESS:
                 call.complete(failures[-1])
             elif call.is_still_wanted(time.monotonic()):
+                enter_batch(call.deadline)
                 try:
                     [answer] = await self._answers(run, [call])
                 except Exception as error:  # noqa: BLE001  whatever it is, it is this caller's

@@ -81,6 +81,7 @@ class Call:
 
 
 _current: ContextVar[Call | None] = ContextVar("call", default=None)
+_deadline: ContextVar[float] = ContextVar("deadline", default=math.inf)
 
 
 def current_call() -> Call | None:
@@ -91,6 +92,17 @@ def current_call() -> Call | None:
 def enter(call: Call) -> None:
     """Make this the call being served, for this task and those it starts."""
     _current.set(call)
+
+
+def enter_batch(deadline: float) -> None:
+    """Say when the last caller of a batch, which is work of no single call, stops waiting."""
+    _deadline.set(deadline)
+
+
+def time_left_s() -> float:
+    """Return the seconds until the last caller of the work under way stops waiting; infinite if there is no caller."""
+    call = _current.get()
+    return (_deadline.get() if call is None else call.deadline) - time.monotonic()
 
 
 def owner() -> UUID | None:

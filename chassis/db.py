@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import math
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
@@ -21,6 +22,7 @@ from sqlalchemy import Connection, create_engine, event, exc
 from chassis import metrics
 from chassis.batching import Batcher, BatchLimits
 from chassis.connections import Connector
+from chassis.context import time_left_s
 from chassis.errors import DatabaseUnavailable, OutcomeUnknown
 from chassis.failures import ATTEMPTS, is_session_of_no_use, is_worth_another_try, pause_s, translated
 from chassis.statement_telemetry import StatementTelemetry
@@ -221,6 +223,8 @@ class Database:
             is_committing = False
             try:
                 with self._engine.connect() as connection, connection.begin() as transaction:
+                    if attempt > 1:
+                        _wait_no_longer_than_callers(connection)
                     result = work(connection)
                     is_committing = True
                     transaction.commit()
@@ -229,7 +233,7 @@ class Database:
                 translated = _translated(error)
                 if is_committing and isinstance(translated, DatabaseUnavailable):
                     raise OutcomeUnknown from error
-                if attempt == ATTEMPTS or not _is_worth_another_try(error):
+                if attempt == ATTEMPTS or time_left_s() <= 0 or not _is_worth_another_try(error):
                     raise translated from error
                 time.sleep(pause_s())
         raise AssertionError
@@ -239,10 +243,12 @@ class Database:
             # Behind a pooler each statement would need its timeouts, so they are one transaction.
             engine = self._engine if self._connector.is_pooled else self._reading
             try:
-                with engine.connect() as connection:
+                with engine.connect() as connection, connection.begin():
+                    if attempt > 1:
+                        _wait_no_longer_than_callers(connection)
                     return work(connection)
             except exc.SQLAlchemyError as error:
-                if attempt == ATTEMPTS or not _is_worth_another_try(error):
+                if attempt == ATTEMPTS or time_left_s() <= 0 or not _is_worth_another_try(error):
                     raise _translated(error) from error
                 time.sleep(pause_s())
         raise AssertionError
@@ -331,6 +337,11 @@ def _is_worth_another_try(error: exc.SQLAlchemyError) -> bool:
 
 def _driven(connection: Connection) -> ThreadConnection:
     return cast("ThreadConnection", connection.connection.driver_connection)
+
+
+def _wait_no_longer_than_callers(connection: Connection) -> None:
+    driven = _driven(connection)
+    driven.answer_timeout_s = max(0.001, min(driven.answer_timeout_s or math.inf, time_left_s()))
 
 
 def _look_at_session(failure: ExceptionContext) -> None:

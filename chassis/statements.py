@@ -21,6 +21,7 @@ from psycopg.waiting import READY_R, READY_W, WAIT_W
 from typing_extensions import override
 
 from chassis.connections import READ_MARK, new_mark
+from chassis.context import time_left_s
 from chassis.errors import OutcomeUnknown
 from chassis.failures import ATTEMPTS, is_session_of_no_use, is_worth_another_try, pause_s, translated
 from chassis.statement_telemetry import StatementTelemetry
@@ -110,12 +111,13 @@ class Statements:
             self._turns.end()
 
     async def _run(self, statement: str, parameters: Sequence[object]) -> Rows:
+        within_s = self._connector.answer_timeout_s
         for attempt in range(1, ATTEMPTS + 1):
             connection: _Connection | None = None
             try:
                 connection = await self._connection()
                 with self._telemetry.begin(statement):
-                    return await connection.rows_of(statement, parameters)
+                    return await connection.rows_of(statement, parameters, within_s=within_s)
             except psycopg.Error as error:
                 if connection is not None and is_session_of_no_use(error):
                     self._drop_all()
@@ -123,8 +125,11 @@ class Statements:
                 is_lost = connection is not None and connection.closed
                 if is_lost and self._is_writing:
                     raise OutcomeUnknown from error
-                if attempt == ATTEMPTS or not (is_lost or is_worth_another_try(error)):
+                left_s = time_left_s()
+                if attempt == ATTEMPTS or left_s <= 0 or not (is_lost or is_worth_another_try(error)):
                     raise translated(error) from error
+                # The first attempt has the statement's time, the others what is left until the last caller leaves.
+                within_s = min(within_s, left_s)
                 await asyncio.sleep(pause_s())
             finally:
                 if connection is not None:
@@ -169,7 +174,7 @@ class Statements:
         self._open.add(connection)
         connection.listen(self._connector)
         try:
-            if await connection.rows_of(READ_MARK, ()) == [(mark,)]:
+            if await connection.rows_of(READ_MARK, (), within_s=self._connector.answer_timeout_s) == [(mark,)]:
                 return connection
         except BaseException:
             self._drop(connection)
@@ -218,7 +223,6 @@ class _Connection(psycopg.AsyncConnection[tuple[Any, ...]]):
         """Begin to listen; once, after it is connected."""
         set_json_loads(orjson.loads, self)
         self._timeouts = connector.timeouts
-        self._answer_timeout_s = connector.answer_timeout_s
         self._due_s = 0.0
         self._loop = asyncio.get_running_loop()
         self._answer: asyncio.Future[None] | None = None
@@ -233,9 +237,9 @@ class _Connection(psycopg.AsyncConnection[tuple[Any, ...]]):
         """Return whether there is something to read, or an error to hear of."""
         return bool(self._readable.poll(0))
 
-    async def rows_of(self, statement: str, parameters: Sequence[object]) -> Rows:
-        """Run a statement and return its rows."""
-        self._due_s = self._loop.time() + self._answer_timeout_s
+    async def rows_of(self, statement: str, parameters: Sequence[object], *, within_s: float) -> Rows:
+        """Run a statement and return its rows, or be ended soon after `within_s`."""
+        self._due_s = self._loop.time() + within_s
         if self.is_pooled:
             cursor = await self._in_any_session(statement, parameters)
         else:

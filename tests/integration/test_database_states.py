@@ -7,6 +7,7 @@ import contextlib
 import inspect
 import os
 import signal
+import time
 from typing import TYPE_CHECKING, Final
 
 import psycopg
@@ -20,6 +21,7 @@ from shop.user.v1 import user_service_pb2 as users_pb
 from shop.user.v1.session_service_pb2_grpc import SessionServiceStub
 from shop.user.v1.user_service_pb2_grpc import UserServiceStub
 
+from chassis.context import enter_batch
 from chassis.db import Database, execute
 from chassis.errors import DatabaseUnavailable, OutcomeUnknown
 from chassis.testing import PASSWORD, create_order_request, create_user_request, plain_channel, refusal_of
@@ -229,6 +231,30 @@ async def test_a_commit_that_nobody_answers_has_an_unknown_outcome(database: Dat
         os.kill(pids[0], signal.SIGCONT)
 
     assert len(pids) == 1
+
+
+@pytest.mark.parametrize(("left_s", "attempts"), [(0, 1), (1, 2)])
+@pytest.mark.parametrize("way", [0, 2, 3])
+async def test_a_statement_is_tried_again_only_while_a_caller_waits(
+    empty_database: TestDatabase, way: int, left_s: float, attempts: int
+) -> None:
+    # The first attempt loses its connection; the next takes longer than the caller waits, who has a second at most.
+    empty_database.query("CREATE SEQUENCE attempts")
+    statement = """
+        SELECT CASE
+            WHEN nextval('attempts') = 1 THEN CAST(pg_terminate_backend(pg_backend_pid()) AS text)
+            ELSE CAST(pg_sleep(10) AS text)
+        END
+    """
+    database = Database(database_settings(empty_database.url, statement_timeout_s=10), name="test")
+    enter_batch(time.monotonic() + left_s)
+
+    async with asyncio.timeout(5):
+        with pytest.raises(DatabaseUnavailable):
+            await every_way(database, statement)[way]()
+
+    assert empty_database.query("SELECT last_value FROM attempts") == [(attempts,)]
+    await database.close()
 
 
 async def test_a_statement_whose_plan_was_outdated_by_a_migration_is_planned_anew(

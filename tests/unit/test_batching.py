@@ -457,6 +457,23 @@ async def test_a_batch_of_one_belongs_to_its_call_and_one_of_many_to_none() -> N
     assert served == ["a", ""]
 
 
+async def test_a_batch_has_the_time_of_its_most_patient_caller_and_one_alone_has_its_own() -> None:
+    async def together(items: Sequence[int]) -> list[int | Exception]:
+        seen.append(round(context.time_left_s(), -1))
+        return [RunAlone() if seen == [60] else item for item in items]
+
+    seen: list[float] = []
+    batcher: Batcher[int, int] = Batcher(together, name="test", alone=together, limits=limits(linger_s=0.0))
+
+    async def serve(left_s: float) -> int:
+        context.enter(Call(method="/m", deadline=time.monotonic() + left_s))
+        return await batcher.submit(1)
+
+    await asyncio.gather(serve(20), serve(60))
+
+    assert seen == [60, 20, 60]
+
+
 @pytest.mark.parametrize("answers", [[], ["one"], ["one", "two", "three"]])
 async def test_answers_that_are_too_few_or_too_many_are_a_defect(answers: list[str]) -> None:
     async def together(_items: Sequence[int]) -> list[str]:
