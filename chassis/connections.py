@@ -40,25 +40,47 @@ READ_MARK: Final = "SELECT current_setting('shop.connection', true)"
 """Gives the mark of the connection, if its options are those of the session."""
 
 
+class NotReplicated(psycopg.OperationalError):
+    """The wait of a commit for its standby was cancelled. PostgreSQL acknowledges it with no more than a warning."""
+
+
+def is_not_replicated(notice: psycopg.errors.Diagnostic) -> bool:
+    """Return whether the server warns that a commit is on its own disk only."""
+    # The warning has no SQLSTATE of its own, and its text is in the server's language.
+    return notice.source_function == "SyncRepWaitForLSN"
+
+
 class ThreadConnection(psycopg.Connection[tuple[Any, ...]]):
     """A connection of a thread.
 
     Attributes:
         is_pooled: each transaction has another session.
         answer_timeout_s: how long an answer is waited for.
+        is_on_one_disk: a commit was acknowledged that no standby has.
     """
 
     is_pooled: bool = False
     answer_timeout_s: float | None = None
 
+    is_on_one_disk: bool = False
+
     @override
     def wait(self, gen: PQGen[T], interval: float = 0.1, timeout: float | None = None) -> T:
         try:
-            return super().wait(gen, interval, timeout or self.answer_timeout_s)
+            result = super().wait(gen, interval, timeout or self.answer_timeout_s)
         except psycopg.OperationalError:
             if self.pgconn.transaction_status == TransactionStatus.ACTIVE:
                 self.close()  # the answer would be taken for the next statement's
             raise
+        if self.is_on_one_disk:
+            self.close()
+            raise NotReplicated
+        return result
+
+    def hear(self, notice: psycopg.errors.Diagnostic) -> None:
+        """Take note of what the server says beside its answers."""
+        if is_not_replicated(notice):
+            self.is_on_one_disk = True
 
 
 class Connector:
@@ -123,6 +145,7 @@ class Connector:
         else:
             connection.autocommit = False
         connection.answer_timeout_s = self.answer_timeout_s
+        connection.add_notice_handler(connection.hear)
         return connection
 
     def _connect_directly(self) -> ThreadConnection | None:

@@ -20,7 +20,7 @@ from psycopg.types.json import set_json_loads
 from psycopg.waiting import READY_R, READY_W, WAIT_W
 from typing_extensions import override
 
-from chassis.connections import READ_MARK, new_mark
+from chassis.connections import READ_MARK, NotReplicated, is_not_replicated, new_mark
 from chassis.context import time_left_s
 from chassis.errors import OutcomeUnknown
 from chassis.failures import ATTEMPTS, is_session_of_no_use, is_worth_another_try, pause_s, translated
@@ -215,15 +215,18 @@ class _Connection(psycopg.AsyncConnection[tuple[Any, ...]]):
 
     Attributes:
         is_pooled: each transaction has another session.
+        is_on_one_disk: a commit was acknowledged that no standby has.
     """
 
     is_pooled: bool = False
+    is_on_one_disk: bool = False
 
     def listen(self, connector: Connector) -> None:
         """Begin to listen; once, after it is connected."""
         set_json_loads(orjson.loads, self)
         self._timeouts = connector.timeouts
         self._due_s = 0.0
+        self.add_notice_handler(self._hear_notice)
         self._loop = asyncio.get_running_loop()
         self._answer: asyncio.Future[None] | None = None
         self._cursor = psycopg.AsyncRawCursor(self)
@@ -270,6 +273,9 @@ class _Connection(psycopg.AsyncConnection[tuple[Any, ...]]):
                     await self._heard()
                     state = gen.send(READY_R)
         except StopIteration as ended:
+            if self.is_on_one_disk:
+                self.end()
+                raise NotReplicated from None
             result: T = ended.value
             return result
         except asyncio.CancelledError:
@@ -289,6 +295,10 @@ class _Connection(psycopg.AsyncConnection[tuple[Any, ...]]):
             # What nobody asked for: that the server ends it. Found before a write is sent that may be lost or not.
             # Without news it is asyncio's loop, which still tells of an answer that has been read in the same turn.
             self.end()
+
+    def _hear_notice(self, notice: psycopg.errors.Diagnostic) -> None:
+        if is_not_replicated(notice):
+            self.is_on_one_disk = True
 
     def end(self) -> None:
         """Close it; twice does no harm."""
