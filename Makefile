@@ -7,7 +7,7 @@ export PATH := $(CURDIR)/$(BIN):$(CURDIR)/node_modules/.bin:$(CURDIR)/.tools:$(P
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run observe clean test test-unit test-integration test-e2e test-faults test-databases test-failover test-creates test-cost chaos lint format generate
-.PHONY: mutants breaking lock grpcurl test-containers test-helm test-kubernetes helm sbom images secrets compose-up compose-down
+.PHONY: mutants breaking lock grpcurl test-containers test-helm test-kubernetes kubernetes helm sbom images secrets compose-up compose-down
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -71,14 +71,16 @@ test-helm: setup ## Test the chart (with helm, if `make helm` has built it)
 mutants: setup ## Plant faults into the code and see whether a test notices (MODULE=chassis/batching.py …, CONFIGURATION=1)
 	PYTHONPATH=$(CURDIR):$(CURDIR)/generated $(BIN)/python -m tests.mutation $(if $(CONFIGURATION),--configuration) $(MODULE)
 
-# The newest version of Kubernetes; Go builds it, Debian has etcd.
-KUBERNETES := 1.37.2
-test-kubernetes: setup .tools/helm .tools/kubernetes/$(KUBERNETES)/ready ## Test the chart on Kubernetes' own API server (Go, etcd)
-	$(BIN)/pytest tests/kubernetes --timeout 600
+# The newest version of Kubernetes. KUBERNETES=1.30.14 takes the oldest one that the chart allows.
+KUBERNETES ?= 1.37.2
+test-kubernetes: setup kubernetes ## Test the chart on Kubernetes' own API server (Go, etcd; KUBERNETES=1.30.14)
+	@command -v etcd >/dev/null || { echo "etcd is needed: on Debian, apt-get install etcd-server" >&2; exit 1; }
+	KUBERNETES=$(KUBERNETES) $(BIN)/pytest tests/kubernetes --timeout 600
+
+kubernetes: .tools/helm .tools/helm3 .tools/kubernetes/$(KUBERNETES)/ready ## Build with Go what test-kubernetes runs
 
 .tools/kubernetes/%/ready: tests/kubernetes/build
 	tests/kubernetes/build $*
-	@touch $@
 
 chaos: setup ## Break the running system again and again, for some ten minutes
 	CHAOS_ROUNDS=$${CHAOS_ROUNDS:-5} $(BIN)/pytest tests/chaos --timeout 1800
@@ -156,6 +158,10 @@ helm: .tools/helm ## Build helm with Go, for the tests and for you
 
 .tools/helm:
 	GOBIN=$(CURDIR)/.tools go install helm.sh/helm/v4/cmd/helm@v4.3.1
+
+# The version before, which is still in use. It merges what it applies itself, where Helm 4 leaves that to the server.
+.tools/helm3:
+	GOBIN=$(CURDIR)/.build/helm3 go install helm.sh/helm/v3/cmd/helm@v3.22.0 && mv .build/helm3/helm $@
 
 # Its module cannot be installed by name, because it has an `exclude` directive.
 .tools/docker-compose:

@@ -26,6 +26,9 @@ Json = dict[str, Any]
 # What a test installs unless it says otherwise.
 SMALL: Final = CHART / "ci" / "default-values.yaml"
 
+# The pods that there are here are ready at once and stay so: there is nothing to watch.
+_AT_ONCE: Final = "serviceDefaults.rollout.minReadySeconds=0,edge.rollout.minReadySeconds=0"
+
 _PLURALS: Final = {"NetworkPolicy": "networkpolicies", "Ingress": "ingresses"}
 _GROUPS: Final[Mapping[str, str]] = {
     "deployments": "/apis/apps/v1",
@@ -37,10 +40,15 @@ _GROUPS: Final[Mapping[str, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """One namespace."""
+    """One namespace.
+
+    Attributes:
+        program: the helm that is used there: helm or helm3.
+    """
 
     control_plane: ControlPlane
     namespace: str
+    program: str = "helm"
 
     def create(self) -> None:
         """Make the namespace."""
@@ -53,10 +61,10 @@ class Cluster:
         """Remove it with everything in it, in its own time."""
         self.control_plane.api.delete(f"/api/v1/namespaces/{self.namespace}").raise_for_status()
 
-    def helm(self, *arguments: str, program: str = "helm") -> subprocess.CompletedProcess[str]:
+    def helm(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run helm in the namespace, whatever its exit code."""
-        found = shutil.which(program, path=f"{REPOSITORY / '.tools'}{os.pathsep}{os.environ['PATH']}")
-        assert found, program
+        found = shutil.which(self.program, path=f"{REPOSITORY / '.tools'}{os.pathsep}{os.environ['PATH']}")
+        assert found, self.program
         return subprocess.run(
             [found, *arguments, "--namespace", self.namespace, "--kubeconfig", self.control_plane.kubeconfig],
             capture_output=True,
@@ -65,14 +73,14 @@ class Cluster:
             check=False,
         )
 
-    def upgrade(self, *arguments: str, values: Path = SMALL, program: str = "helm") -> str:
+    def upgrade(self, *arguments: str, chart: Path = CHART, values: Path = SMALL) -> str:
         """Install or upgrade the chart; return what helm says.
 
         Raises:
             AssertionError: helm fails.
         """
         done = self.helm(
-            "upgrade", "--install", "shop", str(CHART), "--values", str(values), *arguments, program=program
+            "upgrade", "--install", "shop", str(chart), "--values", str(values), "--set", _AT_ONCE, *arguments
         )
         assert done.returncode == 0, done.stderr
         return done.stdout

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import shutil
 from typing import TYPE_CHECKING
 
@@ -15,16 +16,16 @@ from tests.kubernetes.control_plane import ControlPlane, Kubelet
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-VERSION = "1.37.2"
-
 _numbers = itertools.count(1)
 
 
 @pytest.fixture(scope="session")
 def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
-    programs = REPOSITORY / ".tools" / "kubernetes" / VERSION
-    if not (programs / "ready").exists() or shutil.which("etcd") is None:
+    programs = REPOSITORY / ".tools" / "kubernetes" / os.environ.get("KUBERNETES", "")
+    if not (programs / "ready").exists():
         pytest.skip("`make test-kubernetes` builds what this needs")
+    if shutil.which("etcd") is None:
+        pytest.skip("etcd is not installed: apt-get install etcd-server")
     with ControlPlane(programs, tmp_path_factory.mktemp("kubernetes")) as running:
         yield running
 
@@ -35,11 +36,19 @@ def kubelet(control_plane: ControlPlane) -> Iterator[Kubelet]:
         yield running
 
 
+@pytest.fixture(scope="session")
+def empty_cluster(control_plane: ControlPlane, kubelet: Kubelet) -> Cluster:
+    """A namespace of the same kind for what nobody keeps."""
+    found = Cluster(control_plane, "empty")
+    found.create()
+    return found
+
+
 @pytest.fixture
-def cluster(control_plane: ControlPlane, kubelet: Kubelet) -> Iterator[Cluster]:
-    """A namespace that admits what Pod Security calls restricted, and nothing else."""
+def cluster(control_plane: ControlPlane, kubelet: Kubelet, request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    """A namespace that admits what Pod Security calls restricted, and nothing else; a parameter names another helm."""
     kubelet.job_phase = "Succeeded"
-    found = Cluster(control_plane, f"test-{next(_numbers)}")
+    found = Cluster(control_plane, f"test-{next(_numbers)}", getattr(request, "param", "helm"))
     found.create()
     yield found
     found.delete()

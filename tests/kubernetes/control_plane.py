@@ -117,10 +117,13 @@ class ControlPlane:
         important = {"metadata": {"name": "important"}, "value": 1000}  # as ci/production-values.yaml calls it
         self.api.post("/apis/scheduling.k8s.io/v1/priorityclasses", json=important).raise_for_status()
         for path in sorted((self._programs / "crds").glob("*.yaml")):
-            for each in yaml.safe_load_all(path.read_text()):
-                if each and each["kind"] == "CustomResourceDefinition":
+            # As they are: Kubernetes reads YAML in which PyYAML finds YAML 1.1's `=`.
+            for document in path.read_text().split("\n---\n"):
+                if "\nkind: CustomResourceDefinition\n" in document:
                     self.api.post(
-                        "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", json=each
+                        "/apis/apiextensions.k8s.io/v1/customresourcedefinitions",
+                        content=document,
+                        headers={"Content-Type": "application/yaml"},
                     ).raise_for_status()
 
     def _run(self, *argv: str) -> None:
@@ -154,6 +157,8 @@ class ControlPlane:
 class Kubelet:
     """Says of every pod that is bound to nothing real that it runs; of one that ends by itself, that it has ended.
 
+    Gives load balancers an address, as a cloud does: Helm 3 waits for it.
+
     Attributes:
         job_phase: what pods of Jobs come to: `Succeeded`, `Failed`, or `Running` for ever.
     """
@@ -177,6 +182,9 @@ class Kubelet:
         while not self._stopping.wait(0.2):
             for pod in self.api.get("/api/v1/pods").raise_for_status().json()["items"]:
                 self._tend(pod)
+            for service in self.api.get("/api/v1/services").raise_for_status().json()["items"]:
+                if service["spec"]["type"] == "LoadBalancer" and not service["status"]["loadBalancer"]:
+                    self._give_address(service["metadata"])
 
     def _tend(self, pod: Json) -> None:
         metadata, spec = pod["metadata"], pod["spec"]
@@ -194,6 +202,13 @@ class Kubelet:
                     json={"status": _status(spec["containers"], phase)},
                     headers={"Content-Type": "application/strategic-merge-patch+json"},
                 )
+
+    def _give_address(self, service: Json) -> None:
+        self.api.patch(
+            f"/api/v1/namespaces/{service['namespace']}/services/{service['name']}/status",
+            json={"status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.1"}]}}},
+            headers={"Content-Type": "application/merge-patch+json"},
+        )
 
 
 def _status(containers: list[Json], phase: str) -> Json:

@@ -6,18 +6,24 @@ import threading
 from typing import TYPE_CHECKING
 
 import pytest
+import yaml
 
 from tests.helm.chart import CHART, SHAPES, values_file
 from tests.waiting import until
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.kubernetes.cluster import Cluster
     from tests.kubernetes.control_plane import Kubelet
 
 KINDS = ("deployments", "jobs", "services", "networkpolicies", "horizontalpodautoscalers")
 BASE = "image: {registry: registry.example/shop}\n"
+# Helm 4 has the server merge what it applies, Helm 3 does that itself.
+with_either_helm = pytest.mark.parametrize("cluster", ["helm", "helm3"], indirect=True)
 
 
+@with_either_helm
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_shape_installs_runs_and_leaves_nothing(cluster: Cluster, shape: str) -> None:
     before = cluster.names("serviceaccounts")
@@ -32,6 +38,7 @@ def test_a_shape_installs_runs_and_leaves_nothing(cluster: Cluster, shape: str) 
     assert cluster.names("serviceaccounts") <= before | {"default"}
 
 
+@with_either_helm
 def test_an_upgrade_changes_the_image(cluster: Cluster) -> None:
     cluster.upgrade()
 
@@ -41,6 +48,7 @@ def test_an_upgrade_changes_the_image(cluster: Cluster) -> None:
     assert container["image"].endswith("/edge:0.2.0")
 
 
+@with_either_helm
 def test_turning_autoscaling_on_takes_no_pod_away(cluster: Cluster) -> None:
     cluster.upgrade("--set", "services.order-svc.replicas=4")
     fewest = _Fewest(cluster, "order-svc")
@@ -58,6 +66,7 @@ def test_turning_autoscaling_on_takes_no_pod_away(cluster: Cluster) -> None:
     assert cluster.replicas("edge") == 2
 
 
+@with_either_helm
 def test_an_upgrade_keeps_the_number_that_an_autoscaler_has_chosen(cluster: Cluster) -> None:
     defaults = "serviceDefaults: {poolSize: 4, autoscaling: {enabled: true, minReplicas: 2}}\n"
     with values_file(BASE + defaults) as values:
@@ -79,6 +88,7 @@ def test_turning_autoscaling_off_sets_the_number_of_the_values(cluster: Cluster)
     assert cluster.replicas("edge") == 2
 
 
+@with_either_helm
 def test_an_upgrade_keeps_the_number_of_an_emergency(cluster: Cluster) -> None:
     cluster.upgrade()
     cluster.scale("edge", 7)
@@ -101,6 +111,7 @@ def test_the_way_back_after_an_emergency_is_the_one_of_the_manual(cluster: Clust
     assert cluster.replicas("edge") == 2
 
 
+@with_either_helm
 def test_a_new_number_in_the_values_counts(cluster: Cluster) -> None:
     cluster.upgrade()
 
@@ -109,6 +120,7 @@ def test_a_new_number_in_the_values_counts(cluster: Cluster) -> None:
     assert cluster.replicas("edge") == 3
 
 
+@with_either_helm
 def test_a_migration_that_fails_stops_the_upgrade(cluster: Cluster, kubelet: Kubelet) -> None:
     cluster.upgrade()
     kubelet.job_phase = "Failed"
@@ -162,6 +174,21 @@ def test_a_migration_finds_the_policies_that_let_it_reach_its_database(cluster: 
     upgrade.join()
 
     assert {"user-svc-migrations-to-database", "order-svc-migrations-to-database"} <= policies
+
+
+@with_either_helm
+@pytest.mark.parametrize("enabled", ["true", "false"])
+def test_another_chart_has_it_as_a_dependency_with_a_condition(cluster: Cluster, enabled: str, tmp_path: Path) -> None:
+    dependency = {"name": "shop", "version": "*", "repository": f"file://{CHART}", "condition": "shop.enabled"}
+    about = {"apiVersion": "v2", "name": "platform", "version": "1.0.0", "dependencies": [dependency]}
+    (tmp_path / "Chart.yaml").write_text(yaml.safe_dump(about))
+    values = tmp_path / "values.yaml"
+    values.write_text(f"shop: {{enabled: {enabled}, image: {{registry: registry.example/shop}}}}\n")
+    assert cluster.helm("dependency", "build", str(tmp_path), "--skip-refresh").returncode == 0
+
+    cluster.upgrade("--wait", chart=tmp_path, values=values)
+
+    assert cluster.names("deployments") == ({"edge", "user-svc", "order-svc"} if enabled == "true" else set())
 
 
 class _Fewest:

@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.parametrize("case", LEGAL)
-def test_the_api_server_takes_it(cluster: Cluster, case: str) -> None:
+def test_the_api_server_takes_it(empty_cluster: Cluster, case: str) -> None:
     with values_file(with_base(LEGAL[case][0])) as values:
-        done = cluster.helm("template", "shop", str(CHART), "--values", str(values))
+        done = empty_cluster.helm("template", "shop", str(CHART), "--values", str(values))
     assert done.returncode == 0, done.stderr
 
     for manifest in filter(None, yaml.safe_load_all(done.stdout)):
         if manifest["kind"] == "Pod":
-            cluster.make_account(manifest["spec"]["serviceAccountName"])
-        answer = cluster.dry_run(manifest)
+            empty_cluster.make_account(manifest["spec"]["serviceAccountName"])
+        answer = empty_cluster.dry_run(manifest)
         assert answer.is_success, f"{manifest['kind']} {manifest['metadata']['name']}: {answer.text}"
         assert "Warning" not in answer.headers, answer.headers["Warning"]
