@@ -140,8 +140,9 @@ class Server:
         return bound
 
     def _listen(self, server: aio.Server, port: int, *, identity: Identity | None) -> int:
-        address = f"{self._settings.host}:{port}"
-        if _is_taken(self._settings.host, port):
+        host = self._settings.host.strip("[]")
+        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        if _is_taken(host, port):
             raise PortTaken(f"{address} is taken")
         try:
             if identity is None:
@@ -209,7 +210,7 @@ def rest_the_collector() -> None:
 def _is_taken(host: str, port: int) -> bool:
     """Return whether somebody listens there. gRPC finds out too, but writes lines of its own about it first."""
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)[0]
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind, protocol) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)

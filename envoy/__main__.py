@@ -21,6 +21,7 @@ def _origins(text: str) -> tuple[str, ...]:
 
 
 _EVERYWHERE: Final[Mapping[str, Callable[[str], object]]] = {
+    "address": str,
     "rate_limit": int,
     "public_write_limit": int,
     "trusted_hops": int,

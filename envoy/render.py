@@ -113,7 +113,7 @@ class Edge:
     """What differs from one environment to the next.
 
     Attributes:
-        address: the IP address to listen on.
+        address: the IP address to listen on. `::` is every address of both families.
         port: the port of REST and gRPC alike, without TLS.
         admin_port: the port of Envoy's admin interface, always on 127.0.0.1: it can stop the edge.
         keys_port: a port on 127.0.0.1 where the edge asks itself for the keys of access tokens.

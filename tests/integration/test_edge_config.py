@@ -222,7 +222,10 @@ def test_what_a_caller_says_about_traces_is_dropped(edge: Edge) -> None:
 
 @pytest.mark.parametrize(
     ("text", "address"),
-    [("otel:4317", Address("otel", 4317)), ("http://127.0.0.1:1", Address("127.0.0.1", 1))],
+    [
+        ("otel:4317", Address("otel", 4317)),
+        ("http://127.0.0.1:1", Address("127.0.0.1", 1)),
+    ],
 )
 def test_an_address_is_a_host_and_a_port(text: str, address: Address) -> None:
     assert Address.parse(text) == address
@@ -483,13 +486,16 @@ def lonely_edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Clie
     closed = {"user_svc": [free_port()], "order_svc": [free_port()]}
     edge = laptop(port=free_port(), admin_port=free_port(), keys_port=free_port(), service_ports=closed)
     edge = replace(edge, rate_limit=100_000, public_write_limit=100_000)
-    config = configuration(edge)
-    # There is nobody to ask for the keys.
+    with running(with_a_key(edge), tmp_path_factory.mktemp("edge"), port=edge.port) as client:
+        yield client
+
+
+def with_a_key(edge: Edge) -> Any:
+    """Return the configuration with the key that `running` signs with: no service is there to publish one."""
     provider = http_filter(edge, "envoy.filters.http.jwt_authn")["providers"]["shop"]
     del provider["remote_jwks"]
     provider["local_jwks"] = {"inline_string": JWKS}
-    with running(config, tmp_path_factory.mktemp("edge"), port=edge.port) as client:
-        yield client
+    return configuration(edge)
 
 
 @pytest.fixture(scope="module")
