@@ -62,6 +62,7 @@ class TraceReceiver:
 
     Args:
         port: where; 0 for any free one.
+        credentials: with which it speaks TLS; without them it takes clear text.
 
     Attributes:
         endpoint: for OTEL_EXPORTER_OTLP_ENDPOINT.
@@ -69,8 +70,9 @@ class TraceReceiver:
 
     endpoint: str
 
-    def __init__(self, port: int = 0) -> None:
+    def __init__(self, port: int = 0, *, credentials: grpc.ServerCredentials | None = None) -> None:
         self._port: Final = port
+        self._credentials: Final = credentials
         self._lock: Final = threading.Lock()
         self._traces: Final[OrderedDict[str, list[ReceivedSpan]]] = OrderedDict()
         self._server: Final = grpc.server(ThreadPoolExecutor(4), options=(("grpc.so_reuseport", 0),))
@@ -83,8 +85,11 @@ class TraceReceiver:
 
     def __enter__(self) -> Self:
         """Listen."""
-        self._port_bound = self._server.add_insecure_port(f"{LOOPBACK}:{self._port}")
-        self.endpoint = f"http://{LOOPBACK}:{self._port_bound}"
+        address = f"{LOOPBACK}:{self._port}"
+        if self._credentials:
+            self.endpoint = f"https://{LOOPBACK}:{self._server.add_secure_port(address, self._credentials)}"
+        else:
+            self.endpoint = f"http://{LOOPBACK}:{self._server.add_insecure_port(address)}"
         self._server.start()
         return self
 

@@ -29,6 +29,7 @@ _EVERYWHERE: Final[Mapping[str, Callable[[str], object]]] = {
     "hsts": _switch,
     "metrics_port": int,
     "traces_to": Address.parse,
+    "traces_authority": Path,
     "trace_sampling": float,
 }
 """What the operator of any environment may set, and how it is read."""

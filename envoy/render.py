@@ -1,6 +1,7 @@
 """The edge's configuration as Envoy reads it, made from `edge.yaml.j2` and the contract's descriptor set."""
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -49,22 +50,28 @@ _LARGEST_BUCKET: Final = 2**32 - 1
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """An IP address or a DNS name, and a TCP port."""
+    """An IP address or a DNS name, a TCP port, and whether TLS is spoken there."""
 
     host: str
     port: int
+    has_tls: bool = False
 
     @classmethod
     def parse(cls, text: str) -> "Address":
-        """Return the address that a text, `host:port` or `http://host:port`, names.
+        """Return the address that a text, `host:port`, `http://host:port` or `https://host:port`, names.
 
         Raises:
             ValueError: it names none.
         """
         parts = urlsplit(text if "://" in text else f"//{text}")
-        if not parts.hostname or parts.port is None or parts.scheme not in {"", "http"}:
-            raise ValueError("must be host:port or http://host:port")
-        return cls(parts.hostname, parts.port)
+        if not parts.hostname or parts.port is None or parts.scheme not in {"", "http", "https"}:
+            raise ValueError("must be host:port, http://host:port or https://host:port")
+        return cls(parts.hostname, parts.port, has_tls=parts.scheme == "https")
+
+    @property
+    def subject(self) -> str:
+        """How a certificate names the host: as Envoy's type of a subject alternative name."""
+        return "IP_ADDRESS" if re.fullmatch(r"[0-9.]+|.*:.*", self.host) else "DNS"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,7 +147,8 @@ class Edge:
             certificate that browsers trust: they let nobody past another one then.
         metrics_port: where Prometheus finds `/metrics`, and nothing else; 0 is nowhere. For a network that callers are
             not in.
-        traces_to: who takes traces, with OTLP over gRPC in clear text. Without one nothing is traced.
+        traces_to: who takes traces, with OTLP over gRPC. Without one nothing is traced.
+        traces_authority: the file of the CAs that may sign for it, if it has TLS.
         trace_sampling: of how many calls in a hundred there is a trace. The services do as the edge says.
     """
 
@@ -167,6 +175,7 @@ class Edge:
     hsts: bool = False
     metrics_port: int = 0
     traces_to: Address | None = None
+    traces_authority: Path = Path("/etc/ssl/certs/ca-certificates.crt")
     trace_sampling: float = 1
 
     def __post_init__(self) -> None:

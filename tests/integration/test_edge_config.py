@@ -225,13 +225,14 @@ def test_what_a_caller_says_about_traces_is_dropped(edge: Edge) -> None:
     [
         ("otel:4317", Address("otel", 4317)),
         ("http://127.0.0.1:1", Address("127.0.0.1", 1)),
+        ("https://[::1]:1/", Address("::1", 1, has_tls=True)),
     ],
 )
 def test_an_address_is_a_host_and_a_port(text: str, address: Address) -> None:
     assert Address.parse(text) == address
 
 
-@pytest.mark.parametrize("text", ["otel", "https://otel:4317", "otel:port", ":4317", ""])
+@pytest.mark.parametrize("text", ["otel", "ftp://otel:4317", "otel:port", ":4317", ""])
 def test_what_is_no_address_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"."):
         Address.parse(text)
