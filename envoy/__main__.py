@@ -70,6 +70,7 @@ def _add_run(command: argparse.ArgumentParser) -> None:
 
 def _add_everywhere(command: argparse.ArgumentParser, *, environments: tuple[str, ...]) -> None:
     command.add_argument("--environment", choices=environments, required=True)
+    command.add_argument("--prefix", default="", help="kubernetes: the beginning of the names of the services")
     everywhere = command.add_argument_group("everywhere", "Edge in render.py explains them")
     for name, kind in _EVERYWHERE.items():
         # Not given: as Edge has it.
@@ -87,7 +88,7 @@ def _edge(arguments: argparse.Namespace) -> Edge:
     if arguments.environment == "compose":
         return compose()
     if arguments.environment == "kubernetes":
-        return kubernetes()
+        return kubernetes(prefix=arguments.prefix)
     return laptop(
         port=arguments.port,
         admin_port=arguments.admin_port,

@@ -49,9 +49,9 @@ def compose() -> Edge:
     return _container({"user_svc": "user-svc", "order_svc": "order-svc"})
 
 
-def kubernetes() -> Edge:
-    """Return the edge of Kubernetes, where headless services resolve to all ready pods."""
-    return _container({"user_svc": "user-svc-headless", "order_svc": "order-svc-headless"})
+def kubernetes(*, prefix: str = "") -> Edge:
+    """Return the edge of Kubernetes, where headless services, whose names begin so, resolve to all ready pods."""
+    return _container({"user_svc": f"{prefix}user-svc-headless", "order_svc": f"{prefix}order-svc-headless"})
 
 
 def _container(names: Mapping[str, str]) -> Edge:

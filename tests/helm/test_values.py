@@ -196,6 +196,16 @@ LEGAL: Final = {
         "loadBalancerClass: service.k8s.aws/nlb\n  loadBalancerSourceRanges:\n  - 10.0.0.0/8",
     ),
     "two families of addresses": ("ipFamilyPolicy: PreferDualStack", "ipFamilyPolicy: PreferDualStack"),
+    "the edge on two families": ("ipFamilyPolicy: RequireDualStack", "--address=::", ["edge"]),
+    "IPv6 alone": ("ipFamilies: [IPv6]", "ipFamilies:\n  - IPv6", ["edge", "user-svc-headless"]),
+    "processes on IPv6": (
+        _REDIS + "ipFamilies: [IPv6, IPv4]\nipFamilyPolicy: PreferDualStack",
+        "name: HOST\n          value: '::'",
+        ["user-svc", "order-svc", "user-svc-relay", "order-svc-consume"],
+    ),
+    # Names
+    "names that begin otherwise": ("fullnameOverride: staging", "name: staging-user-svc-headless"),
+    "another name as label": ("nameOverride: stage", "app.kubernetes.io/name: stage", ["edge", "user-svc-migrations"]),
     # Certificates
     "an external issuer": (
         (
@@ -215,6 +225,16 @@ LEGAL: Final = {
     "collector with a slash": (
         "observability: {otlpEndpoint: 'http://collector.monitoring:4317/'}",
         "--traces-to=collector.monitoring:4317\n",
+    ),
+    "collector with TLS": (
+        "observability: {otlpEndpoint: 'https://collector.example:4317'}",
+        "--traces-to=https://collector.example:4317",
+        ["edge"],
+    ),
+    "collector with a private CA": (
+        _REDIS + "observability: {otlpEndpoint: 'https://c:4317', otlpAuthority: {existingSecret: ca}}",
+        "mountPath: /etc/shop/traces",
+        ["edge", "user-svc", "user-svc-relay", "order-svc-consume"],
     ),
     "collector by IPv6": ("observability: {otlpEndpoint: 'http://[fd00::1]:4317'}", "--traces-to=[fd00::1]:4317"),
     "severities of another team": (
@@ -286,6 +306,7 @@ NONSENSE: Final = {
     "services: {order-svc: {callers: [edge, stock-svc]}}": "there is no stock-svc",
     "services: {order-svc: {callers: [user-svc]}}": "the edge must be among them",
     "services: {user-svc: null}": "services.user-svc: it cannot be left out",
+    "services: {order-svc: null, user-svc: {callers: [edge]}}": "services.order-svc: it cannot be left out",
     # Networks
     "database: {cidrs: [999.1.1.1/99]}": "cidrs",
     "database: {cidrs: [1/9]}": "cidrs",
@@ -296,6 +317,8 @@ NONSENSE: Final = {
     "edge: {allowedFrom: [{ipBlock: {cidr: 10.0.0.0/99}}]}": "allowedFrom",
     "observability: {scrapers: [{podSelector: {matchLabel: {a: b}}}]}": "scrapers",
     "networkPolicy: {dnsPorts: [70000]}": "dnsPorts",
+    "ipFamilies: [IPv5]": "ipFamilies",
+    "ipFamilies: [IPv4, IPv4]": "ipFamilies",
     # The edge
     "edge: {corsOrigins: ['*']}": "corsOrigins",
     "edge: {corsOrigins: [https://shop.example/path]}": "corsOrigins",
@@ -312,6 +335,7 @@ NONSENSE: Final = {
     "certManager: {enabled: true}\nedge: {hosts: []}": "edge.hosts: name the hosts",
     # Observation
     "observability: {otlpEndpoint: collector:4317}": "otlpEndpoint",
+    "env: {OTEL_EXPORTER_OTLP_CERTIFICATE: /ca.crt}": "set observability.otlpEndpoint and otlpAuthority",
     "observability: {podMonitors: {enabled: true}}": "observability.scrapers: name who fetches metrics",
     "observability: {probe: {enabled: true}}": "observability.probe: name the prober",
     "observability: {probe: {enabled: true, prober: b.m:9115, targets: [shop.example]}}": "targets",

@@ -191,6 +191,23 @@ def test_another_chart_has_it_as_a_dependency_with_a_condition(cluster: Cluster,
     assert cluster.names("deployments") == ({"edge", "user-svc", "order-svc"} if enabled == "true" else set())
 
 
+@with_either_helm
+def test_a_second_release_in_a_namespace_needs_names_of_its_own(cluster: Cluster) -> None:
+    cluster.upgrade()
+    values = str(CHART / "ci" / "default-values.yaml")
+
+    refused = cluster.helm("install", "second", str(CHART), "--values", values)
+    done = cluster.helm("install", "second", str(CHART), "--values", values, "--set", "fullnameOverride=second")
+
+    assert "the Deployment edge belongs to the release shop" in refused.stderr
+    assert done.returncode == 0, done.stderr
+    first = {"edge", "user-svc", "order-svc"}
+    assert cluster.names("deployments") == first | {f"second-{name}" for name in first}
+    assert cluster.helm("uninstall", "second", "--wait").returncode == 0
+    assert cluster.names("deployments") == first
+    assert not [each for kind in KINDS for each in cluster.names(kind) if each.startswith("second")]
+
+
 class _Fewest:
     """The fewest pods that a Deployment was to have while somebody looked."""
 

@@ -1,8 +1,33 @@
-{{/* A service as it is meant: serviceDefaults with what the service itself says. Call with (list $ name). */}}
+{{/* The name of the whole of the release. */}}
+{{- define "shop.fullname" -}}
+{{ .Values.fullnameOverride | default "shop" }}
+{{- end -}}
+
+{{/* The beginning of the names of components. */}}
+{{- define "shop.prefix" -}}
+{{ with .Values.fullnameOverride }}{{ . }}-{{ end }}
+{{- end -}}
+
+{{/* The name of an object that belongs to a component. Call with (list $ component). */}}
+{{- define "shop.objectName" -}}
+{{ include "shop.prefix" (index . 0) }}{{ index . 1 }}
+{{- end -}}
+
+{{/* A service as it is meant: serviceDefaults with what the service itself says, and where the services are whose caller
+     it is: USER_SERVICE_URL. Call with (list $ name). */}}
 {{- define "shop.service" -}}
 {{- $root := index . 0 -}}
 {{- $name := index . 1 -}}
-{{- mustMergeOverwrite (deepCopy $root.Values.serviceDefaults) (deepCopy (index $root.Values.services $name | default dict)) | toYaml -}}
+{{- $service := mustMergeOverwrite (deepCopy $root.Values.serviceDefaults) (deepCopy (index $root.Values.services $name | default dict)) -}}
+{{- $env := dict -}}
+{{- range $other, $own := $root.Values.services -}}
+{{- if has $name (($own).callers | default $root.Values.serviceDefaults.callers) -}}
+{{- /* Headless: the address of every pod, where another Service has one for all. */ -}}
+{{- $_ := set $env (printf "%s_SERVICE_URL" (trimSuffix "-svc" $other | replace "-" "_" | upper)) (printf "dns:///%s-headless:50051" (include "shop.objectName" (list $root $other))) -}}
+{{- end -}}
+{{- end -}}
+{{- $_ := set $service "env" (mustMergeOverwrite $env ($service.env | default dict)) -}}
+{{- toYaml $service -}}
 {{- end -}}
 
 {{/* The image of a service or of the edge. Call with (list $ name). */}}
@@ -34,10 +59,15 @@
 {{ . | replace "-" "_" }}
 {{- end -}}
 
+{{/* The labels of everything in the release. */}}
+{{- define "shop.release" -}}
+app.kubernetes.io/name: {{ .Values.nameOverride | default "shop" }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
 {{/* Call with (list $ component). */}}
 {{- define "shop.selector" -}}
-app.kubernetes.io/name: shop
-app.kubernetes.io/instance: {{ (index . 0).Release.Name }}
+{{ include "shop.release" (index . 0) }}
 app.kubernetes.io/component: {{ index . 1 }}
 {{- end -}}
 
@@ -75,7 +105,7 @@ annotations: {{- toYaml . | nindent 2 }}
 {{- define "shop.pod" -}}
 {{- $root := index . 0 -}}
 {{- $pod := index . 2 -}}
-serviceAccountName: {{ $pod.serviceAccount.name | default (index . 1) }}
+serviceAccountName: {{ $pod.serviceAccount.name | default (include "shop.objectName" .) }}
 automountServiceAccountToken: false
 enableServiceLinks: false # else every Service of the namespace is in the environment
 {{- with $pod.securityContext }}
@@ -116,11 +146,16 @@ initContainers: {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- end -}}
 
-{{/* The files of private CAs, as mounts. Call with (list $ "database" "redis"). */}}
+{{/* The Secrets with private CAs, by what the CAs sign for. */}}
+{{- define "shop.authorities" -}}
+{{- dict "database" .Values.database.authority "redis" .Values.redis.authority "traces" .Values.observability.otlpAuthority | toYaml -}}
+{{- end -}}
+
+{{/* The files of private CAs, as mounts. Call with (list $ "database" "redis" "traces"). */}}
 {{- define "shop.authorityMounts" -}}
-{{- $root := first . }}
+{{- $authorities := include "shop.authorities" (first .) | fromYaml }}
 {{- range rest . }}
-{{- if (index $root.Values .).authority.existingSecret }}
+{{- if (index $authorities .).existingSecret }}
 - {name: {{ . }}-authority, mountPath: /etc/shop/{{ . }}, readOnly: true}
 {{- end }}
 {{- end }}
@@ -128,9 +163,9 @@ initContainers: {{- toYaml . | nindent 2 }}
 
 {{/* The same as volumes. */}}
 {{- define "shop.authorityVolumes" -}}
-{{- $root := first . }}
+{{- $authorities := include "shop.authorities" (first .) | fromYaml }}
 {{- range $store := rest . }}
-{{- with (index $root.Values $store).authority }}
+{{- with index $authorities $store }}
 {{- if .existingSecret }}
 - name: {{ $store }}-authority
   secret: {secretName: {{ .existingSecret }}, defaultMode: 0440, items: [{key: {{ .key }}, path: ca.crt}]}
@@ -144,7 +179,7 @@ initContainers: {{- toYaml . | nindent 2 }}
 {{- define "shop.replicas" -}}
 {{- $root := index . 0 -}}
 {{- $part := index . 2 -}}
-{{- $live := lookup "apps/v1" "Deployment" $root.Release.Namespace (index . 1) -}}
+{{- $live := lookup "apps/v1" "Deployment" $root.Release.Namespace (include "shop.objectName" .) -}}
 {{- if ($part.autoscaling).enabled -}}
 {{- /* Without a number Kubernetes would take 1. */ -}}
 {{- if $live }}replicas: {{ max (int $live.spec.replicas) (int $part.autoscaling.minReplicas) }}{{ end -}}
@@ -182,11 +217,33 @@ strategy:
 {{- end -}}
 {{- end -}}
 
-{{/* Where metrics are served, and where traces go. */}}
-{{- define "shop.telemetry" -}}
+{{/* Where a service listens, where it serves metrics, and where traces go. */}}
+{{- define "shop.listening" -}}
+{{- with include "shop.bothFamilies" . }}
+- {name: HOST, value: {{ . | quote }}}
+{{- end }}
 - {name: METRICS_PORT, value: "9464"}
 {{- with .Values.observability.otlpEndpoint }}
 - {name: OTEL_EXPORTER_OTLP_ENDPOINT, value: {{ . | quote }}}
+{{- end }}
+{{- if .Values.observability.otlpAuthority.existingSecret }}
+- {name: OTEL_EXPORTER_OTLP_CERTIFICATE, value: /etc/shop/traces/ca.crt}
+{{- end }}
+{{- end -}}
+
+{{/* The address that stands for every address of both families, if IPv6 is asked for: a node whose kernel has no IPv6
+     could not listen on it. */}}
+{{- define "shop.bothFamilies" -}}
+{{- if or (has "IPv6" .Values.ipFamilies) (hasSuffix "DualStack" .Values.ipFamilyPolicy) }}::{{ end -}}
+{{- end -}}
+
+{{/* How addresses are given to a Service. */}}
+{{- define "shop.families" -}}
+{{- with .Values.ipFamilyPolicy }}
+ipFamilyPolicy: {{ . }}
+{{- end }}
+{{- with .Values.ipFamilies }}
+ipFamilies: {{ toJson . }}
 {{- end }}
 {{- end -}}
 
@@ -238,7 +295,7 @@ topologySpreadConstraints:
 {{/* Which issuer makes the certificates between edge and services. */}}
 {{- define "shop.issuer" -}}
 {{- if .Values.certManager.createAuthority -}}
-{name: shop-authority, kind: Issuer}
+{name: {{ include "shop.fullname" . }}-authority, kind: Issuer}
 {{- else -}}
 {name: {{ required "certManager.issuer.name: name an issuer, or set createAuthority" .Values.certManager.issuer.name }}, kind: {{ .Values.certManager.issuer.kind }}, group: {{ .Values.certManager.issuer.group }}}
 {{- end -}}

@@ -1,0 +1,129 @@
+"""Names can be set, and two releases in one namespace then share nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+
+from envoy.environments import kubernetes
+from tests.helm.chart import CHART, SHAPES, Json, helm, manifests, refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+REFERENCES = {"secretName", "serviceAccountName"}
+"""Keys by which one object names another; `name` below the keys of `NAMING` does too."""
+
+NAMING = {"issuerRef", "scaleTargetRef", "service", "backendRefs"}
+
+
+def named(shape: str, *arguments: str) -> list[Json]:
+    """Return the manifests for values of this shape, with further arguments of helm."""
+    values = str(CHART / "ci" / f"{shape}-values.yaml")
+    done = helm("template", "second", str(CHART), "--values", values, *arguments)
+    assert done.returncode == 0, done.stderr
+    return [each for each in yaml.safe_load_all(done.stdout) if each]
+
+
+def references(node: Any, *, within: str = "") -> Iterator[str]:
+    """Yield the names by which the manifest refers to other objects."""
+    if isinstance(node, list):
+        for each in node:
+            yield from references(each, within=within)
+    elif isinstance(node, dict):
+        for key, value in node.items():
+            if isinstance(value, str) and (key in REFERENCES or (key == "name" and within in NAMING)):
+                yield value
+            else:
+                yield from references(value, within=key)
+
+
+def texts(node: Any) -> Iterator[str]:
+    """Yield every text of the values."""
+    if isinstance(node, dict | list):
+        for each in node.values() if isinstance(node, dict) else node:
+            yield from texts(each)
+    elif isinstance(node, str):
+        yield node
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_name_begins_with_the_one_that_is_set(shape: str) -> None:
+    given = set(texts(yaml.safe_load((CHART / "ci" / f"{shape}-values.yaml").read_text())))
+
+    for each in named(shape, "--set", "fullnameOverride=second"):
+        name = each["metadata"]["name"]
+        assert name == "second" or name.startswith("second-"), name
+        for reference in references(each):
+            assert reference in given or reference.startswith("second-"), (name, reference)
+
+
+def test_without_a_name_nothing_is_named_anew() -> None:
+    names = {(each["kind"], each["metadata"]["name"]) for each in manifests("default")}
+
+    # What Deployments are called decides whether an upgrade replaces them or makes new ones beside them.
+    assert {("Deployment", "edge"), ("Service", "edge"), ("Service", "user-svc-headless")} <= names
+
+
+def test_two_releases_have_no_object_in_common() -> None:
+    first = {(each["kind"], each["metadata"]["name"]) for each in manifests("production")}
+    second = {(each["kind"], each["metadata"]["name"]) for each in named("production", "--set", "fullnameOverride=b")}
+
+    assert not first & second
+    assert len(first) == len(second)
+
+
+def test_an_edge_with_a_name_looks_for_services_with_that_name() -> None:
+    every = named("default", "--set", "fullnameOverride=second")
+    services = {each["metadata"]["name"] for each in every if each["kind"] == "Service"}
+    [edge] = [each for each in every if each["kind"] == "Deployment" and each["metadata"]["name"] == "second-edge"]
+    [option] = [
+        each for each in edge["spec"]["template"]["spec"]["containers"][0]["args"] if each.startswith("--prefix=")
+    ]
+
+    hosts = {each.dns.host for each in kubernetes(prefix=option.removeprefix("--prefix=")).clusters if each.dns}
+
+    assert hosts == {"second-user-svc-headless", "second-order-svc-headless"}
+    assert hosts <= services
+
+
+def test_a_caller_is_told_the_name_of_the_service_that_it_calls() -> None:
+    [orders] = [
+        each
+        for each in named("default", "--set", "fullnameOverride=second")
+        if (each["kind"], each["metadata"]["name"]) == ("Deployment", "second-order-svc")
+    ]
+
+    variables = {each["name"]: each["value"] for each in orders["spec"]["template"]["spec"]["containers"][0]["env"]}
+
+    assert variables["USER_SERVICE_URL"] == "dns:///second-user-svc-headless:50051"
+
+
+def test_an_operator_may_say_where_a_service_is() -> None:
+    [orders] = [
+        each
+        for each in named("default", "--set", "services.order-svc.env.USER_SERVICE_URL=a:1")
+        if (each["kind"], each["metadata"]["name"]) == ("Deployment", "order-svc")
+    ]
+
+    urls = [
+        each["value"]
+        for each in orders["spec"]["template"]["spec"]["containers"][0]["env"]
+        if each["name"] == "USER_SERVICE_URL"
+    ]
+
+    assert urls == ["a:1"]
+
+
+def test_the_label_of_a_name_selects_what_carries_it() -> None:
+    for each in named("production", "--set", "nameOverride=stage"):
+        assert each["metadata"]["labels"]["app.kubernetes.io/name"] == "stage"
+        if each["kind"] in {"Deployment", "NetworkPolicy"}:
+            assert "'app.kubernetes.io/name': 'shop'" not in str(each["spec"])
+
+
+@pytest.mark.parametrize("name", ["Staging", "1a", "a_b", "a" * 41, "a-"])
+def test_a_name_that_kubernetes_would_refuse_is_refused(name: str) -> None:
+    assert "fullnameOverride" in refusal(f"image: {{registry: r/s}}\nfullnameOverride: {name}\n")
