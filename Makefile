@@ -6,11 +6,11 @@ BUF := node_modules/.bin/buf
 export PATH := $(CURDIR)/$(BIN):$(CURDIR)/node_modules/.bin:$(CURDIR)/.tools:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run observe clean test test-unit test-integration test-e2e test-faults test-databases test-failover test-creates test-cost chaos lint format generate
+.PHONY: help setup run observe clean test test-unit test-integration test-e2e test-faults test-databases test-failover test-failover-redis test-creates test-cost chaos lint format generate
 .PHONY: mutants breaking lock grpcurl test-containers test-helm test-kubernetes kubernetes helm sbom images secrets compose-up compose-down
 
 help: ## List the targets
-	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-20s %s\n", $$1, $$2}'
 
 setup: .venv/ready node_modules/ready ## Install everything: Python into .venv, buf and Swagger UI into node_modules
 
@@ -49,6 +49,9 @@ test-unit test-integration test-e2e: test-%: setup ## Run one suite
 
 test-faults: setup ## Kill every part under load, and count orders, events and changes
 	$(BIN)/pytest tests/chaos
+
+test-failover-redis: setup ## Fail Redis over under load, behind Sentinels and as a Cluster, ten times each (ROUNDS=1)
+	ROUNDS=$${ROUNDS:-10} $(BIN)/pytest tests/failover_redis --timeout 1800
 
 test-creates: setup ## Place 100,000 orders and look for each of them
 	CREATES=100000 $(BIN)/pytest tests/integration/test_batches.py -k acknowledged --timeout 1800

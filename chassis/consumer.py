@@ -107,7 +107,7 @@ class Consumer:
             except GroupMissing:
                 await self._join(stopping)
                 continue
-            except (BrokerDown, DatabaseUnavailable) as error:
+            except (*BrokerDown, DatabaseUnavailable) as error:
                 await self._wait(stopping, error)
                 continue
             if self._failures:
@@ -118,7 +118,7 @@ class Consumer:
         try:
             state = await inbox.state(self._database.run, self._group.stream)
             await self._group.join(EntryId.parse(state.position))
-        except (BrokerDown, DatabaseUnavailable) as error:
+        except (*BrokerDown, DatabaseUnavailable) as error:
             await self._wait(stopping, error)
             return
         log.info("consumer.joined", stream=self._group.stream, group=self._group.group, position=state.position)

@@ -7,8 +7,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from chassis import replay
-from chassis.broker import AFTER, FIELD, START, EntryId, watermark_entry_of, watermark_of
-from chassis.stream import PLACE, READ, append_again
+from chassis.broker import AFTER, FIELD, START, EntryId, key_beside, watermark_entry_of, watermark_of
+from chassis.stream import LOOK, PLACE, READ, append_again
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -94,19 +94,18 @@ class ConsumerGroup:
     def __init__(self, broker: Redis, *, stream: str, group: str) -> None:
         self.stream: Final = stream
         self.group: Final = group
-        self._state: Final = f"{stream}:group:{group}"
+        self._state: Final = key_beside(stream, f"group:{group}", broker)
         self._broker: Final = broker
-        self._read: Final = broker.register_script(READ)
-        self._place: Final = broker.register_script(PLACE)
+        self._old_dead_letters: Final = key_beside(stream, f"dead:{group}", broker)
         self._pending_after = "-"
 
     async def join(self, position: EntryId = START) -> None:
         """Make the group unless there is one. It begins with the first entry behind the position."""
-        await self._place(keys=[self.stream, self._state], args=[self.group, str(position), ""])
+        await self._run(PLACE, self.group, str(position), "")
 
     async def go_to(self, position: EntryId) -> None:
         """Move the group: it reads on behind this position, forward or back."""
-        await self._place(keys=[self.stream, self._state], args=[self.group, str(position), "moves"])
+        await self._run(PLACE, self.group, str(position), "moves")
 
     async def adopt(self, delivered: EntryId) -> None:
         """Take a group as it is, that this class did not make."""
@@ -122,24 +121,17 @@ class ConsumerGroup:
         Raises:
             GroupMissing: there is no group, or no stream.
         """
-        keys = [watermark_of(self.stream), watermark_entry_of(self.stream)]
-        async with self._broker.pipeline(transaction=True) as together:
-            together.exists(self.stream)
-            together.hgetall(self._state)
-            together.mget(keys)
-            together.xrange(self.stream, count=1)
-            together.xinfo_stream(self.stream)
-            together.xinfo_groups(self.stream)
-            exists, *answers = await together.execute(raise_on_error=False)
-        if not exists:
+        beside = (watermark_of(self.stream, self._broker), watermark_entry_of(self.stream, self._broker))
+        answer: Any = await self._broker.eval(LOOK, 4, self.stream, self._state, *beside)
+        if answer is None:
             raise GroupMissing
-        if failed := [each for each in (exists, *answers) if isinstance(each, Exception)]:
-            raise failed[0]
-        state, (watermark, entry), first, stream, groups = answers
-        mine = [each for each in groups if each["name"] == self.group]
+        kept, watermark, entry, entries, about, groups = answer
+        state, stream = _pairs(kept), _pairs(about)
+        mine = [group for group in map(_pairs, groups) if group["name"] == self.group]
         if not mine:
             raise GroupMissing
         last = EntryId.parse(stream["last-generated-id"])
+        first = [(name, _pairs(fields)) for name, fields in entries]
         return Look(
             first=EntryId.parse(first[0][0]) if first else None,
             after=EntryId.parse(first[0][1][AFTER]) if first and AFTER in first[0][1] else None,
@@ -157,8 +149,7 @@ class ConsumerGroup:
 
     async def read(self, *, count: int, position: EntryId = START) -> list[Entry]:
         """Return entries that no consumer has got yet. `position`: nothing up to it is needed."""
-        arguments = [self.group, str(count), str(position)]
-        answer: Any = await self._read(keys=[self.stream, self._state], args=arguments)
+        answer = await self._run(READ, self.group, str(count), str(position))
         return [_entry((name, _pairs(fields)), attempts=1) for name, fields in answer]
 
     async def wait(self, after: EntryId, *, wait_s: float) -> None:
@@ -202,12 +193,12 @@ class ConsumerGroup:
 
     async def old_dead_letters(self) -> list[dict[str, str]]:
         """Return the dead letters that versions before kept in Redis."""
-        found: Any = await self._broker.xrange(f"{self.stream}:dead:{self.group}")
+        found: Any = await self._broker.xrange(self._old_dead_letters)
         return [fields for _, fields in found]
 
     async def forget_old_dead_letters(self) -> None:
         """Remove them."""
-        await self._broker.delete(f"{self.stream}:dead:{self.group}")
+        await self._broker.delete(self._old_dead_letters)
 
     async def ask(self, after: EntryId, *, wait_s: float) -> Page | None:
         """Return the events behind the position from the outbox; None if no relay has answered in time."""
@@ -217,10 +208,13 @@ class ConsumerGroup:
         """Send an event to the stream once more; return whether it was. Other groups get it too, and know it."""
         return await append_again(self._broker, self.stream, event)
 
+    async def _run(self, script: str, *arguments: str) -> Any:
+        return await self._broker.eval(script, 2, self.stream, self._state, *arguments)
+
 
 def _entry(raw: tuple[str, dict[str, str]], *, attempts: int) -> Entry:
     return Entry(id=raw[0], text=raw[1].get(FIELD, ""), attempts=attempts)
 
 
-def _pairs(fields: Sequence[str]) -> dict[str, str]:
+def _pairs(fields: Sequence[Any]) -> dict[str, Any]:
     return dict(zip(fields[::2], fields[1::2], strict=True))

@@ -59,10 +59,9 @@ class Events:
     async def relay(self) -> None:
         """Publish the service's events until SIGTERM or SIGINT."""
         async with self._running("relay") as (database, name):
-            client = broker.connect(load(BrokerSettings))
-            settings = load(RelaySettings)
-            relay = Relay(database, client, resource=self.publishes, source=f"/{name}", settings=settings)
-            with client:
+            with broker.connect(load(BrokerSettings)) as client:
+                settings = load(RelaySettings)
+                relay = Relay(database, client, resource=self.publishes, source=f"/{name}", settings=settings)
                 await work("relay", relay.run, relay.sweep)
 
     async def consume(self) -> None:

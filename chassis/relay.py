@@ -274,7 +274,7 @@ class Relay:
             if not is_due and not await self._database.read(lambda connection: connection.scalar(_is_work)):
                 return False
             outcome, sent = await self._database.transaction(self._publish)
-        except (BrokerDown, DatabaseUnavailable) as error:
+        except (*BrokerDown, DatabaseUnavailable) as error:
             self._failures += 1
             if self._failures == 1:  # and not once a second for an hour
                 log.warning("relay.waiting", stream=self._stream, exc_info=error)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 from sqlalchemy import text
 
-from chassis.broker import EntryId
+from chassis.broker import EntryId, key_beside
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -38,6 +38,12 @@ INDEX_V1: Final = (
 _PAGE: Final = 1000
 # A reader that comes later asks again.
 _KEPT_S: Final = 30
+_ANSWER: Final = f"""
+redis.call('DEL', KEYS[2])
+redis.call('RPUSH', KEYS[2], ARGV[2])
+redis.call('EXPIRE', KEYS[2], {_KEPT_S})
+redis.call('HDEL', KEYS[1], ARGV[1])
+"""
 
 _page = text("""
     SELECT
@@ -96,16 +102,11 @@ class Pages:
             connection: of a transaction in which every event has its entry.
             last: the last of them.
         """
-        wanted: Any = self._broker.hgetall(_wanted_of(self._stream))
+        questions = _questions_of(self._stream, self._broker)
+        wanted: Any = self._broker.hgetall(questions)
         for group, after in wanted.items():
             page = self._read(connection, EntryId.parse(after), last=last)
-            answer = _answer_of(self._stream, group)
-            with self._broker.pipeline(transaction=True) as together:
-                together.delete(answer)
-                together.rpush(answer, page)
-                together.expire(answer, _KEPT_S)
-                together.hdel(_wanted_of(self._stream), group)
-                together.execute()
+            self._broker.eval(_ANSWER, 2, questions, _answer_of(self._stream, group, self._broker), group, page)
         return len(wanted)
 
     def _read(self, connection: Connection, after: EntryId, *, last: EntryId) -> bytes:
@@ -125,8 +126,8 @@ class Pages:
 
 async def ask(broker: AsyncRedis, *, stream: str, group: str, after: EntryId, wait_s: float) -> Page | None:
     """Return the events behind the position; None if no relay has answered in time."""
-    await broker.hset(_wanted_of(stream), group, str(after))
-    answer: Any = await broker.blpop([_answer_of(stream, group)], timeout=wait_s)
+    await broker.hset(_questions_of(stream, broker), group, str(after))
+    answer: Any = await broker.blpop([_answer_of(stream, group, broker)], timeout=wait_s)
     if answer is None:
         return None
     page = orjson.loads(answer[1])
@@ -141,10 +142,10 @@ async def ask(broker: AsyncRedis, *, stream: str, group: str, after: EntryId, wa
     )
 
 
-def _wanted_of(stream: str) -> str:
+def _questions_of(stream: str, broker: object) -> str:
     """Return the key of what readers ask for: a hash of group and position."""
-    return f"{stream}:replay"
+    return key_beside(stream, "replay", broker)
 
 
-def _answer_of(stream: str, group: str) -> str:
-    return f"{stream}:replay:{group}"
+def _answer_of(stream: str, group: str, broker: object) -> str:
+    return key_beside(stream, f"replay:{group}", broker)

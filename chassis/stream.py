@@ -180,14 +180,13 @@ class Stream:
         self._broker: Final = broker
         self._name: Final = name
         self._limits: Final = (str(max_length), str(max(longest, max_length)))
-        self._append: Final = broker.register_script(_APPEND)
+        self._keys: Final = (name, watermark_of(name, broker), watermark_entry_of(name, broker))
 
     def append(self, appending: Appending) -> Sent | Lost | Ahead:
         """Append the events, unless the stream is not what is expected."""
         ids = (str(appending.expected), str(appending.floor), str(appending.after))
         arguments: list[str | bytes] = [*ids, appending.watermark, *self._limits, *appending.events]
-        keys = [self._name, watermark_of(self._name), watermark_entry_of(self._name)]
-        kind, *rest = cast("list[Any]", self._append(keys=keys, args=arguments))
+        kind, *rest = cast("list[Any]", self._broker.eval(_APPEND, len(self._keys), *self._keys, *arguments))
         if kind == "sent":
             return Sent([EntryId.parse(each) for each in rest[1:]], int(rest[0]))
         return (Lost if kind == "lost" else Ahead)(EntryId.parse(rest[0]))
@@ -202,6 +201,20 @@ async def append_again(broker: AsyncRedis, stream: str, event: str) -> bool:
     """Append an event that was published before; return whether it was. An empty stream waits for its relay."""
     return bool(await broker.eval(_APPEND_AGAIN, 1, stream, event))
 
+
+LOOK: Final = """
+local stream, state, watermark, watermark_entry = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+if redis.call('EXISTS', stream) == 0 then return false end
+return {
+  redis.call('HGETALL', state),
+  redis.call('GET', watermark),
+  redis.call('GET', watermark_entry),
+  redis.call('XRANGE', stream, '-', '+', 'COUNT', 1),
+  redis.call('XINFO', 'STREAM', stream),
+  redis.call('XINFO', 'GROUPS', stream),
+}
+"""
+"""Answers what there is of a stream and of a group's state at one moment; nothing without a stream."""
 
 READ: Final = (
     _LUA

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import psycopg
 
 from chassis.broker import stream_of
-from devstack.redis import find_redis
+from devstack.redis import RedisServer, find_redis
 from tests.chaos.event_world import EventWorld, Worker
 from tests.waiting import until
 
@@ -135,7 +135,10 @@ def main() -> None:
     program = find_redis()
     if program is None:
         raise SystemExit("there is no redis-server")
-    with tempfile.TemporaryDirectory() as home, EventWorld(Path(home), program) as world:
+    with (
+        tempfile.TemporaryDirectory() as home,
+        EventWorld(Path(home), RedisServer(program, Path(home) / "redis")) as world,
+    ):
         for measure in (backlog, latency, notify):
             measure(world)
             world.empty()

@@ -17,15 +17,15 @@ import threading
 import uuid
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import psycopg
+from pydantic import SecretStr
 
 from chassis import broker, migrations
 from chassis.broker import BrokerSettings
 from devstack.postgres import PostgresServer
 from devstack.privileges import bound_to_us
-from devstack.redis import RedisServer
 from devstack.settings import REPOSITORY
 from tests.chaos import auditor
 from tests.integration.inprocess import database_settings
@@ -132,25 +132,34 @@ class Load:
                     self.written += 1
 
 
+class Carrier(Protocol):
+    """What carries the events: a Redis, or several that are one."""
+
+    @property
+    def url(self) -> str: ...
+
+    def start(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
 class EventWorld:
     """All of it.
 
     Attributes:
         postgres: with the database of the outbox, and the one of the effects.
-        redis: between them.
     """
 
-    def __init__(self, home: Path, program: Path) -> None:
+    def __init__(self, home: Path, carrier: Carrier) -> None:
         self._home = home
-        self._program = program
+        self._carrier = carrier
         self._running: list[Worker] = []
 
     def __enter__(self) -> Self:
         self.postgres = PostgresServer(self._home / "postgres")
-        self.redis = RedisServer(self._program, self._home / "redis")
         self.postgres.start()
-        self.redis.start()
-        self.postgres.process.restarts = self.redis.process.restarts = True
+        self._carrier.start()
+        self.postgres.process.restarts = True
         for package in ("order_svc", "user_svc"):
             self.postgres.create_database(package)
             migrations.upgrade(package, database_settings(self.postgres.superuser_url(package)))
@@ -161,7 +170,7 @@ class EventWorld:
 
     def __exit__(self, *_: object) -> None:
         self.end_workers()
-        self.redis.close()
+        self._carrier.close()
         self.postgres.close()
 
     def end_workers(self) -> None:
@@ -182,7 +191,7 @@ class EventWorld:
         ended = subprocess.run(
             [sys.executable, "-m", "tests.chaos.auditor", *words],
             cwd=REPOSITORY,
-            env={**os.environ, "PYTHONPATH": "generated", "REDIS_URL": self.redis.url, "DATABASE_URL": self.sink},
+            env={**os.environ, "PYTHONPATH": "generated", "REDIS_URL": self._carrier.url, "DATABASE_URL": self.sink},
             capture_output=True,
             text=True,
             check=True,
@@ -192,12 +201,12 @@ class EventWorld:
 
     def start(self, words: tuple[str, ...], **env: str) -> Worker:
         log = self._home / f"{words[-1]}.log"
-        worker = Worker(words, log=log, env={"REDIS_URL": self.redis.url, **env})
+        worker = Worker(words, log=log, env={"REDIS_URL": self._carrier.url, **env})
         self._running.append(worker)
         return worker
 
-    def client(self) -> redis.Redis:
-        return broker.connect(BrokerSettings(url=self.redis.url))  # type: ignore[arg-type]  # pydantic makes a URL of it
+    def client(self) -> contextlib.AbstractContextManager[redis.Redis]:
+        return broker.connect(BrokerSettings(url=SecretStr(self._carrier.url)))
 
     @staticmethod
     def run(url: str, statement: str, *parameters: object) -> list[tuple[Any, ...]]:
@@ -239,6 +248,12 @@ class EventWorld:
             load.ended.set()
             for thread in threads:
                 thread.join()
+
+    def longest_wait_s(self, *, newest: int) -> float:
+        """Return how old one of the newest effects was at most when it happened."""
+        ages = "SELECT extract(epoch FROM at - occurred_at) AS age FROM audit ORDER BY position DESC LIMIT %s"
+        [(longest,)] = self.run(self.sink, f"SELECT max(age) FROM ({ages}) AS newest", newest)
+        return float(longest)
 
     def is_all_published(self) -> bool:
         return self.run(self.source, "SELECT 1 FROM outbox WHERE published_at IS NULL LIMIT 1") == []

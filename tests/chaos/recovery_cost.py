@@ -11,8 +11,10 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psycopg
+from pydantic import SecretStr
 from sqlalchemy import event as sqlalchemy_event
 from sqlalchemy.engine import Engine
 
@@ -24,6 +26,9 @@ from chassis.testing import until
 from devstack.postgres import PostgresServer
 from devstack.redis import RedisServer, find_redis
 from tests.integration.inprocess import database_settings
+
+if TYPE_CHECKING:
+    from redis import Redis
 
 STREAM = stream_of("order")
 # Half a millisecond apart, as 2,000 events a second are.
@@ -84,7 +89,11 @@ def fill(url: str, rows: int) -> None:
 
 
 async def measure(url: str, redis_url: str, rows: int) -> None:
-    client = broker.connect(BrokerSettings(url=redis_url))  # type: ignore[arg-type]  # pydantic makes a URL of it
+    with broker.connect(BrokerSettings(url=SecretStr(redis_url))) as client:
+        await _measure(client, url, redis_url, rows)
+
+
+async def _measure(client: Redis, url: str, redis_url: str, rows: int) -> None:
     database = Database(database_settings(url), name="recovery")
     relay = Relay(database, client, resource="order", source="/order_svc", settings=RelaySettings())
     stopping = asyncio.Event()
@@ -97,7 +106,7 @@ async def measure(url: str, redis_url: str, rows: int) -> None:
     await until(is_back, timeout_s=300)
     report("Redis was emptied: sent again", rows=client.xlen(STREAM), seconds=time.perf_counter() - began)
     began, after, count = time.perf_counter(), START, 0
-    async with broker.connect_async(BrokerSettings(url=redis_url)) as asking:  # type: ignore[arg-type]  # as above
+    async with broker.connect_async(BrokerSettings(url=SecretStr(redis_url))) as asking:
         while count < rows and time.perf_counter() - began < 60:
             page = await replay.ask(asking, stream=STREAM, group="new", after=after, wait_s=5)
             assert page is not None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from chassis.broker import FIELD, stream_of
-from devstack.redis import find_redis
+from devstack.redis import RedisServer, find_redis
 from tests.chaos.event_world import PATIENCE_S, EventWorld
 from tests.waiting import until
 
@@ -23,11 +23,18 @@ ORDERS = stream_of("order")
 
 
 @pytest.fixture(scope="module")
-def shared_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EventWorld]:
+def redis(tmp_path_factory: pytest.TempPathFactory) -> RedisServer:
     program = find_redis()
     if program is None:
         pytest.skip("this machine has no redis-server")
-    with EventWorld(tmp_path_factory.mktemp("events"), program) as world:
+    server = RedisServer(program, tmp_path_factory.mktemp("redis"))
+    server.process.restarts = True
+    return server
+
+
+@pytest.fixture(scope="module")
+def shared_world(redis: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EventWorld]:
+    with EventWorld(tmp_path_factory.mktemp("events"), redis) as world:
         yield world
 
 
@@ -85,7 +92,9 @@ def test_two_relays_and_two_consumers_that_are_killed_in_turn_keep_the_order(
 
 
 @pytest.mark.parametrize("fault", ["restarted", "kill -9", "flushed", "PostgreSQL kill -9"])
-def test_what_a_server_forgets_is_published_again(world: EventWorld, rounds: range, report: Report, fault: str) -> None:
+def test_what_a_server_forgets_is_published_again(
+    world: EventWorld, redis: RedisServer, rounds: range, report: Report, fault: str
+) -> None:
     world.relay()
     world.consumer()
 
@@ -93,12 +102,12 @@ def test_what_a_server_forgets_is_published_again(world: EventWorld, rounds: ran
         for _ in rounds:
             load.goes_on()
             if fault == "restarted":
-                world.redis.restart()
+                redis.restart()
             elif fault == "flushed":
                 with world.client() as client:
                     client.flushall()
             else:
-                process = (world.redis if fault == "kill -9" else world.postgres).process
+                process = (redis if fault == "kill -9" else world.postgres).process
                 process.kill()
                 process.wait_ready()
             load.goes_on()

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Any
 
-from pydantic import RedisDsn
+from pydantic import SecretStr
 
 import order_svc.consumer
 import user_svc.consumer
@@ -51,15 +51,14 @@ async def opened(url: str) -> AsyncIterator[Database]:
 
 
 def settings_of(url: str) -> BrokerSettings:
-    return BrokerSettings(url=RedisDsn(url), timeout_s=1)
+    return BrokerSettings(url=SecretStr(url), timeout_s=1)
 
 
 @contextlib.asynccontextmanager
 async def relay(url: str, *, redis: str, resource: str, **settings: Any) -> AsyncIterator[Relay]:
     """Make a relay of the outbox at the URL; nothing runs yet."""
-    client = broker.connect(settings_of(redis))
     async with opened(url) as database:
-        with client:
+        with broker.connect(settings_of(redis)) as client:
             options = RelaySettings(**{"poll_s": 0.01, **settings})
             yield Relay(database, client, resource=resource, source=f"/{resource}_svc", settings=options)
 
