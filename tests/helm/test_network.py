@@ -12,7 +12,7 @@ STORES = {"database", "redis"}
 OUTSIDE = {
     frozenset({5432}): "database",
     frozenset({6379}): "redis",
-    frozenset({6380}): "redis",  # as production's values have it
+    frozenset({6380, 26380}): "redis",  # as production's values have it, with Sentinels
     frozenset({8080, 8443}): "caller",
     frozenset({9464, 9903}): "scraper",
     frozenset({4317}): "collector",
