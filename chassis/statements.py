@@ -226,6 +226,7 @@ class _Connection(psycopg.AsyncConnection[tuple[Any, ...]]):
         set_json_loads(orjson.loads, self)
         self._timeouts = connector.timeouts
         self._due_s = 0.0
+        self._is_waiting = self._has_ended = False
         self.add_notice_handler(self._hear_notice)
         self._loop = asyncio.get_running_loop()
         self._answer: asyncio.Future[None] | None = None
@@ -265,13 +266,17 @@ class _Connection(psycopg.AsyncConnection[tuple[Any, ...]]):
         try:
             state = next(gen)
             while True:
+                self._is_waiting = True
                 if state & WAIT_W:
-                    while not self._writable.poll(0):  # noqa: ASYNC110  the loop listens for answers only
+                    # The loop listens for answers only.
+                    while not (self._writable.poll(0) or self._has_ended):  # noqa: ASYNC110  see above
                         await asyncio.sleep(_FULL_S)
-                    state = gen.send(READY_W)
                 else:
                     await self._heard()
-                    state = gen.send(READY_R)
+                self._is_waiting = False
+                if self._has_ended:
+                    raise psycopg.OperationalError("the connection was given up")
+                state = gen.send(READY_W if state & WAIT_W else READY_R)
         except StopIteration as ended:
             if self.is_on_one_disk:
                 self.end()
@@ -281,10 +286,14 @@ class _Connection(psycopg.AsyncConnection[tuple[Any, ...]]):
         except asyncio.CancelledError:
             self.end()  # the answer will come when nobody waits for it
             raise
+        finally:
+            self._is_waiting = False
+            if self._has_ended:
+                self.pgconn.finish()
 
     async def _heard(self) -> None:
         # Of a reset uvloop tells once and never again, whatever there still is to read before it.
-        if not self.has_news():
+        if not self.has_news() and not self._has_ended:
             self._answer = self._loop.create_future()
             await self._answer
 
@@ -305,7 +314,9 @@ class _Connection(psycopg.AsyncConnection[tuple[Any, ...]]):
         if self._socket >= 0:
             self._loop.remove_reader(self._socket)
             self._socket = -1  # the number may be another connection's next
-        self.pgconn.finish()
+        self._has_ended = True
+        if not self._is_waiting:  # else the driver, which waits, would go on with what has been freed
+            self.pgconn.finish()
         if self._answer is not None and not self._answer.done():
             self._answer.set_result(None)  # who waits for it finds the connection closed
 

@@ -97,6 +97,28 @@ async def test_a_write_whose_answer_is_lost_is_not_sent_again(make: Callable[...
     assert await writes.run("SELECT 1") == [(1,)]
 
 
+async def test_a_connection_that_is_ended_under_a_statement_ends_the_statement_and_not_the_process(
+    users_database: TestDatabase,
+) -> None:
+    connector = Connector(database_settings(users_database.url, statement_timeout_s=60), name="test")
+    writes = Statements(connector, number=2, max_waiting=2, is_writing=True)
+    running = asyncio.ensure_future(writes.run("SELECT pg_sleep(60) AS until_ended"))
+
+    async def is_running() -> bool:
+        query = "SELECT 1 FROM pg_stat_activity WHERE state = 'active' AND query = 'SELECT pg_sleep(60) AS until_ended'"
+        return bool(await asyncio.to_thread(users_database.query, query))
+
+    await until(is_running)
+    with pytest.raises(DatabaseUnavailable):  # the server is read-only: all connections are replaced
+        await writes.run("DO $$ BEGIN RAISE EXCEPTION 'as a standby' USING ERRCODE = '25006'; END $$")
+
+    async with asyncio.timeout(10):
+        with pytest.raises(OutcomeUnknown):
+            await running
+    assert await writes.run("SELECT 1") == [(1,)]
+    writes.close()
+
+
 async def test_a_read_that_loses_every_connection_is_the_database_not_answering(
     make: Callable[..., Statements],
 ) -> None:
