@@ -6,7 +6,9 @@ message about a URL never repeats a part of it: a password with a `/` or an `@` 
 
 from __future__ import annotations
 
+import os
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
 import psycopg
@@ -41,6 +43,12 @@ _FOREIGN: Final = {
 # A service writes: it has no use for a server that only reads.
 _READING: Final = frozenset({"read-only", "standby", "prefer-standby"})
 _NOWHERE: Final = "/nonexistent"
+# Where Debian and Ubuntu, Fedora and Red Hat, and Alpine keep the public authorities.
+STORES: Final = (
+    Path("/etc/ssl/certs/ca-certificates.crt"),
+    Path("/etc/pki/tls/certs/ca-bundle.crt"),
+    Path("/etc/ssl/cert.pem"),
+)
 
 
 class DatabaseUrl:
@@ -70,6 +78,8 @@ class DatabaseUrl:
         if parameters.get("target_session_attrs") in _READING:
             raise ValueError("target_session_attrs must be read-write or primary: a service writes")
         _require_known_values(parameters)
+        if parameters.get("sslrootcert") == "system":
+            parameters["sslrootcert"] = _systems_store()
         return cls(parameters)
 
     @property
@@ -130,6 +140,15 @@ def _require_complete(parameters: Mapping[str, str]) -> None:
         raise ValueError(f"names no database: it must look like {_EXAMPLE}")
     if "@" in parameters.get("dbname", ""):
         raise ValueError("names a database with an @: percent-encode / in the password")
+
+
+def _systems_store() -> str:
+    """Return the file of the system's authorities; `system` where OpenSSL is to look for itself.
+
+    The OpenSSL in psycopg's wheel looks in a folder of its own, which no system has.
+    """
+    is_named = {"SSL_CERT_FILE", "SSL_CERT_DIR"} & os.environ.keys()
+    return "system" if is_named else next((str(store) for store in STORES if store.exists()), "system")
 
 
 def _require_known_values(parameters: Mapping[str, str]) -> None:

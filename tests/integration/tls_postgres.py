@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from typing_extensions import override
+
 from devstack.certificates import Certificates, Subject
 from devstack.postgres import PostgresServer
 from devstack.privileges import hand_over
@@ -54,6 +56,7 @@ class TlsPostgres(PostgresServer):
             "ssl_ca_file": str(folder / "ca.crt"),
         }
 
+    @override
     def close(self) -> None:
         """Stop the server for good."""
         super().close()
