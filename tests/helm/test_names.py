@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,6 +13,7 @@ from tests.helm.chart import CHART, SHAPES, Json, helm, manifests, refusal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 REFERENCES = {"secretName", "serviceAccountName"}
 """Keys by which one object names another; `name` below the keys of `NAMING` does too."""
@@ -127,3 +129,31 @@ def test_the_label_of_a_name_selects_what_carries_it() -> None:
 @pytest.mark.parametrize("name", ["Staging", "1a", "a_b", "a" * 41, "a-"])
 def test_a_name_that_kubernetes_would_refuse_is_refused(name: str) -> None:
     assert "fullnameOverride" in refusal(f"image: {{registry: r/s}}\nfullnameOverride: {name}\n")
+
+
+TEXTS = ("123", "no", "null", "1.5", "1e3")
+"""What YAML takes for something else than a text, and Kubernetes allows as a name."""
+
+NAMES = """
+redis: {existingSecret: S, authority: {existingSecret: S, key: S}}
+database: {authority: {existingSecret: S, key: S}}
+serviceDefaults: {existingSecret: S, tlsSecret: S, migrations: {existingSecret: S}}
+edge: {tlsSecret: S, publicTlsSecret: S, trustedHops: 1, service: {type: LoadBalancer, loadBalancerClass: S}}
+image: {registry: r.example/s, pullSecrets: [S, {name: S}]}
+ingress: {enabled: true, className: S, tlsSecret: S, hosts: [S]}
+certManager: {enabled: true, createAuthority: false, issuer: {name: S, group: S}, publicIssuer: {name: S, group: S}}
+observability: {otlpEndpoint: "http://c:4317", otlpAuthority: {existingSecret: S, key: S}}
+pod: {priorityClassName: S, labels: {a: S}, annotations: {a: S}, serviceAccount: {create: false, name: S}}
+nameOverride: S
+"""
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_a_name_that_looks_like_a_number_stays_a_text(text: str, tmp_path: Path) -> None:
+    values = tmp_path / "values.yaml"
+    values.write_text(re.sub(r"\bS\b", f'"{text}"', NAMES))
+    done = helm("template", "shop", str(CHART), "--values", str(values))
+    assert done.returncode == 0, done.stderr
+
+    # Helm reads YAML 1.2, in which more looks like a number than in PyYAML's 1.1: nothing may stand without quotes.
+    assert not re.findall(rf"[ \[]{re.escape(text)}(?=[,\]}}\n])", done.stdout)

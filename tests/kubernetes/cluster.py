@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
-
-import yaml
 
 from devstack.settings import REPOSITORY
 from tests.helm.chart import CHART
@@ -108,7 +107,7 @@ class Cluster:
         return self.control_plane.api.patch(
             f"{root}/namespaces/{self.namespace}/{plural}/{name}",
             params={"dryRun": "All", "fieldManager": "test", "fieldValidation": "Strict"},
-            content=yaml.safe_dump(manifest),
+            content=json.dumps(manifest),  # is YAML too, and a text that looks like a number stays one
             headers={"Content-Type": "application/apply-patch+yaml"},
         )
 

@@ -61,8 +61,8 @@
 
 {{/* The labels of everything in the release. */}}
 {{- define "shop.release" -}}
-app.kubernetes.io/name: {{ .Values.nameOverride | default "shop" }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ .Values.nameOverride | default "shop" | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end -}}
 
 {{/* Call with (list $ component). */}}
@@ -105,7 +105,7 @@ annotations: {{- toYaml . | nindent 2 }}
 {{- define "shop.pod" -}}
 {{- $root := index . 0 -}}
 {{- $pod := index . 2 -}}
-serviceAccountName: {{ $pod.serviceAccount.name | default (include "shop.objectName" .) }}
+serviceAccountName: {{ $pod.serviceAccount.name | default (include "shop.objectName" .) | quote }}
 automountServiceAccountToken: false
 enableServiceLinks: false # else every Service of the namespace is in the environment
 {{- with $pod.securityContext }}
@@ -114,7 +114,7 @@ securityContext: {{- toYaml . | nindent 2 }}
 {{- with concat $root.Values.image.pullSecrets (($root.Values.global).imagePullSecrets | default list) }}
 imagePullSecrets:
 {{- range . }}
-  - name: {{ kindIs "string" . | ternary . (get (kindIs "string" . | ternary dict .) "name") }}
+  - name: {{ kindIs "string" . | ternary . (get (kindIs "string" . | ternary dict .) "name") | quote }}
 {{- end }}
 {{- end }}
 {{- with $pod.nodeSelector }}
@@ -127,7 +127,7 @@ tolerations: {{- toYaml . | nindent 2 }}
 affinity: {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- with $pod.priorityClassName }}
-priorityClassName: {{ . }}
+priorityClassName: {{ . | quote }}
 {{- end }}
 {{- with $pod.initContainers }}
 initContainers: {{- toYaml . | nindent 2 }}
@@ -168,7 +168,7 @@ initContainers: {{- toYaml . | nindent 2 }}
 {{- with index $authorities $store }}
 {{- if .existingSecret }}
 - name: {{ $store }}-authority
-  secret: {secretName: {{ .existingSecret }}, defaultMode: 0440, items: [{key: {{ .key }}, path: ca.crt}]}
+  secret: {secretName: {{ .existingSecret | quote }}, defaultMode: 0440, items: [{key: {{ .key | quote }}, path: ca.crt}]}
 {{- end }}
 {{- end }}
 {{- end }}
@@ -203,6 +203,22 @@ minReadySeconds: {{ int .rollout.minReadySeconds }}
 strategy:
   type: RollingUpdate
   rollingUpdate: {maxSurge: {{ .rollout.maxSurge }}, maxUnavailable: {{ .rollout.maxUnavailable }}}
+{{- end -}}
+
+{{/* Refuses a network with bits behind its prefix, `10.0.0.5/8`, as Kubernetes does, if it is one of IPv4. Call with
+     (list path network). */}}
+{{- define "shop.requireNetwork" -}}
+{{- $path := index . 0 -}}
+{{- $network := index . 1 -}}
+{{- if not (contains ":" $network) -}}
+{{- $address := 0 -}}
+{{- range splitList "." (regexReplaceAll "/.*" $network "") }}{{ $address = add (mul $address 256) (int .) }}{{ end -}}
+{{- $size := 1 -}}
+{{- range until (sub 32 (regexFind "[0-9]+$" $network | int) | int) }}{{ $size = mul $size 2 }}{{ end -}}
+{{- if mod $address $size -}}
+{{- fail (printf "%s: %s is an address in a network: name the network, without bits behind the prefix" $path $network) -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 
 {{/* A quantity of Kubernetes as a number: `250m` is 0.25. */}}
@@ -297,6 +313,6 @@ topologySpreadConstraints:
 {{- if .Values.certManager.createAuthority -}}
 {name: {{ include "shop.fullname" . }}-authority, kind: Issuer}
 {{- else -}}
-{name: {{ required "certManager.issuer.name: name an issuer, or set createAuthority" .Values.certManager.issuer.name }}, kind: {{ .Values.certManager.issuer.kind }}, group: {{ .Values.certManager.issuer.group }}}
+{name: {{ required "certManager.issuer.name: name an issuer, or set createAuthority" .Values.certManager.issuer.name | quote }}, kind: {{ .Values.certManager.issuer.kind | quote }}, group: {{ .Values.certManager.issuer.group | quote }}}
 {{- end -}}
 {{- end -}}
