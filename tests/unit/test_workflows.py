@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import re
+import subprocess
 from typing import Any
 
 import pytest
 import yaml
 
 from devstack.settings import REPOSITORY
+from tests.documents import TRACKED
 
+MAKEFILE = (REPOSITORY / "Makefile").read_text()
 WORKFLOWS = sorted((REPOSITORY / ".github" / "workflows").glob("*.yml"))
 
 
@@ -33,8 +37,79 @@ def test_a_workflow_may_only_read_unless_a_job_needs_more(path: Any) -> None:
     assert all(job["timeout-minutes"] <= 90 for job in workflow["jobs"].values() if "steps" in job)
 
 
-def test_nothing_is_released_that_ci_has_not_passed() -> None:
-    jobs = yaml.safe_load((REPOSITORY / ".github" / "workflows" / "release.yml").read_text())["jobs"]
+JOBS = yaml.safe_load((REPOSITORY / ".github" / "workflows" / "release.yml").read_text())["jobs"]
 
-    assert jobs["ci"]["uses"] == "./.github/workflows/ci.yml"
-    assert jobs["release"]["needs"] == "ci"
+
+def needed(job: str) -> set[str]:
+    """Return the jobs that must have passed before a job of the release."""
+    needs = JOBS[job].get("needs", [])
+    direct = {needs} if isinstance(needs, str) else set(needs)
+    return direct.union(*(needed(each) for each in direct))
+
+
+def test_nothing_is_released_that_ci_has_not_passed() -> None:
+    writing = {name for name, job in JOBS.items() if "write" in job.get("permissions", {}).values()}
+
+    assert JOBS["ci"]["uses"] == "./.github/workflows/ci.yml"
+    assert writing == {"image", "index", "release"}
+    assert all("ci" in needed(job) for job in writing)
+
+
+def test_an_image_is_scanned_before_it_is_pushed_and_attested_after() -> None:
+    steps = [step.get("uses", "").partition("@")[0] or step["run"] for step in JOBS["image"]["steps"]]
+
+    [scan] = [at for at, step in enumerate(steps) if step == "aquasecurity/trivy-action"]
+    [bill] = [at for at, step in enumerate(steps) if step == "anchore/sbom-action"]
+    [push] = [at for at, step in enumerate(steps) if "docker push" in step]
+    attested = [at for at, step in enumerate(steps) if step == "actions/attest"]
+    assert scan < push
+    assert bill < push < min(attested)
+    assert JOBS["image"]["steps"][scan]["with"]["exit-code"] == "1"
+    assert len(attested) == 2
+
+
+def test_each_image_is_released_for_each_architecture_and_named_in_the_chart() -> None:
+    [targets] = re.findall(r"^images: (.*?) ##", MAKEFILE, re.MULTILINE)
+    built = JOBS["image"]["strategy"]["matrix"]
+    names = {f"{image}-{each['arch']}" for image in built["image"] for each in built["platform"]}
+
+    assert set(built["image"]) == set(JOBS["index"]["strategy"]["matrix"]["image"]) == set(JOBS["index"]["outputs"])
+    assert set(JOBS["image"]["outputs"]) == names
+    assert set(targets.split()) == {f"image-{image}" for image in built["image"]}
+    [package] = [step["run"] for step in JOBS["release"]["steps"] if "helm/package.py" in step.get("run", "")]
+    assert set(re.findall(r"--digest \"([\w-]+)=", package)) == set(built["image"])
+
+
+def test_what_is_pinned_is_found_by_what_proposes_newer_versions() -> None:
+    config = json.loads((REPOSITORY / "renovate.json").read_text())
+    found: dict[str, set[str]] = {}
+    for manager in config["customManagers"]:
+        for path in TRACKED:
+            if any(re.search(pattern.strip("/"), path) for pattern in manager["managerFilePatterns"]):
+                for expression in manager["matchStrings"]:
+                    matches = re.finditer(expression.replace("(?<", "(?P<"), (REPOSITORY / path).read_text())
+                    names = {match.groupdict().get("depName") or manager["depNameTemplate"] for match in matches}
+                    found.setdefault(path, set()).update(names)
+    tools = set(re.findall(r"go (?:install|get) (\S+?)(?:/cmd\S*)?@v", MAKEFILE))
+
+    assert found["Makefile"] == tools | {"kubernetes/kubernetes"}
+    assert len(tools) == 4
+    assert found[".github/workflows/ci.yml"] == {"debian"}
+    for section, files in {
+        "pip_requirements": [path for path in TRACKED if re.fullmatch(r"requirements/.*\.txt", path)],
+        "docker-compose": [path for path in TRACKED if re.fullmatch(r"docker/compose.*", path)],
+        "dockerfile": [path for path in TRACKED if re.fullmatch(r"docker/[^/]*Dockerfile", path)],
+    }.items():
+        patterns = [pattern.strip("/") for pattern in config[section]["managerFilePatterns"]]
+        assert files
+        assert [path for path in files if not any(re.search(pattern, path) for pattern in patterns)] == []
+
+
+def test_the_workflows_are_what_github_takes() -> None:
+    actionlint = REPOSITORY / ".tools" / "actionlint"
+    if not actionlint.exists():
+        pytest.skip("actionlint is not there: `make actionlint` builds it where Go is")
+
+    done = subprocess.run([actionlint, *WORKFLOWS], capture_output=True, text=True, timeout=60, check=False)
+
+    assert done.returncode == 0, done.stdout + done.stderr
