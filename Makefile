@@ -64,9 +64,10 @@ test-containers: setup .tools/docker-compose ## Build the images with podman and
 
 test-databases: setup ## Try every form of URL, every state, TLS and PgBouncer, and fail over twice (needs Debian's postgresql, pgbouncer, etcd-server)
 	DATABASES=all ROUNDS=2 $(BIN)/pytest tests/integration/test_database_*.py tests/integration/test_pgbouncer.py tests/failover --timeout 600
+	POOLED=1 $(BIN)/pytest tests/e2e/test_journey.py tests/e2e/test_once.py
 
 test-failover: setup ## Fail over a cluster under Patroni and load (ROUNDS=3; needs Debian's etcd-server)
-	ROUNDS=$(or $(ROUNDS),3) $(BIN)/pytest tests/failover --timeout 3600
+	ROUNDS=$(or $(ROUNDS),3) $(BIN)/pytest tests/failover/test_failover.py --timeout 3600
 
 test-helm: setup ## Test the chart (with helm, if `make helm` has built it)
 	$(BIN)/pytest tests/helm

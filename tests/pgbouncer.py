@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import psycopg
+import pytest
 from typing_extensions import override
 
 from devstack.ports import LOOPBACK, ReservedPort
@@ -62,6 +63,8 @@ class PgBouncer:
             # Fewer than connections: so that one connection's transactions have sessions of others.
             "default_pool_size": 3,
             "max_client_conn": 500,
+            # By default a server that did not answer is left alone for 15 s.
+            "server_login_retry": 1,
             "auth_type": "scram-sha-256",
             "auth_file": home / "users.txt",
             "admin_users": SUPERUSER,
@@ -136,3 +139,11 @@ class PooledStack(Stack):
         self._stages.append(("PgBouncer", [self.pooler.process]))
         for service in SERVICES:
             self._env[service.name]["DATABASE_DIRECT_URL"] = super().database_url(service.database)
+
+
+def pooled_stack(settings: Settings, *, extra_env: Mapping[str, Mapping[str, str]]) -> PooledStack:
+    """Return a stack behind PgBouncer; the test that asks for it is skipped if this machine has none."""
+    program = find_pgbouncer()
+    if program is None:
+        pytest.skip(MISSING)
+    return PooledStack(program, settings, extra_env=extra_env)

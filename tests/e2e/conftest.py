@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from devstack.stack import Stack
 from tests.e2e.callers import Edge
 from tests.e2e.world import World
 from tests.logins import NO_LIMITS, admins_token
+from tests.pgbouncer import pooled_stack
 from tests.ports import free_port
 
 if TYPE_CHECKING:
@@ -29,10 +31,8 @@ _QUICK = {
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     home = tmp_path_factory.mktemp("stack")
-    with Stack(
-        Settings(edge_port=free_port(), home=home, drain_s=0.2, **NO_LIMITS),
-        extra_env=_QUICK,
-    ) as stack:
+    make = pooled_stack if "POOLED" in os.environ else Stack
+    with make(Settings(edge_port=free_port(), home=home, drain_s=0.2, **NO_LIMITS), extra_env=_QUICK) as stack:
         _do_not_wait_for_the_disk(stack)
         yield stack
     shutil.rmtree(home)
