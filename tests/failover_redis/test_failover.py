@@ -24,9 +24,6 @@ pytestmark = [
     pytest.mark.skipif(bool(missing_program()), reason=missing_program()),
 ]
 ORDERS = stream_of("order")
-# Above this, an event has waited for more than a failover: Redis was given up after 1.5 s, and elected in another one
-# or two; a call that was under way has its deadline, and the pause after it.
-LONGEST_PAUSE_S = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,4 +139,3 @@ def test_a_failover_loses_doubles_and_inverts_nothing(
     table.append((f"{scene.topology.name}: {fault}", f"{rounds}", *map(str, figures), f"{longest:.1f} s"))
     assert verdict.is_clean, verdict
     assert (gone > 0) == (fault == "replicas lagged")
-    assert longest < LONGEST_PAUSE_S
