@@ -130,8 +130,7 @@ _page = text("""
     beginning AS (
         SELECT
             :position = 0 OR EXISTS (
-                SELECT 1
-                FROM outbox
+                SELECT FROM outbox
                 WHERE
                     id = :id
                     AND (transaction, position) = (CAST(:transaction AS xid8), :position)
@@ -150,7 +149,7 @@ _bring_back = text("""
     WITH restored AS MATERIALIZED (
         SELECT max(position) AS last
         FROM outbox
-        WHERE transaction > pg_snapshot_xmax(pg_current_snapshot())
+        WHERE transaction >= pg_snapshot_xmax(pg_current_snapshot())
     ),
     before AS MATERIALIZED (
         SELECT least(
@@ -212,10 +211,8 @@ def newest(connection: Connection) -> Position:
 
 def position_of(connection: Connection, event_id: UUID) -> Position:
     """Return where the event stands, as Changefeed.position_of() does."""
-    if event_id == START.id:
-        if connection.scalar(_is_whole):
-            return START
-        raise PositionLost
+    if event_id == START.id and connection.scalar(_is_whole):
+        return START
     row = connection.execute(_position_of, {"id": event_id}).one_or_none()
     if row is None:
         raise PositionLost

@@ -188,7 +188,7 @@ class Once:
         if self.key is not None and not claim(connection, [self]):
             found = self.find(connection, snapshot=snapshot)
             if found is None:
-                # The key expired between the two statements.
+                # Cannot be: the claim has locked the row that it did not get.
                 raise DatabaseUnavailable
             return found
         result = action()

@@ -9,19 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from sqlalchemy import (
-    BigInteger,
-    Column,
-    Connection,
-    DateTime,
-    Identity,
-    MetaData,
-    Table,
-    Text,
-    Uuid,
-)
-from sqlalchemy.dialects.postgresql import JSONB
-
 from chassis.clock import new_id
 from chassis.context import current_call
 from chassis.db import as_json, execute
@@ -30,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
     from uuid import UUID
+
+    from sqlalchemy import Connection
 
 # The first version of the table, for a service's migration. A later change is another constant, never an edit.
 DDL_V1: Final = """
@@ -64,21 +53,6 @@ DDL_V3: Final = (
     "ALTER TABLE outbox ADD COLUMN IF NOT EXISTS entry_number bigint",
     "ALTER TABLE outbox ADD COLUMN IF NOT EXISTS epoch integer",
 )
-
-outbox = Table(
-    "outbox",
-    MetaData(),
-    Column("position", BigInteger, Identity(always=True), primary_key=True),
-    Column("id", Uuid),
-    Column("type", Text),
-    Column("subject", Uuid),
-    Column("sequence", BigInteger),
-    Column("data", JSONB),
-    Column("traceparent", Text),
-    Column("occurred_at", DateTime(timezone=True)),
-    Column("published_at", DateTime(timezone=True)),
-)
-
 
 # For a statement that writes events together with what they tell of: the columns that Event.row() fills, and the way of
 # such rows into the outbox, from a query named `told`.

@@ -41,9 +41,9 @@ async def running(*parts: Part) -> AsyncIterator[None]:
 
 
 @contextlib.asynccontextmanager
-async def opened(url: str) -> AsyncIterator[Database]:
+async def opened(url: str, **settings: Any) -> AsyncIterator[Database]:
     """Open a service's database."""
-    database = Database(database_settings(url), name="test")
+    database = Database(database_settings(url, **settings), name="test")
     try:
         yield database
     finally:

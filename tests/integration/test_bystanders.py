@@ -100,6 +100,9 @@ def test_erasing_the_answers_about_a_resource_leaves_those_about_others(users: C
     idempotency.erase_answers(users, [OURS])
 
     assert kept(users) == [BEFORE, AFTER]
+    # The fingerprint is a digest of what was erased, and can be guessed from it.
+    query = "SELECT resource_id, fingerprint = '' FROM idempotency_keys ORDER BY 1"
+    assert rows(users, query) == [(BEFORE, False), (OURS, True), (AFTER, False)]
 
 
 def test_an_answer_is_kept_with_its_own_key_only(users: Connection) -> None:
@@ -166,6 +169,27 @@ def test_how_far_a_stream_has_come_is_its_own_and_never_goes_back(orders: Connec
         "c": NOW + timedelta(hours=9),
         "d": None,
     }
+
+
+# The outbox
+
+
+def write(connection: Connection, subject: UUID, sequence: int) -> None:
+    outbox.add(connection, [outbox.Event("order.created", subject, sequence, {}, NOW, traceparent="")])
+
+
+def test_an_event_follows_the_last_one_of_its_own_subject(orders: Connection) -> None:
+    for number, subject in enumerate(ALL, start=1):
+        write(orders, subject, 1)
+        orders.exec_driver_sql(
+            "UPDATE outbox SET transaction = (transaction::text::bigint + %s)::text::xid8 WHERE subject = %s",
+            (1_000_000 * number, subject),
+        )
+
+    write(orders, OURS, 2)
+
+    query = "SELECT transaction = (SELECT max(transaction) FROM outbox WHERE subject = %s AND sequence = 1) FROM outbox"
+    assert orders.exec_driver_sql(f"{query} WHERE subject = %s AND sequence = 2", (OURS, OURS)).all() == [(True,)]
 
 
 # Orders

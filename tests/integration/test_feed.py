@@ -163,12 +163,35 @@ async def test_the_position_of_an_event_is_known_by_its_id(database: Database, o
     assert not await is_known(database, uuid.uuid4())
 
 
+async def test_the_end_of_the_feed_is_its_last_event(database: Database) -> None:
+    assert await database.read(feed.newest) == START
+    await add(database)
+    await add(database)
+
+    end = await database.read(feed.newest)
+
+    assert await subjects_after(database, end) == []
+    late = await add(database)
+    assert await subjects_after(database, end) == [late]
+
+
+async def test_a_position_at_which_its_event_does_not_stand_is_lost(database: Database) -> None:
+    await add(database)
+    await add(database)
+    last = await database.read(feed.newest)
+
+    for position in (last._replace(id=uuid.UUID(int=1)), last._replace(transaction=last.transaction - 1)):
+        with pytest.raises(PositionLost):
+            await subjects_after(database, position)
+
+
 async def test_the_beginning_is_known_until_something_was_removed(
     database: Database, orders_database: TestDatabase
 ) -> None:
     assert await is_known(database, START.id)
     removed = await add(database)
     await add(database)
+    orders_database.query("UPDATE outbox SET published_at = now() WHERE subject = %s", removed)  # now last in its file
     assert await is_known(database, START.id)
 
     orders_database.query("DELETE FROM outbox WHERE subject = %s", removed)
@@ -177,7 +200,8 @@ async def test_the_beginning_is_known_until_something_was_removed(
 
 
 async def test_events_from_before_the_feed_are_not_in_it(database: Database, orders_database: TestDatabase) -> None:
-    before = await add(database)
+    swept, before = await add(database), await add(database)
+    orders_database.query("DELETE FROM outbox WHERE subject = %s", swept)
     orders_database.query("UPDATE outbox SET transaction = NULL")
     [(event_id,)] = orders_database.query("SELECT id FROM outbox WHERE subject = %s", before)
 
@@ -188,18 +212,76 @@ async def test_events_from_before_the_feed_are_not_in_it(database: Database, ord
     assert await is_known(database, START.id)
 
 
+def restore(database: TestDatabase, *subjects: uuid.UUID, ahead: int = 1_000_000_000) -> None:
+    """Give events the numbers of a cluster that was so far ahead of this one."""
+    changed = "((transaction::text)::bigint + %s)::text::xid8"
+    database.query(f"UPDATE outbox SET transaction = {changed} WHERE subject = ANY (%s)", ahead, list(subjects))
+
+
+def swap(database: TestDatabase, *subjects: uuid.UUID) -> None:
+    """Give each of two events the other's number, as if the earlier transaction had written the later row."""
+    sum_of_both = "(SELECT sum((transaction::text)::bigint) FROM outbox WHERE subject = ANY (%s))"
+    changed = f"({sum_of_both} - (transaction::text)::bigint)::text::xid8"
+    database.query(
+        f"UPDATE outbox SET transaction = {changed} WHERE subject = ANY (%s)", list(subjects), list(subjects)
+    )
+
+
 async def test_what_was_restored_from_an_older_server_is_in_the_feed_again_before_what_was_written_since(
     database: Database, orders_database: TestDatabase
 ) -> None:
+    old = [await add(database), await add(database)]
     restored = [await add(database), await add(database)]
-    orders_database.query("UPDATE outbox SET transaction = ((transaction::text)::bigint + 1000000000)::text::xid8")
-    assert await subjects_after(database) == []
-    since, open_meanwhile = await add(database), uuid.uuid4()
+    swap(orders_database, *old)
+    restore(orders_database, *restored)
+    assert await subjects_after(database) == old[::-1]
+    since, open_meanwhile = [await add(database), await add(database)], uuid.uuid4()
+    swap(orders_database, *since)
 
     with writing(orders_database, open_meanwhile):
         count = await database.transaction(feed.bring_back)
 
     assert count == 2
     later = await add(database)
-    assert await subjects_after(database) == [*restored, since, open_meanwhile, later]
+    assert await subjects_after(database) == [*old[::-1], *restored, *since[::-1], open_meanwhile, later]
     assert await database.transaction(feed.bring_back) == 0
+    restore(orders_database, restored[1])
+    assert await database.transaction(feed.bring_back) == 1
+    assert await subjects_after(database) == [*old[::-1], *restored, *since[::-1], open_meanwhile, later]
+
+
+async def test_a_restored_event_with_the_very_next_number_comes_before_what_was_written_since(
+    database: Database, orders_database: TestDatabase
+) -> None:
+    restored, since = await add(database), await add(database)
+    following = "(pg_current_xact_id()::text::bigint + 1)::text::xid8"
+    orders_database.query(f"UPDATE outbox SET transaction = {following} WHERE subject = %s", restored)
+
+    assert await database.transaction(feed.bring_back) == 1
+
+    assert await subjects_after(database) == [restored, since]
+
+
+async def test_bringing_back_takes_longer_than_a_statement_may(users_copy: TestDatabase) -> None:
+    slow = """
+        CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.3); RETURN NEW; END';
+        CREATE TRIGGER slow BEFORE UPDATE ON outbox FOR EACH ROW EXECUTE FUNCTION slow();
+    """
+    async with opened(users_copy.url, statement_timeout_s=0.1) as database:
+        restored = await add(database)
+        restore(users_copy, restored)
+        users_copy.query(slow)
+
+        assert await database.transaction(feed.bring_back) == 1
+
+
+async def test_the_position_of_an_event_that_is_not_brought_back_yet_is_lost(
+    database: Database, orders_database: TestDatabase
+) -> None:
+    await add(database)
+    restore(orders_database, await add(database))
+    [(event_id,)] = orders_database.query("SELECT id FROM outbox ORDER BY position DESC LIMIT 1")
+    position = await database.read(lambda connection: feed.position_of(connection, event_id))
+
+    with pytest.raises(PositionLost):
+        await subjects_after(database, position)

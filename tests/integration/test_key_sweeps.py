@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
     from datetime import datetime
 
+    from chassis.db import Database
     from chassis.testing import ManualClock
     from tests.integration.conftest import TestDatabase
 
@@ -41,10 +42,10 @@ def has_keys_of(database: TestDatabase, *callers: str) -> Callable[[], Awaitable
 
 
 @asynccontextmanager
-async def sweeping(database: TestDatabase, clock: ManualClock) -> AsyncIterator[None]:
+async def sweeping(database: TestDatabase, clock: ManualClock, *, every_s: float = 0.01) -> AsyncIterator[Database]:
     async with opened(database.url) as opened_database:
-        sweep = asyncio.create_task(sweep_forever(opened_database, clock, every_s=0.01))
-        yield
+        sweep = asyncio.create_task(sweep_forever(opened_database, clock, every_s=every_s))
+        yield opened_database
         sweep.cancel()
         await asyncio.gather(sweep, return_exceptions=True)
 
@@ -77,3 +78,20 @@ async def test_a_sweep_that_fails_is_tried_again(users_copy: TestDatabase, clock
             users_copy.query("ALTER TABLE away RENAME TO idempotency_keys")
 
             await until(has_keys_of(users_copy, "young"))
+
+
+async def test_a_sweep_removes_all_that_has_expired_and_then_rests(
+    orders_database: TestDatabase, clock: ManualClock
+) -> None:
+    expired = clock.now() - KEPT - timedelta(seconds=1)
+    columns = "caller, method, request_id, fingerprint, created_at"
+    many = f"INSERT INTO idempotency_keys ({columns}) SELECT 'old', n::text, %s, '', %s FROM generate_series(1, 2001) n"
+    orders_database.query(many, OURS, expired)
+
+    async with sweeping(orders_database, clock, every_s=3600) as database:
+        await until(has_keys_of(orders_database))
+        keep(orders_database, new=expired)
+        for _ in range(20):  # a sweep that does not rest has its turn between two of these
+            await database.transaction(lambda connection: connection.exec_driver_sql("SELECT 1").all())
+
+    assert orders_database.query("SELECT caller FROM idempotency_keys") == [("new",)]

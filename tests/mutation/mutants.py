@@ -153,6 +153,8 @@ class _Bare(ast.NodeTransformer):
     @override
     def visit_ClassDef(self, node: ast.ClassDef) -> ast.ClassDef:
         node.decorator_list = [each for each in node.decorator_list if "dataclass" not in ast.unparse(each)]
+        if any(ast.unparse(base).startswith("Protocol") for base in node.bases):
+            node.body = [ast.Pass()]  # which nothing runs
         self.generic_visit(node)
         return node
 
