@@ -88,7 +88,6 @@ class Breaker:
             reset_timeout=settings.reset_timeout_s,
             success_threshold=settings.success_threshold,
             exclude=[lambda error: not is_failure(error)],
-            throw_new_error_on_trip=False,
             state_storage=self._counts,
             listeners=[_Log()],
         )
@@ -143,6 +142,6 @@ class Breaker:
 
     def _time_left_s(self) -> float:
         opened_at: datetime | None = self._counts.opened_at
-        if self.state != pybreaker.STATE_OPEN or opened_at is None:
+        if opened_at is None:
             return 0
         return self._reset_timeout_s - (datetime.now(UTC) - opened_at).total_seconds()

@@ -46,7 +46,7 @@ def once(request: Message, *, now: datetime) -> Once:
 
 def _idempotency_key(header: str) -> str:
     """Return the UUID in the header, which the IETF's draft puts in quotes; empty without a header."""
-    key = header[1:-1] if len(header) > 1 and header[0] == header[-1] == '"' else header
+    key = header[1:-1] if header[:1] == header[-1:] == '"' else header
     if header and not _UUID.fullmatch(key):
         message = 'must be one UUID, bare or in double quotes, such as "8e03978e-40d5-43dd-bc93-6894a57f9324"'
         raise InvalidFields([FieldViolation("idempotency-key", message, "string.uuid")])

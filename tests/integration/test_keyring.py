@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from typing import TYPE_CHECKING
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from grpc import ChannelConnectivity, aio
+from grpc import ChannelConnectivity, StatusCode, aio
 from shop.user.v1 import session_service_pb2 as pb
-from shop.user.v1.session_service_pb2_grpc import SessionServiceServicer, add_SessionServiceServicer_to_server
+from shop.user.v1.session_service_pb2_grpc import (
+    SessionServiceServicer,
+    SessionServiceStub,
+    add_SessionServiceServicer_to_server,
+)
 from typing_extensions import override
 
+from chassis import keyring
 from chassis.clients import connect
+from chassis.errors import KeysUnavailable
 from chassis.keyring import RemoteKeyRing
 from chassis.testing import until
 from devstack.ports import LOOPBACK, ReservedPort
@@ -25,8 +32,24 @@ PUBLIC = Ed25519PrivateKey.generate().public_key()
 
 
 class Jwks(SessionServiceServicer):
+    """Publishes one key, while it is well.
+
+    Attributes:
+        asked: how often.
+        answered: how often with its key.
+    """
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.answered = 0
+        self.is_well = True
+
     @override
-    async def GetJwks(self, request: pb.GetJwksRequest, context: object) -> pb.Jwks:
+    async def GetJwks(self, request: pb.GetJwksRequest, context: aio.ServicerContext[Any, Any]) -> pb.Jwks:
+        self.asked += 1
+        if not self.is_well:
+            await context.abort(StatusCode.UNAVAILABLE)
+        self.answered += 1
         x = base64.urlsafe_b64encode(PUBLIC.public_bytes_raw()).decode().rstrip("=")
         return pb.Jwks(keys=[pb.Jwk(kid="one", kty="OKP", crv="Ed25519", x=x)])
 
@@ -36,6 +59,82 @@ async def address() -> AsyncIterator[str]:
     reserved = ReservedPort()
     yield f"{LOOPBACK}:{reserved.number}"
     reserved.release()
+
+
+@asynccontextmanager
+async def serving(jwks: Jwks, address: str) -> AsyncIterator[RemoteKeyRing]:
+    """Serve the keys for the block; yield a ring that has asked for none yet."""
+    server = aio.server()
+    add_SessionServiceServicer_to_server(jwks, server)
+    server.add_insecure_port(address)
+    await server.start()
+    async with connect(address) as channel:
+        yield RemoteKeyRing(channel)
+    await server.stop(0)
+
+
+async def test_tokens_with_unknown_keys_are_none_of_ours_and_make_nobody_ask_each_time(address: str) -> None:
+    jwks = Jwks()
+
+    async with serving(jwks, address) as keys:
+        assert await keys.key("one") == PUBLIC
+        for kid in ("two", "three", "one") * 5:
+            assert await keys.key(kid) == (PUBLIC if kid == "one" else None)
+
+    assert jwks.asked == 1
+
+
+async def test_a_known_key_is_asked_for_no_more(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keyring, "_PAUSE_S", 0)
+    jwks = Jwks()
+
+    async with serving(jwks, address) as keys:
+        for _ in range(5):
+            assert await keys.key("one") == PUBLIC
+
+    assert jwks.asked == 1
+
+
+async def test_while_the_keys_are_not_to_be_had_known_ones_stay_and_unknown_ones_may_be_good(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keyring, "_PAUSE_S", 0)
+    jwks = Jwks()
+
+    async with serving(jwks, address) as keys:
+        assert await keys.key("one") == PUBLIC
+        jwks.is_well = False
+
+        with pytest.raises(KeysUnavailable):  # its caller is asked to come again, and not to log in again
+            await keys.key("two")
+        assert await keys.key("one") == PUBLIC
+
+
+async def test_keys_are_asked_for_again_soon_after_a_failure_and_seldom_after_an_answer(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keyring, "_PAUSE_S", 0.01)
+    monkeypatch.setattr(keyring, "_EVERY_S", 3600)
+    jwks = Jwks()
+    jwks.is_well = False
+
+    async def is_asked_again() -> bool:
+        return jwks.asked >= 3
+
+    async def has_answered() -> bool:
+        return jwks.answered > 0
+
+    async with serving(jwks, address) as keys, connect(address) as channel:
+        refreshing = asyncio.create_task(keys.refresh_forever())
+        await until(is_asked_again)
+        jwks.is_well = True
+        await until(has_answered)
+        asked = jwks.asked
+        for _ in range(20):  # a ring that does not rest asks beside these
+            await SessionServiceStub(channel).GetJwks(pb.GetJwksRequest())
+        refreshing.cancel()
+
+    assert jwks.asked == asked + 20
 
 
 async def test_a_call_that_comes_while_the_user_service_starts_waits_for_its_keys(address: str) -> None:

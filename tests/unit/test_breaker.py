@@ -10,12 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chassis.breaker import Breaker, BreakerSettings, CircuitOpen, Inconclusive
+from chassis.metrics import REGISTRY
 from chassis.testing import until
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
 AT_ONCE_S = 1e-6
+
+
+def value_of(metric: str, **labels: str) -> float | None:
+    return REGISTRY.get_sample_value(metric, labels)
 
 
 class Sick(Exception):
@@ -91,8 +96,17 @@ async def test_it_opens_around_a_coroutine_at_the_fifth_failure_in_a_row() -> No
     await fail(breaker)
 
     assert (state_after_four, breaker.state) == ("closed", "open")
-    with pytest.raises(CircuitOpen):
+    with pytest.raises(CircuitOpen, match="users is not being called"):
         await breaker.call(must_not_be_called)
+
+
+async def test_a_breaker_that_was_never_called_is_shown_as_closed() -> None:
+    name = "of nobody yet"
+
+    Breaker(name, BreakerSettings(), is_failure=lambda _error: True)
+
+    shown = {state: value_of("shop_breaker_state", dependency=name, state=state) for state in ("closed", "open")}
+    assert shown == {"closed": 1, "open": 0}
 
 
 async def test_a_success_between_failures_keeps_it_closed() -> None:

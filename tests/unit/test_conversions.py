@@ -34,7 +34,15 @@ def test_a_struct_becomes_the_json_it_came_from(values: dict[str, object]) -> No
 
 @pytest.mark.parametrize(
     ("number", "expected"),
-    [(1.0, "1"), (-3.0, "-3"), (-0.0, "0"), (0.5, "0.5"), (2.0**53 - 1, "9007199254740991"), (1e300, "1e+300")],
+    [
+        (1.0, "1"),
+        (-3.0, "-3"),
+        (-0.0, "0"),
+        (0.5, "0.5"),
+        (2.0**53 - 1, "9007199254740991"),
+        (2.0**53, "9007199254740992.0"),
+        (1e300, "1e+300"),
+    ],
 )
 def test_a_whole_number_is_written_without_a_fraction(number: float, expected: str) -> None:
     assert json.dumps(struct_to_dict(a_struct({"n": number}))["n"]) == expected

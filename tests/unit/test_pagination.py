@@ -191,7 +191,18 @@ def test_no_rows_are_no_messages_and_no_token() -> None:
     assert tokens().after_page([], shown=0, has_more=False) == ""
 
 
-async def test_others_have_their_turn_while_a_page_is_made() -> None:
+def of_size(size: int) -> Entry:
+    """Return an entry whose message has so many bytes."""
+    head = next(head for head in (2, 3, 4) if shown(Entry(UUID(SOME_ID), "a" * (size - head))).ByteSize() == size)
+    return Entry(UUID(SOME_ID), "a" * (size - head))
+
+
+@pytest.mark.parametrize(
+    ("number", "size", "expected"), [(64, 1024, 4), (63, 1024, 3), (3, 20_000, 3), (100, 80, 0), (100, 8_000, 33)]
+)
+async def test_others_have_their_turn_after_each_16_kib_of_a_page_and_no_more_often(
+    number: int, size: int, expected: int
+) -> None:
     turns = 0
     is_done = False
 
@@ -202,8 +213,8 @@ async def test_others_have_their_turn_while_a_page_is_made() -> None:
             await asyncio.sleep(0)
 
     counting = asyncio.create_task(count())
-    await messages_of([Entry(UUID(SOME_ID), "a" * 8_000)] * 100, shown)
-    is_done = True
+    await messages_of([of_size(size)] * number, shown)
+    taken, is_done = turns, True
     await counting
 
-    assert turns >= 100 * 8_000 // (3 * 8_000)
+    assert taken == expected

@@ -78,6 +78,15 @@ async def test_a_known_token_is_good_until_it_expires(access: AccessTokens) -> N
     await until(is_refused)
 
 
+async def test_a_caller_may_stay_until_the_clocks_of_all_machines_say_that_the_token_has_expired(ring: Ring) -> None:
+    access = AccessTokens(TokenSettings(leeway_s=7), ring)
+    expiry = int(time.time()) + 60
+
+    caller = await access.caller(SIGNER.token(exp=expiry))
+
+    assert caller.expires_at_s == expiry + 7
+
+
 async def test_a_known_token_counts_for_nothing_once_its_key_is_no_longer_published(
     access: AccessTokens, ring: Ring
 ) -> None:
