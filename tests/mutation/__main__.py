@@ -27,19 +27,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.mutation", description="Plant faults; see who notices.")
     parser.add_argument("modules", nargs="*", metavar="MODULE", help="a path such as chassis/batching.py; else all")
     parser.add_argument("--configuration", action="store_true", help="the faults of configuration.toml instead")
+    parser.add_argument("--survivors", action="store_true", help="only what survived the last run, with today's tests")
     parser.add_argument("--copy", default="tree", help="the copy's name: two runs side by side need one each")
     wanted = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the servers are stopped
     HOME.mkdir(parents=True, exist_ok=True)
     workspace = Workspace(HOME / wanted.copy, repository=Path.cwd())
     try:
-        text = configuration.run(workspace) if wanted.configuration else run(workspace, wanted.modules or MODULES)
+        if wanted.configuration:
+            text = configuration.run(workspace)
+        else:
+            text = run(workspace, wanted.modules or MODULES, only_survivors=wanted.survivors)
     except (RunFailed, configuration.FaultUnknown) as error:
         sys.exit(str(error))
     sys.exit(1 if text else 0)
 
 
-def run(workspace: Workspace, modules: list[str] | tuple[str, ...]) -> str:
+def run(workspace: Workspace, modules: list[str] | tuple[str, ...], *, only_survivors: bool) -> str:
     """Print the table of the modules' mutants; return what survived, as text."""
     env = {**os.environ, "PYTHONPATH": f"{workspace.root}:{workspace.root / 'generated'}"}
     env.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -58,6 +62,7 @@ def run(workspace: Workspace, modules: list[str] | tuple[str, ...]) -> str:
             sources=sources,
             equivalents=equivalents.read(_HERE / "equivalents.toml"),
             home=HOME / "answers",
+            only_survivors=only_survivors,
         )
         results = [session.run(module) for module in modules]
     found = report.survivors(results, sources=sources)

@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 def table(results: Sequence[Result]) -> str:
     """Return a line a module: how many mutants were made, and what became of them."""
     lines = [
-        "| module | made | killed | timed out | equivalent | survived | noticed |",
-        "|---|---|---|---|---|---|---|",
+        "| module | made | killed | timed out | equivalent | survived | left | noticed |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for each in results:
-        numbers = (each.made, *map(len, (each.killed, each.timed_out, each.equivalent, each.survived)))
+        numbers = (each.made, *map(len, (each.killed, each.timed_out, each.equivalent, each.survived, each.left)))
         lines.append(f"| {each.module} | {' | '.join(map(str, numbers))} | {each.percent:.1f} % |")
     return "\n".join(lines)
 

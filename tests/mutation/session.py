@@ -29,6 +29,7 @@ class Result:
     """What became of a module's mutants.
 
     Attributes:
+        left: not run, since only survivors were asked for.
         stale: entries of equivalents.toml that match none of them.
     """
 
@@ -37,12 +38,13 @@ class Result:
     timed_out: list[Mutant] = field(default_factory=list)
     equivalent: list[Mutant] = field(default_factory=list)
     survived: list[Mutant] = field(default_factory=list)
+    left: list[Mutant] = field(default_factory=list)
     stale: list[Equivalent] = field(default_factory=list)
 
     @property
     def made(self) -> int:
         """How many there were."""
-        return len(self.killed) + len(self.timed_out) + len(self.equivalent) + len(self.survived)
+        return sum(map(len, (self.killed, self.timed_out, self.equivalent, self.survived, self.left)))
 
     @property
     def percent(self) -> float:
@@ -68,6 +70,10 @@ class Answers:
             return None
         return Outcome(outcome)
 
+    def has_survived(self, mutant: Mutant) -> bool:
+        """Return whether the mutant survived when it was last run, whatever has become of its tests since."""
+        return self._kept.get(mutant.id, [""])[0] == Outcome.SURVIVED
+
     def keep(self, mutant: Mutant, outcome: Outcome, *, tests: str) -> None:
         """Write down what the tests have said."""
         self._kept[mutant.id] = [outcome, tests]
@@ -84,6 +90,7 @@ class Session:
         sources: the text of every module of the services, for finding who uses what.
         equivalents: mutants that are not run.
         home: where answers are kept.
+        only_survivors: whether mutants that were never run are left for another time.
         noticed: how many faults each test has noticed.
     """
 
@@ -93,6 +100,7 @@ class Session:
     sources: Mapping[str, str]
     equivalents: Sequence[Equivalent]
     home: Path
+    only_survivors: bool = False
     noticed: Counter[str] = field(default_factory=Counter)
 
     def run(self, module: str) -> Result:
@@ -109,6 +117,9 @@ class Session:
             tests = self.covered.tests_of(mutant, source, sources=self.sources)
             digest = self._digest(tests)
             outcome = answers.of(mutant, tests=digest)
+            if outcome is None and self.only_survivors and not answers.has_survived(mutant):
+                result.left.append(mutant)
+                continue
             if outcome is None:
                 if tests and not is_checked:
                     self._check(tests)

@@ -1,12 +1,18 @@
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import pytest
 
-from tests.mutation import configuration, equivalents, sql
+from tests.mutation import configuration, equivalents, report, sql
 from tests.mutation.configuration import Fault, FaultUnknown
 from tests.mutation.coverage import Covered
 from tests.mutation.equivalents import Equivalent
 from tests.mutation.mutants import Mutant, mutants_of
+from tests.mutation.session import Session
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 MODULE = "chassis/till.py"
 TILL = '''\
@@ -179,3 +185,21 @@ def test_every_fault_of_the_configuration_changes_something_and_is_told_apart() 
 
     assert all(fault.old != fault.new for fault in faults)
     assert len({fault.what for fault in faults}) == len(faults)
+
+
+def test_of_survivors_alone_what_was_never_run_is_left_and_said_to_be(tmp_path: Path) -> None:
+    nothing_runs: Any = None
+    session = Session(
+        workspace=nothing_runs,
+        fork=nothing_runs,
+        covered=Covered({}, {}),
+        sources={MODULE: TILL},
+        equivalents=[],
+        home=tmp_path,
+        only_survivors=True,
+    )
+
+    result = session.run(MODULE)
+
+    assert result.left == mutants_of(MODULE, TILL)
+    assert report.table([result]).endswith(f"| {MODULE} | {result.made} | 0 | 0 | 0 | 0 | {result.made} | 100.0 % |")
