@@ -124,13 +124,11 @@ class Passwords:
     async def close(self) -> None:
         """Wait for what is under way; begin nothing more."""
         await asyncio.gather(*self._running, return_exceptions=True)
-        await asyncio.to_thread(self._threads.shutdown, wait=True, cancel_futures=True)
+        self._threads.shutdown()
 
     def _end(self, running: asyncio.Task[Any]) -> None:
         self._running.discard(running)
         self._turns.end()
-        if not running.cancelled():
-            running.exception()  # has been looked at, also where its caller has left
 
     async def _in_thread(self, work: Callable[[*Texts], T], *texts: *Texts) -> T:
         started = time.monotonic()
