@@ -88,6 +88,17 @@ async def test_with_the_password_it_is_done_once_and_can_be_repeated(
     assert users_database.query("SELECT count(*) FROM outbox") == [(2,)]
 
 
+async def test_a_deletion_ends_the_user_s_sessions(
+    users: UserServiceAsyncStub, sessions: SessionServiceAsyncStub, users_database: TestDatabase, ada: User
+) -> None:
+    for _ in range(2):
+        await sessions.CreateSession(sessions_pb.CreateSessionRequest(email=ada.email, password=PASSWORD))
+
+    await users.DeleteUser(CALLS["DeleteUser"](ada.id, PASSWORD), metadata=bearer(token_of(ada.id)))
+
+    assert users_database.query("SELECT ended_at IS NOT NULL FROM sessions") == [(True,), (True,)]
+
+
 @BY_NAME
 async def test_an_admin_needs_no_password(users: UserServiceAsyncStub, ada: User, name: str) -> None:
     as_admin = bearer(SIGNER.token(roles=(Role.USER, Role.ADMIN)))

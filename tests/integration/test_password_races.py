@@ -1,0 +1,110 @@
+"""A password that is replaced while it is checked opens nothing, and two changes with one key are one change."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from shop.user.v1 import user_service_pb2 as pb
+from shop.user.v1.user_service_pb2_grpc import UserServiceStub
+
+from chassis.testing import (
+    PASSWORD,
+    bearer,
+    create_user_request,
+    new_uuid,
+    plain_channel,
+    refusal_of,
+    token_of,
+    until,
+)
+from tests.integration.inprocess import database_settings, user_service
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from shop.user.v1.user_pb2 import User
+    from shop.user.v1.user_service_pb2_grpc import UserServiceAsyncStub
+
+    from chassis.testing import ManualClock
+    from tests.integration.conftest import TestDatabase
+
+NEW_PASSWORD = "another long password"
+
+CALLS: dict[str, Callable[[str], Any]] = {
+    "UpdateUser": lambda user_id: pb.UpdateUserRequest(id=user_id, email="new@example.com", current_password=PASSWORD),
+    "DeleteUser": lambda user_id: pb.DeleteUserRequest(id=user_id, current_password=PASSWORD),
+    "ChangePassword": lambda user_id: pb.ChangePasswordRequest(
+        id=user_id, current_password=PASSWORD, new_password=NEW_PASSWORD
+    ),
+}
+
+
+@pytest.fixture
+async def users(users_database: TestDatabase, clock: ManualClock) -> AsyncIterator[UserServiceAsyncStub]:
+    """The user service, whose statements wait longer for a row than a busy machine takes."""
+    settings = database_settings(users_database.url, lock_timeout_s=4)
+    async with user_service(settings, clock=clock) as address, plain_channel(address) as channel:
+        yield UserServiceStub(channel)
+
+
+@pytest.fixture
+async def ada(users: UserServiceAsyncStub) -> User:
+    return await users.CreateUser(create_user_request())
+
+
+@asynccontextmanager
+async def changing(database: TestDatabase, statement: str, *, until_waiting: int) -> AsyncIterator[None]:
+    """Have a transaction with the statement, until so many others wait after the block."""
+    query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+
+    async def do_wait() -> bool:
+        return (await asyncio.to_thread(database.query, query)) == [(until_waiting,)]
+
+    with database.connect() as session, session.transaction():
+        session.execute(statement.encode())
+        yield
+        await until(do_wait)
+
+
+@pytest.mark.parametrize("name", CALLS)
+async def test_a_password_that_was_replaced_meanwhile_opens_nothing(
+    users: UserServiceAsyncStub, users_database: TestDatabase, ada: User, name: str
+) -> None:
+    events = users_database.query("SELECT type FROM outbox")
+    replace = "UPDATE users SET password_hash = 'another', version = version + 1"
+
+    async with changing(users_database, replace, until_waiting=1):
+        call = getattr(users, name)(CALLS[name](ada.id), metadata=bearer(token_of(ada.id)))
+
+    assert (await refusal_of(call)).reason == "INVALID_CREDENTIALS"
+    assert users_database.query("SELECT email, password_hash, state FROM users") == [(ada.email, "another", "ACTIVE")]
+    assert users_database.query("SELECT type FROM outbox") == events
+
+
+async def test_two_changes_at_once_with_one_key_and_two_passwords_are_no_repetition(
+    users: UserServiceAsyncStub, users_database: TestDatabase, ada: User
+) -> None:
+    key = new_uuid()
+    requests = [
+        pb.ChangePasswordRequest(id=ada.id, current_password=PASSWORD, new_password=new, request_id=key)
+        for new in (NEW_PASSWORD, f"{NEW_PASSWORD} too")
+    ]
+
+    async with changing(users_database, "SELECT 1 FROM users FOR UPDATE", until_waiting=2):
+        calls = [users.ChangePassword(request, metadata=bearer(token_of(ada.id))) for request in requests]
+
+    answers = await asyncio.gather(*calls, return_exceptions=True)
+    [refused] = [call for call, answer in zip(calls, answers, strict=True) if isinstance(answer, BaseException)]
+    assert (await refusal_of(refused)).reason == "REQUEST_ID_REUSED"
+    assert users_database.query("SELECT type FROM outbox") == [("user.created",), ("user.updated",)]
+
+
+async def test_an_update_of_nothing_tells_that_the_user_is_deleted(users: UserServiceAsyncStub, ada: User) -> None:
+    await users.DeleteUser(pb.DeleteUserRequest(id=ada.id))
+
+    refusal = await refusal_of(users.UpdateUser(pb.UpdateUserRequest(id=ada.id)))
+
+    assert refusal.reason == "USER_NOT_ACTIVE"
