@@ -139,6 +139,7 @@ async def test_what_is_no_event_is_a_dead_letter_at_once(
     await consume(orders_database, redis_url, until_done=lambda: len(letters(orders_database)) == 4)
 
     assert letters(orders_database) == [("no event of ours", "Malformed", 1)] * 4
+    assert orders_database.query("SELECT DISTINCT subject, sequence FROM dead_letters") == [(None, 0)]
 
 
 async def test_dead_letters_are_tried_again_in_order(
