@@ -433,6 +433,29 @@ def test_sessions_of_a_user_end_but_the_one_and_those_of_others(users: Connectio
     assert ended(users) == [BEFORE, AFTER]
 
 
+def test_all_sessions_are_ended_in_portions_each_once_and_those_that_had_ended_stay_as_they_were(
+    users: Connection,
+) -> None:
+    sign_up(users)
+    users.exec_driver_sql(
+        "INSERT INTO sessions (id, user_id, chain_key, created_at, expires_at, ended_at)"
+        " SELECT lpad(to_hex(2010 - n), 32, '0')::uuid, %s, 'k', %s, %s, CASE WHEN n %% 2 = 0 THEN %s END"
+        " FROM generate_series(1, 2009) n",
+        (OURS, NOW, NOW + timedelta(days=30), NOW),
+    )
+    later = NOW + timedelta(hours=1)
+
+    portions = []
+    after = UUID(int=3)
+    while portion := session_repository.end_some(users, after=after, now=later):
+        portions.append(portion)
+        after = portion[0]
+
+    assert [(last.int, count) for last, count in portions] == [(2003, 1000), (2009, 3)]
+    open_or_ended = "SELECT ended_at, count(*) FROM sessions GROUP BY 1 ORDER BY 1"
+    assert rows(users, open_or_ended) == [(NOW, 1004), (later, 1003), (None, 2)]
+
+
 def attempt(connection: Connection, account: bytes, outcome: Outcome, *, now: datetime = NOW) -> None:
     """Make an attempt at an account that need not wait."""
     assert attempt_repository.reserve(connection, account, OURS, now=now)
@@ -472,6 +495,36 @@ def test_each_failure_from_the_fifth_on_doubles_the_wait_of_its_account_alone(us
         now += wait
 
     assert rows(users, "SELECT failures, locked_until FROM login_attempts WHERE account = 'other'") == [(1, NOW)]
+
+
+def test_an_attempt_that_is_settled_frees_its_own_place_only(users: Connection) -> None:
+    free = 5
+    assert all(attempt_repository.reserve(users, b"a", UUID(int=n), now=NOW) for n in range(free))
+    assert not attempt_repository.reserve(users, b"a", UUID(int=99), now=NOW)
+
+    attempt_repository.settle(users, b"a", UUID(int=0), Outcome.UNKNOWN, now=NOW)
+
+    assert attempt_repository.reserve(users, b"a", UUID(int=100), now=NOW)
+    assert not attempt_repository.reserve(users, b"a", UUID(int=101), now=NOW)
+
+
+def test_after_free_attempts_there_is_one_at_a_time(users: Connection) -> None:
+    for _ in range(5):
+        attempt(users, b"a", Outcome.WRONG)
+    later = NOW + timedelta(seconds=2)
+
+    assert attempt_repository.reserve(users, b"a", UUID(int=1), now=later)
+    assert not attempt_repository.reserve(users, b"a", UUID(int=2), now=later)
+
+
+def test_an_account_whose_failures_are_forgotten_has_all_its_free_attempts_again(users: Connection) -> None:
+    for _ in range(4):
+        attempt(users, b"a", Outcome.WRONG)
+    later = NOW + timedelta(days=1, seconds=1)
+
+    reserved = [attempt_repository.reserve(users, b"a", UUID(int=n), now=later) for n in range(6)]
+
+    assert reserved == [True] * 5 + [False]
 
 
 @pytest.mark.parametrize(("later", "failures"), [(timedelta(days=1), 2), (timedelta(days=1, microseconds=1), 1)])

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from contextlib import contextmanager
-from datetime import UTC, datetime
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -18,8 +18,8 @@ from order_svc import repository as orders_repository
 from order_svc.model import BuyerId, OrderId
 from order_svc.repository import Wanted
 from tests.integration.test_bystanders import AFTER, BEFORE, OURS, a_user, an_order_of, log_in, place, transaction
+from user_svc import attempt_repository, session_repository
 from user_svc import repository as users_repository
-from user_svc import session_repository
 from user_svc.model import UserId
 
 if TYPE_CHECKING:
@@ -148,6 +148,37 @@ def test_a_refresh_token_and_its_session_are_kept_from_others(signed_up: TestDat
         session_repository.lock_token(connection, OURS.bytes)
 
         assert [is_free(signed_up, row_of("sessions", number)) for number in (OURS, AFTER)] == [False, True]
+
+
+def test_outdated_rows_that_others_hold_are_left_for_the_next_sweep(signed_up: TestDatabase) -> None:
+    later = NOW + timedelta(days=60)
+    with transaction(signed_up) as connection:
+        for number in (BEFORE, OURS):
+            log_in(connection, number)
+            account = number.bytes
+            assert attempt_repository.reserve(connection, account, number, now=NOW)
+        connection.exec_driver_sql("UPDATE sessions SET ended_at = created_at WHERE id = %s", (BEFORE,))
+    held = [row_of("sessions", OURS), row_of("attempt_reservations", OURS)]
+    held += [f"SELECT 1 FROM login_attempts WHERE account = '\\x{OURS.hex}' FOR UPDATE"]
+
+    def remove(connection: Connection) -> None:
+        connection.exec_driver_sql("SET LOCAL lock_timeout = '1s'")
+        session_repository.remove_ended(connection, oldest=later)
+        session_repository.remove_expired(connection, oldest=later)
+        attempt_repository.remove_failures(connection, oldest=later)
+        attempt_repository.remove_reservations(connection, now=later)
+
+    left = [f"SELECT count(*) FROM {table}" for table in ("sessions", "login_attempts", "attempt_reservations")]
+    with ExitStack() as others, transaction(signed_up) as connection:
+        for row in held:
+            others.enter_context(holding(signed_up, locking(row)))
+        remove(connection)
+    left_at_first = [signed_up.query(query) for query in left]
+    with transaction(signed_up) as connection:
+        remove(connection)
+
+    assert left_at_first == [[(1,)]] * 3
+    assert [signed_up.query(query) for query in left] == [[(0,)]] * 3
 
 
 def once(caller: str) -> Once:
