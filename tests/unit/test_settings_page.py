@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from devstack.settings import REPOSITORY
 from envoy.__main__ import _EVERYWHERE
+from envoy.environments import kubernetes
 from envoy.render import Edge
 from tests.documents import TRACKED
 from tests.unit.service_settings import stack_variables, variables
@@ -66,6 +67,7 @@ def test_every_variable_of_compose_is_documented_with_its_default() -> None:
 
 def test_every_option_of_the_edge_is_documented_with_its_default() -> None:
     defaults = {field.name: field.default for field in dataclasses.fields(Edge)}
+    defaults["address"] = kubernetes().address
     expected = {name: _shown(defaults[name]) for name in _EVERYWHERE}
 
     assert _table("The edge") == {f"--{name.replace('_', '-')}": text for name, text in expected.items()} | {
