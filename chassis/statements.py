@@ -113,6 +113,8 @@ class Statements:
     async def _run(self, statement: str, parameters: Sequence[object]) -> Rows:
         within_s = self._connector.answer_timeout_s
         for attempt in range(1, ATTEMPTS + 1):
+            if attempt > 1:
+                await asyncio.sleep(pause_s())
             connection: _Connection | None = None
             try:
                 connection = await self._connection()
@@ -130,7 +132,6 @@ class Statements:
                     raise translated(error) from error
                 # The first attempt has the statement's time, the others what is left until the last caller leaves.
                 within_s = min(within_s, left_s)
-                await asyncio.sleep(pause_s())
             finally:
                 if connection is not None:
                     self._give_back(connection)
@@ -288,8 +289,10 @@ class _Connection(psycopg.AsyncConnection[tuple[Any, ...]]):
             raise
         finally:
             self._is_waiting = False
-            if self._has_ended:
-                self.pgconn.finish()
+            # libpq closes the socket of a connection that is lost, and its number may be another connection's next. If
+            # the loop still listened to it then, uvloop would abort the process.
+            if self._has_ended or self.closed:
+                self.end()
 
     async def _heard(self) -> None:
         # Of a reset uvloop tells once and never again, whatever there still is to read before it.
