@@ -74,7 +74,7 @@ class BrokerSettings(BaseSettings):
 
     @property
     def target(self) -> RedisUrl:
-        """What the URL says."""
+        """The URL, parsed."""
         return RedisUrl.parse(self.url.get_secret_value())
 
 

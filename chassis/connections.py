@@ -111,7 +111,7 @@ class Connector:
             # Results of batches are read as UTF-8, whatever the URL or PGCLIENTENCODING wants.
             "client_encoding": "utf8",
             "connect_timeout": settings.connect_timeout_s,
-            # When the network dies nobody ends the statement, and its lane would wait for a quarter of an hour.
+            # When the network dies, no answer ends the statement, and its thread would wait for a quarter of an hour.
             "tcp_user_timeout": round(1000 * self.answer_timeout_s),
             "keepalives_idle": 5,
             "keepalives_interval": 1,

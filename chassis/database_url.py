@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 # `postgresql+asyncpg://` and the like name a driver of Python's; we have our own.
 _SCHEME: Final = re.compile(r"^postgres(?:ql)?(?:\+[a-z0-9_]+)?://", re.IGNORECASE)
 _EXAMPLE: Final = "postgresql://user:password@host:5432/database"
-# What other drivers read from their URLs, by what to write instead. Other names are not repeated.
+# Parameters of other drivers' URLs, each with what to write instead. Unknown names are not repeated in the error.
 _FOREIGN: Final = {
     "schema": "options=-csearch_path%3Dname",
     "currentSchema": "options=-csearch_path%3Dname",

@@ -298,7 +298,7 @@ class Lanes:
 
 
 def allow(connection: Connection, *, timeout_s: float) -> None:
-    """Let each statement of this transaction take so long, instead of the settings' `statement_timeout_s`."""
+    """Set the timeout of each statement of this transaction, instead of the settings' `statement_timeout_s`."""
     connection.exec_driver_sql(f"SET LOCAL statement_timeout = {timeout_s * 1000:.0f}")
     _driven(connection).answer_timeout_s = timeout_s + 1
 

@@ -1,4 +1,4 @@
-"""What an error of the database means: for the caller, for the transaction, for the connection."""
+"""The meaning of a database error: for the caller, for the transaction, for the connection."""
 
 from __future__ import annotations
 

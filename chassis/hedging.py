@@ -20,7 +20,7 @@ _TRIES: Final = 3
 SICK: Final = frozenset(
     {
         grpc.StatusCode.UNAVAILABLE,
-        # By the server, which is forced to stop: a caller who gives up gets an asyncio.CancelledError instead.
+        # From a server that is forced to stop. A caller that gives up gets an asyncio.CancelledError instead.
         grpc.StatusCode.CANCELLED,
         grpc.StatusCode.DEADLINE_EXCEEDED,
         grpc.StatusCode.INTERNAL,

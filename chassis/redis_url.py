@@ -1,7 +1,7 @@
 """The URL of a Redis: one server, the primary that Sentinels name, or a Cluster.
 
-redis-py has URLs for one server. Those of Sentinels and of a Cluster have several hosts, as redisvl, Prefect and limits
-write them.
+redis-py's URLs name one server. The forms for Sentinels and for a Cluster, with several hosts, are those of redisvl,
+Prefect and limits.
 
 | form | where it leads |
 |---|---|
@@ -34,7 +34,7 @@ _SHAPE: Final = re.compile(
 )
 _HOST: Final = re.compile(r"(\[(?P<ipv6>[0-9A-Fa-f:.]+)\]|(?P<name>[^\[\]:,\s]+))(:(?P<port>[0-9]{1,5}))?")
 _SENTINEL_OPTIONS: Final = {"sentinel_username": "username", "sentinel_password": "password"}
-# Those that every client of redis-py takes: of a server, of Sentinels and of a Cluster, with asyncio and without.
+# Options that all six clients of redis-py take: for a server, Sentinels and a Cluster, each sync and async.
 # Timeouts are not among them: each call needs one.
 _TLS_OPTIONS: Final = frozenset(
     {"ssl_ca_certs", "ssl_cert_reqs", "ssl_certfile", "ssl_check_hostname", "ssl_ciphers", "ssl_keyfile"}
@@ -51,7 +51,7 @@ _FORMS: Final = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RedisUrl:
-    """What a URL says.
+    """A parsed URL.
 
     Attributes:
         topology: what is at the hosts.

@@ -318,10 +318,10 @@ class _Connection(psycopg.AsyncConnection[tuple[Any, ...]]):
             self._loop.remove_reader(self._socket)
             self._socket = -1  # the number may be another connection's next
         self._has_ended = True
-        if not self._is_waiting:  # else the driver, which waits, would go on with what has been freed
+        if not self._is_waiting:  # the driver, which waits, would use freed memory
             self.pgconn.finish()
         if self._answer is not None and not self._answer.done():
-            self._answer.set_result(None)  # who waits for it finds the connection closed
+            self._answer.set_result(None)  # its waiter finds the connection closed
 
 
 @functools.cache

@@ -68,7 +68,7 @@ class CertificateUnusable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What the files hold, as PEM.
+    """The content of the files, as PEM.
 
     Attributes:
         certificates: this process's, and what leads from it to a CA.

@@ -313,7 +313,7 @@ def _processes_in(folder: Path) -> list[int]:
         try:
             if (entry / "cwd").readlink() == folder:
                 found.append(int(entry.name))
-        except OSError:  # somebody else's, or gone meanwhile
+        except OSError:  # of another user, or ended meanwhile
             continue
     return found
 

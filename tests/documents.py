@@ -1,4 +1,4 @@
-"""What the documents say that code must bear out: their commands, names, paths and links."""
+"""Reads the documents: their commands, names, paths and links, which tests compare with the code."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Command:
     Attributes:
         where: the document and line.
         words: the program and its arguments, without variables before them.
-        variables: those that are set before it or among its arguments.
+        variables: set before it or among its arguments.
     """
 
     where: str

@@ -133,7 +133,7 @@ class Load:
 
 
 class Carrier(Protocol):
-    """What carries the events: a Redis, or several that are one."""
+    """The broker of the events: one Redis, or several servers that replicate."""
 
     @property
     def url(self) -> str: ...

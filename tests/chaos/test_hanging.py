@@ -87,6 +87,6 @@ async def test_while_one_of_two_replicas_hangs_reads_are_answered_and_no_write_i
     )
     assert reads.failed == {}
     assert reads.percentile_s(99) <= 1.5
-    # What the hanging replica took it does when it continues: nobody else has done it meanwhile.
+    # The hanging replica does its calls when it continues; no other replica has done them meanwhile.
     assert writes.result().failed == {}
     assert row == (len(writes.result().calls),)

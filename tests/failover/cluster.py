@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 MISSING: Final = "etcd is missing: apt-get install etcd-server"
 _REPLICATOR: Final = "replicator"
-# The least that Patroni takes: a leader that is silent for so long is replaced.
+# The shortest that Patroni accepts: a leader that is silent for that long is replaced.
 _TTL_S: Final = 20
 
 
@@ -142,7 +142,7 @@ class Node:
         """Return the processes of Patroni and of PostgreSQL."""
         found = []
         for entry in Path("/proc").glob("[0-9]*"):
-            with contextlib.suppress(OSError):  # somebody else's, or gone meanwhile
+            with contextlib.suppress(OSError):  # of another user, or ended meanwhile
                 if (entry / "cwd").readlink() in {self._home.resolve(), (self._home / "data").resolve()}:
                     found.append(int(entry.name))
         return found
@@ -205,7 +205,7 @@ class Cluster:
         self.etcd.stop()
 
     def url(self, database: str, *, role: str = SUPERUSER) -> str:
-        """Return where the role finds the database, whoever is the primary."""
+        """Return the URL of the database for this role, with both hosts: libpq takes the primary."""
         hosts = ",".join(f"{LOOPBACK}:{node.port}" for node in self.nodes)
         password = self.passwords.password_of(role)
         return f"postgresql://{role}:{password}@{hosts}/{database}?target_session_attrs=read-write"

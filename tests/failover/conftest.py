@@ -35,7 +35,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 @pytest.fixture(scope="session")
 def table(pytestconfig: pytest.Config) -> list[str]:
-    """What is printed at the end: a line a failover."""
+    """The table that is printed at the end: one line for each failover."""
     return pytestconfig.stash[_TABLE]
 
 

@@ -37,12 +37,12 @@ class Link:
         self._listener.listen(0)
 
     def mend(self) -> None:
-        """Deliver what has waited, and go on."""
+        """Deliver the bytes that were held back, and forward again."""
         self._listener.listen()
         self._is_whole.set()
 
     def close(self) -> None:
-        """End every connection for good."""
+        """Close every connection, and listen no more."""
         self.mend()
         for each in (self._listener, *self._sockets):
             with contextlib.suppress(OSError):  # has ended by itself
@@ -59,7 +59,7 @@ class Link:
                 self._is_whole.wait()
                 try:
                     far = socket.create_connection((LOOPBACK, self._target))
-                except OSError:  # nobody listens there
+                except OSError:  # no listener there
                     near.close()
                     continue
                 self._sockets.extend((near, far))

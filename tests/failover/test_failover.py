@@ -121,7 +121,7 @@ async def test_failovers_lose_and_double_nothing_and_writes_come_back(
     await until(lambda: asyncio.to_thread(is_published, cluster), timeout_s=60)
 
 
-# The user service has lost its database too: then nobody can say who the buyer is.
+# The user service has lost its database too, so the buyer cannot be looked up.
 EXPECTED: Final = {
     f"{status}{reason}"
     for status in ("503 ", "UNAVAILABLE ")

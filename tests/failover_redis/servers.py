@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 USER: Final = "shop"
-# Each is nobody else's: of our user, of the servers' own user, and of the Sentinels.
+# Three different passwords: of our user, of the servers' own user, and of the Sentinels.
 PASSWORD: Final = "canary/of?a:user#@%41&+é"
 SERVER_PASSWORD: Final = "canary-of-a-server"
 SENTINEL_PASSWORD: Final = "canary/of?a:sentinel#@%41&+é"

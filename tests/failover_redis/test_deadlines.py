@@ -1,4 +1,4 @@
-"""Every call of Redis ends, also when nobody answers: within seconds, whatever it was waiting for."""
+"""Every call to Redis ends within seconds, also when no server answers."""
 
 from __future__ import annotations
 

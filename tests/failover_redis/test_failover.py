@@ -28,7 +28,7 @@ ORDERS = stream_of("order")
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """What a fault happens to.
+    """The system that a fault hits.
 
     Attributes:
         world: outbox, relays, consumers.
@@ -63,7 +63,7 @@ def handed_over(scene: Scene) -> int:
 
 
 def frozen_and_woken(scene: Scene) -> int:
-    """The old primary takes itself for one when it goes on, until it is told."""
+    """When the old primary continues, it acts as primary until a Sentinel demotes it."""
     primary = scene.primary
     primary.freeze()
     scene.topology.until_replaced(ORDERS, primary=primary)

@@ -44,7 +44,7 @@ class Topology:
 
     Attributes:
         name: for the report.
-        servers: those that hold events.
+        servers: the ones that hold events.
     """
 
     name: str
@@ -87,7 +87,7 @@ class Topology:
             server.freeze()
 
     def wake(self) -> None:
-        """Let them go on."""
+        """Continue their processes."""
         for server in (*self.servers, *self.others):
             if server.process.pid:
                 server.wake()

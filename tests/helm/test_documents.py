@@ -1,4 +1,4 @@
-"""What documents ask of kubectl and helm: each object, label and port exists in the chart, each flag in helm."""
+"""The documents' kubectl and helm commands: each object, label and port exists in the chart, each flag in helm."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SHAPES: Final = ("default", "production")
 _KINDS: Final = {"deploy": "deployment", "svc": "service", "hpa": "horizontalpodautoscaler"}
 _WITH_A_NAME: Final = {"deployment", "certificate", "secret", "job", "service", "configmap"}
 _PLURALS: Final = {"pods": "pod", "certificates": "certificate", "secrets": "secret", "deployments": "deployment"}
-# What an operator makes, as the chart's README says.
+# Made by the operator, as the chart's README says.
 _MADE_BY_HAND: Final = {("secret", "shop-redis"), ("secret", "generic")}
 
 

@@ -65,7 +65,7 @@ def test_every_name_begins_with_the_one_that_is_set(shape: str) -> None:
 def test_without_a_name_nothing_is_named_anew() -> None:
     names = {(each["kind"], each["metadata"]["name"]) for each in manifests("default")}
 
-    # What Deployments are called decides whether an upgrade replaces them or makes new ones beside them.
+    # If a Deployment's name changes, an upgrade makes a new one instead of replacing it.
     assert {("Deployment", "edge"), ("Service", "edge"), ("Service", "user-svc-headless")} <= names
 
 
@@ -132,7 +132,7 @@ def test_a_name_that_kubernetes_would_refuse_is_refused(name: str) -> None:
 
 
 TEXTS = ("123", "no", "null", "1.5", "1e3")
-"""What YAML takes for something else than a text, and Kubernetes allows as a name."""
+"""Names that Kubernetes allows and that YAML reads as a number or a boolean."""
 
 NAMES = """
 redis: {existingSecret: S, authority: {existingSecret: S, key: S}}

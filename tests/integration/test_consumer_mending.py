@@ -1,4 +1,4 @@
-"""What a consumer does with the pages of events that its stream lacks, and what an operator sees of it."""
+"""A consumer fetches the events that its stream lacks, page by page, and reports it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a consumer does while Redis or its database is away, or while there is nothing to do."""
+"""A consumer waits while Redis or its database is away, and while there is nothing to do."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ PAUSES_S = [0.2, 0.4, 0.8, 1.6, 3.2, 5, 5, 5]
 
 @pytest.fixture
 def nobody() -> Iterator[str]:
-    """An address at which nobody listens."""
+    """An address without a listener."""
     reserved = ReservedPort()
     yield f"{LOOPBACK}:{reserved.number}"
     reserved.release()

@@ -1,4 +1,4 @@
-"""Whatever state the database is in, a caller is told whether to try again, and the next one finds it well again."""
+"""In every state of the database a caller learns whether to try again, and calls succeed once it has recovered."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def every_sqlstate() -> list[str]:
 
 
 def one_of_each_class(states: list[str]) -> list[str]:
-    """Return the first of each class, and those that pass in a class of defects."""
+    """Return the first SQLSTATE of each class, and those of a class of defects that are transient."""
     return sorted({*{state[:2]: state for state in reversed(states)}.values(), *PASSING})
 
 

@@ -89,7 +89,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TlsPostgres]:
 
 @pytest.fixture(scope="module")
 def facts(server: TlsPostgres, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, object]:
-    """What stands for the braces of a form."""
+    """The values for the placeholders of a form."""
     folder = tmp_path_factory.mktemp("files")
     return {
         "port": server.port,

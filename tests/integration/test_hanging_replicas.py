@@ -102,7 +102,7 @@ async def edge_of(replicas: Iterable[Replica], folder: Path) -> AsyncIterator[ht
     )
     edge = replace(edge, rate_limit=100_000, public_write_limit=100_000)
     config = configuration(edge)
-    # Nobody here publishes keys.
+    # No service here publishes keys.
     provider = http_filter(edge, "envoy.filters.http.jwt_authn")["providers"]["shop"]
     del provider["remote_jwks"]
     provider["local_jwks"] = {"inline_string": JWKS}

@@ -1,4 +1,4 @@
-"""What is kept of a stream: of each stream its own, and of a dead letter the last that is known."""
+"""The inbox keeps a position for each stream, and the latest state of each dead letter."""
 
 from __future__ import annotations
 

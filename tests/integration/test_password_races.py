@@ -57,7 +57,7 @@ async def ada(users: UserServiceAsyncStub) -> User:
 
 @asynccontextmanager
 async def changing(database: TestDatabase, statement: str, *, until_waiting: int) -> AsyncIterator[None]:
-    """Have a transaction with the statement, until so many others wait after the block."""
+    """Hold a transaction with the statement until so many others wait for it, after the block."""
     query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 
     async def do_wait() -> bool:

@@ -51,7 +51,7 @@ def pooler(
     program = find_pgbouncer()
     if program is None:
         pytest.skip(MISSING)
-    # A session each, of which there are three: nobody would get a fourth.
+    # One session each, of three: a fourth caller would get none.
     more = {"default_pool_size": 50} if request.param == "session mode" else {}
     home = tmp_path_factory.mktemp("pooler") / "home"
     with PgBouncer(program, home, postgres, **MODES[request.param], **more) as pooler:

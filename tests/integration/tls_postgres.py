@@ -58,7 +58,7 @@ class TlsPostgres(PostgresServer):
 
     @override
     def close(self) -> None:
-        """Stop the server for good."""
+        """Stop the server, and remove the folder of its socket."""
         super().close()
         shutil.rmtree(self.sockets)
 

@@ -38,7 +38,7 @@ def kubelet(control_plane: ControlPlane) -> Iterator[Kubelet]:
 
 @pytest.fixture(scope="session")
 def empty_cluster(control_plane: ControlPlane, kubelet: Kubelet) -> Cluster:
-    """A namespace of the same kind for what nobody keeps."""
+    """A namespace of the same kind for dry runs, which leave nothing."""
     found = Cluster(control_plane, "empty")
     found.create()
     return found

@@ -42,7 +42,7 @@ _FILE_TIMEOUT_S: Final = 480.0
 # A survivor costs all of these: tests beyond it run the line on their way to something else.
 _BUDGET_S: Final = 25.0
 _AT_MOST: Final = 400
-# Of each test function so many parameters come before other functions: one with hundreds would leave these no room.
+# At most so many parameters of one test function come before other functions: hundreds of them would leave no room.
 _PARAMETERS: Final = 8
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tests.mutation.running import Fork
     from tests.mutation.workspace import Workspace
 
-# Nearly every fault that is noticed is noticed by one of so many, and loading their files is most of a run's time.
+# One of the first few tests notices nearly every fault that is noticed at all, and loading files takes most of a run.
 _FIRST: Final = 5
 
 

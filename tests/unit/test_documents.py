@@ -1,4 +1,4 @@
-"""What the documents name exists: commands, options, settings, metrics, log events, values, files, tests."""
+"""Everything that the documents name exists: commands, options, settings, metrics, log events, values, files, tests."""
 
 from __future__ import annotations
 

@@ -192,7 +192,7 @@ def test_no_rows_are_no_messages_and_no_token() -> None:
 
 
 def of_size(size: int) -> Entry:
-    """Return an entry whose message has so many bytes."""
+    """Return an entry whose message has this size in bytes."""
     head = next(head for head in (2, 3, 4) if shown(Entry(UUID(SOME_ID), "a" * (size - head))).ByteSize() == size)
     return Entry(UUID(SOME_ID), "a" * (size - head))
 

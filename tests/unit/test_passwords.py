@@ -32,7 +32,7 @@ async def passwords() -> AsyncIterator[Passwords]:
 
 
 class Work:
-    """Work for turns that ends when it is told to; a failure, if it has one."""
+    """Work that takes a turn and ends when the test says so, with a failure if one is given."""
 
     def __init__(self, failure: Exception | None = None) -> None:
         self.begun = self.ended = 0

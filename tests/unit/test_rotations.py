@@ -10,7 +10,7 @@ import yaml
 from devstack.settings import REPOSITORY
 from tests.documents import code
 
-# What `make secrets` makes again with a file that was removed.
+# The files that `make secrets` makes again after one was removed.
 _MADE_WITH: Final = {
     "user_svc_password": {"user_svc_database_url"},
     "redis_password": {"redis_conf", "redis_url"},
