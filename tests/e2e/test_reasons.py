@@ -174,7 +174,7 @@ def a_call_takes_longer_than_its_deadline(world: World) -> list[Outcome]:
 
     # By hand, because a gRPC library gives up by itself and does not hear the answer. REST has no deadline to set.
     with world.locked("users"):
-        return [world.edge.raw_grpc(BY_NAME["GetUser"], request, headers={"grpc-timeout": "1000m"})]
+        return [world.edge.raw_grpc(BY_NAME["GetUser"], request, headers={"grpc-timeout": "400m"})]
 
 
 @produces(USER, "USER_NOT_FOUND")

@@ -33,13 +33,13 @@ def commands(package: str, patch: pytest.MonkeyPatch) -> list[str]:
 
 
 async def test_every_command_that_ends_runs_beside_a_running_process(
-    users_database: TestDatabase,
+    users_copy: TestDatabase,  # one of the commands makes a signing key
     orders_database: TestDatabase,
     redis_url: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    databases = {"user_svc": users_database, "order_svc": orders_database}
+    databases = {"user_svc": users_copy, "order_svc": orders_database}
     failed: dict[str, str] = {}
     tried: list[str] = []
     for service in SERVICES:
