@@ -281,6 +281,7 @@ NONSENSE: Final = {
     "services: {user-svc: {env: {DATABASE_URL: postgresql://a:b@c/d}}}": "env.DATABASE_URL: it is a key of the Secret",
     "services: {user-svc: {env: {REDIS_URL: redis://a:b@c/0}}}": "env.REDIS_URL: it is a key of the Secret",
     "env: {KEYS_SECRET: x}": "env.KEYS_SECRET: it is a key of the Secret",
+    "env: {DATABASE_DIRECT_URL: postgresql://a:b@c/d}": "env.DATABASE_DIRECT_URL: it is a key of the Secret",
     "serviceDefaults: {env: {METRICS_PORT: 1}}": "env.METRICS_PORT: the chart sets it itself",
     "serviceDefaults: {env: {SECRETS_DIR: /x}}": "env.SECRETS_DIR: the chart sets it itself",
     "serviceDefaults: {env: {DATABASE_POOL_SIZE: 9}}": "env.DATABASE_POOL_SIZE: the chart sets it itself",
