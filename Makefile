@@ -39,10 +39,10 @@ observe: setup ## The same as run, with pages of traces and metrics
 clean: ## Remove the data of `make run`
 	@[ ! -x $(BIN)/python ] || $(BIN)/python -m devstack clean
 
+PARALLEL := --numprocesses auto --maxprocesses 4
 # A file's tests stay together: they share servers. Longest first, so that no core is idle at the end.
-PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 test: setup ## Run every test but the long ones, which have targets of their own
-	$(BIN)/pytest $(PARALLEL) tests/e2e tests/integration tests/unit
+	$(BIN)/pytest $(PARALLEL) --dist loadfile --no-loadscope-reorder tests/e2e tests/integration tests/unit
 
 test-unit test-integration test-e2e: test-%: setup ## Run one suite
 	$(BIN)/pytest tests/$*
@@ -70,7 +70,7 @@ test-failover: setup ## Fail over a cluster under Patroni and load (ROUNDS=3; ne
 	ROUNDS=$(or $(ROUNDS),3) $(BIN)/pytest tests/failover/test_failover.py --timeout 3600
 
 test-helm: setup ## Test the chart (with helm, if `make helm` has built it)
-	$(BIN)/pytest tests/helm
+	$(BIN)/pytest $(PARALLEL) tests/helm
 
 mutants: setup ## Plant faults into the code and see whether a test notices (MODULE=chassis/batching.py …, SURVIVORS=1, CONFIGURATION=1)
 	PYTHONPATH=$(CURDIR):$(CURDIR)/generated $(BIN)/python -m tests.mutation $(if $(CONFIGURATION),--configuration) $(if $(SURVIVORS),--survivors) $(MODULE)
