@@ -72,7 +72,7 @@ test-failover: setup ## Fail over a cluster under Patroni and load (ROUNDS=3; ne
 test-helm: setup ## Test the chart (with helm, if `make helm` has built it)
 	$(BIN)/pytest $(PARALLEL) tests/helm
 
-mutants: setup ## Plant faults into the code and see whether a test notices (MODULE=chassis/batching.py …, SURVIVORS=1, CONFIGURATION=1)
+mutants: setup ## Plant faults into the code and see whether a test notices (MODULE=chassis/concurrency/batcher.py …, SURVIVORS=1, CONFIGURATION=1)
 	PYTHONPATH=$(CURDIR):$(CURDIR)/generated $(BIN)/python -m tests.mutation $(if $(CONFIGURATION),--configuration) $(if $(SURVIVORS),--survivors) $(MODULE)
 
 # The newest version of Kubernetes. KUBERNETES=1.30.14 takes the oldest one that the chart allows.

@@ -1,1 +1,10 @@
-"""What every service needs and no service is about."""
+"""What every service needs and no service is about.
+
+- errors, context, clock, settings: the words that all packages share;
+- runtime: the life of a process; telemetry: logs, metrics, traces;
+- concurrency: batches and limits; database: PostgreSQL; idempotency: writes that take effect once;
+- events: outbox to inbox; watch: streams of changes; auth: who calls;
+- server: what serves calls; client: what makes them; testing: what tests of any service need.
+
+A package imports only from packages below it (`tool.importlinter` in pyproject.toml).
+"""

@@ -1,6 +1,6 @@
 """The kinds of domain errors, and the errors that any service can raise.
 
-A service raises an error with facts; `chassis.interceptors.errors` alone knows which status a kind becomes. Nothing
+A service raises an error with facts; `chassis.server.status` alone knows which status a kind becomes. Nothing
 here knows gRPC. `reason` and `domain` name a value of the enum `ErrorReason` in the package `domain`.
 """
 
@@ -57,6 +57,10 @@ class DomainError(Exception):
         self.subject = subject
         self.violations = tuple(violations)
         self.retry_after_s = retry_after_s
+
+
+class StartupError(Exception):
+    """A mistake of the operator's that ends the process: one line that names what to set, and never a secret value."""
 
 
 class InvalidArgument(DomainError):

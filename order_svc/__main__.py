@@ -10,26 +10,33 @@ from typing import TYPE_CHECKING, Final
 from shop.order.v1 import order_service_pb2
 from shop.order.v1.order_service_pb2_grpc import add_OrderServiceServicer_to_server
 
-from chassis import cli, idempotency, migrations, outbox_watch, telemetry
-from chassis.breaker import Breaker, BreakerSettings
-from chassis.clients import CallPolicy, connect, is_sick
+from chassis import telemetry
+from chassis.auth.access_tokens import AccessTokens, TokenSettings
+from chassis.auth.certificates import Identity, TlsSettings
+from chassis.auth.remote_keys import RemoteKeyRing
+from chassis.client import CallPolicy, connect
+from chassis.client.breaker import Breaker, BreakerSettings
+from chassis.client.channel import is_sick
+from chassis.client.renewable import RenewableChannel
+from chassis.client.telemetry import ClientTelemetry
 from chassis.clock import SystemClock
-from chassis.db import Database
-from chassis.events import Events
-from chassis.interceptors.client import ClientTelemetry
-from chassis.keyring import RemoteKeyRing
-from chassis.renewable_channel import RenewableChannel
-from chassis.server import Server, full_name, run
-from chassis.settings import DatabaseSettings, ServerSettings, load
-from chassis.system import SystemServicer
-from chassis.tls import Identity, TlsSettings
-from chassis.tokens import AccessTokens, TokenSettings
-from chassis.watchers import WatchSettings
+from chassis.database import Database, migrations
+from chassis.database.settings import DatabaseSettings
+from chassis.events import backlog
+from chassis.events.commands import Events
+from chassis.idempotency import store
+from chassis.runtime import cli
+from chassis.server.server import Server, full_name, run
+from chassis.server.settings import ServerSettings
+from chassis.server.system import SystemServicer
+from chassis.settings import load
+from chassis.watch.hub import WatchSettings
 from order_svc import consumer
 from order_svc.known_users import DirectoryWithProjection
 from order_svc.rpc import OrderServicer, watchers_of
 from order_svc.service import OrderService
 from order_svc.settings import OrderTelemetrySettings, UserServiceSettings
+from order_svc.signing_keys import keys_of_user_service
 from order_svc.users import GrpcUserDirectory
 
 if TYPE_CHECKING:
@@ -67,7 +74,7 @@ async def _serve(settings: OrderTelemetrySettings) -> None:
         return connect(user_service.url, policy=policy, credentials=credentials, server_name=user_service.tls_name)
 
     async with RenewableChannel(connect_to_users) as channel:
-        keys = RemoteKeyRing(channel)
+        keys = RemoteKeyRing(keys_of_user_service(channel))
         users = DirectoryWithProjection(GrpcUserDirectory(channel, breaker), database, clock)
         service = OrderService(database, users, clock)
         watchers = watchers_of(database, load(WatchSettings))
@@ -85,8 +92,8 @@ async def _serve(settings: OrderTelemetrySettings) -> None:
         )
         server.end_streams = watchers.stop
         background = [
-            idempotency.sweep_forever(database, clock),
-            outbox_watch.watch_forever(database),
+            store.sweep_forever(database, clock),
+            backlog.watch_forever(database),
             watchers.run_forever(),
             keys.refresh_forever(),
         ]

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Final
 import structlog
 from shop.event.v1.user_events_pb2 import UserCreated, UserDeleted, UserUpdated
 
-from chassis import idempotency
 from chassis.clock import SystemClock
-from chassis.cloudevents import Malformed, data_of
 from chassis.errors import DatabaseUnavailable
-from chassis.worker import pause
+from chassis.events.cloudevents import Malformed, data_of
+from chassis.idempotency import store
+from chassis.runtime.worker import pause
 from order_svc import projection, repository
 from order_svc.model import Actor, BuyerId, OrderStatus, allowed_transitions
 from order_svc.projection import KnownUser, UserState
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from chassis.cloudevents import CloudEvent
-    from chassis.db import Database
+    from chassis.database import Database
+    from chassis.events.cloudevents import CloudEvent
     from order_svc.model import OrderId
 
 log = structlog.get_logger(__name__)
@@ -90,7 +90,7 @@ def erase_what_was_written(connection: Connection, user_ids: Sequence[BuyerId]) 
     after: OrderId | None = None
     while found := projection.orders_of(connection, user_ids, after=after, batch=_BATCH):
         projection.erase_reasons(connection, found, but=_REASON)
-        idempotency.erase_answers(connection, found)
+        store.erase_answers(connection, found)
         after = found[-1]
 
 

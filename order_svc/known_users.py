@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from chassis.clock import Clock
-    from chassis.db import Database
+    from chassis.database import Database
     from chassis.errors import DomainError
     from order_svc.model import BuyerId
     from order_svc.service import UserDirectory

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from prometheus_client import Counter
 
-from chassis.metrics import REGISTRY
+from chassis.telemetry.metrics import REGISTRY
 
 if TYPE_CHECKING:
     from order_svc.model import OrderStatus

@@ -9,8 +9,8 @@ from uuid import UUID
 
 from sqlalchemy import text
 
-from chassis import inbox
-from chassis.broker import stream_of
+from chassis.events import inbox
+from chassis.events.redis_streams import stream_of
 from order_svc.model import Actor, BuyerId, OrderId, OrderStatus, allowed_transitions
 
 if TYPE_CHECKING:

@@ -9,18 +9,19 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlalchemy import Connection, Row, Select, func, select, text
 
-from chassis import idempotency, outbox
 from chassis.clock import new_id
-from chassis.db import as_json, execute, uuid_array
+from chassis.database.database import as_json, execute, uuid_array
+from chassis.events import outbox
+from chassis.idempotency import store
 from order_svc.model import BuyerId, Item, Order, OrderEvent, OrderFilter, OrderId, OrderStatus
 from order_svc.tables import orders
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from chassis.idempotency import Once
-    from chassis.pagination import PageRequest
-    from chassis.statements import Run
+    from chassis.database.statement_pool import Run
+    from chassis.idempotency.store import Once
+    from chassis.server.pagination import PageRequest
 
 # In the order in which _to_order() takes them.
 _COLUMNS: Final = (
@@ -56,11 +57,11 @@ _PLACE: Final = f"""
         SELECT *
         FROM json_to_recordset(CAST(%s AS json)) AS given (
             id uuid, user_id uuid, currency_code text, items jsonb, total_amount numeric, placed_at timestamptz,
-            history_id uuid, {outbox.COLUMNS}, {idempotency.COLUMNS}
+            history_id uuid, {outbox.COLUMNS}, {store.COLUMNS}
         )
     ),
     claims AS (SELECT * FROM given),
-    claimed AS ({idempotency.CLAIM}),
+    claimed AS ({store.CLAIM}),
     told AS (
         SELECT given.*
         FROM given

@@ -13,12 +13,12 @@ from shop.order.v1.order_service_pb2_grpc import OrderServiceServicer
 from typing_extensions import override
 
 from chassis import context
-from chassis.conversions import set_timestamp
 from chassis.errors import FieldViolation, InvalidFields
-from chassis.feed import Changefeed
-from chassis.pagination import PageTokens, messages_of
-from chassis.requests import once
-from chassis.watchers import Watchers
+from chassis.idempotency.requests import once
+from chassis.server.conversions import set_timestamp
+from chassis.server.pagination import PageTokens, messages_of
+from chassis.watch.changefeed import Changefeed
+from chassis.watch.hub import Watchers
 from order_svc.errors import OrderingUserNotFound
 from order_svc.model import Actor, BuyerId, NewItem, Order, OrderEvent, OrderFilter, OrderId, OrderStatus, etag_of
 from order_svc.service import MoveOrder, PlaceOrder
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
     from grpc import aio
 
     from chassis.clock import Clock
-    from chassis.db import Database
-    from chassis.feed import FeedEvent
-    from chassis.idempotency import Once
-    from chassis.watchers import WatchSettings
+    from chassis.database import Database
+    from chassis.idempotency.store import Once
+    from chassis.watch.changefeed import FeedEvent
+    from chassis.watch.hub import WatchSettings
     from order_svc.service import OrderService
 
     Context = aio.ServicerContext[Any, Any]

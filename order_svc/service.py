@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from pydantic import TypeAdapter
 
-from chassis import idempotency, outbox
-from chassis.batching import Batcher, RunAlone
 from chassis.clock import new_id
+from chassis.concurrency.batcher import Batcher, RunAlone
 from chassis.errors import DatabaseUnavailable, DomainError, InvalidPageToken
-from chassis.idempotency import Answered, first_of_each_key
+from chassis.events import outbox
+from chassis.idempotency import store
+from chassis.idempotency.store import Answered, first_of_each_key
 from order_svc import metrics, repository
 from order_svc.errors import OrderNotFound
 from order_svc.model import Actor, BuyerId, NewItem, Order, OrderEvent, OrderFilter, OrderId, OrderStatus, price_items
@@ -25,10 +26,10 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from chassis.clock import Clock
-    from chassis.db import Database
-    from chassis.idempotency import Once
-    from chassis.pagination import PageRequest
-    from chassis.statements import Run
+    from chassis.database import Database
+    from chassis.database.statement_pool import Run
+    from chassis.idempotency.store import Once
+    from chassis.server.pagination import PageRequest
 
 # How the answer to a write is kept for its repetition.
 SNAPSHOT: Final = TypeAdapter(Order)
@@ -233,9 +234,9 @@ class OrderService:
         """
         answers: list[_Moved | Exception] = [RunAlone()] * len(moving)
         chosen = _first_of_each_order(moving)
-        ours = idempotency.claim(connection, [each.once for each in chosen.values()])
+        ours = store.claim(connection, [each.once for each in chosen.values()])
         repeated = {n: each.once for n, each in chosen.items() if not each.once.is_in(ours)}
-        kept = idempotency.find(connection, list(repeated.values()), snapshot=SNAPSHOT)
+        kept = store.find(connection, list(repeated.values()), snapshot=SNAPSHOT)
         for n, answer in zip(repeated, kept, strict=True):
             # None was removed between the two statements, by its expiry.
             answers[n] = _Moved(answer) if isinstance(answer, Order) else answer or DatabaseUnavailable()
@@ -288,8 +289,8 @@ def _settle(connection: Connection, moving: Mapping[int, _Moving], outcomes: Map
             failed.append(once)
         else:
             answered.append(Answered(once, outcome.order.id, SNAPSHOT.dump_json(outcome.order)))
-    idempotency.complete(connection, answered)
-    idempotency.release(connection, failed)
+    store.complete(connection, answered)
+    store.release(connection, failed)
 
 
 async def _place(
@@ -300,7 +301,7 @@ async def _place(
     written = await repository.place_orders(run, list(first_of_each_key(candidates).values()))
     # A repetition gets the first answer, whatever has become of the buyer since.
     rest = [placement for placement in placements if placement.order.id not in written]
-    kept = await idempotency.look_up(run, [placement.once for placement in rest], snapshot=SNAPSHOT)
+    kept = await store.look_up(run, [placement.once for placement in rest], snapshot=SNAPSHOT)
     answered = dict(zip((placement.order.id for placement in rest), kept, strict=True))
 
     def answer_to(placement: Placement) -> Order | Exception:

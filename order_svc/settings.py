@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Annotated
 
 from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from chassis.settings import TelemetrySettings
+from chassis.settings import Section
+from chassis.telemetry.settings import TelemetrySettings
 
 
 class OrderTelemetrySettings(TelemetrySettings):
@@ -16,10 +16,8 @@ class OrderTelemetrySettings(TelemetrySettings):
     service_name: str = "order_svc"
 
 
-class UserServiceSettings(BaseSettings):
+class UserServiceSettings(Section, env_prefix="USER_SERVICE_"):
     """The user service, as the order service calls it."""
-
-    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_prefix="USER_SERVICE_")
 
     # Any gRPC target; several replicas as `ipv4:10.0.0.1:50051,10.0.0.2:50051`, or a name with several addresses.
     url: Annotated[str, Field(min_length=1)]

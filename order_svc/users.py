@@ -10,8 +10,8 @@ from shop.user.v1 import user_pb2
 from shop.user.v1 import user_service_pb2 as pb
 from shop.user.v1.user_service_pb2_grpc import UserServiceStub
 
-from chassis.breaker import CircuitOpen, Inconclusive
-from chassis.clients import is_sick
+from chassis.client.breaker import CircuitOpen, Inconclusive
+from chassis.client.channel import is_sick
 from chassis.context import current_call
 from chassis.errors import DeadlineExceeded
 from order_svc.errors import OrderingUserNotFound, UserNotActive, UserServiceUnavailable
@@ -19,7 +19,7 @@ from order_svc.errors import OrderingUserNotFound, UserNotActive, UserServiceUna
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-    from chassis.breaker import Breaker
+    from chassis.client.breaker import Breaker
     from order_svc.errors import OrderError
     from order_svc.model import BuyerId
 

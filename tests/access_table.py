@@ -12,7 +12,7 @@ from shop.system.v1 import system_service_pb2
 from shop.user.v1 import session_service_pb2 as sessions_pb
 from shop.user.v1 import user_service_pb2 as users_pb
 
-from chassis.testing import PASSWORD, create_order_request, create_user_request
+from tests.support.requests import PASSWORD, create_order_request, create_user_request
 
 if TYPE_CHECKING:
     from collections.abc import Callable

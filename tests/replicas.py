@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Final
 import grpc
 from shop.order.v1.order_service_pb2_grpc import OrderServiceStub
 
-from chassis.clients import reason_of
-from chassis.testing import create_order_request, new_uuid
+from chassis.client import reason_of
+from chassis.testing import new_uuid
+from tests.support.requests import create_order_request
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -15,17 +15,22 @@ from shop.user.v1 import session_service_pb2, user_service_pb2
 from shop.user.v1.session_service_pb2_grpc import add_SessionServiceServicer_to_server
 from shop.user.v1.user_service_pb2_grpc import add_UserServiceServicer_to_server
 
-from chassis import cli, idempotency, migrations, outbox_watch, telemetry
+from chassis import telemetry
+from chassis.auth.access_tokens import AccessTokens, TokenSettings
+from chassis.auth.certificates import Identity, TlsSettings
 from chassis.clock import SystemClock
-from chassis.db import Database
+from chassis.database import Database, migrations
+from chassis.database.settings import DatabaseSettings
 from chassis.errors import DatabaseUnavailable
-from chassis.events import Events
-from chassis.interceptors.validation import require_valid
-from chassis.server import Server, full_name, run
-from chassis.settings import DatabaseSettings, ServerSettings, load
-from chassis.system import SystemServicer
-from chassis.tls import Identity, TlsSettings
-from chassis.tokens import AccessTokens, TokenSettings
+from chassis.events import backlog
+from chassis.events.commands import Events
+from chassis.idempotency import store
+from chassis.runtime import cli
+from chassis.server.server import Server, full_name, run
+from chassis.server.settings import ServerSettings
+from chassis.server.system import SystemServicer
+from chassis.server.validation import require_valid
+from chassis.settings import load
 from user_svc import consumer, sweeps
 from user_svc.attempts import Attempts
 from user_svc.keys import KeySettings, SigningKeys
@@ -115,8 +120,8 @@ async def _serve(settings: UserTelemetrySettings) -> None:
         await run(
             server,
             background=[
-                idempotency.sweep_forever(parts.database, parts.clock),
-                outbox_watch.watch_forever(parts.database),
+                store.sweep_forever(parts.database, parts.clock),
+                backlog.watch_forever(parts.database),
                 sweeps.sweep_forever(parts.database, parts.clock),
             ],
         )

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from chassis.clock import Clock
-    from chassis.db import Database
+    from chassis.database import Database
     from user_svc.passwords import Match, Passwords
 
 Account = NewType("Account", bytes)

@@ -9,14 +9,14 @@ from uuid import UUID
 from shop.event.v1.order_events_pb2 import OrderCreated
 from sqlalchemy import text
 
-from chassis.cloudevents import data_of
+from chassis.events.cloudevents import data_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sqlalchemy import Connection
 
-    from chassis.cloudevents import CloudEvent
+    from chassis.events.cloudevents import CloudEvent
 
 # No new version and no new etag: whoever edits the user at this moment has nothing to reconsider.
 _count = text("""

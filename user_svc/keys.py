@@ -16,13 +16,12 @@ from typing import TYPE_CHECKING, Annotated, Final
 from cryptography.fernet import Fernet, InvalidToken
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from pydantic import Field, SecretStr, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy import Connection, delete, insert, select, text
 
-from chassis import locks
-from chassis.db import execute
-from chassis.errors import DatabaseUnavailable
-from chassis.settings import Misconfigured
+from chassis.database import locks
+from chassis.database.database import execute
+from chassis.errors import DatabaseUnavailable, StartupError
+from chassis.settings import Section
 from user_svc.tables import signing_keys
 
 if TYPE_CHECKING:
@@ -30,22 +29,20 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from chassis.clock import Clock
-    from chassis.db import Database
-    from chassis.statements import Rows
+    from chassis.database import Database
+    from chassis.database.statement_pool import Rows
 
 # How old the keys may be that this process knows; so often, at most, a token with an unknown key makes it look.
 _FRESH_S: Final = 1.0
 _ALL: Final = "SELECT kid, sealed_key, active_from FROM signing_keys ORDER BY active_from DESC"
 
 
-class KeySettings(BaseSettings):
+class KeySettings(Section, env_prefix="KEYS_"):
     """How signing keys are kept and replaced."""
-
-    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_prefix="KEYS_")
 
     # Seals the keys in the database: 32 random bytes, base64url, as Fernet.generate_key() makes them.
     secret: SecretStr
-    # Twice the time for which verifiers remember the keys (the edge and chassis.keyring: 30 s).
+    # Twice the time for which verifiers remember the keys (the edge and chassis.auth.remote_keys: 30 s).
     publish_lead_s: Annotated[float, Field(ge=0, le=3600)] = 60
 
     @field_validator("secret")
@@ -119,7 +116,7 @@ class SigningKeys:
         """Make the next key and return it. It signs once everybody can know it.
 
         Raises:
-            Misconfigured: the others are sealed with another secret.
+            StartupError: the others are sealed with another secret.
         """
 
         def work(connection: Connection) -> SigningKey:
@@ -174,7 +171,7 @@ class SigningKeys:
         try:
             return Ed25519PrivateKey.from_private_bytes(self._seal.decrypt(sealed_key))
         except InvalidToken as error:
-            raise Misconfigured("KEYS_SECRET is not the secret that the signing keys are sealed with") from error
+            raise StartupError("KEYS_SECRET is not the secret that the signing keys are sealed with") from error
 
     def _make_first(self, connection: Connection) -> None:
         _wait_for_others(connection)

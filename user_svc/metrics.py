@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from prometheus_client import Gauge, Histogram
 
-from chassis.metrics import REGISTRY
+from chassis.telemetry.metrics import REGISTRY
 
 if TYPE_CHECKING:
     from collections.abc import Callable

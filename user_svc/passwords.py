@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, TypeVarTuple
 
 import argon2
 
+from chassis.concurrency.limiter import Turns
 from chassis.errors import Overloaded
-from chassis.turns import Turns
 from user_svc import metrics
 from user_svc.text import composed
 

@@ -9,7 +9,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, UUID, insert
 from sqlalchemy.exc import IntegrityError
 
 from chassis.context import Role
-from chassis.db import broken_constraint, uuid_array
+from chassis.database.database import broken_constraint, uuid_array
 from user_svc.errors import EmailTaken
 from user_svc.model import Email, User, UserId, UserState
 from user_svc.tables import users
@@ -17,8 +17,8 @@ from user_svc.tables import users
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from chassis.pagination import PageRequest
-    from chassis.statements import Run
+    from chassis.database.statement_pool import Run
+    from chassis.server.pagination import PageRequest
 
 # In the order in which _to_user() takes them.
 _COLUMNS: Final = (

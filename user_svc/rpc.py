@@ -14,10 +14,10 @@ from typing_extensions import override
 
 from chassis import context
 from chassis.context import Role
-from chassis.conversions import set_timestamp, struct_to_dict
 from chassis.errors import FieldViolation, InvalidFields
-from chassis.pagination import PageTokens, messages_of
-from chassis.requests import once
+from chassis.idempotency.requests import once
+from chassis.server.conversions import set_timestamp, struct_to_dict
+from chassis.server.pagination import PageTokens, messages_of
 from user_svc.model import MAX_PROFILE_BYTES, Email, User, UserId, UserState, profile_too_large
 from user_svc.service import NewUser, PasswordChange, UserChange, UserDeletion
 from user_svc.session_model import SessionId
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from grpc import aio
 
     from chassis.clock import Clock
-    from chassis.idempotency import Once
+    from chassis.idempotency.store import Once
     from user_svc.service import UserService
 
     Context = aio.ServicerContext[Any, Any]

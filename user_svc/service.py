@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Final
 
 from pydantic import TypeAdapter
 
-from chassis import idempotency, outbox
 from chassis.clock import new_id
 from chassis.context import Role
 from chassis.errors import FieldViolation, InvalidFields, RequestIdReused
+from chassis.events import outbox
+from chassis.idempotency import store
 from user_svc import repository, session_repository
 from user_svc.attempts import Account, Attempt, account_of
 from user_svc.errors import EmailTaken, InvalidCredentials, UserNotFound
@@ -25,10 +26,10 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from chassis.clock import Clock
-    from chassis.db import Database
-    from chassis.idempotency import Once
-    from chassis.pagination import PageRequest
-    from chassis.statements import Run
+    from chassis.database import Database
+    from chassis.database.statement_pool import Run
+    from chassis.idempotency.store import Once
+    from chassis.server.pagination import PageRequest
     from user_svc.attempts import Attempts
     from user_svc.password_rules import PasswordRules
     from user_svc.passwords import Passwords
@@ -306,7 +307,7 @@ class UserService:
             deleted = user.deleted(now=self._clock.now())
             repository.replace_users(connection, [deleted])
             session_repository.end_sessions_of(connection, [user_id], now=deleted.updated_at)
-            idempotency.erase_answers(connection, [user_id])
+            store.erase_answers(connection, [user_id])
             outbox.add(connection, [_event("user.deleted", deleted)])
             return deleted
 

@@ -12,7 +12,7 @@ from shop.user.v1.session_service_pb2_grpc import SessionServiceServicer
 from typing_extensions import override
 
 from chassis.context import owner
-from chassis.conversions import set_timestamp
+from chassis.server.conversions import set_timestamp
 from user_svc.model import UserId
 from user_svc.session_model import SessionId
 

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 import jwt
 import structlog
 from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from chassis.auth.access_tokens import ALGORITHM, TYPE, Claims
 from chassis.clock import new_id
 from chassis.errors import InvalidFields, Overloaded, TokenExpired, TokenInvalid
-from chassis.tokens import ALGORITHM, TYPE, Claims
+from chassis.settings import Section
 from user_svc import repository, session_repository
 from user_svc.attempts import Attempt, account_of
 from user_svc.errors import InvalidCredentials, TokenReused
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
+    from chassis.auth.access_tokens import TokenSettings
     from chassis.clock import Clock
-    from chassis.db import Database
-    from chassis.tokens import TokenSettings
+    from chassis.database import Database
     from user_svc.attempts import Attempts
     from user_svc.keys import SigningKeys
     from user_svc.model import UserId
@@ -38,10 +38,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 
-class SessionSettings(BaseSettings):
+class SessionSettings(Section, env_prefix="SESSION_"):
     """How long tokens and sessions live."""
-
-    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_prefix="SESSION_")
 
     # A stolen access token works for so long, and no longer.
     access_lifetime_s: Annotated[int, Field(ge=10, le=3600)] = 900

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Annotated
 
 from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from chassis.settings import TelemetrySettings
+from chassis.settings import Section
+from chassis.telemetry.settings import TelemetrySettings
 
 
 class UserTelemetrySettings(TelemetrySettings):
@@ -16,10 +16,8 @@ class UserTelemetrySettings(TelemetrySettings):
     service_name: str = "user_svc"
 
 
-class PasswordSettings(BaseSettings):
+class PasswordSettings(Section, env_prefix="ARGON2_"):
     """The cost of a password hash: OWASP's argon2id with 46 MiB, one pass, one lane (Password Storage Cheat Sheet)."""
-
-    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_prefix="ARGON2_")
 
     memory_kib: Annotated[int, Field(ge=8)] = 47_104
     passes: Annotated[int, Field(ge=1)] = 1
@@ -32,10 +30,8 @@ class PasswordSettings(BaseSettings):
     max_wait_s: Annotated[float, Field(gt=0, le=30)] = 5
 
 
-class PasswordRuleSettings(BaseSettings):
+class PasswordRuleSettings(Section, env_prefix="PASSWORD_"):
     """What a new password must be."""
-
-    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_prefix="PASSWORD_")
 
     # Characters in NFC. NIST SP 800-63B-4, 3.1.1.2: at least 15 where the password is the only factor, else 8.
     # The contract refuses fewer than 8 by itself; above 64 people with a good password would be refused.

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from chassis.clock import Clock
-    from chassis.db import Database
+    from chassis.database import Database
 
 log = structlog.get_logger(__name__)
 

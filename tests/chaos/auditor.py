@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import text
 
-from chassis.cli import main
-from chassis.events import Events
-from chassis.settings import TelemetrySettings
+from chassis.events.commands import Events
+from chassis.runtime.cli import main
+from chassis.telemetry.settings import TelemetrySettings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sqlalchemy import Connection
 
-    from chassis.cloudevents import CloudEvent
+    from chassis.events.cloudevents import CloudEvent
 
 DDL = """
 CREATE TABLE audit (

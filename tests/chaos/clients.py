@@ -12,8 +12,8 @@ from shop.order.v1 import order_pb2
 from shop.order.v1 import order_service_pb2 as pb
 from shop.order.v1.order_service_pb2_grpc import OrderServiceStub
 
-from chassis.clients import CallPolicy, connect, reason_of
-from chassis.testing import create_order_request, order_item
+from chassis.client import CallPolicy, connect, reason_of
+from tests.support.requests import create_order_request, order_item
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

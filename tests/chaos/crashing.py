@@ -10,10 +10,10 @@ import signal
 import sys
 from typing import TYPE_CHECKING, Any
 
-from chassis.cli import main
-from chassis.consumer import Consumer
-from chassis.consumer_group import ConsumerGroup
-from chassis.relay import Relay
+from chassis.events.consumer import Consumer
+from chassis.events.consumer_group import ConsumerGroup
+from chassis.events.relay import Relay
+from chassis.runtime.cli import main
 from order_svc.__main__ import EVENTS as ORDER_EVENTS
 from tests.chaos.auditor import EVENTS as AUDITOR_EVENTS
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
-from chassis.broker import stream_of
+from chassis.events.redis_streams import stream_of
 from devstack.redis import RedisServer, find_redis
 from tests.chaos.event_world import EventWorld, Worker
 from tests.waiting import until

@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 import psycopg
 from pydantic import SecretStr
 
-from chassis import broker, migrations
-from chassis.broker import BrokerSettings
+from chassis.database import migrations
+from chassis.events import redis_streams
+from chassis.events.redis_streams import BrokerSettings
 from devstack.postgres import PostgresServer
 from devstack.privileges import bound_to_us
 from devstack.settings import REPOSITORY
@@ -206,7 +207,7 @@ class EventWorld:
         return worker
 
     def client(self) -> contextlib.AbstractContextManager[redis.Redis]:
-        return broker.connect(BrokerSettings(url=SecretStr(self._carrier.url)))
+        return redis_streams.connect(BrokerSettings(url=SecretStr(self._carrier.url)))
 
     @staticmethod
     def run(url: str, statement: str, *parameters: object) -> list[tuple[Any, ...]]:

@@ -14,7 +14,7 @@ from google.protobuf import json_format
 from shop.order.v1 import order_service_pb2 as pb
 from shop.order.v1.order_service_pb2_grpc import OrderServiceStub
 
-from chassis.clients import connect, reason_of
+from chassis.client import connect, reason_of
 from chassis.testing import until
 from tests.chaos.clients import rest_client
 

@@ -11,7 +11,7 @@ import pytest
 from grpc import aio
 from shop.order.v1.order_service_pb2_grpc import OrderServiceStub
 
-from chassis.testing import create_order_request, new_uuid, refusal_of, until
+from chassis.testing import new_uuid, refusal_of, until
 from tests.chaos import faults
 from tests.chaos.clients import CallFailed, RestBuyer, rest_client
 from tests.chaos.conftest import running_stack
@@ -20,6 +20,7 @@ from tests.chaos.traffic import Load, new_user, under_load
 from tests.chaos.validation import validate
 from tests.logins import admins_token
 from tests.replicas import debug_credentials, debug_options, orders_reach_users
+from tests.support.requests import create_order_request
 from tests.waiting import until as until_true
 
 if TYPE_CHECKING:

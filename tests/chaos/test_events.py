@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from chassis.broker import FIELD, stream_of
+from chassis.events.redis_streams import FIELD, stream_of
 from devstack.redis import RedisServer, find_redis
 from tests.chaos.event_world import PATIENCE_S, EventWorld
 from tests.waiting import until

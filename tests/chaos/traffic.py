@@ -12,9 +12,10 @@ import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from chassis.testing import PASSWORD, new_uuid, until
+from chassis.testing import new_uuid, until
 from tests.chaos.clients import CallFailed, SeenOrder, grpc_buyer, rest_buyer, rest_client
 from tests.chaos.record import OK, Attempt, Kind, Record, now_s
+from tests.support.requests import PASSWORD
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable

@@ -15,7 +15,7 @@ from shop.system.v1 import error_reason_pb2 as system_reasons
 from shop.system.v1.access_pb2 import access
 from shop.user.v1 import error_reason_pb2 as user_reasons
 
-from chassis.contract import service_names
+from chassis.server.contract import service_names
 from devstack.settings import REPOSITORY
 
 if TYPE_CHECKING:

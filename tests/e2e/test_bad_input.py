@@ -14,11 +14,12 @@ from shop.order.v1 import order_pb2
 from shop.order.v1 import order_service_pb2 as orders
 from shop.user.v1 import user_service_pb2 as users
 
-from chassis.pagination import PageTokens
-from chassis.testing import PASSWORD, create_order_request, create_user_request, new_uuid, order_item
+from chassis.server.pagination import PageTokens
+from chassis.testing import new_uuid
 from tests.e2e.callers import Outcome, require_clean, require_clean_error, rest_outcome
 from tests.e2e.contract import BINDINGS, BY_NAME, RPCS, Binding, Place, name_of, with_value
 from tests.e2e.world import request_json
+from tests.support.requests import PASSWORD, create_order_request, create_user_request, order_item
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -11,7 +11,8 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import expect, sync_playwright
 
-from chassis.testing import PASSWORD, new_uuid
+from chassis.testing import new_uuid
+from tests.support.requests import PASSWORD
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from grpc_health.v1 import health_pb2
 
-from chassis.contract import service_names
+from chassis.server.contract import service_names
 
 if TYPE_CHECKING:
     from tests.e2e.callers import Edge

@@ -20,14 +20,14 @@ from shop.user.v1 import user_service_pb2 as users
 from shop.user.v1.user_pb2 import User
 from shop.user.v1.user_service_pb2_grpc import UserServiceStub
 
-from chassis.clients import connect, connect_sync
-from chassis.contract import service_names
-from chassis.testing import create_order_request, create_user_request
+from chassis.client import connect, connect_sync
+from chassis.server.contract import service_names
 from devstack.screen import ready_screen
 from devstack.settings import REPOSITORY
 from tests.e2e.callers import rest_outcome
 from tests.e2e.contract import RPCS, Json, as_json
 from tests.e2e.world import request_json
+from tests.support.requests import create_order_request, create_user_request
 from tests.waiting import until
 
 if TYPE_CHECKING:

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from chassis.testing import create_order_request, new_uuid
+from chassis.testing import new_uuid
 from tests.e2e.callers import rest_outcome
 from tests.e2e.contract import BY_NAME
 from tests.e2e.world import request_json
+from tests.support.requests import create_order_request
 
 if TYPE_CHECKING:
     from tests.e2e.contract import Json

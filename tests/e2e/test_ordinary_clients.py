@@ -9,12 +9,13 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from chassis.testing import PASSWORD, new_uuid
+from chassis.testing import new_uuid
 from envoy.files import FILES
 from tests.e2e.callers import require_clean_error, rest_outcome
 from tests.e2e.contract import BINDINGS, BY_NAME, RPCS, Binding, Rpc, name_of
 from tests.e2e.variations import Sent, Wire, as_grpc
 from tests.e2e.world import request_json
+from tests.support.requests import PASSWORD
 
 if TYPE_CHECKING:
     from tests.e2e.callers import Edge

@@ -17,9 +17,10 @@ from shop.order.v1 import order_service_pb2 as orders
 from shop.user.v1 import session_service_pb2 as sessions
 from shop.user.v1 import user_service_pb2 as users
 
-from chassis.testing import create_order_request, create_user_request, new_uuid, order_item
+from chassis.testing import new_uuid
 from tests.e2e.callers import code_of, require_clean, rest_outcome
 from tests.e2e.contract import BY_NAME, REASONS
+from tests.support.requests import create_order_request, create_user_request, order_item
 from tests.waiting import until
 
 if TYPE_CHECKING:

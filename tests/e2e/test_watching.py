@@ -10,7 +10,7 @@ import pytest
 from shop.order.v1 import order_service_pb2 as orders
 from shop.order.v1.order_service_pb2_grpc import OrderServiceStub
 
-from chassis.clients import connect, connect_sync
+from chassis.client import connect, connect_sync
 from envoy.in_flight import STATS_PATH, calls_in_flight
 from tests.e2e.callers import server_sent
 from tests.e2e.contract import as_json

@@ -17,12 +17,13 @@ from shop.user.v1 import user_service_pb2 as users
 from shop.user.v1.session_service_pb2_grpc import SessionServiceStub
 from shop.user.v1.user_service_pb2_grpc import UserServiceStub
 
-from chassis.testing import PASSWORD, create_order_request, create_user_request, new_uuid
+from chassis.testing import new_uuid
 from devstack.process import stop_together
 from tests.access_table import FROM_THE_BEGINNING
 from tests.e2e.contract import BY_NAME, as_json
 from tests.logins import log_in
 from tests.replicas import orders_reach_users
+from tests.support.requests import PASSWORD, create_order_request, create_user_request
 from tests.waiting import until
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import pytest
 from pydantic import SecretStr
 
-from chassis.broker import START, BrokerDown, BrokerSettings, connect, connect_async, stream_of
-from chassis.consumer_group import ConsumerGroup
-from chassis.stream import Appending, Stream
+from chassis.events.consumer_group import ConsumerGroup
+from chassis.events.redis_streams import START, BrokerDown, BrokerSettings, connect, connect_async, stream_of
+from chassis.events.stream import Appending, Stream
 from tests.failover_redis.servers import missing_program
 from tests.failover_redis.topologies import Cluster, Sentinels
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from chassis.broker import EntryId, stream_of
+from chassis.events.redis_streams import EntryId, stream_of
 from tests.chaos.event_world import EventWorld
 from tests.failover_redis.servers import SERVER_PASSWORD, missing_program
 from tests.failover_redis.topologies import Cluster, Sentinels

@@ -9,9 +9,9 @@ import pytest
 from pydantic import SecretStr
 from redis.exceptions import ReadOnlyError
 
-from chassis.broker import START, BrokerDown, BrokerSettings, connect, connect_async, stream_of
-from chassis.consumer_group import ConsumerGroup
-from chassis.stream import Appending, Sent, Stream
+from chassis.events.consumer_group import ConsumerGroup
+from chassis.events.redis_streams import START, BrokerDown, BrokerSettings, connect, connect_async, stream_of
+from chassis.events.stream import Appending, Sent, Stream
 from devstack.ports import LOOPBACK
 from tests.failover_redis.servers import made_certificates, missing_program
 from tests.failover_redis.topologies import Alone, Cluster, Sentinels

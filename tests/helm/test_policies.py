@@ -7,8 +7,8 @@ from itertools import chain
 
 import pytest
 
-from chassis.server import _FORCED_AFTER_S
-from chassis.settings import ServerSettings
+from chassis.runtime.shutdown import _FORCED_AFTER_S
+from chassis.server.settings import ServerSettings
 from devstack.settings import REPOSITORY
 from tests.helm.chart import SHAPES, Json, manifests, notes, pods
 

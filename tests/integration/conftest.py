@@ -19,12 +19,13 @@ from shop.order.v1.order_service_pb2_grpc import OrderServiceStub
 from shop.user.v1.session_service_pb2_grpc import SessionServiceStub
 from shop.user.v1.user_service_pb2_grpc import UserServiceStub
 
-from chassis import migrations
-from chassis.testing import SIGNER, ManualClock, create_user_request, plain_channel
+from chassis.database import migrations
+from chassis.testing import SIGNER, ManualClock, plain_channel
 from devstack.postgres import PostgresServer
 from devstack.redis import RedisServer, find_redis
 from tests.integration.inprocess import KEY_SETTINGS, database_settings, order_service, user_service
 from tests.integration.running import running_postgres, running_redis
+from tests.support.requests import create_user_request
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator

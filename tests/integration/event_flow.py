@@ -10,18 +10,18 @@ from pydantic import SecretStr
 
 import order_svc.consumer
 import user_svc.consumer
-from chassis import broker
-from chassis.broker import BrokerSettings, stream_of
-from chassis.consumer import Consumer, ConsumerSettings
-from chassis.consumer_group import ConsumerGroup
-from chassis.db import Database
-from chassis.relay import Relay, RelaySettings
+from chassis.database import Database
+from chassis.events import redis_streams
+from chassis.events.consumer import Consumer, ConsumerSettings
+from chassis.events.consumer_group import ConsumerGroup
+from chassis.events.redis_streams import BrokerSettings, stream_of
+from chassis.events.relay import Relay, RelaySettings
 from tests.integration.inprocess import database_settings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
-    from chassis.consumer import Handle
+    from chassis.events.consumer import Handle
 
     Part = Callable[[asyncio.Event], Awaitable[None]]
 
@@ -58,7 +58,7 @@ def settings_of(url: str) -> BrokerSettings:
 async def relay(url: str, *, redis: str, resource: str, **settings: Any) -> AsyncIterator[Relay]:
     """Make a relay of the outbox at the URL; nothing runs yet."""
     async with opened(url) as database:
-        with broker.connect(settings_of(redis)) as client:
+        with redis_streams.connect(settings_of(redis)) as client:
             options = RelaySettings(**{"poll_s": 0.01, **settings})
             yield Relay(database, client, resource=resource, source=f"/{resource}_svc", settings=options)
 
@@ -66,7 +66,7 @@ async def relay(url: str, *, redis: str, resource: str, **settings: Any) -> Asyn
 @contextlib.asynccontextmanager
 async def consumer(url: str, handle: Handle, *, redis: str, resource: str, **settings: Any) -> AsyncIterator[Consumer]:
     """Make a consumer whose effects are in the database at the URL; nothing runs yet."""
-    async with opened(url) as database, broker.connect_async(settings_of(redis)) as client:
+    async with opened(url) as database, redis_streams.connect_async(settings_of(redis)) as client:
         group = ConsumerGroup(client, stream=stream_of(resource), group="test")
         yield Consumer(database, group, handle, settings=ConsumerSettings(**{**QUICK, **settings}))
 

@@ -14,23 +14,25 @@ from shop.user.v1 import session_service_pb2, user_service_pb2
 from shop.user.v1.session_service_pb2_grpc import add_SessionServiceServicer_to_server
 from shop.user.v1.user_service_pb2_grpc import add_UserServiceServicer_to_server
 
-from chassis.breaker import Breaker, BreakerSettings
-from chassis.clients import CallPolicy, connect, is_sick
+from chassis.auth.access_tokens import AccessTokens, TokenSettings
+from chassis.auth.remote_keys import RemoteKeyRing
+from chassis.client import CallPolicy, connect
+from chassis.client.breaker import Breaker, BreakerSettings
+from chassis.client.channel import is_sick
+from chassis.client.telemetry import ClientTelemetry
 from chassis.clock import SystemClock
-from chassis.database_url import DatabaseUrl
-from chassis.db import Database
-from chassis.interceptors.client import ClientTelemetry
-from chassis.keyring import RemoteKeyRing
-from chassis.server import Server, full_name
-from chassis.settings import DatabaseSettings
-from chassis.system import SystemServicer
+from chassis.database import Database
+from chassis.database.settings import DatabaseSettings
+from chassis.database.url import DatabaseUrl
+from chassis.server.server import Server, full_name
+from chassis.server.system import SystemServicer
 from chassis.testing import SIGNER, server_settings, services_token, serving
-from chassis.tokens import AccessTokens, TokenSettings
-from chassis.watchers import WatchSettings
+from chassis.watch.hub import WatchSettings
 from order_svc.known_users import DirectoryWithProjection
 from order_svc.rpc import OrderServicer, watchers_of
 from order_svc.service import OrderService
 from order_svc.settings import OrderTelemetrySettings
+from order_svc.signing_keys import keys_of_user_service
 from order_svc.users import GrpcUserDirectory
 from user_svc.attempts import Attempts
 from user_svc.keys import KeySettings, SigningKeys
@@ -48,7 +50,7 @@ if TYPE_CHECKING:
     from grpc import aio
 
     from chassis.clock import Clock
-    from chassis.settings import ServerSettings
+    from chassis.server.settings import ServerSettings
 
 # The least that argon2 takes: 8 KiB and a tenth of a millisecond, where production takes 46 MiB and a core's 40 ms.
 CHEAP = PasswordSettings(memory_kib=8)
@@ -126,7 +128,7 @@ async def order_service(
             return [full_name(order_service_pb2, "OrderService")]
 
         system = SystemServicer(OrderTelemetrySettings(), database)
-        keys = RemoteKeyRing(channel)
+        keys = RemoteKeyRing(keys_of_user_service(channel))
         await keys.key(SIGNER.kid)
         replica = Server(
             server or server_settings(),

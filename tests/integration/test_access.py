@@ -18,20 +18,18 @@ from shop.user.v1.session_service_pb2_grpc import SessionServiceStub
 from shop.user.v1.user_service_pb2_grpc import UserServiceServicer, UserServiceStub, add_UserServiceServicer_to_server
 from structlog.testing import capture_logs
 
-from chassis import contract
+from chassis.auth.access import NoAccessRule, rules_of
+from chassis.auth.access_tokens import AccessTokens, TokenSettings
 from chassis.context import Role
-from chassis.db import Database
-from chassis.interceptors.access import NoAccessRule, rules_of
-from chassis.server import Server
-from chassis.system import SystemServicer
+from chassis.database import Database
+from chassis.server import contract
+from chassis.server.server import Server
+from chassis.server.system import SystemServicer
 from chassis.testing import (
     LOOPBACK,
-    PASSWORD,
     SIGNER,
     admins_token,
     bearer,
-    create_order_request,
-    create_user_request,
     new_uuid,
     plain_channel,
     refusal_from,
@@ -41,9 +39,9 @@ from chassis.testing import (
     serving,
     token_of,
 )
-from chassis.tokens import AccessTokens, TokenSettings
 from tests.access_table import ALLOWED, CALLERS, FOREIGN, NOTHING, REQUESTS, Subject, expected
 from tests.integration.inprocess import database_settings
+from tests.support.requests import PASSWORD, create_order_request, create_user_request
 from user_svc.settings import UserTelemetrySettings
 
 if TYPE_CHECKING:
@@ -56,7 +54,7 @@ if TYPE_CHECKING:
     from shop.user.v1.user_pb2 import User
     from shop.user.v1.user_service_pb2_grpc import UserServiceAsyncStub
 
-    from chassis.server import Register
+    from chassis.server.server import Register
     from tests.integration.conftest import TestDatabase
 
 METHODS: dict[str, MethodDescriptor] = {

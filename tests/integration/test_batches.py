@@ -19,21 +19,12 @@ from shop.user.v1.user_service_pb2_grpc import UserServiceStub
 from sqlalchemy import event, text
 from structlog.testing import capture_logs
 
-from chassis.db import Database
+from chassis.database import Database
 from chassis.errors import DatabaseUnavailable, OutcomeUnknown, Overloaded
-from chassis.metrics import REGISTRY
-from chassis.testing import (
-    bearer,
-    create_order_request,
-    create_user_request,
-    new_uuid,
-    order_item,
-    plain_channel,
-    refusal_from,
-    token_of,
-    until,
-)
+from chassis.telemetry.metrics import REGISTRY
+from chassis.testing import bearer, new_uuid, plain_channel, refusal_from, token_of, until
 from tests.integration.inprocess import database_settings, order_service, user_service
+from tests.support.requests import create_order_request, create_user_request, order_item
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Sequence
@@ -44,7 +35,7 @@ if TYPE_CHECKING:
     from shop.user.v1.user_service_pb2_grpc import UserServiceAsyncStub
     from sqlalchemy import Connection
 
-    from chassis.statements import Rows, Run
+    from chassis.database.statement_pool import Rows, Run
     from tests.integration.conftest import TestDatabase
 
 CONFIRMED = order_pb2.ORDER_STATUS_CONFIRMED

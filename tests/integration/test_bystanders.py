@@ -15,11 +15,12 @@ import psycopg
 import pytest
 from sqlalchemy import create_engine
 
-from chassis import idempotency, inbox, outbox
-from chassis.broker import START
-from chassis.idempotency import Answered, Once, RequestKey
-from chassis.inbox import Number
-from chassis.pagination import PageRequest
+from chassis.events import inbox, outbox
+from chassis.events.inbox import Number
+from chassis.events.redis_streams import START
+from chassis.idempotency import store
+from chassis.idempotency.store import Answered, Once, RequestKey
+from chassis.server.pagination import PageRequest
 from order_svc import projection
 from order_svc import repository as orders_repository
 from order_svc.model import BuyerId, OrderFilter, OrderId, OrderStatus
@@ -84,9 +85,9 @@ def once(number: int, *, now: datetime = NOW) -> Once:
 def keep(connection: Connection, resources: Sequence[UUID]) -> None:
     """Keep an answer about each of the resources."""
     requests = [once(resource.int) for resource in resources]
-    idempotency.claim(connection, requests)
+    store.claim(connection, requests)
     answered = [Answered(once(resource.int), resource, b'"x"') for resource in resources]
-    idempotency.complete(connection, answered)
+    store.complete(connection, answered)
 
 
 def kept(connection: Connection) -> list[UUID]:
@@ -97,7 +98,7 @@ def kept(connection: Connection) -> list[UUID]:
 def test_erasing_the_answers_about_a_resource_leaves_those_about_others(users: Connection) -> None:
     keep(users, ALL)
 
-    idempotency.erase_answers(users, [OURS])
+    store.erase_answers(users, [OURS])
 
     assert kept(users) == [BEFORE, AFTER]
     # The fingerprint is a digest of what was erased, and can be guessed from it.
@@ -106,9 +107,9 @@ def test_erasing_the_answers_about_a_resource_leaves_those_about_others(users: C
 
 
 def test_an_answer_is_kept_with_its_own_key_only(users: Connection) -> None:
-    idempotency.claim(users, [once(1), once(2), once(3)])
+    store.claim(users, [once(1), once(2), once(3)])
 
-    idempotency.complete(users, [Answered(once(2), OURS, b'"x"')])
+    store.complete(users, [Answered(once(2), OURS, b'"x"')])
 
     assert rows(users, "SELECT resource_id, response FROM idempotency_keys ORDER BY request_id") == [
         (None, None),
@@ -118,11 +119,11 @@ def test_an_answer_is_kept_with_its_own_key_only(users: Connection) -> None:
 
 
 def test_a_key_that_is_released_is_free_and_the_others_are_not(users: Connection) -> None:
-    idempotency.claim(users, [once(1), once(2), once(3)])
+    store.claim(users, [once(1), once(2), once(3)])
 
-    idempotency.release(users, [once(2)])
+    store.release(users, [once(2)])
 
-    assert idempotency.claim(users, [once(1), once(2), once(3)]) == {("ada", "/method", OURS)}
+    assert store.claim(users, [once(1), once(2), once(3)]) == {("ada", "/method", OURS)}
 
 
 def test_an_expired_key_that_is_taken_over_holds_nothing_of_the_one_before(users: Connection) -> None:
@@ -130,7 +131,7 @@ def test_an_expired_key_that_is_taken_over_holds_nothing_of_the_one_before(users
     later = NOW + timedelta(hours=24, seconds=1)
     again = Once(RequestKey("ada", "/method", OURS, b"other content"), later)
 
-    assert idempotency.claim(users, [again]) == {("ada", "/method", OURS)}
+    assert store.claim(users, [again]) == {("ada", "/method", OURS)}
 
     query = "SELECT fingerprint, resource_id, response, created_at FROM idempotency_keys"
     assert rows(users, query) == [(b"other content", None, None, later)]

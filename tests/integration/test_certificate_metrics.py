@@ -9,8 +9,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 
-from chassis.metrics import REGISTRY
-from chassis.tls import Identity
+from chassis.auth.certificates import Identity
+from chassis.telemetry.metrics import REGISTRY
 from devstack.certificates import Certificates
 
 if TYPE_CHECKING:

@@ -13,9 +13,10 @@ from shop.order.v1.order_service_pb2_grpc import OrderServiceStub
 from shop.user.v1.user_service_pb2_grpc import UserServiceStub
 from structlog.testing import capture_logs
 
-from chassis.breaker import BreakerSettings
-from chassis.testing import create_order_request, create_user_request, new_uuid, plain_channel, refusal_of, until
+from chassis.client.breaker import BreakerSettings
+from chassis.testing import new_uuid, plain_channel, refusal_of, until
 from tests.integration.inprocess import database_settings, order_service, user_service
+from tests.support.requests import create_order_request, create_user_request
 
 if TYPE_CHECKING:
     from shop.order.v1.order_service_pb2_grpc import OrderServiceAsyncStub

@@ -11,9 +11,9 @@ import pytest
 from google.protobuf.empty_pb2 import Empty
 from grpc import aio
 
-from chassis.clients import CallPolicy, connect
-from chassis.interceptors.client import ClientTelemetry
-from chassis.metrics import REGISTRY
+from chassis.client import CallPolicy, connect
+from chassis.client.telemetry import ClientTelemetry
+from chassis.telemetry.metrics import REGISTRY
 from chassis.testing import LOOPBACK
 
 if TYPE_CHECKING:

@@ -11,9 +11,10 @@ from shop.user.v1 import user_service_pb2 as pb
 from shop.user.v1.session_service_pb2_grpc import SessionServiceStub
 from shop.user.v1.user_service_pb2_grpc import UserServiceStub
 
-from chassis.testing import LOOPBACK, PASSWORD, bearer, create_user_request, plain_channel
+from chassis.testing import LOOPBACK, bearer, plain_channel
 from tests.integration.inprocess import database_settings, user_service
 from tests.integration.replica import run
+from tests.support.requests import PASSWORD, create_user_request
 
 if TYPE_CHECKING:
     from tests.integration.conftest import TestDatabase

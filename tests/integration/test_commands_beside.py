@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import httpx
 
-from chassis import cli
+from chassis.runtime import cli
 from chassis.testing import LOOPBACK, new_uuid
 from devstack.services import SERVICES
 from tests.integration.replica import run, serving_process

@@ -13,7 +13,8 @@ from shop.user.v1 import user_pb2
 from shop.user.v1 import user_service_pb2 as pb
 
 from chassis.context import Role
-from chassis.testing import PASSWORD, SIGNER, bearer, create_user_request, new_uuid, refusal_of, token_of
+from chassis.testing import SIGNER, bearer, new_uuid, refusal_of, token_of
+from tests.support.requests import PASSWORD, create_user_request
 
 if TYPE_CHECKING:
     from collections.abc import Callable

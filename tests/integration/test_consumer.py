@@ -10,11 +10,11 @@ import pytest
 from sqlalchemy import text
 
 import order_svc.consumer
-from chassis.broker import FIELD, connect_async, stream_of, watermark_of
-from chassis.cloudevents import CloudEvent
-from chassis.consumer import title
-from chassis.consumer_group import ConsumerGroup
-from chassis.metrics import REGISTRY
+from chassis.events.cloudevents import CloudEvent
+from chassis.events.consumer import title
+from chassis.events.consumer_group import ConsumerGroup
+from chassis.events.redis_streams import FIELD, connect_async, stream_of, watermark_of
+from chassis.telemetry.metrics import REGISTRY
 from chassis.testing import until
 from tests.integration.event_flow import consumer, running, settings_of
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from redis import Redis
     from sqlalchemy import Connection
 
-    from chassis.consumer import Handle
+    from chassis.events.consumer import Handle
     from tests.integration.conftest import TestDatabase
 
 STREAM = stream_of("thing")

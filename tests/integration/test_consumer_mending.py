@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from structlog.testing import capture_logs
 
-import chassis.consumer
-from chassis.cloudevents import CloudEvent
+import chassis.events.consumer
+from chassis.events.cloudevents import CloudEvent
 from chassis.testing import until
 from tests.integration.event_flow import consumer, running
 from tests.integration.test_consumer import EFFECTS, STREAM, effect, letters, value
@@ -86,8 +86,8 @@ class LostStream:
 
 @pytest.fixture(autouse=True)
 def _in_quick_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chassis.consumer, "_LOOK_AGAIN_S", 0.01)
-    monkeypatch.setattr(chassis.consumer, "_NOTE_S", 0.01)
+    monkeypatch.setattr(chassis.events.consumer, "_LOOK_AGAIN_S", 0.01)
+    monkeypatch.setattr(chassis.events.consumer, "_NOTE_S", 0.01)
 
 
 async def mend(database: TestDatabase, redis_url: str, stream: LostStream, *, last: str, **settings: Any) -> list[str]:

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from structlog.testing import capture_logs
 
-import chassis.consumer
-from chassis import inbox
-from chassis.broker import connect_async
-from chassis.consumer import Consumer, ConsumerSettings
-from chassis.consumer_group import ConsumerGroup
+import chassis.events.consumer
 from chassis.errors import DatabaseUnavailable
+from chassis.events import inbox
+from chassis.events.consumer import Consumer, ConsumerSettings
+from chassis.events.consumer_group import ConsumerGroup
+from chassis.events.redis_streams import connect_async
 from chassis.testing import until
 from devstack.ports import LOOPBACK, ReservedPort
 from devstack.redis import RedisServer, find_redis
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from redis import Redis
     from sqlalchemy import Connection
 
-    from chassis.cloudevents import CloudEvent
+    from chassis.events.cloudevents import CloudEvent
     from tests.integration.conftest import TestDatabase
 
 # Once for all: what is away stays away, and a pause takes no time.
@@ -55,7 +55,7 @@ def without_pauses(
         pauses.append(seconds)
         await then(pauses, stopping)
 
-    monkeypatch.setattr(chassis.consumer, "pause", pause)
+    monkeypatch.setattr(chassis.events.consumer, "pause", pause)
 
 
 @pytest.mark.parametrize("away", ["Redis", "the database", "the database at the first start"])
@@ -141,7 +141,7 @@ async def test_no_event_dies_of_a_database_that_is_away(
         healthy(connection, events)
 
     without_pauses(monkeypatch, then=go_on)
-    monkeypatch.setattr(chassis.consumer, "_LOOK_AGAIN_S", 0.01)
+    monkeypatch.setattr(chassis.events.consumer, "_LOOK_AGAIN_S", 0.01)
     subject = uuid.uuid4()
     send(stored, subject, 1)
 
@@ -204,8 +204,8 @@ async def test_an_idle_consumer_asks_no_more_often_than_it_must(
     seldom: str,
     counted: str,
 ) -> None:
-    monkeypatch.setattr(chassis.consumer, often, 0.01)
-    monkeypatch.setattr(chassis.consumer, seldom, 0.1)
+    monkeypatch.setattr(chassis.events.consumer, often, 0.01)
+    monkeypatch.setattr(chassis.events.consumer, seldom, 0.1)
     began = time.monotonic()
 
     async with opened(orders_database.url) as database, connect_async(settings_of(redis_url)) as client:
@@ -226,8 +226,8 @@ async def test_an_idle_consumer_asks_no_more_often_than_it_must(
 async def test_the_position_stays_before_an_event_that_has_not_taken_effect(
     orders_database: TestDatabase, redis_url: str, stored: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(chassis.consumer, "_NOTE_S", 0.0)
-    monkeypatch.setattr(chassis.consumer, "_LOOK_AGAIN_S", 0.01)
+    monkeypatch.setattr(chassis.events.consumer, "_NOTE_S", 0.0)
+    monkeypatch.setattr(chassis.events.consumer, "_LOOK_AGAIN_S", 0.01)
     send(stored, uuid.uuid4(), 2)  # its first event never comes
 
     async with opened(orders_database.url) as database, connect_async(settings_of(redis_url)) as client:

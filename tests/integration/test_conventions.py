@@ -24,9 +24,10 @@ from shop.order.v1 import order_pb2
 from shop.order.v1 import order_service_pb2 as pb
 from shop.user.v1 import user_service_pb2
 
-from chassis import tracing
-from chassis.metrics import REGISTRY
-from chassis.testing import bearer, create_order_request, create_user_request, new_uuid, refusal_of, token_of
+from chassis.telemetry import tracing
+from chassis.telemetry.metrics import REGISTRY
+from chassis.testing import bearer, new_uuid, refusal_of, token_of
+from tests.support.requests import create_order_request, create_user_request
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

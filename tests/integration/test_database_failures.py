@@ -17,19 +17,13 @@ from shop.user.v1.user_service_pb2_grpc import UserServiceStub
 from sqlalchemy import text
 from structlog.testing import capture_logs
 
-from chassis.db import Database
+from chassis.database import Database
 from chassis.errors import DatabaseUnavailable
-from chassis.testing import (
-    create_user_request,
-    new_uuid,
-    plain_channel,
-    refusal_of,
-    server_settings,
-    until,
-)
+from chassis.testing import new_uuid, plain_channel, refusal_of, server_settings, until
 from devstack.postgres import PostgresServer
 from tests.integration.conftest import fresh_database, prepare
 from tests.integration.inprocess import database_settings, user_service
+from tests.support.requests import create_user_request
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from sqlalchemy import text
 
-from chassis.db import Database
+from chassis.database import Database
 from chassis.errors import OutcomeUnknown
 from chassis.testing import until
 from devstack.postgres import PostgresServer

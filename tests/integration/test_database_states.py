@@ -22,12 +22,14 @@ from shop.user.v1.session_service_pb2_grpc import SessionServiceStub
 from shop.user.v1.user_service_pb2_grpc import UserServiceStub
 
 from chassis.context import enter_batch
-from chassis.db import Database, execute
+from chassis.database import Database
+from chassis.database.database import execute
 from chassis.errors import DatabaseUnavailable, OutcomeUnknown
-from chassis.testing import PASSWORD, create_order_request, create_user_request, plain_channel, refusal_of
+from chassis.testing import plain_channel, refusal_of
 from tests.database_cases import cases
 from tests.integration.conftest import fresh_database
 from tests.integration.inprocess import database_settings, order_service, user_service
+from tests.support.requests import PASSWORD, create_order_request, create_user_request
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 import psycopg
 import pytest
 
-from chassis import migrations
-from chassis.database_url import STORES
+from chassis.database import migrations
+from chassis.database.url import STORES
 from chassis.testing import LOOPBACK, until
 from devstack.certificates import Certificates
 from tests.database_cases import cases

@@ -9,8 +9,8 @@ from urllib.parse import quote
 import psycopg
 import pytest
 
-from chassis.connections import connect_for_long
-from chassis.db import Database
+from chassis.database import Database
+from chassis.database.connections import connect_for_long
 from tests.database_cases import cases
 from tests.integration.inprocess import database_settings
 from tests.integration.tls_postgres import MISSING, TlsPostgres, debians_binaries, tls_postgres

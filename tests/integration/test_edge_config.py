@@ -24,8 +24,8 @@ from google.api.annotations_pb2 import http as http_rule
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from shop.system.v1.error_reason_pb2 import ErrorReason
 
-from chassis.interceptors.validation import json_name
-from chassis.tokens import TokenSettings
+from chassis.auth.access_tokens import TokenSettings
+from chassis.server.validation import json_name
 from devstack.certificates import Certificates
 from envoy.binary import find_envoy
 from envoy.contract import DESCRIPTOR_SET, Binding, Contract

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from pydantic import SecretStr
 
-from chassis.settings import ServerSettings
+from chassis.server.settings import ServerSettings
 from envoy.render import SERVED_BY
 from tests.integration.test_edge_config import (
     CONTRACT,

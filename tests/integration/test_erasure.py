@@ -10,17 +10,9 @@ from shop.user.v1 import session_service_pb2 as sessions_pb
 from shop.user.v1 import user_service_pb2 as users_pb
 from structlog.testing import capture_logs
 
-from chassis.testing import (
-    PASSWORD,
-    bearer,
-    create_order_request,
-    create_user_request,
-    new_uuid,
-    refusal_of,
-    token_of,
-    until,
-)
+from chassis.testing import bearer, new_uuid, refusal_of, token_of, until
 from tests.integration.event_flow import flowing
+from tests.support.requests import PASSWORD, create_order_request, create_user_request
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,8 +12,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind
 
 import order_svc.consumer
-from chassis import tracing
-from chassis.broker import stream_of
+from chassis.events.redis_streams import stream_of
+from chassis.telemetry import tracing
 from chassis.testing import until
 from tests.integration.event_flow import consumer, relay, running
 

@@ -20,21 +20,14 @@ from shop.order.v1 import order_service_pb2 as orders_pb
 from shop.order.v1.order_service_pb2_grpc import OrderServiceStub
 from shop.user.v1 import user_service_pb2 as users_pb
 
-from chassis.testing import (
-    create_order_request,
-    create_user_request,
-    new_uuid,
-    plain_channel,
-    refusal_from,
-    refusal_of,
-    until,
-)
+from chassis.testing import new_uuid, plain_channel, refusal_from, refusal_of, until
 from order_svc.consumer import look_for_late_orders
 from order_svc.model import BuyerId
 from order_svc.projection import KnownUser, UserState, put_users
 from protos.codegen.events import event_type
 from tests.integration.event_flow import flowing, opened, running
 from tests.integration.inprocess import database_settings, order_service, user_service
+from tests.support.requests import create_order_request, create_user_request
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from chassis import feed, outbox
-from chassis.feed import START, PositionLost, Wanted
+from chassis.events import outbox
 from chassis.testing import until
+from chassis.watch import changefeed
+from chassis.watch.changefeed import START, PositionLost, Wanted
 from tests.integration.event_flow import opened
 
 if TYPE_CHECKING:
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
     from psycopg import Connection as Session
     from sqlalchemy import Connection
 
-    from chassis.db import Database
-    from chassis.feed import Position
+    from chassis.database import Database
+    from chassis.watch.changefeed import Position
     from tests.integration.conftest import TestDatabase
 
 WRITERS = 6
@@ -51,7 +52,7 @@ async def subjects_after(database: Database, position: Position = START) -> list
     """Return what the feed has behind the position."""
 
     def read(connection: Connection) -> list[uuid.UUID]:
-        page = feed.read(connection, Wanted(position, None, "userId", 5000))
+        page = changefeed.read(connection, Wanted(position, None, "userId", 5000))
         return [each.subject for each in page.events]
 
     return await database.read(read)
@@ -60,7 +61,7 @@ async def subjects_after(database: Database, position: Position = START) -> list
 async def is_known(database: Database, event_id: uuid.UUID) -> bool:
     """Return whether a stream can be resumed with the id."""
     try:
-        await database.read(lambda connection: feed.position_of(connection, event_id))
+        await database.read(lambda connection: changefeed.position_of(connection, event_id))
     except PositionLost:
         return False
     return True
@@ -135,7 +136,7 @@ async def test_a_reader_that_keeps_its_position_sees_each_event_once_and_in_the_
 
     async def read() -> None:
         position = seen[-1] if seen else START
-        page = await database.read(lambda connection: feed.read(connection, Wanted(position, None, "userId", 7)))
+        page = await database.read(lambda connection: changefeed.read(connection, Wanted(position, None, "userId", 7)))
         seen.extend(each.position for each in page.events)
 
     async def has_seen_all() -> bool:
@@ -157,18 +158,18 @@ async def test_the_position_of_an_event_is_known_by_its_id(database: Database, o
     first, second = await add(database), await add(database)
     [(event_id,)] = orders_database.query("SELECT id FROM outbox WHERE subject = %s", first)
 
-    position = await database.read(lambda connection: feed.position_of(connection, event_id))
+    position = await database.read(lambda connection: changefeed.position_of(connection, event_id))
 
     assert await subjects_after(database, position) == [second]
     assert not await is_known(database, uuid.uuid4())
 
 
 async def test_the_end_of_the_feed_is_its_last_event(database: Database) -> None:
-    assert await database.read(feed.newest) == START
+    assert await database.read(changefeed.newest) == START
     await add(database)
     await add(database)
 
-    end = await database.read(feed.newest)
+    end = await database.read(changefeed.newest)
 
     assert await subjects_after(database, end) == []
     late = await add(database)
@@ -178,7 +179,7 @@ async def test_the_end_of_the_feed_is_its_last_event(database: Database) -> None
 async def test_a_position_at_which_its_event_does_not_stand_is_lost(database: Database) -> None:
     await add(database)
     await add(database)
-    last = await database.read(feed.newest)
+    last = await database.read(changefeed.newest)
 
     for position in (last._replace(id=uuid.UUID(int=1)), last._replace(transaction=last.transaction - 1)):
         with pytest.raises(PositionLost):
@@ -239,14 +240,14 @@ async def test_what_was_restored_from_an_older_server_is_in_the_feed_again_befor
     swap(orders_database, *since)
 
     with writing(orders_database, open_meanwhile):
-        count = await database.transaction(feed.bring_back)
+        count = await database.transaction(changefeed.bring_back)
 
     assert count == 2
     later = await add(database)
     assert await subjects_after(database) == [*old[::-1], *restored, *since[::-1], open_meanwhile, later]
-    assert await database.transaction(feed.bring_back) == 0
+    assert await database.transaction(changefeed.bring_back) == 0
     restore(orders_database, restored[1])
-    assert await database.transaction(feed.bring_back) == 1
+    assert await database.transaction(changefeed.bring_back) == 1
     assert await subjects_after(database) == [*old[::-1], *restored, *since[::-1], open_meanwhile, later]
 
 
@@ -257,7 +258,7 @@ async def test_a_restored_event_with_the_very_next_number_comes_before_what_was_
     following = "(pg_current_xact_id()::text::bigint + 1)::text::xid8"
     orders_database.query(f"UPDATE outbox SET transaction = {following} WHERE subject = %s", restored)
 
-    assert await database.transaction(feed.bring_back) == 1
+    assert await database.transaction(changefeed.bring_back) == 1
 
     assert await subjects_after(database) == [restored, since]
 
@@ -272,7 +273,7 @@ async def test_bringing_back_takes_longer_than_a_statement_may(users_copy: TestD
         restore(users_copy, restored)
         users_copy.query(slow)
 
-        assert await database.transaction(feed.bring_back) == 1
+        assert await database.transaction(changefeed.bring_back) == 1
 
 
 async def test_the_position_of_an_event_that_is_not_brought_back_yet_is_lost(
@@ -281,7 +282,7 @@ async def test_the_position_of_an_event_that_is_not_brought_back_yet_is_lost(
     await add(database)
     restore(orders_database, await add(database))
     [(event_id,)] = orders_database.query("SELECT id FROM outbox ORDER BY position DESC LIMIT 1")
-    position = await database.read(lambda connection: feed.position_of(connection, event_id))
+    position = await database.read(lambda connection: changefeed.position_of(connection, event_id))
 
     with pytest.raises(PositionLost):
         await subjects_after(database, position)

@@ -8,12 +8,13 @@ from uuid import UUID
 
 import pytest
 
-from chassis import feed, outbox
-from chassis.feed import START, Wanted
+from chassis.events import outbox
+from chassis.watch import changefeed
+from chassis.watch.changefeed import START, Wanted
 from tests.integration.test_bystanders import transaction
 
 if TYPE_CHECKING:
-    from chassis.feed import Page, Position
+    from chassis.watch.changefeed import Page, Position
     from tests.integration.conftest import TestDatabase
 
 
@@ -30,7 +31,7 @@ def write(database: TestDatabase, *owners: str) -> list[UUID]:
 
 def read(database: TestDatabase, *, after: Position = START, owner: str | None = None, size: int = 10) -> Page:
     with transaction(database) as connection:
-        return feed.read(connection, Wanted(after, owner, "userId", size))
+        return changefeed.read(connection, Wanted(after, owner, "userId", size))
 
 
 def subjects(page: Page) -> list[UUID]:
@@ -104,6 +105,6 @@ def test_the_place_of_an_event_is_its_own_and_not_a_neighbours(orders_database: 
     events = read(orders_database).events
 
     with transaction(orders_database) as connection:
-        found = [feed.position_of(connection, event.position.id) for event in events]
+        found = [changefeed.position_of(connection, event.position.id) for event in events]
 
     assert found == [event.position for event in events]

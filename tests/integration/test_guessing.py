@@ -18,18 +18,10 @@ from shop.user.v1 import user_service_pb2 as users_pb
 from shop.user.v1.session_service_pb2_grpc import SessionServiceStub
 from shop.user.v1.user_service_pb2_grpc import UserServiceStub
 
-from chassis.db import Database
-from chassis.testing import (
-    PASSWORD,
-    bearer,
-    create_user_request,
-    new_uuid,
-    plain_channel,
-    refusal_of,
-    token_of,
-    until,
-)
+from chassis.database import Database
+from chassis.testing import bearer, new_uuid, plain_channel, refusal_of, token_of, until
 from tests.integration.inprocess import CHEAP, database_settings, user_service
+from tests.support.requests import PASSWORD, create_user_request
 from user_svc import attempts
 from user_svc.attempt_repository import RESERVED_FOR
 from user_svc.attempts import Attempt, Attempts, account_of

@@ -19,13 +19,14 @@ from shop.user.v1 import user_service_pb2 as pb
 from shop.user.v1.user_service_pb2_grpc import UserServiceStub
 from typing_extensions import override
 
-from chassis.clients import CallPolicy, connect
-from chassis.hedging import is_read
-from chassis.testing import LOOPBACK, create_user_request, new_uuid, until
+from chassis.client import CallPolicy, connect
+from chassis.client.hedging import is_read
+from chassis.testing import LOOPBACK, new_uuid, until
 from envoy.environments import laptop
 from envoy.render import SERVED_BY
 from tests.integration.test_edge_config import CONTRACT, JWKS, configuration, http_filter, running
 from tests.ports import free_port
+from tests.support.requests import create_user_request
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine, Iterable

@@ -17,22 +17,15 @@ from shop.order.v1 import order_service_pb2 as pb
 from shop.order.v1.order_service_pb2_grpc import OrderServiceStub
 from sqlalchemy import create_engine
 
-import chassis.outbox
+import chassis.events.outbox
 import order_svc.repository
 import order_svc.service
 from chassis.clock import new_id
-from chassis.pagination import PageTokens
-from chassis.testing import (
-    ManualClock,
-    bearer,
-    create_order_request,
-    new_uuid,
-    plain_channel,
-    refusal_of,
-    token_of,
-)
+from chassis.server.pagination import PageTokens
+from chassis.testing import ManualClock, bearer, new_uuid, plain_channel, refusal_of, token_of
 from tests.integration.inprocess import database_settings, order_service
 from tests.integration.watching import watching
+from tests.support.requests import create_order_request
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable
@@ -86,7 +79,7 @@ async def machines(
             for clock in (ahead, behind)
         ]
         machines = Machines([await stack.enter_async_context(plain_channel(address)) for address in addresses])
-        for module in (chassis.outbox, order_svc.repository, order_svc.service):
+        for module in (chassis.events.outbox, order_svc.repository, order_svc.service):
             monkeypatch.setattr(module, "new_id", machines.new_id)
         yield machines
 

@@ -17,22 +17,12 @@ from shop.order.v1.order_service_pb2_grpc import OrderServiceStub
 from shop.user.v1 import user_service_pb2 as users_pb
 from shop.user.v1.user_service_pb2_grpc import UserServiceStub
 
-from chassis.db import Database
+from chassis.database import Database
 from chassis.errors import RequestIdReused
-from chassis.idempotency import KEPT, Once, RequestKey, sweep_forever
-from chassis.testing import (
-    admins_token,
-    bearer,
-    create_order_request,
-    create_user_request,
-    new_uuid,
-    order_item,
-    plain_channel,
-    refusal_of,
-    token_of,
-    until,
-)
+from chassis.idempotency.store import KEPT, Once, RequestKey, sweep_forever
+from chassis.testing import admins_token, bearer, new_uuid, plain_channel, refusal_of, token_of, until
 from tests.integration.inprocess import database_settings, order_service, user_service
+from tests.support.requests import create_order_request, create_user_request, order_item
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable

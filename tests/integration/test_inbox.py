@@ -8,16 +8,16 @@ from uuid import UUID
 
 import psycopg
 
-from chassis import inbox
-from chassis.broker import START, EntryId
-from chassis.inbox import DeadLetter, Number, State
+from chassis.events import inbox
+from chassis.events.inbox import DeadLetter, Number, State
+from chassis.events.redis_streams import START, EntryId
 from tests.integration.test_bystanders import AFTER, ALL, BEFORE, NOW, OURS, rows, transaction
 from tests.integration.test_row_locks import waiting
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-    from chassis.statements import Rows
+    from chassis.database.statement_pool import Rows
     from tests.integration.conftest import TestDatabase
 
 STREAMS = ("a", "b", "c")

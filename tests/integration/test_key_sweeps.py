@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from chassis.idempotency import KEPT, sweep_forever
+from chassis.idempotency.store import KEPT, sweep_forever
 from chassis.testing import until
 from tests.integration.event_flow import opened
 from tests.integration.test_bystanders import OURS
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
     from datetime import datetime
 
-    from chassis.db import Database
+    from chassis.database import Database
     from chassis.testing import ManualClock
     from tests.integration.conftest import TestDatabase
 

@@ -18,12 +18,13 @@ from shop.user.v1.session_service_pb2_grpc import (
 )
 from typing_extensions import override
 
-from chassis import keyring
-from chassis.clients import connect
+from chassis.auth import remote_keys
+from chassis.auth.remote_keys import RemoteKeyRing
+from chassis.client import connect
 from chassis.errors import KeysUnavailable
-from chassis.keyring import RemoteKeyRing
 from chassis.testing import until
 from devstack.ports import LOOPBACK, ReservedPort
+from order_svc.signing_keys import keys_of_user_service
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -69,7 +70,7 @@ async def serving(jwks: Jwks, address: str) -> AsyncIterator[RemoteKeyRing]:
     server.add_insecure_port(address)
     await server.start()
     async with connect(address) as channel:
-        yield RemoteKeyRing(channel)
+        yield RemoteKeyRing(keys_of_user_service(channel))
     await server.stop(0)
 
 
@@ -85,7 +86,7 @@ async def test_tokens_with_unknown_keys_are_none_of_ours_and_make_nobody_ask_eac
 
 
 async def test_a_known_key_is_asked_for_no_more(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keyring, "_PAUSE_S", 0)
+    monkeypatch.setattr(remote_keys, "_PAUSE_S", 0)
     jwks = Jwks()
 
     async with serving(jwks, address) as keys:
@@ -98,7 +99,7 @@ async def test_a_known_key_is_asked_for_no_more(address: str, monkeypatch: pytes
 async def test_while_the_keys_are_not_to_be_had_known_ones_stay_and_unknown_ones_may_be_good(
     address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(keyring, "_PAUSE_S", 0)
+    monkeypatch.setattr(remote_keys, "_PAUSE_S", 0)
     jwks = Jwks()
 
     async with serving(jwks, address) as keys:
@@ -113,8 +114,8 @@ async def test_while_the_keys_are_not_to_be_had_known_ones_stay_and_unknown_ones
 async def test_keys_are_asked_for_again_soon_after_a_failure_and_seldom_after_an_answer(
     address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(keyring, "_PAUSE_S", 0.01)
-    monkeypatch.setattr(keyring, "_EVERY_S", 3600)
+    monkeypatch.setattr(remote_keys, "_PAUSE_S", 0.01)
+    monkeypatch.setattr(remote_keys, "_EVERY_S", 3600)
     jwks = Jwks()
     jwks.is_well = False
 
@@ -139,7 +140,7 @@ async def test_keys_are_asked_for_again_soon_after_a_failure_and_seldom_after_an
 
 async def test_a_call_that_comes_while_the_user_service_starts_waits_for_its_keys(address: str) -> None:
     async with connect(address) as channel:
-        keys = RemoteKeyRing(channel)
+        keys = RemoteKeyRing(keys_of_user_service(channel))
         refreshing = asyncio.create_task(keys.refresh_forever())
 
         async def has_found_nobody() -> bool:

@@ -15,15 +15,9 @@ from shop.system.v1.system_service_pb2_grpc import SystemServiceStub
 from shop.user.v1 import user_service_pb2 as pb
 from shop.user.v1.user_service_pb2_grpc import UserServiceStub
 
-from chassis.testing import (
-    LOOPBACK,
-    create_user_request,
-    new_uuid,
-    plain_channel,
-    refusal_of,
-    until,
-)
+from chassis.testing import LOOPBACK, new_uuid, plain_channel, refusal_of, until
 from tests.integration.replica import NOT_SERVING, run, serving_process
+from tests.support.requests import create_user_request
 
 if TYPE_CHECKING:
     from pathlib import Path

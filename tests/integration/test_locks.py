@@ -9,8 +9,8 @@ import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from chassis import locks
 from chassis.clock import SystemClock
+from chassis.database import locks
 from chassis.testing import until
 from tests.integration.event_flow import opened, relay, running
 from tests.integration.inprocess import KEY_SETTINGS

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 from shop.user.v1 import user_service_pb2 as pb
 from shop.user.v1.user_service_pb2_grpc import UserServiceStub
 
-from chassis.testing import bearer, create_user_request, new_uuid, plain_channel, refusal_of, token_of
+from chassis.testing import bearer, new_uuid, plain_channel, refusal_of, token_of
 from tests.integration.replica import REPOSITORY, serving_process
+from tests.support.requests import create_user_request
 
 if TYPE_CHECKING:
     from pathlib import Path

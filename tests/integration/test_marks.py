@@ -28,12 +28,12 @@ import pytest
 from redis import Redis
 from sqlalchemy import text
 
-import chassis.consumer
-import chassis.relay
+import chassis.events.consumer
+import chassis.events.relay
 import order_svc.consumer
-from chassis.broker import connect_async, stream_of
-from chassis.consumer_group import ConsumerGroup
-from chassis.relay import publish_again
+from chassis.events.consumer_group import ConsumerGroup
+from chassis.events.redis_streams import connect_async, stream_of
+from chassis.events.relay import publish_again
 from chassis.testing import until
 from tests.integration.conftest import TestDatabase, fresh_database
 from tests.integration.event_flow import consumer, opened, relay, settings_of
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from chassis.cloudevents import CloudEvent
+    from chassis.events.cloudevents import CloudEvent
     from devstack.postgres import PostgresServer
 
     Way = Callable[["World"], Awaitable[None]]
@@ -212,8 +212,8 @@ async def _runs(part: Callable[[asyncio.Event], Awaitable[None]]) -> AsyncIterat
 @pytest.fixture(autouse=True)
 def _in_quick_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Note and look as often as the loop turns: what the marks say is tested, and not how seldom they say it."""
-    monkeypatch.setattr(chassis.consumer, "_NOTE_S", 0.05)
-    monkeypatch.setattr(chassis.relay, "_TICK_S", 0.05)
+    monkeypatch.setattr(chassis.events.consumer, "_NOTE_S", 0.05)
+    monkeypatch.setattr(chassis.events.relay, "_TICK_S", 0.05)
 
 
 @pytest.fixture

@@ -11,12 +11,13 @@ from shop.order.v1 import order_pb2
 from shop.order.v1 import order_service_pb2 as pb
 from shop.user.v1 import user_service_pb2
 
-from chassis import outbox_watch
-from chassis.breaker import Breaker, BreakerSettings, CircuitOpen
-from chassis.db import Database
-from chassis.metrics import REGISTRY
-from chassis.testing import create_order_request, create_user_request, new_uuid, refusal_of, until
+from chassis.client.breaker import Breaker, BreakerSettings, CircuitOpen
+from chassis.database import Database
+from chassis.events import backlog
+from chassis.telemetry.metrics import REGISTRY
+from chassis.testing import new_uuid, refusal_of, until
 from tests.integration.inprocess import database_settings
+from tests.support.requests import create_order_request, create_user_request
 
 if TYPE_CHECKING:
     from shop.order.v1.order_service_pb2_grpc import OrderServiceAsyncStub
@@ -81,7 +82,7 @@ async def test_the_outbox_s_backlog_is_shown(users: UserServiceAsyncStub, users_
         await users.CreateUser(create_user_request())
     users_database.query("UPDATE outbox SET occurred_at = now() - interval '1 hour' WHERE position = 1")
     database = Database(database_settings(users_database.url), name="watch")
-    watching = asyncio.create_task(outbox_watch.watch_forever(database, every_s=0.01))
+    watching = asyncio.create_task(backlog.watch_forever(database, every_s=0.01))
 
     async def is_shown() -> bool:
         return value("shop_outbox_unpublished_events") == 2

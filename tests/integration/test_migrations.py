@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from sqlalchemy import Engine, event
 
-from chassis import migrations
+from chassis.database import migrations
 from tests.integration.inprocess import database_settings
 
 if TYPE_CHECKING:

@@ -12,8 +12,9 @@ from shop.order.v1 import order_pb2
 from shop.order.v1 import order_service_pb2 as pb
 from shop.user.v1 import session_service_pb2, user_service_pb2
 
-from chassis.testing import create_order_request, order_item, refusal_of
+from chassis.testing import refusal_of
 from protos.codegen.examples import example_of
+from tests.support.requests import create_order_request, order_item
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,7 +13,8 @@ from shop.order.v1 import order_pb2
 from shop.order.v1 import order_service_pb2 as pb
 from shop.user.v1 import user_service_pb2
 
-from chassis.testing import bearer, create_order_request, new_uuid, order_item, refusal_of, token_of
+from chassis.testing import bearer, new_uuid, refusal_of, token_of
+from tests.support.requests import create_order_request, order_item
 
 if TYPE_CHECKING:
     from shop.order.v1.order_service_pb2_grpc import OrderServiceAsyncStub

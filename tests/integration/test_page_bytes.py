@@ -11,11 +11,12 @@ from google.protobuf import descriptor_pool
 from shop.order.v1 import order_service_pb2 as orders_pb
 from shop.user.v1 import user_service_pb2 as users_pb
 
-from chassis import contract
-from chassis.breaker import Breaker, BreakerSettings
-from chassis.clients import CallPolicy, connect, is_sick
+from chassis.client import CallPolicy, connect
+from chassis.client.breaker import Breaker, BreakerSettings
+from chassis.client.channel import is_sick
 from chassis.clock import new_id
-from chassis.pagination import MAX_BYTES
+from chassis.server import contract
+from chassis.server.pagination import MAX_BYTES
 from chassis.testing import new_uuid, refusal_of, services_token
 from order_svc.model import BuyerId
 from order_svc.users import GrpcUserDirectory

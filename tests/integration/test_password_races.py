@@ -10,17 +10,9 @@ import pytest
 from shop.user.v1 import user_service_pb2 as pb
 from shop.user.v1.user_service_pb2_grpc import UserServiceStub
 
-from chassis.testing import (
-    PASSWORD,
-    bearer,
-    create_user_request,
-    new_uuid,
-    plain_channel,
-    refusal_of,
-    token_of,
-    until,
-)
+from chassis.testing import bearer, new_uuid, plain_channel, refusal_of, token_of, until
 from tests.integration.inprocess import database_settings, user_service
+from tests.support.requests import PASSWORD, create_user_request
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

@@ -13,17 +13,17 @@ from shop.user.v1 import user_service_pb2 as users_pb
 from shop.user.v1.user_service_pb2_grpc import UserServiceStub
 from sqlalchemy import text
 
-from chassis import migrations
-from chassis.database_url import DatabaseUrl
-from chassis.db import Database, execute
-from chassis.errors import DatabaseUnavailable
-from chassis.feed import bring_back
-from chassis.settings import Misconfigured
-from chassis.testing import create_order_request, create_user_request, plain_channel
+from chassis.database import Database, migrations
+from chassis.database.database import execute
+from chassis.database.url import DatabaseUrl
+from chassis.errors import DatabaseUnavailable, StartupError
+from chassis.testing import plain_channel
+from chassis.watch.changefeed import bring_back
 from tests.database_cases import cases
 from tests.integration.inprocess import database_settings, order_service, user_service
 from tests.integration.replica import run
 from tests.pgbouncer import MISSING, PgBouncer, find_pgbouncer
+from tests.support.requests import create_order_request, create_user_request
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -147,7 +147,7 @@ async def test_a_thousand_calls_at_once_share_three_sessions_and_none_fails(
 def test_migrations_refuse_a_pooler_and_take_the_direct_url(pooler: PgBouncer, users_database: TestDatabase) -> None:
     url = behind(pooler, users_database)
 
-    with pytest.raises(Misconfigured, match="set DATABASE_DIRECT_URL"):
+    with pytest.raises(StartupError, match="set DATABASE_DIRECT_URL"):
         migrations.upgrade("user_svc", database_settings(url))
     migrations.upgrade("user_svc", database_settings(url, direct_url=DatabaseUrl.parse(users_database.url)))
     refused = run("user_svc", "migrate", DATABASE_URL=url)

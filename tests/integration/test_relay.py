@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from structlog.testing import capture_logs
 
-import chassis.relay
-from chassis.broker import FIELD, stream_of, watermark_of
-from chassis.cloudevents import CloudEvent
-from chassis.metrics import REGISTRY
-from chassis.relay import publish_again
+import chassis.events.relay
+from chassis.events.cloudevents import CloudEvent
+from chassis.events.redis_streams import FIELD, stream_of, watermark_of
+from chassis.events.relay import publish_again
+from chassis.telemetry.metrics import REGISTRY
 from chassis.testing import LOOPBACK, until
 from tests.integration.event_flow import opened, relay, running
 
@@ -220,7 +220,7 @@ async def test_what_redis_lost_is_published_again_without_a_pause_between_batche
     orders_database: TestDatabase, redis_url: str, stored: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Longer than this test lasts: a relay that waits for its next look would not come to the second batch.
-    monkeypatch.setattr(chassis.relay, "_TICK_S", 600.0)
+    monkeypatch.setattr(chassis.events.relay, "_TICK_S", 600.0)
     for sequence in range(1, 8):
         write(orders_database, sequence)
     async with relay(orders_database.url, redis=redis_url, resource="order", batch=2) as ours, running(ours.run):

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 from structlog.testing import capture_logs
 
-from chassis import replay
-from chassis.broker import FIELD, START, connect_async, stream_of
-from chassis.cloudevents import CloudEvent
-from chassis.metrics import REGISTRY
+from chassis.events import replay
+from chassis.events.cloudevents import CloudEvent
+from chassis.events.redis_streams import FIELD, START, connect_async, stream_of
+from chassis.telemetry.metrics import REGISTRY
 from chassis.testing import until
 from tests.integration.event_flow import consumer, relay, running, settings_of
 from tests.integration.test_relay import unpublished, write

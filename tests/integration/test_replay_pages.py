@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from chassis import replay
-from chassis.broker import EntryId, stream_of
-from chassis.replay import Pages
+from chassis.events import replay
+from chassis.events.redis_streams import EntryId, stream_of
+from chassis.events.replay import Pages
 from tests.integration.test_bystanders import rows, transaction
 from tests.integration.test_relay import write
 

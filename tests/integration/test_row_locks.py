@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from chassis import idempotency, inbox
-from chassis.idempotency import Once, RequestKey
-from chassis.inbox import Number
+from chassis.events import inbox
+from chassis.events.inbox import Number
+from chassis.idempotency import store
+from chassis.idempotency.store import Once, RequestKey
 from order_svc import repository as orders_repository
 from order_svc.model import BuyerId, OrderId
 from order_svc.repository import Wanted
@@ -187,7 +188,7 @@ def once(caller: str) -> Once:
 
 def test_keys_are_claimed_in_one_order_whatever_the_order_of_the_requests(orders_database: TestDatabase) -> None:
     def claim(*callers: str) -> Work:
-        return lambda connection: idempotency.claim(connection, [once(caller) for caller in callers])
+        return lambda connection: store.claim(connection, [once(caller) for caller in callers])
 
     with (
         waiting(orders_database, claim("c", "b", "a"), behind=claim("a")),
@@ -196,8 +197,8 @@ def test_keys_are_claimed_in_one_order_whatever_the_order_of_the_requests(orders
         other.exec_driver_sql("SET LOCAL lock_timeout = '1s'")
 
         # Who waits for `a` has not taken `b` and `c` yet.
-        assert idempotency.claim(other, [once("b")]) == {("b", "/method", OURS)}
-        assert idempotency.claim(other, [once("c")]) == {("c", "/method", OURS)}
+        assert store.claim(other, [once("b")]) == {("b", "/method", OURS)}
+        assert store.claim(other, [once("c")]) == {("c", "/method", OURS)}
 
 
 def test_two_consumers_of_one_subject_wait_for_each_other_also_when_it_is_new(orders_database: TestDatabase) -> None:

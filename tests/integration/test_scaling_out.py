@@ -14,17 +14,9 @@ from shop.order.v1.order_service_pb2_grpc import OrderServiceStub
 from shop.user.v1.user_service_pb2_grpc import UserServiceStub
 from typing_extensions import override
 
-from chassis import clients
-from chassis.clients import CallPolicy
-from chassis.settings import ServerSettings
-from chassis.testing import (
-    admins_token,
-    create_order_request,
-    create_user_request,
-    plain_channel,
-    server_settings,
-    until,
-)
+from chassis.client import CallPolicy, channel
+from chassis.server.settings import ServerSettings
+from chassis.testing import admins_token, plain_channel, server_settings, until
 from envoy.environments import laptop
 from envoy.render import Address, Cluster, Edge
 from tests.integration.inprocess import database_settings, order_service, user_service
@@ -32,6 +24,7 @@ from tests.integration.test_edge_config import configuration, running
 from tests.integration.watching import ids_in, watching, write
 from tests.name_server import NameServer, name_server
 from tests.ports import free_port
+from tests.support.requests import create_order_request, create_user_request
 from user_svc.rpc import UserServicer
 
 if TYPE_CHECKING:
@@ -243,7 +236,7 @@ async def test_a_stream_outlives_the_connections_age(users_address: str, orders_
 
 
 def test_a_replica_that_is_added_is_known_within_30_s() -> None:
-    options = dict(clients._options(CallPolicy()))  # noqa: SLF001  nobody but gRPC needs to know them
+    options = dict(channel._options(CallPolicy()))  # noqa: SLF001  nobody but gRPC needs to know them
 
     # gRPC spreads the ends of connections by a tenth.
     longest_s = ServerSettings().max_connection_age_s * 1.1 + options["grpc.dns_min_time_between_resolutions_ms"] / 1000

@@ -18,19 +18,10 @@ from shop.user.v1 import user_service_pb2 as users_pb
 from shop.user.v1.session_service_pb2_grpc import SessionServiceStub
 from shop.user.v1.user_service_pb2_grpc import UserServiceStub
 
-from chassis.testing import (
-    PASSWORD,
-    SIGNER,
-    admins_token,
-    bearer,
-    create_user_request,
-    new_uuid,
-    plain_channel,
-    refusal_of,
-    token_of,
-)
+from chassis.testing import SIGNER, admins_token, bearer, new_uuid, plain_channel, refusal_of, token_of
 from tests.integration.inprocess import database_settings, user_service
 from tests.integration.replica import serving_process
+from tests.support.requests import PASSWORD, create_user_request
 from user_svc.attempts import Attempt, Attempts
 from user_svc.settings import PasswordSettings
 

@@ -23,31 +23,20 @@ from shop.user.v1.session_service_pb2_grpc import SessionServiceStub
 from shop.user.v1.user_service_pb2_grpc import UserServiceStub
 from structlog.testing import capture_logs
 
-from chassis.clients import connect
+from chassis.auth.access_tokens import AccessTokens, TokenSettings
+from chassis.auth.remote_keys import RemoteKeyRing
+from chassis.client import connect
 from chassis.clock import SystemClock
 from chassis.context import Call, enter
-from chassis.db import Database
-from chassis.errors import DatabaseUnavailable, KeysUnavailable
-from chassis.interceptors.errors import code_of
-from chassis.keyring import RemoteKeyRing
-from chassis.settings import Misconfigured
-from chassis.testing import (
-    LOOPBACK,
-    PASSWORD,
-    SIGNER,
-    ManualClock,
-    bearer,
-    create_user_request,
-    new_uuid,
-    plain_channel,
-    refusal_of,
-    token_of,
-    until,
-)
-from chassis.tokens import AccessTokens, TokenSettings
+from chassis.database import Database
+from chassis.errors import DatabaseUnavailable, KeysUnavailable, StartupError
+from chassis.server.status import code_of
+from chassis.testing import LOOPBACK, SIGNER, ManualClock, bearer, new_uuid, plain_channel, refusal_of, token_of, until
+from order_svc.signing_keys import keys_of_user_service
 from tests.integration.conftest import fresh_database
 from tests.integration.inprocess import KEY_SETTINGS, database_settings, order_service, user_service
 from tests.integration.replica import run, serving_process
+from tests.support.requests import PASSWORD, create_user_request
 from user_svc.keys import KeySettings, SigningKeys
 
 if TYPE_CHECKING:
@@ -224,7 +213,7 @@ async def test_a_key_of_another_secret_is_not_read_and_none_is_put_beside_it(
         kid = (await keys.current()).kid
 
         for attempt in (wrong.current, wrong.rotate, wrong.published):
-            with pytest.raises(Misconfigured, match="KEYS_SECRET"):
+            with pytest.raises(StartupError, match="KEYS_SECRET"):
                 await attempt()
 
     assert keyless.query("SELECT kid FROM signing_keys") == [(kid,)]
@@ -292,7 +281,7 @@ def asked(logged: Sequence[Any]) -> int:
 async def test_known_keys_stay_known_while_the_user_service_is_away(users_database: TestDatabase) -> None:
     async with contextlib.AsyncExitStack() as rest:
         async with user_service(database_settings(users_database.url)) as address:
-            ring = RemoteKeyRing(await rest.enter_async_context(connect(address)))
+            ring = RemoteKeyRing(keys_of_user_service(await rest.enter_async_context(connect(address))))
             assert await ring.key(SIGNER.kid)
 
         tokens = AccessTokens(TokenSettings(), ring)
@@ -302,7 +291,7 @@ async def test_known_keys_stay_known_while_the_user_service_is_away(users_databa
 
 async def test_unknown_keys_are_asked_for_once_a_second(users_address: str) -> None:
     async with connect(users_address) as channel:
-        ring = RemoteKeyRing(channel)
+        ring = RemoteKeyRing(keys_of_user_service(channel))
         with capture_logs() as logged:
             began = time.monotonic()
             while time.monotonic() - began < 2.5:
@@ -314,7 +303,7 @@ async def test_unknown_keys_are_asked_for_once_a_second(users_address: str) -> N
 
 async def test_100_callers_at_the_start_ask_once(users_address: str) -> None:
     async with connect(users_address) as channel:
-        ring = RemoteKeyRing(channel)
+        ring = RemoteKeyRing(keys_of_user_service(channel))
         with capture_logs() as logged:
             found = await asyncio.gather(*(ring.key(SIGNER.kid) for _ in range(100)))
 
@@ -324,7 +313,7 @@ async def test_100_callers_at_the_start_ask_once(users_address: str) -> None:
 
 async def test_whose_user_service_was_never_there_cannot_say_that_a_token_is_bad() -> None:
     async with connect(f"{LOOPBACK}:1") as channel:
-        tokens = AccessTokens(TokenSettings(), RemoteKeyRing(channel))
+        tokens = AccessTokens(TokenSettings(), RemoteKeyRing(keys_of_user_service(channel)))
 
         with pytest.raises(KeysUnavailable) as refused:
             await tokens.caller(token_of(new_uuid()))
@@ -335,7 +324,7 @@ async def test_whose_user_service_was_never_there_cannot_say_that_a_token_is_bad
 
 async def test_an_impatient_caller_does_not_spoil_the_keys_for_the_others(users_address: str) -> None:
     async with connect(users_address) as channel:
-        ring = RemoteKeyRing(channel)
+        ring = RemoteKeyRing(keys_of_user_service(channel))
 
         async def ask_in_a_hurry() -> None:
             enter(Call(method="/a.B/C", deadline=time.monotonic()))

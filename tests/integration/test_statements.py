@@ -15,9 +15,9 @@ from urllib.parse import urlsplit
 import pytest
 import uvloop
 
-from chassis.connections import Connector
+from chassis.database.connections import Connector
+from chassis.database.statement_pool import Statements
 from chassis.errors import DatabaseUnavailable, OutcomeUnknown, Overloaded
-from chassis.statements import Statements
 from chassis.testing import until
 from tests.integration.inprocess import database_settings
 
@@ -130,7 +130,7 @@ async def test_the_loop_leaves_a_lost_connection_before_its_read_waits_for_anoth
     monkeypatch.setattr(loop, "add_reader", lambda fd, *call: (listening.add(fd), add(fd, *call))[1])
     monkeypatch.setattr(loop, "remove_reader", lambda fd: (listening.discard(fd), remove(fd))[1])
     while_waiting: list[set[int]] = []
-    monkeypatch.setattr("chassis.statements.pause_s", lambda: while_waiting.append({*listening}) or 0)
+    monkeypatch.setattr("chassis.database.statement_pool.pause_s", lambda: while_waiting.append({*listening}) or 0)
 
     with pytest.raises(DatabaseUnavailable):
         await statements.run(END_YOURSELF)

@@ -14,12 +14,13 @@ from shop.user.v1 import session_service_pb2 as pb
 from shop.user.v1.session_service_pb2_grpc import SessionServiceStub
 from shop.user.v1.user_service_pb2_grpc import UserServiceStub
 
-from chassis.db import Database
+from chassis.database import Database
 from chassis.errors import DatabaseUnavailable
-from chassis.testing import LOOPBACK, PASSWORD, create_user_request, plain_channel, refusal_of, until
+from chassis.testing import LOOPBACK, plain_channel, refusal_of, until
 from devstack.ports import ReservedPort
 from tests.integration.inprocess import database_settings, user_service
 from tests.integration.replica import REPOSITORY, run, serving_process
+from tests.support.requests import PASSWORD, create_user_request
 from user_svc import sweeps
 
 if TYPE_CHECKING:
@@ -240,12 +241,12 @@ UNPUBLISHED = (
 )
 # Where each of them is seen at work.
 SEEN_IN = {
-    "chassis/idempotency.py": "here",
-    "chassis/keyring.py": "test_keyring.py",
-    "chassis/loop_lag.py": "test_loop_lag.py",
-    "chassis/outbox_watch.py": "here",
-    "chassis/tls.py": "test_tls.py",
-    "chassis/watchers.py": "test_watching.py",
+    "chassis/idempotency/store.py": "here",
+    "chassis/auth/remote_keys.py": "test_keyring.py",
+    "chassis/telemetry/loop_lag.py": "test_loop_lag.py",
+    "chassis/events/backlog.py": "here",
+    "chassis/auth/certificates.py": "test_tls.py",
+    "chassis/watch/hub.py": "test_watching.py",
     "user_svc/sweeps.py": "here",
 }
 

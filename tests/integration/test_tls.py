@@ -29,7 +29,7 @@ from shop.user.v1 import user_service_pb2 as user_pb
 from shop.user.v1.session_service_pb2_grpc import SessionServiceStub
 from shop.user.v1.user_service_pb2_grpc import UserServiceStub
 
-from chassis.clients import reason_of
+from chassis.client import reason_of
 from devstack.certificates import Certificates, Subject
 from devstack.ports import LOOPBACK
 from devstack.settings import REPOSITORY, Settings
@@ -268,7 +268,7 @@ def test_the_probe_of_the_images_tells_who_serves(
     environment = {"HEALTH_PORT": {"theirs": str(health_port), "": "0"}.get(port, port)}
 
     done = subprocess.run(
-        [sys.executable, "-m", "chassis.probe"],
+        [sys.executable, "-m", "chassis.runtime.probe"],
         cwd=REPOSITORY,
         env=environment,
         capture_output=True,

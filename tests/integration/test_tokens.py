@@ -17,8 +17,9 @@ from shop.order.v1 import order_service_pb2 as orders_pb
 from shop.user.v1 import session_service_pb2 as sessions_pb
 from shop.user.v1 import user_service_pb2 as pb
 
-from chassis.testing import PASSWORD, SIGNER, bearer, create_order_request, refusal_of, token_of
-from chassis.tokens import TokenSettings
+from chassis.auth.access_tokens import TokenSettings
+from chassis.testing import SIGNER, bearer, refusal_of, token_of
+from tests.support.requests import PASSWORD, create_order_request
 
 if TYPE_CHECKING:
     from collections.abc import Callable

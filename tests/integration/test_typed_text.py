@@ -16,8 +16,9 @@ from shop.user.v1 import user_service_pb2 as pb
 from shop.user.v1.session_service_pb2_grpc import SessionServiceStub
 from shop.user.v1.user_service_pb2_grpc import UserServiceStub
 
-from chassis.testing import PASSWORD, bearer, create_user_request, plain_channel, refusal_of, token_of
+from chassis.testing import bearer, plain_channel, refusal_of, token_of
 from tests.integration.inprocess import database_settings, user_service
+from tests.support.requests import PASSWORD, create_user_request
 from user_svc.settings import PasswordRuleSettings
 
 if TYPE_CHECKING:

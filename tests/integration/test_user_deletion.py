@@ -11,7 +11,8 @@ from grpc import StatusCode
 from shop.user.v1 import user_pb2
 from shop.user.v1 import user_service_pb2 as pb
 
-from chassis.testing import PASSWORD, admins_token, bearer, create_user_request, new_uuid, refusal_of, token_of
+from chassis.testing import admins_token, bearer, new_uuid, refusal_of, token_of
+from tests.support.requests import PASSWORD, create_user_request
 
 if TYPE_CHECKING:
     from collections.abc import Callable

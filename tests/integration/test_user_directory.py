@@ -9,8 +9,9 @@ from grpc import StatusCode, aio
 from shop.user.v1.user_service_pb2_grpc import UserServiceServicer, add_UserServiceServicer_to_server
 from typing_extensions import override
 
-from chassis.breaker import Breaker, BreakerSettings
-from chassis.clients import connect, is_sick
+from chassis.client import connect
+from chassis.client.breaker import Breaker, BreakerSettings
+from chassis.client.channel import is_sick
 from chassis.clock import new_id
 from chassis.testing import LOOPBACK
 from order_svc.errors import UserServiceUnavailable

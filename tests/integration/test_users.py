@@ -12,7 +12,8 @@ from shop.system.v1 import access_pb2
 from shop.user.v1 import user_pb2
 from shop.user.v1 import user_service_pb2 as pb
 
-from chassis.testing import PASSWORD, bearer, create_user_request, new_uuid, refusal_of, token_of
+from chassis.testing import bearer, new_uuid, refusal_of, token_of
+from tests.support.requests import PASSWORD, create_user_request
 
 if TYPE_CHECKING:
     from shop.user.v1.user_service_pb2_grpc import UserServiceAsyncStub

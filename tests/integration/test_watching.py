@@ -14,19 +14,13 @@ from shop.order.v1 import order_pb2
 from shop.order.v1 import order_service_pb2 as pb
 from shop.order.v1.order_service_pb2_grpc import OrderServiceStub
 
-from chassis import outbox
-from chassis.testing import (
-    admins_token,
-    create_order_request,
-    create_user_request,
-    new_uuid,
-    plain_channel,
-    token_of,
-)
-from chassis.watchers import WatchSettings
+from chassis.events import outbox
+from chassis.testing import admins_token, new_uuid, plain_channel, token_of
+from chassis.watch.hub import WatchSettings
 from tests.integration.event_flow import opened
 from tests.integration.inprocess import database_settings, order_service
 from tests.integration.watching import INSERT, NARROW, ids_in, seen, watching, write
+from tests.support.requests import create_order_request, create_user_request
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -35,7 +29,7 @@ if TYPE_CHECKING:
     from shop.user.v1.user_pb2 import User
     from shop.user.v1.user_service_pb2_grpc import UserServiceAsyncStub
 
-    from chassis.db import Database
+    from chassis.database import Database
     from tests.integration.conftest import TestDatabase
 
 

@@ -11,9 +11,9 @@ import pytest
 from grpc import StatusCode, aio
 from structlog.testing import capture_logs
 
-from chassis.metrics import REGISTRY
+from chassis.telemetry.metrics import REGISTRY
 from chassis.testing import SIGNER, admins_token, new_uuid, plain_channel, server_settings, token_of, until
-from chassis.watchers import WatchSettings
+from chassis.watch.hub import WatchSettings
 from tests.integration.inprocess import database_settings, order_service
 from tests.integration.watching import NARROW, ids_in, watching, write
 

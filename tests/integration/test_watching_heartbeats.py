@@ -13,10 +13,11 @@ from shop.order.v1 import order_pb2
 from shop.order.v1 import order_service_pb2 as pb
 from shop.order.v1.order_service_pb2_grpc import OrderServiceStub
 
-from chassis.testing import create_order_request, create_user_request, plain_channel, until
-from chassis.watchers import WatchSettings
+from chassis.testing import plain_channel, until
+from chassis.watch.hub import WatchSettings
 from tests.integration.inprocess import database_settings, order_service
 from tests.integration.watching import Watch, watching
+from tests.support.requests import create_order_request, create_user_request
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

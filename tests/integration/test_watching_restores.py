@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from chassis.testing import new_uuid, plain_channel, until
-from chassis.watchers import WatchSettings
+from chassis.watch.hub import WatchSettings
 from tests.integration.inprocess import database_settings, order_service
 from tests.integration.watching import ids_in, watching, write
 

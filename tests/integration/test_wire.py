@@ -11,7 +11,8 @@ from shop.order.v1 import order_service_pb2
 from shop.system.v1 import system_service_pb2
 from shop.user.v1 import user_pb2, user_service_pb2
 
-from chassis.testing import create_user_request, new_uuid, plain_channel, refusal_of
+from chassis.testing import new_uuid, plain_channel, refusal_of
+from tests.support.requests import create_user_request
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

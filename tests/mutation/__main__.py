@@ -25,7 +25,9 @@ _HERE = Path(__file__).parent
 def main() -> None:
     """Run the faults that were asked for."""
     parser = argparse.ArgumentParser(prog="python -m tests.mutation", description="Plant faults; see who notices.")
-    parser.add_argument("modules", nargs="*", metavar="MODULE", help="a path such as chassis/batching.py; else all")
+    parser.add_argument(
+        "modules", nargs="*", metavar="MODULE", help="a path such as chassis/concurrency/batcher.py; else all"
+    )
     parser.add_argument("--configuration", action="store_true", help="the faults of configuration.toml instead")
     parser.add_argument("--survivors", action="store_true", help="only what survived the last run, with today's tests")
     parser.add_argument("--copy", default="tree", help="the copy's name: two runs side by side need one each")

@@ -4,23 +4,19 @@ from __future__ import annotations
 
 from typing import Final
 
-MODULES: Final = (
-    *(
-        f"chassis/{name}.py"
-        for name in ("batching", "pagination", "idempotency", "inbox", "consumer", "outbox", "feed")
-    ),
-    *(f"order_svc/{name}.py" for name in ("model", "service")),
-    *(f"chassis/{name}.py" for name in ("tokens", "breaker", "interceptors/access")),
-    *(f"user_svc/{name}.py" for name in ("session_service", "session_model", "session_repository")),
-    *(f"order_svc/{name}.py" for name in ("repository", "projection", "consumer", "known_users")),
-    *(f"user_svc/{name}.py" for name in ("model", "service", "repository", "keys", "passwords")),
-    *(f"user_svc/{name}.py" for name in ("attempts", "attempt_repository")),
-    *(
-        f"chassis/{name}.py"
-        for name in ("consumer_group", "relay", "watchers", "statements", "turns", "keyring", "replay")
-    ),
-    *(f"chassis/{name}.py" for name in ("requests", "conversions", "cloudevents", "clients", "stream")),
-    *(f"chassis/interceptors/{name}.py" for name in ("__init__", "errors", "validation", "streams")),
-    *(f"chassis/interceptors/{name}.py" for name in ("bounds", "client", "receiving")),
-    *("order_svc/rpc.py", "order_svc/users.py", "user_svc/rpc.py"),
-)
+_PACKAGES: Final = {
+    "chassis/concurrency": "batcher limiter",
+    "chassis/database": "statement_pool",
+    "chassis/idempotency": "requests store",
+    "chassis/events": "outbox relay stream replay consumer consumer_group inbox cloudevents",
+    "chassis/watch": "changefeed hub",
+    "chassis/auth": "access access_tokens remote_keys",
+    "chassis/server": "method_wrapper stream_wrapper receiving bounds validation"
+    " status if_match pagination conversions",
+    "chassis/client": "channel hedging telemetry breaker",
+    "order_svc": "model service repository projection consumer known_users rpc users",
+    "user_svc": "model service repository rpc keys passwords attempts attempt_repository"
+    " session_model session_service session_repository",
+}
+
+MODULES: Final = tuple(f"{package}/{name}.py" for package, names in _PACKAGES.items() for name in names.split())

@@ -31,19 +31,19 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as pb
 from typing_extensions import override
 
 from chassis import telemetry
-from chassis.interceptors import Interceptors, Servicers
-from chassis.interceptors.access import AccessControl
-from chassis.server import rest_the_collector
-from chassis.settings import TelemetrySettings
+from chassis.auth.access import AccessControl
+from chassis.runtime.gc_tuning import tune_gc
+from chassis.server.method_wrapper import Interceptors, Servicers
+from chassis.telemetry.settings import TelemetrySettings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
     from google.protobuf.message import Message
 
+    from chassis.auth.access_tokens import AccessTokens
     from chassis.context import Call
-    from chassis.interceptors import Behaviour, Context, Handler
-    from chassis.tokens import AccessTokens
+    from chassis.server.method_wrapper import Behaviour, Context, Handler
 
 REPOSITORY: Final = Path(__file__).parents[2]
 _METHOD: Final = "/grpc.testing.Empty/Call"
@@ -100,7 +100,7 @@ async def serve(kind: str) -> None:
             servicers.serve_on(server, wrapper(access, max_call_s=30, max_stream_s=30))
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
-        rest_the_collector()  # as every service does, the bare one too
+        tune_gc()  # as every service does, the bare one too
         sys.stderr.write(f"{port}\n")
         sys.stderr.flush()
         await asyncio.to_thread(sys.stdin.read)

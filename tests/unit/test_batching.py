@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chassis import context
-from chassis.batching import Batcher, BatchLimits, RunAlone
+from chassis.concurrency.batcher import Batcher, BatchLimits, RunAlone
 from chassis.context import Call, current_call
 from chassis.errors import DatabaseUnavailable, DeadlineExceeded, OutcomeUnknown, Overloaded
 

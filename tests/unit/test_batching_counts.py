@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from chassis import context
-from chassis.batching import Batcher
+from chassis.concurrency.batcher import Batcher
 from chassis.context import Call
 from chassis.errors import DatabaseUnavailable, DeadlineExceeded, Overloaded
 from tests.unit.test_batching import Poisoned, Store, a_batcher, answer_to, limits, some_turns, submit, until_ended
@@ -131,7 +131,7 @@ async def test_a_deadline_that_is_now_has_passed(monkeypatch: pytest.MonkeyPatch
         return await batcher.submit(1)
 
     with monkeypatch.context() as patch:
-        patch.setattr("chassis.batching.time.monotonic", lambda: now)
+        patch.setattr("chassis.concurrency.batcher.time.monotonic", lambda: now)
         with pytest.raises(DeadlineExceeded):
             await late()
 

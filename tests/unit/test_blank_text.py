@@ -14,7 +14,7 @@ from shop.system.v1 import text_rules_pb2
 from shop.user.v1 import session_service_pb2, user_service_pb2
 
 from chassis.errors import InvalidFields
-from chassis.interceptors.validation import json_name, require_valid
+from chassis.server.validation import json_name, require_valid
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,7 +11,7 @@ from google.protobuf import json_format, message_factory
 from google.protobuf.descriptor import FieldDescriptor as Field
 from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto
 
-from chassis.interceptors.validation import require_valid
+from chassis.server.validation import require_valid
 from envoy.body_limits import MAX_BODY_BYTES, MIN_BODY_BYTES, Unbounded, body_limit, largest_json
 from envoy.contract import DESCRIPTOR_SET, Contract
 from tests.unit.test_contract import METHODS

@@ -9,8 +9,8 @@ import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chassis.breaker import Breaker, BreakerSettings, CircuitOpen, Inconclusive
-from chassis.metrics import REGISTRY
+from chassis.client.breaker import Breaker, BreakerSettings, CircuitOpen, Inconclusive
+from chassis.telemetry.metrics import REGISTRY
 from chassis.testing import until
 
 if TYPE_CHECKING:

@@ -11,12 +11,13 @@ import pytest
 from grpc import aio
 from shop.order.v1 import order_service_pb2 as order_pb
 
-from chassis.clients import CallPolicy, _AioDefaults, _SyncDefaults, _SyncDetails, is_sick, with_request_id
+from chassis.client import CallPolicy
+from chassis.client.channel import _AioDefaults, _SyncDefaults, _SyncDetails, is_sick, with_request_id
 from chassis.context import enter
 from tests.unit.builders import SOME_ID, a_call, a_create_order
 
 if TYPE_CHECKING:
-    from chassis.clients import Token
+    from chassis.client.channel import Token
     from chassis.context import Call
 
 

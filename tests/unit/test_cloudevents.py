@@ -11,7 +11,7 @@ import pytest
 from shop.event.v1.order_events_pb2 import OrderCancelled, OrderCreated
 from shop.event.v1.user_events_pb2 import UserDeleted
 
-from chassis.cloudevents import CloudEvent, Malformed, data_of
+from chassis.events.cloudevents import CloudEvent, Malformed, data_of
 
 ID = UUID("01930b71-03fb-7c02-b1d9-3f60a85e7b41")
 SUBJECT = UUID("01930b71-03f9-7b18-8a6c-e4d2907f1c35")

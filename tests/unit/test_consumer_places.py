@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chassis.broker import START, EntryId
-from chassis.consumer import ConsumerSettings, _position_of
-from chassis.consumer_group import Look
-from chassis.inbox import State
+from chassis.events.consumer import ConsumerSettings, _position_of
+from chassis.events.consumer_group import Look
+from chassis.events.inbox import State
+from chassis.events.redis_streams import START, EntryId
 from tests.unit.builders import NOON
 
 READ_UP_TO = EntryId(5, 0)

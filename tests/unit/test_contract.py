@@ -14,7 +14,7 @@ from shop.system.v1 import system_service_pb2
 from shop.user.v1 import session_service_pb2, user_service_pb2
 
 from chassis.errors import InvalidFields
-from chassis.interceptors.validation import require_valid
+from chassis.server.validation import require_valid
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -12,7 +12,7 @@ from shop.user.v1 import user_pb2
 from shop.user.v1 import user_service_pb2 as user_pb
 
 from chassis.errors import InvalidFields
-from chassis.interceptors.validation import json_name, require_valid
+from chassis.server.validation import json_name, require_valid
 from tests.unit.builders import OTHER_ID, SOME_ID, a_create_order, a_create_user, an_item_message
 
 if TYPE_CHECKING:

@@ -6,8 +6,9 @@ import re
 
 import pytest
 
-from chassis.database_url import DatabaseUrl
-from chassis.settings import DatabaseSettings, load
+from chassis.database.settings import DatabaseSettings
+from chassis.database.url import DatabaseUrl
+from chassis.settings import load
 
 SECRET = "hunter2"
 

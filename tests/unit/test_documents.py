@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import yaml
 from opentelemetry.sdk import environment_variables as sdk_variables
 
-from chassis import cli
+from chassis.runtime import cli
 from devstack import __main__ as devstack_main
 from devstack.services import SERVICES
 from devstack.settings import REPOSITORY

@@ -23,7 +23,7 @@ import order_svc.errors
 import user_svc.errors
 from chassis import errors
 from chassis.errors import DomainError, FailedPrecondition, FieldViolation, NotFound
-from chassis.interceptors.errors import code_of, status_of
+from chassis.server.status import code_of, status_of
 from tests.unit.test_errors import CODES, detail, is_ours, kinds_of
 
 REPOSITORY: Final = Path(__file__).parents[2]

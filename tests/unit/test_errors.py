@@ -17,7 +17,7 @@ from shop.user.v1 import error_reason_pb2 as user_reasons
 import order_svc.errors
 import user_svc.errors
 from chassis import errors
-from chassis.interceptors.errors import code_of, reject, status_of
+from chassis.server.status import code_of, reject, status_of
 from tests.unit.builders import SOME_ID, a_call
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from chassis.broker import stream_of
+from chassis.events.redis_streams import stream_of
 from protos.codegen.events import STREAMS, event_type
 
 PAGE = (Path(__file__).parents[2] / "docs" / "events.md").read_text()

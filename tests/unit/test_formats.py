@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from chassis.pagination import PageRequest, PageTokens
+from chassis.server.pagination import PageRequest, PageTokens
 from tests.unit.builders import NOON, SOME_ID
 
 TOKENS = PageTokens(("ListOrders", "", "PENDING"), NOON)

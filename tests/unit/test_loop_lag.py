@@ -3,8 +3,8 @@ from __future__ import annotations
 import asyncio
 import time
 
-from chassis.loop_lag import measure_forever
-from chassis.metrics import REGISTRY
+from chassis.telemetry.loop_lag import measure_forever
+from chassis.telemetry.metrics import REGISTRY
 
 
 def late(le: str) -> float:

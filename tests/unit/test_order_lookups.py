@@ -11,7 +11,7 @@ from order_svc.repository import Wanted, find_orders
 from tests.unit.builders import NOON, OTHER_ID, SOME_ID
 
 if TYPE_CHECKING:
-    from chassis.statements import Rows
+    from chassis.database.statement_pool import Rows
 
 ITEM = {"productId": "sku-1", "name": "Tea", "quantity": 2, "unitPrice": "3.50"}
 

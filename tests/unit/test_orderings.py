@@ -33,8 +33,8 @@ ALLOWED: Final = {
     ("user_svc/repository.py", "users.c.id.desc()"): NEWEST_FIRST,
     ("order_svc/repository.py", "orders.id"): LOCKS,
     ("user_svc/repository.py", "users.c.id"): LOCKS,
-    ("chassis/inbox.py", "subject"): LOCKS,
-    ("chassis/idempotency.py", "key_caller, key_method, key_request_id"): LOCKS,
+    ("chassis/events/inbox.py", "subject"): LOCKS,
+    ("chassis/idempotency/store.py", "key_caller, key_method, key_request_id"): LOCKS,
     ("order_svc/projection.py", "id"): LOCKS,
     ("order_svc/migrations/versions/0005_history_version.py", "id"): ANY_ORDER,
     ("order_svc/migrations/versions/0005_history_version.py", "id DESC"): ANY_ORDER,
@@ -42,14 +42,17 @@ ALLOWED: Final = {
     ("user_svc/session_repository.py", "id DESC"): ANY_ORDER,
     ("user_svc/session_repository.py", "{0}"): "what is swept first, and by its age",
     ("user_svc/attempt_repository.py", "{1}"): "what is swept first, and by its age",
-    ("chassis/idempotency.py", "created_at"): "what is swept first, and by its age",
-    ("chassis/inbox.py", "died_at, sequence, key"): "dead letters as a person reads them, of one subject by sequence",
-    ("chassis/relay.py", "coalesce(entry_ms, 0), coalesce(entry_number, position)"): ENTRY,
-    ("chassis/relay.py", "coalesce(entry_ms, 0) DESC, coalesce(entry_number, position) DESC"): ENTRY,
-    ("chassis/replay.py", "coalesce(entry_ms, 0), coalesce(entry_number, position)"): ENTRY,
+    ("chassis/idempotency/store.py", "created_at"): "what is swept first, and by its age",
+    (
+        "chassis/events/inbox.py",
+        "died_at, sequence, key",
+    ): "dead letters as a person reads them, of one subject by sequence",
+    ("chassis/events/relay.py", "coalesce(entry_ms, 0), coalesce(entry_number, position)"): ENTRY,
+    ("chassis/events/relay.py", "coalesce(entry_ms, 0) DESC, coalesce(entry_number, position) DESC"): ENTRY,
+    ("chassis/events/replay.py", "coalesce(entry_ms, 0), coalesce(entry_number, position)"): ENTRY,
     ("user_svc/keys.py", "active_from DESC"): "a key signs from this time on: the time is what it means",
-    ("chassis/outbox_watch.py", "min(occurred_at)"): "the age of the oldest event, for a metric",
-    ("chassis/inbox.py", "greatest(inbox_state.as_of, excluded.as_of)"): "a mark of time that must not go back",
+    ("chassis/events/backlog.py", "min(occurred_at)"): "the age of the oldest event, for a metric",
+    ("chassis/events/inbox.py", "greatest(inbox_state.as_of, excluded.as_of)"): "a mark of time that must not go back",
 }
 
 
@@ -103,9 +106,9 @@ def test_whatever_is_ordered_goes_by_an_exact_sequence_or_has_a_reason_not_to() 
 
 def test_the_search_finds_the_known_ones() -> None:
     assert {
-        ("chassis/feed.py", "transaction, position"),
-        ("chassis/feed.py", "transaction DESC, position DESC"),
-        ("chassis/relay.py", "max(position)"),
+        ("chassis/watch/changefeed.py", "transaction, position"),
+        ("chassis/watch/changefeed.py", "transaction DESC, position DESC"),
+        ("chassis/events/relay.py", "max(position)"),
         ("order_svc/repository.py", "version"),
     } <= found()
 

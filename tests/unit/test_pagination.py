@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chassis.errors import InvalidPageToken
-from chassis.pagination import PageRequest, PageTokens, messages_of
+from chassis.server.pagination import PageRequest, PageTokens, messages_of
 from tests.unit.builders import NOON, SOME_ID
 
 QUERY = ("ListOrders", "", "PENDING")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from chassis.errors import Overloaded
-from chassis.metrics import REGISTRY
+from chassis.telemetry.metrics import REGISTRY
 from tests.unit.test_batching import some_turns
 from user_svc.passwords import Passwords
 from user_svc.settings import PasswordSettings

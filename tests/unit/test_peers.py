@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
+from chassis.auth.access import SERVICE_IDENTITY, AccessControl, calling_service
+from chassis.auth.access_tokens import AccessTokens, TokenSettings
 from chassis.context import ANONYMOUS, Caller, Role
 from chassis.errors import RoleRequired
-from chassis.interceptors.access import SERVICE_IDENTITY, AccessControl, calling_service
 from chassis.testing import SIGNER
-from chassis.tokens import AccessTokens, TokenSettings
 from tests.unit.builders import a_call
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-    from chassis.interceptors.access import Context
+    from chassis.auth.access import Context
 
 ORDERS = "shop.order.v1.OrderService"
 METHODS = (f"/{ORDERS}/GetOrder", "/grpc.health.v1.Health/Check")

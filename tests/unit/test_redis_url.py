@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chassis.broker import BrokerSettings
-from chassis.redis_url import RedisUrl
+from chassis.events.redis_streams import BrokerSettings
+from chassis.events.redis_url import RedisUrl
 from chassis.settings import load
 
 SECRET = "hunter2"

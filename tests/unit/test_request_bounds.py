@@ -16,11 +16,11 @@ from google.protobuf.descriptor import FieldDescriptor as Field
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chassis import contract
 from chassis.errors import MAX_NAMED, DomainError, InvalidFields, MalformedRequest
-from chassis.interceptors.bounds import MAX_STRUCT_BYTES, MAX_STRUCT_VALUES, Elements, max_request_bytes
-from chassis.interceptors.errors import status_of
-from chassis.interceptors.validation import require_valid
+from chassis.server import contract
+from chassis.server.bounds import MAX_STRUCT_BYTES, MAX_STRUCT_VALUES, Elements, max_request_bytes
+from chassis.server.status import status_of
+from chassis.server.validation import require_valid
 from tests.unit.builders import SOME_ID, a_create_order, a_create_user, an_item_message
 from user_svc.model import MAX_PROFILE_BYTES
 

@@ -12,14 +12,15 @@ from shop.user.v1 import user_service_pb2 as user_pb
 
 from chassis.context import Caller, enter
 from chassis.errors import InvalidFields
-from chassis.requests import fingerprint, once, take_if_match
+from chassis.idempotency.requests import fingerprint, once
+from chassis.server.if_match import take_if_match
 from tests.unit.builders import NOON, OTHER_ID, SOME_ID, a_call, a_create_order, a_create_user, an_item_message
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
 
     from chassis.context import Call
-    from chassis.idempotency import Once, RequestKey
+    from chassis.idempotency.store import Once, RequestKey
 
 THIRD_ID = "01960000-0000-7000-8000-000000000003"
 

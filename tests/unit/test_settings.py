@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING
 import pytest
 from pydantic import ValidationError
 
-from chassis.breaker import BreakerSettings
-from chassis.settings import DatabaseSettings, ServerSettings, load
+from chassis.client.breaker import BreakerSettings
+from chassis.database.settings import DatabaseSettings
+from chassis.server.settings import ServerSettings
+from chassis.settings import load
 from order_svc.settings import OrderTelemetrySettings, UserServiceSettings
 from user_svc.settings import PasswordSettings, UserTelemetrySettings
 

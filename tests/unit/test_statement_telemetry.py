@@ -12,11 +12,11 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from chassis import metrics, tracing
-from chassis.database_url import DatabaseUrl
-from chassis.endpoints import Endpoint
-from chassis.metrics import REGISTRY
-from chassis.statement_telemetry import StatementTelemetry, summary_of
+from chassis.database.telemetry import StatementTelemetry, summary_of
+from chassis.database.url import DatabaseUrl
+from chassis.telemetry import metrics, tracing
+from chassis.telemetry.endpoints import Endpoint
+from chassis.telemetry.metrics import REGISTRY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,9 +11,9 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from chassis import logs, metrics, tracing
 from chassis.context import Call
-from chassis.endpoints import Endpoint
+from chassis.telemetry import logs, metrics, tracing
+from chassis.telemetry.endpoints import Endpoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

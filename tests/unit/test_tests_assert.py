@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 REPOSITORY: Final = Path(__file__).parents[2]
-FILES: Final = [*sorted((REPOSITORY / "tests").rglob("*.py")), REPOSITORY / "chassis" / "testing.py"]
+FILES: Final = [*sorted((REPOSITORY / "tests").rglob("*.py")), *(REPOSITORY / "chassis" / "testing").rglob("*.py")]
 
 # Calls that fail by themselves: of pytest, and what waits for something or ends with a TimeoutError.
 ASSERTING: Final = frozenset({"raises", "warns", "fail", "wait", "wait_for", "timeout"})

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from chassis.auth.certificates import Identity, TlsSettings
+from chassis.errors import StartupError
 from chassis.settings import load
-from chassis.tls import CertificateUnusable, Identity, TlsSettings
 from devstack import certificates as made_by_devstack
 from devstack.certificates import SUBJECTS, Certificates
 
@@ -70,7 +71,7 @@ def test_half_of_the_settings_are_a_mistake(
 def test_a_key_that_is_not_the_certificates_is_refused(files: Path, certificates: Certificates) -> None:
     shutil.copy(certificates.folder_of("edge").path / "tls.key", files / "tls.key")
 
-    with pytest.raises(CertificateUnusable):
+    with pytest.raises(StartupError):
         identity_of(files)
 
 

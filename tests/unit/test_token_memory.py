@@ -6,11 +6,11 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from chassis import tokens
+from chassis.auth import access_tokens
+from chassis.auth.access_tokens import AccessTokens, TokenSettings
 from chassis.context import Role
 from chassis.errors import TokenExpired, TokenInvalid
 from chassis.testing import SIGNER, new_uuid, until
-from chassis.tokens import AccessTokens, TokenSettings
 
 
 class Ring:
@@ -133,7 +133,7 @@ async def test_a_token_that_was_refused_is_refused_again(access: AccessTokens) -
 async def test_of_too_many_tokens_the_oldest_is_checked_again(
     access: AccessTokens, checked: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tokens, "_REMEMBERED", 2)
+    monkeypatch.setattr(access_tokens, "_REMEMBERED", 2)
     first, second, third = (SIGNER.token() for _ in range(3))
 
     for token in (first, second, third, second, third, first):

@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
+from chassis.concurrency.limiter import Turns
 from chassis.errors import Overloaded
-from chassis.turns import Turns
 
 
 async def some_turns() -> None:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 import uvloop
 
-from chassis.feed import FeedEvent
 from chassis.testing import until
-from chassis.watchers import Watchers, WatchSettings
+from chassis.watch.changefeed import FeedEvent
+from chassis.watch.hub import Watchers, WatchSettings
 from tests.unit.feed_in_memory import FeedInMemory
 
 if TYPE_CHECKING:

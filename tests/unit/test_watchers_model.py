@@ -16,15 +16,9 @@ from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from chassis.errors import (
-    DatabaseUnavailable,
-    DomainError,
-    ResumeTokenExpired,
-    ServerStopping,
-    StreamTooSlow,
-)
-from chassis.feed import FeedEvent
-from chassis.watchers import Watchers, WatchSettings
+from chassis.errors import DatabaseUnavailable, DomainError, ResumeTokenExpired, ServerStopping, StreamTooSlow
+from chassis.watch.changefeed import FeedEvent
+from chassis.watch.hub import Watchers, WatchSettings
 from tests.unit.feed_in_memory import FeedInMemory
 from tests.unit.stepped_loop import SteppedLoop
 

@@ -1,5 +1,5 @@
 """Alembic's entry; all of it is in the chassis."""
 
-from chassis.migrations import run_in_env
+from chassis.database.migrations import run_in_env
 
 run_in_env()

@@ -2,7 +2,8 @@
 
 from alembic import op
 
-from chassis import idempotency, outbox
+from chassis.events import outbox
+from chassis.idempotency import store
 
 revision = "0001"
 down_revision = None
@@ -47,4 +48,4 @@ def upgrade() -> None:
     """)
     op.execute("CREATE INDEX order_events_order_id_id_idx ON order_events (order_id, id)")
     op.execute(outbox.DDL_V1)
-    op.execute(idempotency.DDL_V1)
+    op.execute(store.DDL_V1)

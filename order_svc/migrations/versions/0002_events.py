@@ -2,7 +2,7 @@
 
 from alembic import op
 
-from chassis import inbox, relay
+from chassis.events import inbox, relay
 
 revision = "0002"
 down_revision = "0001"

@@ -5,7 +5,8 @@ A column without a default, then its default: locks the outbox for an instant. T
 
 from alembic import op
 
-from chassis import feed, outbox
+from chassis.events import outbox
+from chassis.watch import changefeed
 
 revision = "0004"
 down_revision = "0003"
@@ -16,5 +17,5 @@ def upgrade() -> None:
     for statement in outbox.DDL_V2:
         op.execute(statement)
     with op.get_context().autocommit_block():
-        for statement in feed.INDEX_V1:
+        for statement in changefeed.INDEX_V1:
             op.execute(statement)

@@ -6,7 +6,7 @@ waits.
 
 from alembic import op
 
-from chassis import inbox, outbox, relay, replay
+from chassis.events import inbox, outbox, relay, replay
 
 revision = "0006"
 down_revision = "0005"

@@ -2,7 +2,8 @@
 
 from alembic import op
 
-from chassis import idempotency, outbox
+from chassis.events import outbox
+from chassis.idempotency import store
 
 revision = "0001"
 down_revision = None
@@ -37,4 +38,4 @@ def upgrade() -> None:
     # Most lists are of everybody who is still there, newest first.
     op.execute("CREATE INDEX users_present_idx ON users (id) WHERE state <> 'DELETED'")
     op.execute(outbox.DDL_V1)
-    op.execute(idempotency.DDL_V1)
+    op.execute(store.DDL_V1)

@@ -5,7 +5,7 @@ Creates tables. The column takes an exclusive lock on users for a moment: its de
 
 from alembic import op
 
-from chassis import inbox, relay
+from chassis.events import inbox, relay
 
 revision = "0003"
 down_revision = "0002"

@@ -2,7 +2,7 @@
 
 from alembic import op
 
-from chassis import relay
+from chassis.events import relay
 
 revision = "0004"
 down_revision = "0003"

@@ -2,7 +2,7 @@
 
 from alembic import op
 
-from chassis import outbox
+from chassis.events import outbox
 
 revision = "0005"
 down_revision = "0004"

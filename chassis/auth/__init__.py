@@ -1,0 +1,1 @@
+"""Who calls: access rules of the contract, access tokens, keys, certificates."""

@@ -1,0 +1,210 @@
+"""TLS in both directions: who this process is, who may connect to it, and certificates that change while it runs.
+
+The files are read again once they have changed. Connections that exist live on; new ones are made with what is new.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Final, Protocol
+
+import grpc
+import structlog
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from pydantic import BeforeValidator, FilePath, model_validator
+from pydantic_settings import NoDecode
+
+from chassis.errors import StartupError
+from chassis.settings import Section
+from chassis.telemetry import metrics
+
+if TYPE_CHECKING:
+    from datetime import datetime
+    from pathlib import Path
+    from typing import Self
+
+
+log = structlog.get_logger(__name__)
+
+# Certificates are renewed hours before they expire: what matters is that looking costs nothing.
+_LOOK_EVERY_S: Final = 1.0
+
+
+def _split(names: object) -> object:
+    return [name.strip() for name in names.split(",") if name.strip()] if isinstance(names, str) else names
+
+
+class TlsSettings(Section, env_prefix="TLS_"):
+    """Mutual TLS: all of these, or none for clear text.
+
+    Attributes:
+        cert_file: this process's certificate and what leads from it to the CA, as PEM. It names the service twice: as
+            URI `spiffe://shop/order_svc`, by which servers know their clients, and as a DNS name for its clients.
+        key_file: its private key, as PEM.
+        ca_file: the CAs that the other side's certificate may come from, as PEM; both of them while a CA is replaced.
+        allowed_peers: the services that may connect, separated by commas: `edge,order_svc`.
+    """
+
+    cert_file: FilePath | None = None
+    key_file: FilePath | None = None
+    ca_file: FilePath | None = None
+    allowed_peers: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = ()
+
+    @model_validator(mode="after")
+    def _all_or_none(self) -> Self:
+        named = [self.cert_file, self.key_file, self.ca_file, self.allowed_peers]
+        if any(named) and not all(named):
+            raise ValueError("set CERT_FILE, KEY_FILE, CA_FILE and ALLOWED_PEERS, or none of them")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """The content of the files, as PEM.
+
+    Attributes:
+        certificates: this process's, and what leads from it to a CA.
+        private_key: of the first of them.
+        authorities: the CAs.
+        own_ends_at: when the first of the certificates to end does.
+        authorities_end_at: when the last of the CAs does: while a CA is replaced the old one may end.
+    """
+
+    certificates: bytes
+    private_key: bytes = field(repr=False)
+    authorities: bytes
+    own_ends_at: datetime
+    authorities_end_at: datetime
+
+
+class Renewable(Protocol):
+    """Something that uses certificates and can begin to use newer ones: a channel."""
+
+    async def renew(self) -> None:
+        """Use what is valid now.
+
+        Raises:
+            TimeoutError: the other side does not accept it in time; what was used before still is.
+        """
+
+
+class Identity:
+    """Who this process is, as its files say by now.
+
+    Args:
+        cert_file: as in TlsSettings.
+        key_file: as in TlsSettings.
+        ca_file: as in TlsSettings.
+        allowed_peers: as in TlsSettings.
+
+    Raises:
+        StartupError: the files do not hold a certificate, its key and a CA.
+    """
+
+    def __init__(self, cert_file: Path, key_file: Path, ca_file: Path, *, allowed_peers: tuple[str, ...] = ()) -> None:
+        self.allowed_peers: Final = frozenset(allowed_peers)
+        self._files: Final = (cert_file, key_file, ca_file)
+        self._lock: Final = threading.Lock()
+        self._complaint = ""
+        try:
+            self._stamp, self._credentials = self._stamp_now(), self._read()
+        except (OSError, ValueError) as error:
+            raise StartupError(
+                f"{cert_file}, {key_file} and {ca_file} cannot be used: {error}. "
+                "Set TLS_CERT_FILE, TLS_KEY_FILE and TLS_CA_FILE to files that belong together"
+            ) from error
+        # The files as they are when Prometheus asks: without new connections nothing else may look at them.
+        metrics.watch_certificates(
+            {
+                "own": lambda: self.credentials().own_ends_at,
+                "authority": lambda: self.credentials().authorities_end_at,
+            }
+        )
+
+    @classmethod
+    def of(cls, settings: TlsSettings) -> Identity | None:
+        """Return the identity that the settings name; None if they name none."""
+        if not (settings.cert_file and settings.key_file and settings.ca_file):
+            return None
+        return cls(settings.cert_file, settings.key_file, settings.ca_file, allowed_peers=settings.allowed_peers)
+
+    def credentials(self) -> Credentials:
+        """Return what the files hold: the same object until they hold something else.
+
+        Files that do not belong together, because they are being replaced one by one, are left alone until they do.
+        """
+        with self._lock:
+            try:
+                stamp = self._stamp_now()
+                if stamp != self._stamp:
+                    self._credentials, self._stamp, self._complaint = self._read(), stamp, ""
+                    log.info("tls.renewed", expires_at=self._credentials.own_ends_at.isoformat())
+            except (OSError, ValueError) as error:
+                if str(error) != self._complaint:
+                    self._complaint = str(error)
+                    log.warning("tls.not_renewed", file=str(self._files[0]), error=self._complaint)
+            return self._credentials
+
+    def server_credentials(self) -> grpc.ServerCredentials:
+        """Return credentials for a server that lets in only clients with a certificate."""
+        used = self.credentials()
+
+        # On a thread of gRPC's, for each new connection.
+        def renewed() -> grpc.ServerCertificateConfiguration:
+            nonlocal used
+            latest = self.credentials()
+            if latest is used:
+                return None  # type: ignore[return-value]  # "as before"; grpcio's types do not know it
+            used = latest
+            return _server_configuration(latest)
+
+        return grpc.dynamic_ssl_server_credentials(
+            _server_configuration(used), renewed, require_client_authentication=True
+        )
+
+    def channel_credentials(self) -> grpc.ChannelCredentials:
+        """Return credentials for a channel, which never change: see chassis.client.renewable."""
+        latest = self.credentials()
+        return grpc.ssl_channel_credentials(latest.authorities, latest.private_key, latest.certificates)
+
+    async def renew_forever(self, channel: Renewable) -> None:
+        """Renew the channel each time the files have changed."""
+        used = self.credentials()
+        while True:
+            await asyncio.sleep(_LOOK_EVERY_S)
+            latest = self.credentials()
+            if latest is used:
+                continue
+            try:
+                await channel.renew()
+            except TimeoutError:
+                log.warning("tls.channel_not_renewed", consequence="the old connections are used, and new ones tried")
+            else:
+                used = latest
+                log.info("tls.channel_renewed")
+
+    def _stamp_now(self) -> tuple[tuple[int, ...], ...]:
+        facts = (file.stat() for file in self._files)
+        return tuple((fact.st_dev, fact.st_ino, fact.st_mtime_ns, fact.st_size) for fact in facts)
+
+    def _read(self) -> Credentials:
+        certificates, private_key, authorities = (file.read_bytes() for file in self._files)
+        chain = x509.load_pem_x509_certificates(certificates)
+        if load_pem_private_key(private_key, password=None).public_key() != chain[0].public_key():
+            raise ValueError("the key is not the certificate's")
+        return Credentials(
+            certificates,
+            private_key,
+            authorities,
+            own_ends_at=min(each.not_valid_after_utc for each in chain),
+            authorities_end_at=max(each.not_valid_after_utc for each in x509.load_pem_x509_certificates(authorities)),
+        )
+
+
+def _server_configuration(credentials: Credentials) -> grpc.ServerCertificateConfiguration:
+    return grpc.ssl_server_certificate_configuration(
+        [(credentials.private_key, credentials.certificates)], root_certificates=credentials.authorities
+    )

@@ -1,0 +1,357 @@
+"""A service's PostgreSQL database, from asyncio.
+
+Transactions and lists are sync SQLAlchemy Core in threads, each with a connection of the pool: that costs a fraction of
+SQLAlchemy's async layer. Batches of single statements (`chassis.concurrency.batcher`) run on the event loop, with
+connections of their own (`chassis.database.statement_pool`), so that a list or a sweep delays no single row.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import math
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+
+import orjson
+import psycopg
+from sqlalchemy import Connection, create_engine, event, exc
+
+from chassis.concurrency.batcher import Batcher, BatchLimits
+from chassis.concurrency.limiter import Turns
+from chassis.context import time_left_s
+from chassis.database.connections import Connector
+from chassis.database.failures import ATTEMPTS, is_session_of_no_use, is_worth_another_try, pause_s, translated
+from chassis.database.statement_pool import Statements
+from chassis.database.telemetry import StatementTelemetry
+from chassis.errors import DatabaseUnavailable, OutcomeUnknown
+from chassis.telemetry import metrics
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+    from uuid import UUID
+
+    from sqlalchemy import ExceptionContext, Row
+    from sqlalchemy.pool import QueuePool
+
+    from chassis.database.connections import ThreadConnection
+    from chassis.database.settings import DatabaseSettings
+    from chassis.database.statement_pool import Rows, Run
+
+T = TypeVar("T")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class Database:
+    """The lanes to one database.
+
+    Work is a function of a connection. It may be run again from the start when its transaction is lost, so it must do
+    nothing but statements.
+    """
+
+    def __init__(self, settings: DatabaseSettings, *, name: str) -> None:
+        self._connector: Final = Connector(settings, name=name)
+        self._engine = create_engine(
+            "postgresql+psycopg://",
+            creator=self._connector.connect,
+            # An error that is logged shows its statement, and must not show emails and hashes with it.
+            hide_parameters=True,
+            pool_size=settings.transaction_lanes + settings.slow_lanes,
+            max_overflow=0,
+            pool_timeout=settings.connect_timeout_s,
+        )
+        event.listen(self._engine, "begin", self._begin)
+        event.listen(self._engine, "handle_error", _look_at_session)
+        # A read is one statement, which is a transaction of its own: BEGIN and COMMIT would be two round trips.
+        self._reading = self._engine.execution_options(isolation_level="AUTOCOMMIT")
+        connector, max_waiting = self._connector, settings.batch_max_waiting
+        self._reads = Statements(connector, number=settings.read_lanes, max_waiting=max_waiting)
+        self._writes = Statements(connector, number=settings.write_lanes, max_waiting=max_waiting, is_writing=True)
+        self._transactions = Lanes("transactions", settings.transaction_lanes, max_waiting=max_waiting)
+        self._slow = Lanes("slow", settings.slow_lanes, max_waiting=max_waiting)
+        self._settings = settings
+        telemetry = StatementTelemetry(settings.url)
+        telemetry.observe(self._engine)
+        metrics.watch_connections(telemetry.database, count=self._count, size=settings.pool_size, waiting=self._waiting)
+
+    async def run(self, statement: str, *parameters: object) -> Rows:
+        """Return the rows of a statement that reads, past everything that is slow. For what every call waits for.
+
+        Raises:
+            DatabaseUnavailable: the database does not answer in time.
+            Overloaded: too many others wait already.
+        """
+        return await self._reads.run(statement, *parameters)
+
+    async def run_write(self, statement: str, *parameters: object) -> Rows:
+        """Return the rows of a statement that writes, once it is committed, past everything that is slow.
+
+        Raises:
+            DatabaseUnavailable, OutcomeUnknown, Overloaded: as transaction().
+        """
+        return await self._writes.run(statement, *parameters)
+
+    async def run_slowly(self, statement: str, *parameters: object) -> Rows:
+        """Return what run() and run_write() do, with everything that is slow."""
+        return await self.transaction(lambda connection: execute(connection, statement, *parameters))
+
+    def batched_reads(
+        self,
+        find: Callable[[Run, Sequence[Item]], Awaitable[Sequence[Result | Exception]]],
+        *,
+        name: str,
+        max_items: int | None = None,
+    ) -> Batcher[Item, Result]:
+        """Return what puts concurrent reads together into one call of `find`.
+
+        What fails together is run one by one with everything that is slow.
+
+        Args:
+            find: gives the answers to the items, in their order, with what runs statements.
+            name: of the batches, for metrics and traces.
+            max_items: of one batch, if the settings have too many.
+        """
+
+        async def together(items: Sequence[Item]) -> Sequence[Result | Exception]:
+            return await find(self.run, items)
+
+        async def alone(items: Sequence[Item]) -> Sequence[Result | Exception]:
+            return await find(self.run_slowly, items)
+
+        limits = self.limits(at_once=self._settings.read_lanes, max_items=max_items)
+        return Batcher(together, name=name, alone=alone, limits=limits)
+
+    def batched_writes(
+        self,
+        write: Callable[[Connection, Sequence[Item]], Sequence[Result | Exception]],
+        *,
+        name: str,
+        write_alone: Callable[[Connection, Sequence[Item]], Sequence[Result | Exception]],
+    ) -> Batcher[Item, Result]:
+        """Return what puts concurrent writes together into one call of `write`, which is one transaction.
+
+        What fails together, and what is answered with RunAlone, is run one by one with everything that is slow.
+
+        Args:
+            write: gives the answers to the items, in their order. Not to wait for rows that others have locked.
+            name: of the batches, for metrics and traces.
+            write_alone: the same for one item, which may wait.
+        """
+
+        async def together(items: Sequence[Item]) -> Sequence[Result | Exception]:
+            return await self._transactions.run(self._transact, lambda connection: write(connection, items))
+
+        async def alone(items: Sequence[Item]) -> Sequence[Result | Exception]:
+            return await self.transaction(lambda connection: write_alone(connection, items))
+
+        return Batcher(together, name=name, alone=alone, limits=self.limits(at_once=self._settings.transaction_lanes))
+
+    def limits(self, *, at_once: int, max_items: int | None = None) -> BatchLimits:
+        """Return how calls are put together, as the settings have it."""
+        settings = self._settings
+        return BatchLimits(
+            linger_s=settings.batch_linger_s,
+            max_items=max_items or settings.batch_max_items,
+            max_waiting=settings.batch_max_waiting,
+            at_once=at_once,
+        )
+
+    async def transaction(self, work: Callable[[Connection], T]) -> T:
+        """Return what the work returns, once it is committed.
+
+        READ COMMITTED. When the caller gives up while the work runs, the work goes on: only a request id can tell
+        whether it took effect.
+
+        Raises:
+            DatabaseUnavailable: the database does not answer in time, or keeps refusing; OutcomeUnknown, if it may be
+                committed all the same.
+            Overloaded: too many others wait already.
+        """
+        return await self._slow.run(self._transact, work)
+
+    async def read(self, work: Callable[[Connection], T]) -> T:
+        """Return what the work returns. Each of its statements sees its own snapshot.
+
+        Raises:
+            DatabaseUnavailable: the database does not answer in time.
+            Overloaded: too many others wait already.
+        """
+        return await self._slow.run(self._read, work)
+
+    async def ping(self) -> None:
+        """Return when the database has answered.
+
+        Raises:
+            DatabaseUnavailable: it does not.
+            Overloaded: too many others wait already.
+        """
+        await self.run("SELECT 1")
+
+    async def close(self) -> None:
+        """Wait for the work that is under way in lanes, then close every connection."""
+        await asyncio.to_thread(self._close_lanes)
+        self._reads.close()
+        self._writes.close()
+
+    def _close_lanes(self) -> None:
+        self._transactions.close()
+        self._slow.close()
+        self._engine.dispose()
+
+    def _waiting(self) -> int:
+        return sum(each.waiting for each in (self._reads, self._writes, self._transactions, self._slow))
+
+    def _count(self) -> tuple[int, int]:
+        """Return how many connections are used and idle."""
+        pool = cast("QueuePool", self._engine.pool)
+        idle = pool.checkedin() + self._reads.idle + self._writes.idle
+        return pool.checkedout() + self._reads.opened + self._writes.opened - self._reads.idle - self._writes.idle, idle
+
+    def _begin(self, connection: Connection) -> None:
+        """Begin a transaction with the settings' timeouts, in one round trip, where the session has none."""
+        driven = _driven(connection)
+        driven.answer_timeout_s = self._connector.answer_timeout_s
+        if driven.is_pooled:
+            driven.autocommit = True  # otherwise the driver begins one itself
+            connection.exec_driver_sql(f"BEGIN ISOLATION LEVEL READ COMMITTED; {self._connector.timeouts}")
+
+    def _transact(self, work: Callable[[Connection], T]) -> T:
+        for attempt in range(1, ATTEMPTS + 1):
+            is_committing = False
+            try:
+                with self._engine.connect() as connection, connection.begin() as transaction:
+                    if attempt > 1:
+                        _wait_no_longer_than_callers(connection)
+                    result = work(connection)
+                    is_committing = True
+                    transaction.commit()
+                    return result
+            except exc.SQLAlchemyError as error:
+                translated = _translated(error)
+                if is_committing and isinstance(translated, DatabaseUnavailable):
+                    raise OutcomeUnknown from error
+                if attempt == ATTEMPTS or time_left_s() <= 0 or not _is_worth_another_try(error):
+                    raise translated from error
+                time.sleep(pause_s())
+        raise AssertionError
+
+    def _read(self, work: Callable[[Connection], T]) -> T:
+        for attempt in range(1, ATTEMPTS + 1):
+            # Behind a pooler each statement would need its timeouts, so they are one transaction.
+            engine = self._engine if self._connector.is_pooled else self._reading
+            try:
+                with engine.connect() as connection, connection.begin():
+                    if attempt > 1:
+                        _wait_no_longer_than_callers(connection)
+                    return work(connection)
+            except exc.SQLAlchemyError as error:
+                if attempt == ATTEMPTS or time_left_s() <= 0 or not _is_worth_another_try(error):
+                    raise _translated(error) from error
+                time.sleep(pause_s())
+        raise AssertionError
+
+
+class Lanes:
+    """Threads for one kind of work on the database.
+
+    Args:
+        name: of the threads.
+        number: of the threads.
+        max_waiting: how much work may wait for one of them.
+    """
+
+    def __init__(self, name: str, number: int, *, max_waiting: int) -> None:
+        self._threads: Final = ThreadPoolExecutor(number, thread_name_prefix=name)
+        self._turns: Final = Turns(number, max_waiting=max_waiting)
+
+    @property
+    def waiting(self) -> int:
+        """How much work waits now."""
+        return self._turns.waiting
+
+    async def run(self, run: Callable[[Callable[[Connection], T]], T], work: Callable[[Connection], T]) -> T:
+        """Return what the work returns. A caller who gives up before it begins takes it away; later it goes on.
+
+        Raises:
+            Overloaded: too much waits already.
+        """
+        # Waiting is done here and not in the executor, whose queue keeps the work of those who have left.
+        await self._turns.begin()
+        # The work sees the call it serves: threads of an executor do not inherit the context.
+        context = contextvars.copy_context()
+        job = asyncio.get_running_loop().run_in_executor(self._threads, context.run, run, work)
+        job.add_done_callback(self._end)
+        # The thread is free when the work is done, not when its caller leaves.
+        return await asyncio.shield(job)
+
+    def _end(self, job: asyncio.Future[Any]) -> None:
+        self._turns.end()
+        if not job.cancelled():
+            job.exception()  # has been looked at, also where nobody waits for it any more
+
+    def close(self) -> None:
+        """Wait for the work that is under way; begin no other."""
+        self._threads.shutdown(wait=True, cancel_futures=True)
+
+
+def allow(connection: Connection, *, timeout_s: float) -> None:
+    """Set the timeout of each statement of this transaction, instead of the settings' `statement_timeout_s`."""
+    connection.exec_driver_sql(f"SET LOCAL statement_timeout = {timeout_s * 1000:.0f}")
+    _driven(connection).answer_timeout_s = timeout_s + 1
+
+
+def execute(connection: Connection, statement: str, *parameters: object) -> Sequence[Row[Any]]:
+    """Return the rows of a statement in the driver's own words, `%s` for each parameter; none for one that gives none.
+
+    For the statements of batches: what SQLAlchemy adds to build one costs more than a short one takes.
+    """
+    result = connection.exec_driver_sql(statement, parameters)
+    return result.all() if result.returns_rows else ()
+
+
+def uuid_array(ids: Iterable[UUID | None]) -> str:
+    """Return ids as one parameter, to be cast to `uuid[]`: a fraction of the price of a list."""
+    return "{" + ",".join(["NULL" if each is None else str(each) for each in ids]) + "}"
+
+
+def as_json(rows: Sequence[Mapping[str, object]]) -> str:
+    """Return rows as one parameter, for `json_to_recordset`: a tenth of the price of an array for each column."""
+    return orjson.dumps(rows).decode()
+
+
+def broken_constraint(error: exc.IntegrityError) -> str:
+    """Return the name of the constraint that a write broke, such as `users_email_key`."""
+    cause = error.orig
+    return (cause.diag.constraint_name or "") if isinstance(cause, psycopg.Error) else ""
+
+
+def _is_worth_another_try(error: exc.SQLAlchemyError) -> bool:
+    if not isinstance(error, exc.DBAPIError):
+        return False
+    # After a restart of the server every pooled connection is dead; the first to notice empties the pool.
+    return error.connection_invalidated or is_worth_another_try(error.orig)
+
+
+def _driven(connection: Connection) -> ThreadConnection:
+    return cast("ThreadConnection", connection.connection.driver_connection)
+
+
+def _wait_no_longer_than_callers(connection: Connection) -> None:
+    driven = _driven(connection)
+    driven.answer_timeout_s = max(0.001, min(driven.answer_timeout_s or math.inf, time_left_s()))
+
+
+def _look_at_session(failure: ExceptionContext) -> None:
+    if is_session_of_no_use(failure.original_exception):
+        failure.is_disconnect = True  # empties the pool: the others are no better
+
+
+def _translated(error: exc.SQLAlchemyError) -> Exception:
+    """Return the error as the rest of the service knows it; a defect of ours stays what it is."""
+    if isinstance(error, exc.TimeoutError):  # no free connection
+        return DatabaseUnavailable()
+    cause = error.orig if isinstance(error, exc.DBAPIError) else None
+    is_known = isinstance(cause, psycopg.Error) and isinstance(translated(cause), DatabaseUnavailable)
+    return DatabaseUnavailable() if is_known else error

@@ -1,0 +1,47 @@
+"""How far the outbox is behind, asked for now and then."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+import structlog
+from sqlalchemy import text
+
+from chassis.telemetry import metrics
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from chassis.database import Database
+
+log = structlog.get_logger(__name__)
+
+# Prometheus asks as often; the query reads the index of what is unpublished, which a relay keeps short, and the
+# sizes of files.
+_EVERY_S: Final = 15.0
+
+_backlog = text("""
+    SELECT
+        count(*) AS unpublished,
+        coalesce(extract(epoch FROM now() - min(occurred_at)), 0) AS oldest_age_s,
+        pg_total_relation_size('outbox') AS size_bytes
+    FROM outbox
+    WHERE published_at IS NULL
+""")
+
+
+async def watch_forever(database: Database, *, every_s: float = _EVERY_S) -> None:
+    """Show the outbox's backlog and size among the metrics, until cancelled."""
+
+    def look(connection: Connection) -> tuple[int, float, int]:
+        row = connection.execute(_backlog).one()
+        return int(row.unpublished), float(row.oldest_age_s), int(row.size_bytes)
+
+    while True:
+        try:
+            unpublished, oldest_age_s, size_bytes = await database.read(look)
+            metrics.outbox_looked_at(unpublished=unpublished, oldest_age_s=oldest_age_s, size_bytes=size_bytes)
+        except Exception as error:
+            log.warning("outbox.watch_failed", exc_info=error)
+        await asyncio.sleep(every_s)

@@ -1,0 +1,220 @@
+"""A group of consumers at a Redis stream: one consumer of the group gets each entry, until it is acknowledged."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from chassis.events import replay
+from chassis.events.redis_streams import AFTER, FIELD, START, EntryId, key_beside, watermark_entry_of, watermark_of
+from chassis.events.stream import LOOK, PLACE, READ, append_again
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from redis.asyncio import Redis
+
+    from chassis.events.replay import Page
+
+# Of pending entries: looked at in one question, taken over at a time, and looked at before others have their turn.
+_PAGE: Final = 1000
+_PAGES: Final = 10
+
+
+class GroupMissing(Exception):
+    """Redis has no such group: at the first start, and after Redis has lost everything."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An entry of the stream, as it was delivered.
+
+    Attributes:
+        id: Redis's.
+        text: the event as it was sent.
+        attempts: how often it was delivered, this time included.
+    """
+
+    id: str
+    text: str
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """The stream and the group at one moment.
+
+    Attributes:
+        first: the first entry of the stream; None if it is empty.
+        after: the entry before the first one, as that one says; None if it does not say.
+        last: the last id that the stream has given.
+        was_trimmed: whether entries were ever removed.
+        delivered: the last entry that the group got.
+        read: the last entry that the group got through this class; None if it knows nothing.
+        confirmed: the position that was last written beside the effects, as Redis remembers it.
+        pending: how many entries were delivered and not acknowledged.
+        is_broken: whether an entry was missing before one that the group got.
+        watermark: a time up to which the stream is complete; None if no relay has said.
+        watermark_entry: the last entry at that time.
+    """
+
+    first: EntryId | None
+    after: EntryId | None
+    last: EntryId
+    was_trimmed: bool
+    delivered: EntryId
+    read: EntryId | None
+    confirmed: EntryId
+    pending: int
+    is_broken: bool
+    watermark: datetime | None
+    watermark_entry: EntryId
+
+    def lacks(self, position: EntryId) -> bool:
+        """Return whether entries behind the position were removed from the stream."""
+        if self.first is None:
+            return position < self.last
+        if position >= self.first:
+            return False
+        return self.was_trimmed if self.after is None else position < self.after
+
+
+class ConsumerGroup:
+    """One group at one stream. Needs Redis 7.
+
+    Every consumer has the same name: what is pending is taken over by its age, whichever process had it.
+
+    Args:
+        broker: with decoded responses.
+        stream: what is read.
+        group: who shares it: a service.
+    """
+
+    def __init__(self, broker: Redis, *, stream: str, group: str) -> None:
+        self.stream: Final = stream
+        self.group: Final = group
+        self._state: Final = key_beside(stream, f"group:{group}", broker)
+        self._broker: Final = broker
+        self._old_dead_letters: Final = key_beside(stream, f"dead:{group}", broker)
+        self._pending_after = "-"
+
+    async def join(self, position: EntryId = START) -> None:
+        """Make the group unless there is one. It begins with the first entry behind the position."""
+        await self._run(PLACE, self.group, str(position), "")
+
+    async def go_to(self, position: EntryId) -> None:
+        """Move the group: it reads on behind this position, forward or back."""
+        await self._run(PLACE, self.group, str(position), "moves")
+
+    async def adopt(self, delivered: EntryId) -> None:
+        """Take a group as it is, that this class did not make."""
+        await self._broker.hset(self._state, "read", str(delivered))
+
+    async def confirm(self, position: EntryId) -> None:
+        """Let Redis remember a position that is written beside the effects."""
+        await self._broker.hset(self._state, "position", str(position))
+
+    async def look(self) -> Look:
+        """Return what there is.
+
+        Raises:
+            GroupMissing: there is no group, or no stream.
+        """
+        beside = (watermark_of(self.stream, self._broker), watermark_entry_of(self.stream, self._broker))
+        answer: Any = await self._broker.eval(LOOK, 4, self.stream, self._state, *beside)
+        if answer is None:
+            raise GroupMissing
+        kept, watermark, entry, entries, about, groups = answer
+        state, stream = _pairs(kept), _pairs(about)
+        mine = [group for group in map(_pairs, groups) if group["name"] == self.group]
+        if not mine:
+            raise GroupMissing
+        last = EntryId.parse(stream["last-generated-id"])
+        first = [(name, _pairs(fields)) for name, fields in entries]
+        return Look(
+            first=EntryId.parse(first[0][0]) if first else None,
+            after=EntryId.parse(first[0][1][AFTER]) if first and AFTER in first[0][1] else None,
+            last=last,
+            was_trimmed=stream["entries-added"] > stream["length"],
+            delivered=EntryId.parse(mine[0]["last-delivered-id"]),
+            read=EntryId.parse(state["read"]) if "read" in state else None,
+            confirmed=EntryId.parse(state.get("position")),
+            pending=int(mine[0]["pending"]),
+            is_broken="broken" in state,
+            watermark=datetime.fromisoformat(watermark) if watermark else None,
+            # A relay that does not say: then only the end of the stream will do.
+            watermark_entry=EntryId.parse(entry) if entry else last,
+        )
+
+    async def read(self, *, count: int, position: EntryId = START) -> list[Entry]:
+        """Return entries that no consumer has got yet. `position`: nothing up to it is needed."""
+        answer = await self._run(READ, self.group, str(count), str(position))
+        return [_entry((name, _pairs(fields)), attempts=1) for name, fields in answer]
+
+    async def wait(self, after: EntryId, *, wait_s: float) -> None:
+        """Return when the stream has an entry behind this one, or after the time."""
+        await self._broker.xread({self.stream: str(after)}, count=1, block=round(1000 * wait_s))
+
+    async def pending_count(self) -> int:
+        """Return how many entries were delivered and not acknowledged."""
+        answer: Any = await self._broker.xpending(self.stream, self.group)
+        return int(answer["pending"])
+
+    async def take_over(self, *, pause_s: Callable[[int], float]) -> list[Entry]:
+        """Return what was delivered and not acknowledged, and has rested since for as long as its attempts ask for.
+
+        Of many entries it returns some; the next call begins behind them, so that no entry keeps others waiting.
+        """
+        shortest_ms = round(1000 * pause_s(1))
+        attempts: dict[str, int] = {}
+        for _ in range(_PAGES):
+            pending: Any = await self._broker.xpending_range(
+                self.stream, self.group, min=self._pending_after, max="+", count=_PAGE, idle=shortest_ms
+            )
+            attempts |= {
+                each["message_id"]: each["times_delivered"] + 1
+                for each in pending
+                if each["time_since_delivered"] >= 1000 * pause_s(each["times_delivered"])
+            }
+            self._pending_after = f"({pending[-1]['message_id']}" if len(pending) == _PAGE else "-"
+            if self._pending_after == "-" or len(attempts) >= _PAGE:
+                break
+        if not attempts:
+            return []
+        # Nobody else's: whoever claimed one meanwhile has made it young again.
+        claimed: Any = await self._broker.xclaim(self.stream, self.group, self.group, shortest_ms, list(attempts))
+        return [_entry(raw, attempts=attempts[raw[0]]) for raw in claimed if raw]
+
+    async def acknowledge(self, entries: Sequence[Entry]) -> None:
+        """Be done with the entries."""
+        if entries:
+            await self._broker.xack(self.stream, self.group, *(entry.id for entry in entries))
+
+    async def old_dead_letters(self) -> list[dict[str, str]]:
+        """Return the dead letters that versions before kept in Redis."""
+        found: Any = await self._broker.xrange(self._old_dead_letters)
+        return [fields for _, fields in found]
+
+    async def forget_old_dead_letters(self) -> None:
+        """Remove them."""
+        await self._broker.delete(self._old_dead_letters)
+
+    async def ask(self, after: EntryId, *, wait_s: float) -> Page | None:
+        """Return the events behind the position from the outbox; None if no relay has answered in time."""
+        return await replay.ask(self._broker, stream=self.stream, group=self.group, after=after, wait_s=wait_s)
+
+    async def send_again(self, event: str) -> bool:
+        """Send an event to the stream once more; return whether it was. Other groups get it too, and know it."""
+        return await append_again(self._broker, self.stream, event)
+
+    async def _run(self, script: str, *arguments: str) -> Any:
+        return await self._broker.eval(script, 2, self.stream, self._state, *arguments)
+
+
+def _entry(raw: tuple[str, dict[str, str]], *, attempts: int) -> Entry:
+    return Entry(id=raw[0], text=raw[1].get(FIELD, ""), attempts=attempts)
+
+
+def _pairs(fields: Sequence[Any]) -> dict[str, Any]:
+    return dict(zip(fields[::2], fields[1::2], strict=True))

@@ -1,0 +1,263 @@
+"""The last event of each subject that took effect, written with the effect: so an event takes effect once.
+
+Beside it stands what could not take effect, and how far the stream as a whole is known to have: in this database, so
+that a database which is restored to an earlier time knows what it lacks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from sqlalchemy import text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from datetime import datetime
+    from uuid import UUID
+
+    from sqlalchemy import Connection
+
+    from chassis.database.statement_pool import Run
+    from chassis.events.redis_streams import EntryId
+
+# The first version of the tables, for a service's migration. A later change is another constant, never an edit.
+DDL_V1: Final = """
+CREATE TABLE inbox (
+    stream text NOT NULL,
+    subject uuid NOT NULL,
+    sequence bigint NOT NULL,
+    CONSTRAINT inbox_pkey PRIMARY KEY (stream, subject)
+);
+CREATE TABLE inbox_state (
+    stream text NOT NULL,
+    as_of timestamptz NOT NULL,
+    CONSTRAINT inbox_state_pkey PRIMARY KEY (stream)
+);
+"""
+# Columns without a default or with a constant one, and a new table: locks the others for an instant.
+DDL_V2: Final = (
+    "ALTER TABLE inbox ADD COLUMN IF NOT EXISTS epoch integer NOT NULL DEFAULT 0",
+    "ALTER TABLE inbox_state ADD COLUMN IF NOT EXISTS position text",
+    "ALTER TABLE inbox_state ADD COLUMN IF NOT EXISTS incomplete_since timestamptz",
+    "ALTER TABLE inbox_state ALTER COLUMN as_of DROP NOT NULL",
+    """
+    CREATE TABLE IF NOT EXISTS dead_letters (
+        stream text NOT NULL,
+        key uuid NOT NULL,
+        subject uuid,
+        sequence bigint NOT NULL,
+        event text NOT NULL,
+        reason text NOT NULL,
+        attempts integer NOT NULL,
+        died_at timestamptz NOT NULL,
+        CONSTRAINT dead_letters_pkey PRIMARY KEY (stream, key)
+    )
+    """,
+    "CREATE INDEX IF NOT EXISTS dead_letters_subject_idx ON dead_letters (stream, subject)",
+)
+
+# More are not counted: a person has to look either way.
+_MANY: Final = 1000
+
+# A row that is there is locked, one that is not is made: two consumers of one subject wait for each other either way.
+# By subject, so that two that lock the same subjects cannot lock each other.
+_claim = text("""
+    INSERT INTO inbox (stream, subject, sequence)
+    SELECT :stream, subject, 0
+    FROM unnest(CAST(:subjects AS uuid[])) AS subject
+    ORDER BY subject
+    ON CONFLICT ON CONSTRAINT inbox_pkey DO UPDATE SET sequence = inbox.sequence
+    RETURNING subject, epoch, sequence
+""")
+_advance = text("""
+    UPDATE inbox
+    SET epoch = done.epoch, sequence = done.sequence
+    FROM unnest(CAST(:subjects AS uuid[]), CAST(:epochs AS integer[]), CAST(:sequences AS bigint[]))
+        AS done (subject, epoch, sequence)
+    WHERE inbox.stream = :stream AND inbox.subject = done.subject
+""")
+_AS_OF: Final = "SELECT as_of FROM inbox_state WHERE stream = :stream"
+_as_of = text(_AS_OF)
+_STATE: Final = f"""
+    SELECT
+        (SELECT position FROM inbox_state WHERE stream = given.stream) AS position,
+        (SELECT as_of FROM inbox_state WHERE stream = given.stream) AS as_of,
+        (SELECT incomplete_since FROM inbox_state WHERE stream = given.stream) IS NOT NULL AS is_incomplete,
+        (
+            SELECT count(*)
+            FROM (SELECT FROM dead_letters WHERE dead_letters.stream = given.stream LIMIT {_MANY}) AS counted
+        ) AS dead_letters
+    FROM (SELECT CAST(%s AS text) AS stream) AS given
+"""  # noqa: S608  put together from constants
+# Only from the position that the caller knows: meanwhile another consumer may have moved it, or the database may have
+# been restored.
+_note = text("""
+    INSERT INTO inbox_state (stream, position, as_of)
+    VALUES (:stream, :position, CAST(:as_of AS timestamptz))
+    ON CONFLICT ON CONSTRAINT inbox_state_pkey DO UPDATE
+    SET position = excluded.position, as_of = greatest(inbox_state.as_of, excluded.as_of)
+    WHERE inbox_state.position IS NOT DISTINCT FROM :known
+""")
+_is_incomplete = text("""
+    INSERT INTO inbox_state (stream, incomplete_since)
+    VALUES (:stream, now())
+    ON CONFLICT ON CONSTRAINT inbox_state_pkey DO UPDATE
+    SET incomplete_since = coalesce(inbox_state.incomplete_since, excluded.incomplete_since)
+""")
+_bury = text("""
+    INSERT INTO dead_letters (stream, key, subject, sequence, event, reason, attempts, died_at)
+    VALUES (:stream, :key, :subject, :sequence, :event, :reason, :attempts, now())
+    ON CONFLICT ON CONSTRAINT dead_letters_pkey DO UPDATE
+    SET reason = excluded.reason, attempts = excluded.attempts, died_at = excluded.died_at
+""")
+# Of subjects that have come further: what was dead has taken effect since.
+_revive = text("""
+    DELETE FROM dead_letters
+    USING unnest(CAST(:subjects AS uuid[]), CAST(:sequences AS bigint[])) AS done (subject, sequence)
+    WHERE
+        dead_letters.stream = :stream
+        AND dead_letters.subject = done.subject
+        AND dead_letters.sequence <= done.sequence
+""")
+_letters = text("""
+    SELECT key, subject, sequence, event, reason, attempts, died_at
+    FROM dead_letters
+    WHERE stream = :stream
+    ORDER BY died_at, sequence, key
+""")
+
+
+class Number(NamedTuple):
+    """Which event of its subject: of two epochs the later one is newer, whatever the sequences."""
+
+    epoch: int
+    sequence: int
+
+    def is_old(self, *, last: Number) -> bool:
+        """Return whether an event with this number is old news after the last one that took effect."""
+        return self.epoch < last.epoch or (self.epoch == last.epoch and self.sequence <= last.sequence)
+
+    def is_early(self, *, last: Number) -> bool:
+        """Return whether the event before it is still to come."""
+        return self.sequence > last.sequence + 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """How far a stream has taken effect.
+
+    Attributes:
+        position: every entry up to it took effect or is a dead letter; None if nothing is known.
+        as_of: every change until then took effect; None if nothing is known.
+        is_incomplete: whether events are gone that nothing can bring back.
+        dead_letters: how many there are; a thousand at most are counted.
+    """
+
+    position: str | None
+    as_of: datetime | None
+    is_incomplete: bool
+    dead_letters: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLetter:
+    """An event that could not take effect.
+
+    Attributes:
+        key: the event's id, or one of its text.
+        subject: the event's; None if it is no event of ours.
+        sequence: the event's, or 0.
+        event: as it was sent.
+        reason: the class of the error, or GAP when the event before it never came.
+        attempts: how often it was tried.
+    """
+
+    key: UUID
+    subject: UUID | None
+    sequence: int
+    event: str
+    reason: str
+    attempts: int
+
+
+def claim(connection: Connection, stream: str, subjects: Iterable[UUID]) -> dict[UUID, Number]:
+    """Return the last number of each subject that took effect, 0 for none, and keep others from them."""
+    rows = connection.execute(_claim, {"stream": stream, "subjects": list(dict.fromkeys(subjects))})
+    return {row.subject: Number(row.epoch, row.sequence) for row in rows}
+
+
+def advance(connection: Connection, stream: str, last: Mapping[UUID, Number]) -> None:
+    """Write the last numbers of subjects that this transaction has claimed."""
+    values = {
+        "subjects": list(last),
+        "epochs": [each.epoch for each in last.values()],
+        "sequences": [each.sequence for each in last.values()],
+    }
+    connection.execute(_advance, {"stream": stream, **values})
+
+
+async def state(run: Run, stream: str) -> State:
+    """Return how far the stream has taken effect."""
+    [(position, as_of, is_incomplete, dead_letters)] = await run(_STATE, stream)
+    return State(position=position, as_of=as_of, is_incomplete=is_incomplete, dead_letters=dead_letters)
+
+
+def as_of(connection: Connection, stream: str) -> datetime | None:
+    """Return the time up to which every event of the stream has taken effect; None if it is not known."""
+    found: datetime | None = connection.scalar(_as_of, {"stream": stream})
+    return found
+
+
+def note(
+    connection: Connection, stream: str, *, known: str | None, position: EntryId, as_of: datetime | None = None
+) -> bool:
+    """Write the position, and the time unless it is None; return False, and write nothing, if another was there."""
+    values = {"stream": stream, "known": known, "position": str(position), "as_of": as_of}
+    return connection.execute(_note, values).rowcount > 0
+
+
+def set_incomplete(connection: Connection, stream: str) -> None:
+    """Write that events are gone that nothing can bring back."""
+    connection.execute(_is_incomplete, {"stream": stream})
+
+
+def bury(connection: Connection, stream: str, letters: Sequence[DeadLetter]) -> None:
+    """Keep events as dead letters."""
+    rows = [
+        {
+            "stream": stream,
+            "key": letter.key,
+            "subject": letter.subject,
+            "sequence": letter.sequence,
+            "event": letter.event,
+            "reason": letter.reason,
+            "attempts": letter.attempts,
+        }
+        for letter in letters
+    ]
+    connection.execute(_bury, rows)
+
+
+def revive(connection: Connection, stream: str, last: Mapping[UUID, Number]) -> None:
+    """Remove the dead letters of these subjects up to these numbers: they took effect."""
+    values = {"subjects": list(last), "sequences": [each.sequence for each in last.values()]}
+    connection.execute(_revive, {"stream": stream, **values})
+
+
+def dead_letters(connection: Connection, stream: str) -> list[tuple[DeadLetter, datetime]]:
+    """Return the dead letters and when each was given up, oldest first."""
+    return [
+        (
+            DeadLetter(
+                key=row.key,
+                subject=row.subject,
+                sequence=row.sequence,
+                event=row.event,
+                reason=row.reason,
+                attempts=row.attempts,
+            ),
+            row.died_at,
+        )
+        for row in connection.execute(_letters, {"stream": stream})
+    ]

@@ -1,0 +1,1 @@
+"""The life of a process: command line, signals, background work, the end."""

@@ -1,0 +1,76 @@
+"""The command line of a service: `python -m user_svc serve`, `migrate`, and what else it can do."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import sys
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import sqlalchemy.exc
+import uvloop
+
+from chassis.errors import DomainError, StartupError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    Command = Callable[..., Awaitable[None] | None]
+
+
+def main(package: str, commands: Mapping[str, Command]) -> None:
+    """Run the command that the arguments name. A mistake of the operator's is one line and exit code 1.
+
+    Args:
+        package: the service.
+        commands: by name, of one word or several: `serve`, `keys rotate`. The first line of a command's docstring is
+            its help; each of its parameters is an argument to be given, a keyword-only one an option: `--since`.
+    """
+    parser = argparse.ArgumentParser(prog=f"python -m {package}")
+    _add(parser, commands)
+    arguments = vars(parser.parse_args())
+    run: Command = arguments.pop("run")
+    try:
+        result: Any = run(**arguments)
+        if inspect.isawaitable(result):
+            uvloop.run(_wait(result))
+    except StartupError as error:
+        sys.exit(f"{error}.")
+    except DomainError as error:
+        sys.exit(error.message)
+    except (sqlalchemy.exc.ProgrammingError, psycopg.errors.UndefinedTable) as error:
+        cause = error.orig if isinstance(error, sqlalchemy.exc.ProgrammingError) else error
+        if not isinstance(cause, psycopg.errors.UndefinedTable):
+            raise
+        sys.exit(f"The database is not ready: run `python -m {package} migrate` first.")
+    except sqlalchemy.exc.OperationalError as error:
+        # Only the first line: the others guess why.
+        sys.exit(f"The database does not answer: {error.orig}".splitlines()[0])
+
+
+def _add(parser: argparse.ArgumentParser, commands: Mapping[str, Command]) -> None:
+    groups: dict[str, Any] = {"": parser.add_subparsers(required=True, metavar="command")}
+    for name, run in commands.items():
+        described = (inspect.getdoc(run) or "").partition("\n")[0]
+        group, _, word = name.rpartition(" ")
+        command = _choices(group, groups).add_parser(word, help=described, description=described)
+        for parameter in inspect.signature(run).parameters.values():
+            if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
+                command.add_argument(f"--{parameter.name}", required=True)
+            else:
+                command.add_argument(parameter.name)
+        command.set_defaults(run=run)
+
+
+def _choices(group: str, groups: dict[str, Any]) -> Any:
+    """Return where the commands of a group of commands are added."""
+    if group not in groups:
+        above, _, word = group.rpartition(" ")
+        group_parser = _choices(above, groups).add_parser(word, help=f"{group} …")
+        groups[group] = group_parser.add_subparsers(required=True, metavar="command")
+    return groups[group]
+
+
+async def _wait(result: Awaitable[None]) -> None:
+    await result
