@@ -89,12 +89,12 @@ def current_call() -> Call | None:
     return _current.get()
 
 
-def enter(call: Call) -> None:
+def set_current_call(call: Call) -> None:
     """Make this the call being served, for this task and those it starts."""
     _current.set(call)
 
 
-def enter_batch(deadline: float) -> None:
+def set_batch_deadline(deadline: float) -> None:
     """Say when the last caller of a batch, which is work of no single call, stops waiting."""
     _deadline.set(deadline)
 
@@ -105,7 +105,7 @@ def time_left_s() -> float:
     return (_deadline.get() if call is None else call.deadline) - time.monotonic()
 
 
-def owner() -> UUID | None:
+def current_owner() -> UUID | None:
     """Return the only user whose resources the call being served may touch, or None if it may touch anybody's.
 
     Fails rather than returning None outside of a call: no filter means everything.

@@ -12,18 +12,18 @@ from shop.order.v1.order_service_pb2_grpc import add_OrderServiceServicer_to_ser
 
 from chassis import telemetry
 from chassis.auth.access_tokens import AccessTokens, TokenSettings
-from chassis.auth.certificates import Identity, TlsSettings
+from chassis.auth.certificates import CertificateFiles, TlsSettings
 from chassis.auth.remote_keys import RemoteKeyRing
 from chassis.client import CallPolicy, connect
 from chassis.client.breaker import Breaker, BreakerSettings
-from chassis.client.channel import is_sick
+from chassis.client.channel import is_dependency_failure
 from chassis.client.renewable import RenewableChannel
 from chassis.client.telemetry import ClientTelemetry
 from chassis.clock import SystemClock
 from chassis.database import Database, migrations
 from chassis.database.settings import DatabaseSettings
 from chassis.events import backlog
-from chassis.events.commands import Events
+from chassis.events.commands import EventCommands
 from chassis.idempotency import store
 from chassis.runtime import cli
 from chassis.server.server import Server, full_name, run
@@ -33,7 +33,7 @@ from chassis.settings import load
 from chassis.watch.hub import WatchSettings
 from order_svc import consumer
 from order_svc.known_users import DirectoryWithProjection
-from order_svc.rpc import OrderServicer, watchers_of
+from order_svc.rpc import OrderServicer, order_watch_hub
 from order_svc.service import OrderService
 from order_svc.settings import OrderTelemetrySettings, UserServiceSettings
 from order_svc.signing_keys import keys_of_user_service
@@ -48,7 +48,7 @@ _CONNECT_S: Final = 5
 async def serve() -> None:
     """Serve calls until SIGTERM or SIGINT."""
     settings = load(OrderTelemetrySettings)
-    with telemetry.started(settings, command="serve"):
+    with telemetry.running(settings, command="serve"):
         await _serve(settings)
 
 
@@ -63,24 +63,24 @@ async def _serve(settings: OrderTelemetrySettings) -> None:
         hedge_after_s=user_service.hedge_after_s,
         observer=ClientTelemetry(user_service.url),
     )
-    breaker = Breaker("user_svc", load(BreakerSettings), is_failure=is_sick)
+    breaker = Breaker("user_svc", load(BreakerSettings), is_failure=is_dependency_failure)
     database = Database(load(DatabaseSettings), name=settings.service_name)
-    identity = Identity.of(load(TlsSettings))
+    certificates = CertificateFiles.of(load(TlsSettings))
 
     def connect_to_users() -> aio.Channel:
-        if identity is None:
+        if certificates is None:
             return connect(user_service.url, policy=policy)
-        credentials = identity.channel_credentials()
+        credentials = certificates.channel_credentials()
         return connect(user_service.url, policy=policy, credentials=credentials, server_name=user_service.tls_name)
 
     async with RenewableChannel(connect_to_users) as channel:
         keys = RemoteKeyRing(keys_of_user_service(channel))
         users = DirectoryWithProjection(GrpcUserDirectory(channel, breaker), database, clock)
         service = OrderService(database, users, clock)
-        watchers = watchers_of(database, load(WatchSettings))
+        watch_hub = order_watch_hub(database, load(WatchSettings))
 
         def register(server: aio.Server) -> list[str]:
-            add_OrderServiceServicer_to_server(OrderServicer(service, watchers, clock), server)
+            add_OrderServiceServicer_to_server(OrderServicer(service, watch_hub, clock), server)
             return [full_name(order_service_pb2, "OrderService")]
 
         server = Server(
@@ -88,17 +88,17 @@ async def _serve(settings: OrderTelemetrySettings) -> None:
             register=register,
             system=SystemServicer(settings, database),
             tokens=AccessTokens(tokens, keys),
-            identity=identity,
+            certificates=certificates,
         )
-        server.end_streams = watchers.stop
+        server.end_streams = watch_hub.stop
         background = [
             store.sweep_forever(database, clock),
             backlog.watch_forever(database),
-            watchers.run_forever(),
+            watch_hub.run_forever(),
             keys.refresh_forever(),
         ]
-        if identity:
-            background.append(identity.renew_forever(channel))
+        if certificates:
+            background.append(certificates.renew_forever(channel))
         # Before it says SERVING: the first orders would else wait for DNS and TLS, and maybe too long. Without the user
         # service it serves all the same, for only new orders need it.
         with contextlib.suppress(TimeoutError):
@@ -115,7 +115,7 @@ def migrate() -> None:
     migrations.upgrade("order_svc", load(DatabaseSettings))
 
 
-EVENTS = Events(
+EVENTS = EventCommands(
     telemetry=lambda: load(OrderTelemetrySettings),
     publishes="order",
     reads="user",

@@ -19,7 +19,7 @@ from order_svc.tables import orders
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from chassis.database.statement_pool import Run
+    from chassis.database.statement_pool import Fetch
     from chassis.idempotency.store import Once
     from chassis.server.pagination import PageRequest
 
@@ -163,7 +163,7 @@ class Move:
     event: outbox.Event
 
 
-async def place_orders(run: Run, placements: Sequence[Placement]) -> set[OrderId]:
+async def place_orders(fetch: Fetch, placements: Sequence[Placement]) -> set[OrderId]:
     """Write new orders with different keys, or none; return the ids of those that are not repetitions."""
     if not placements:
         return set()
@@ -182,14 +182,14 @@ async def place_orders(run: Run, placements: Sequence[Placement]) -> set[OrderId
         for placement in placements
         for order in (placement.order,)
     ]
-    return {OrderId(order_id) for (order_id,) in await run(_PLACE, as_json(rows))}
+    return {OrderId(order_id) for (order_id,) in await fetch(_PLACE, as_json(rows))}
 
 
-async def find_orders(run: Run, wanted: Sequence[Wanted]) -> list[Order | None]:
+async def find_orders(fetch: Fetch, wanted: Sequence[Wanted]) -> list[Order | None]:
     """Return for each the order, or None if it does not exist or is not to be seen."""
     found: list[Order | None] = [None] * len(wanted)
     left = _TURN_ITEMS
-    for row in await run(_BY_IDS, *_keys(wanted)):
+    for row in await fetch(_BY_IDS, *_keys(wanted)):
         found[row[0] - 1] = order = _to_order(row[1:])
         left -= len(order.items)
         if left <= 0:

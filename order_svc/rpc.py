@@ -18,7 +18,7 @@ from chassis.idempotency.requests import once
 from chassis.server.conversions import set_timestamp
 from chassis.server.pagination import PageTokens, messages_of
 from chassis.watch.changefeed import Changefeed
-from chassis.watch.hub import Watchers
+from chassis.watch.hub import WatchHub
 from order_svc.errors import OrderingUserNotFound
 from order_svc.model import Actor, BuyerId, NewItem, Order, OrderEvent, OrderFilter, OrderId, OrderStatus, etag_of
 from order_svc.service import MoveOrder, PlaceOrder
@@ -59,9 +59,9 @@ _NOBODY: Final = str(UUID(int=0))
 class OrderServicer(OrderServiceServicer):
     """Answers OrderService."""
 
-    def __init__(self, service: OrderService, watchers: Watchers[pb.WatchOrdersResponse], clock: Clock) -> None:
+    def __init__(self, service: OrderService, watch_hub: WatchHub[pb.WatchOrdersResponse], clock: Clock) -> None:
         self._service = service
-        self._watchers = watchers
+        self._watch_hub = watch_hub
         self._clock = clock
 
     @override
@@ -131,15 +131,15 @@ class OrderServicer(OrderServiceServicer):
         user_id = str(UUID(request.user_id)) if request.user_id else ""
         whose = _NOBODY if owner and user_id and owner != user_id else owner or user_id or None
         after = UUID(request.resume_token) if request.resume_token else None
-        return self._watchers.watch(owner=whose, after=after, caller=owner)
+        return self._watch_hub.watch(owner=whose, after=after, caller=owner)
 
     def _once(self, request: Message) -> Once:
         return once(request, now=self._clock.now())
 
 
-def watchers_of(database: Database, settings: WatchSettings) -> Watchers[pb.WatchOrdersResponse]:
+def order_watch_hub(database: Database, settings: WatchSettings) -> WatchHub[pb.WatchOrdersResponse]:
     """Return the streams of changes of the orders in the database; none yet."""
-    return Watchers(
+    return WatchHub(
         Changefeed(database, owner_field="userId"),
         show=_to_change_message,
         heartbeat=lambda token: pb.WatchOrdersResponse(resume_token=str(token)),
@@ -148,7 +148,7 @@ def watchers_of(database: Database, settings: WatchSettings) -> Watchers[pb.Watc
 
 
 def _owner() -> BuyerId | None:
-    owner = context.owner()
+    owner = context.current_owner()
     return BuyerId(owner) if owner else None
 
 

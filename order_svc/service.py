@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from chassis.clock import Clock
     from chassis.database import Database
-    from chassis.database.statement_pool import Run
+    from chassis.database.statement_pool import Fetch
     from chassis.idempotency.store import Once
     from chassis.server.pagination import PageRequest
 
@@ -163,12 +163,12 @@ class OrderService:
         refused = await self._refused(placements)
         # Who may not order is told so without a transaction.
         nobody_orders = all(placement.order.user_id in refused for placement in placements)
-        run = self._database.run if nobody_orders else self._database.run_write
+        run = self._database.fetch if nobody_orders else self._database.fetch_for_write
         return await _place(run, placements, refused=refused)
 
     async def _place_alone(self, placements: Sequence[Placement]) -> list[Order | Exception]:
         refused = await self._refused(placements)
-        return await _place(self._database.run_slowly, placements, refused=refused)
+        return await _place(self._database.fetch_on_shared_pool, placements, refused=refused)
 
     async def _refused(self, placements: Sequence[Placement]) -> Mapping[BuyerId, DomainError]:
         """Return why those buyers may not order who may not."""
@@ -294,14 +294,14 @@ def _settle(connection: Connection, moving: Mapping[int, _Moving], outcomes: Map
 
 
 async def _place(
-    run: Run, placements: Sequence[Placement], *, refused: Mapping[BuyerId, DomainError]
+    fetch: Fetch, placements: Sequence[Placement], *, refused: Mapping[BuyerId, DomainError]
 ) -> list[Order | Exception]:
     """Write the orders of those who are not refused; give each order, of an earlier request with its key the first."""
     candidates = [placement for placement in placements if placement.order.user_id not in refused]
-    written = await repository.place_orders(run, list(first_of_each_key(candidates).values()))
+    written = await repository.place_orders(fetch, list(first_of_each_key(candidates).values()))
     # A repetition gets the first answer, whatever has become of the buyer since.
     rest = [placement for placement in placements if placement.order.id not in written]
-    kept = await store.look_up(run, [placement.once for placement in rest], snapshot=SNAPSHOT)
+    kept = await store.look_up(fetch, [placement.once for placement in rest], snapshot=SNAPSHOT)
     answered = dict(zip((placement.order.id for placement in rest), kept, strict=True))
 
     def answer_to(placement: Placement) -> Order | Exception:

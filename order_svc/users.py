@@ -11,7 +11,7 @@ from shop.user.v1 import user_service_pb2 as pb
 from shop.user.v1.user_service_pb2_grpc import UserServiceStub
 
 from chassis.client.breaker import CircuitOpen, Inconclusive
-from chassis.client.channel import is_sick
+from chassis.client.channel import is_dependency_failure
 from chassis.context import current_call
 from chassis.errors import DeadlineExceeded
 from order_svc.errors import OrderingUserNotFound, UserNotActive, UserServiceUnavailable
@@ -94,6 +94,6 @@ class GrpcUserDirectory:
         except CircuitOpen as error:
             raise UserServiceUnavailable(retry_after_s=error.retry_after_s) from error
         except Exception as error:
-            if is_sick(error):
+            if is_dependency_failure(error):
                 raise UserServiceUnavailable(retry_after_s=_RETRY_AFTER_S) from error
             raise

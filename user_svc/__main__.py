@@ -17,13 +17,13 @@ from shop.user.v1.user_service_pb2_grpc import add_UserServiceServicer_to_server
 
 from chassis import telemetry
 from chassis.auth.access_tokens import AccessTokens, TokenSettings
-from chassis.auth.certificates import Identity, TlsSettings
+from chassis.auth.certificates import CertificateFiles, TlsSettings
 from chassis.clock import SystemClock
 from chassis.database import Database, migrations
 from chassis.database.settings import DatabaseSettings
 from chassis.errors import DatabaseUnavailable
 from chassis.events import backlog
-from chassis.events.commands import Events
+from chassis.events.commands import EventCommands
 from chassis.idempotency import store
 from chassis.runtime import cli
 from chassis.server.server import Server, full_name, run
@@ -83,12 +83,12 @@ async def _parts() -> AsyncIterator[_Parts]:
 async def serve() -> None:
     """Serve calls until SIGTERM or SIGINT."""
     settings = load(UserTelemetrySettings)
-    with telemetry.started(settings, command="serve"):
+    with telemetry.running(settings, command="serve"):
         await _serve(settings)
 
 
 async def _serve(settings: UserTelemetrySettings) -> None:
-    identity = Identity.of(load(TlsSettings))
+    certificates = CertificateFiles.of(load(TlsSettings))
     async with _parts() as parts:
         tokens = load(TokenSettings)
         sessions = SessionService(
@@ -115,7 +115,7 @@ async def _serve(settings: UserTelemetrySettings) -> None:
             register=register,
             system=SystemServicer(settings, parts.database),
             tokens=AccessTokens(tokens, parts.keys),
-            identity=identity,
+            certificates=certificates,
         )
         await run(
             server,
@@ -165,7 +165,9 @@ async def create_admin(email: str) -> None:
         print(f"{user.id} is an admin")  # noqa: T201  the command's answer
 
 
-EVENTS = Events(telemetry=lambda: load(UserTelemetrySettings), publishes="user", reads="order", handle=consumer.handle)
+EVENTS = EventCommands(
+    telemetry=lambda: load(UserTelemetrySettings), publishes="user", reads="order", handle=consumer.handle
+)
 
 if __name__ == "__main__":
     cli.main(

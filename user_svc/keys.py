@@ -157,12 +157,12 @@ class SigningKeys:
         return time.monotonic() - self._loaded_at <= _FRESH_S
 
     async def _loaded(self) -> list[SigningKey]:
-        keys = self._opened(await self._database.run(_ALL))
+        keys = self._opened(await self._database.fetch(_ALL))
         now = self._clock.now()
         if any(key.active_from <= now for key in keys):
             return keys
         await self._database.transaction(self._make_first)
-        return self._opened(await self._database.run(_ALL))
+        return self._opened(await self._database.fetch(_ALL))
 
     def _opened(self, rows: Rows) -> list[SigningKey]:
         return [SigningKey(kid, self._unsealed(sealed), active_from) for kid, sealed, active_from in rows]

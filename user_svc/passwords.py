@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, TypeVarTuple
 
 import argon2
 
-from chassis.concurrency.limiter import Turns
+from chassis.concurrency.limiter import CapacityLimiter
 from chassis.errors import Overloaded
 from user_svc import metrics
 from user_svc.text import composed
@@ -58,11 +58,11 @@ class Passwords:
         # Checked when there is no user, so that it takes as long as if there were one.
         self._nobodys_hash: Final = self._hasher.hash(secrets.token_hex(16))
         self._threads: Final = ThreadPoolExecutor(settings.workers, thread_name_prefix="argon2")
-        self._turns: Final = Turns(settings.workers, max_waiting=settings.max_waiting)
+        self._limiter: Final = CapacityLimiter(settings.workers, max_waiting=settings.max_waiting)
         self._max_wait_s: Final = settings.max_wait_s
         self._places = settings.workers + settings.max_waiting
         self._running: Final[set[asyncio.Task[Any]]] = set()
-        metrics.watch_hashes(lambda: self._turns.waiting)
+        metrics.watch_hashes(lambda: self._limiter.waiting)
 
     @contextlib.contextmanager
     def place(self) -> Iterator[None]:
@@ -98,7 +98,7 @@ class Passwords:
         """
         try:
             async with asyncio.timeout(self._max_wait_s):
-                await self._turns.begin()
+                await self._limiter.acquire()
         except TimeoutError:
             raise Overloaded from None
         running = asyncio.create_task(work())
@@ -128,7 +128,7 @@ class Passwords:
 
     def _end(self, running: asyncio.Task[Any]) -> None:
         self._running.discard(running)
-        self._turns.end()
+        self._limiter.release()
 
     async def _in_thread(self, work: Callable[[*Texts], T], *texts: *Texts) -> T:
         started = time.monotonic()

@@ -17,7 +17,7 @@ from user_svc.tables import users
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from chassis.database.statement_pool import Run
+    from chassis.database.statement_pool import Fetch
     from chassis.server.pagination import PageRequest
 
 # In the order in which _to_user() takes them.
@@ -82,11 +82,11 @@ class Wanted(NamedTuple):
     owner: UserId | None = None
 
 
-async def find_users(run: Run, wanted: Sequence[Wanted]) -> list[User | None]:
+async def find_users(fetch: Fetch, wanted: Sequence[Wanted]) -> list[User | None]:
     """Return for each the user, or None if it does not exist or is not to be seen."""
     found: list[User | None] = [None] * len(wanted)
     ids, owners = uuid_array(each.user_id for each in wanted), uuid_array(each.owner for each in wanted)
-    for n, *columns in await run(_BY_IDS, ids, owners):
+    for n, *columns in await fetch(_BY_IDS, ids, owners):
         found[n - 1] = _to_user(columns)
     return found
 

@@ -145,7 +145,7 @@ def _user_id(text: str) -> UserId:
 
 
 def _owner() -> UserId | None:
-    owner = context.owner()
+    owner = context.current_owner()
     return UserId(owner) if owner else None
 
 

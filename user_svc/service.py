@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from chassis.clock import Clock
     from chassis.database import Database
-    from chassis.database.statement_pool import Run
+    from chassis.database.statement_pool import Fetch
     from chassis.idempotency.store import Once
     from chassis.server.pagination import PageRequest
     from user_svc.attempts import Attempts
@@ -361,9 +361,9 @@ class UserService:
             raise RequestIdReused(str(once.key.request_id) if once.key else "")
 
 
-async def _find_groups(run: Run, groups: Sequence[Sequence[Wanted]]) -> list[list[User | None]]:
+async def _find_groups(fetch: Fetch, groups: Sequence[Sequence[Wanted]]) -> list[list[User | None]]:
     """Return for each group what find_users() does."""
-    found = iter(await repository.find_users(run, list(itertools.chain.from_iterable(groups))))
+    found = iter(await repository.find_users(fetch, list(itertools.chain.from_iterable(groups))))
     return [list(itertools.islice(found, len(group))) for group in groups]
 
 

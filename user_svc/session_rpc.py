@@ -11,7 +11,7 @@ from shop.user.v1 import session_service_pb2 as pb
 from shop.user.v1.session_service_pb2_grpc import SessionServiceServicer
 from typing_extensions import override
 
-from chassis.context import owner
+from chassis.context import current_owner
 from chassis.server.conversions import set_timestamp
 from user_svc.model import UserId
 from user_svc.session_model import SessionId
@@ -42,7 +42,7 @@ class SessionServicer(SessionServiceServicer):
 
     @override
     async def DeleteSession(self, request: pb.DeleteSessionRequest, context: Context) -> Empty:
-        owned_by = owner()
+        owned_by = current_owner()
         await self._service.log_out(SessionId(UUID(request.id)), owner=UserId(owned_by) if owned_by else None)
         return Empty()
 

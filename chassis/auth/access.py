@@ -1,7 +1,7 @@
 """Who may call what: the contract says it, in the option `shop.system.v1.access` of each rpc; this enforces it.
 
 The roles decide here. That a user touches only what is theirs is decided where the rows are: this tells the servicer
-whose they have to be (`chassis.context.owner`), and the repository puts it into the query.
+whose they have to be (`chassis.context.current_owner`), and the repository puts it into the query.
 """
 
 from __future__ import annotations

@@ -91,7 +91,7 @@ class Renewable(Protocol):
         """
 
 
-class Identity:
+class CertificateFiles:
     """Who this process is, as its files say by now.
 
     Args:
@@ -125,7 +125,7 @@ class Identity:
         )
 
     @classmethod
-    def of(cls, settings: TlsSettings) -> Identity | None:
+    def of(cls, settings: TlsSettings) -> CertificateFiles | None:
         """Return the identity that the settings name; None if they name none."""
         if not (settings.cert_file and settings.key_file and settings.ca_file):
             return None

@@ -324,7 +324,7 @@ class _SyncDefaults(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInte
         )
 
 
-def is_sick(error: Exception) -> bool:
+def is_dependency_failure(error: Exception) -> bool:
     """Return whether the error says that the server is sick, rather than that the call was wrong."""
     if isinstance(error, (asyncio.TimeoutError, OSError)):
         return True

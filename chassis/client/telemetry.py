@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from chassis.telemetry import tracing
 from chassis.telemetry.endpoints import Endpoint
-from chassis.telemetry.metrics import Calls
+from chassis.telemetry.metrics import CallMetrics
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
@@ -22,13 +22,13 @@ class ClientTelemetry:
 
     def __init__(self, target: str) -> None:
         self._server: Final = Endpoint.of_target(target)
-        self._calls: Final[dict[str, Calls]] = {}
+        self._calls: Final[dict[str, CallMetrics]] = {}
 
     def begin(self, method: str) -> ClientCall:
         """Take note of a call that begins."""
         calls = self._calls.get(method)
         if calls is None:
-            calls = self._calls[method] = Calls(method, server=self._server)
+            calls = self._calls[method] = CallMetrics(method, server=self._server)
         span, traceparent = tracing.begin_client_call(method, server=self._server)
         return ClientCall(calls, span, traceparent)
 
@@ -42,7 +42,7 @@ class ClientCall:
 
     __slots__ = ("_calls", "_span", "_started", "traceparent")
 
-    def __init__(self, calls: Calls, span: Span | None, traceparent: str) -> None:
+    def __init__(self, calls: CallMetrics, span: Span | None, traceparent: str) -> None:
         self.traceparent = traceparent
         self._calls = calls
         self._span = span

@@ -16,7 +16,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
-from chassis.context import current_call, enter_batch
+from chassis.context import current_call, set_batch_deadline
 from chassis.errors import DeadlineExceeded, OutcomeUnknown, Overloaded, Unavailable
 from chassis.telemetry import metrics, tracing
 
@@ -143,7 +143,7 @@ class Batcher(Generic[Item, Result]):
         # A batch of one is still its caller's: request id, trace and deadline go along. One of many is nobody's.
         context = batch[0].context if len(batch) == 1 else contextvars.Context()
         if len(batch) > 1:
-            context.run(enter_batch, max([call.deadline for call in batch]))
+            context.run(set_batch_deadline, max([call.deadline for call in batch]))
         self._start(self._run(batch), context)
         self._plan()
 
@@ -187,7 +187,7 @@ class Batcher(Generic[Item, Result]):
             if len(failures) >= _HOPELESS:
                 call.complete(failures[-1])
             elif call.is_still_wanted(time.monotonic()):
-                enter_batch(call.deadline)
+                set_batch_deadline(call.deadline)
                 try:
                     [answer] = await self._answers(run, [call])
                 except Exception as error:  # noqa: BLE001  whatever it is, it is this caller's

@@ -8,7 +8,7 @@ from typing import Final
 from chassis.errors import Overloaded
 
 
-class Turns:
+class CapacityLimiter:
     """So many at a time; the others wait, in the order in which they came. Who gives up while waiting leaves no trace.
 
     Args:
@@ -24,7 +24,7 @@ class Turns:
         self._max_waiting: Final = max_waiting
         self.waiting = 0
 
-    async def begin(self) -> None:
+    async def acquire(self) -> None:
         """Return when it is the caller's turn.
 
         Raises:
@@ -38,6 +38,6 @@ class Turns:
         finally:
             self.waiting -= 1
 
-    def end(self) -> None:
+    def release(self) -> None:
         """Let the next one have its turn."""
         self._free.release()

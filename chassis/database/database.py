@@ -19,11 +19,11 @@ import psycopg
 from sqlalchemy import Connection, create_engine, event, exc
 
 from chassis.concurrency.batcher import Batcher, BatchLimits
-from chassis.concurrency.limiter import Turns
+from chassis.concurrency.limiter import CapacityLimiter
 from chassis.context import time_left_s
 from chassis.database.connections import Connector
-from chassis.database.failures import ATTEMPTS, is_session_of_no_use, is_worth_another_try, pause_s, translated
-from chassis.database.statement_pool import Statements
+from chassis.database.failures import ATTEMPTS, is_retryable, is_session_unusable, pause_s, to_domain_error
+from chassis.database.statement_pool import StatementPool
 from chassis.database.telemetry import StatementTelemetry
 from chassis.errors import DatabaseUnavailable, OutcomeUnknown
 from chassis.telemetry import metrics
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from chassis.database.connections import ThreadConnection
     from chassis.database.settings import DatabaseSettings
-    from chassis.database.statement_pool import Rows, Run
+    from chassis.database.statement_pool import Fetch, Rows
 
 T = TypeVar("T")
 Item = TypeVar("Item")
@@ -63,43 +63,43 @@ class Database:
             pool_timeout=settings.connect_timeout_s,
         )
         event.listen(self._engine, "begin", self._begin)
-        event.listen(self._engine, "handle_error", _look_at_session)
+        event.listen(self._engine, "handle_error", _discard_unusable_session)
         # A read is one statement, which is a transaction of its own: BEGIN and COMMIT would be two round trips.
         self._reading = self._engine.execution_options(isolation_level="AUTOCOMMIT")
         connector, max_waiting = self._connector, settings.batch_max_waiting
-        self._reads = Statements(connector, number=settings.read_lanes, max_waiting=max_waiting)
-        self._writes = Statements(connector, number=settings.write_lanes, max_waiting=max_waiting, is_writing=True)
-        self._transactions = Lanes("transactions", settings.transaction_lanes, max_waiting=max_waiting)
-        self._slow = Lanes("slow", settings.slow_lanes, max_waiting=max_waiting)
+        self._reads = StatementPool(connector, number=settings.read_lanes, max_waiting=max_waiting)
+        self._writes = StatementPool(connector, number=settings.write_lanes, max_waiting=max_waiting, is_writing=True)
+        self._transactions = DatabaseThreads("transactions", settings.transaction_lanes, max_waiting=max_waiting)
+        self._slow = DatabaseThreads("slow", settings.slow_lanes, max_waiting=max_waiting)
         self._settings = settings
         telemetry = StatementTelemetry(settings.url)
         telemetry.observe(self._engine)
         metrics.watch_connections(telemetry.database, count=self._count, size=settings.pool_size, waiting=self._waiting)
 
-    async def run(self, statement: str, *parameters: object) -> Rows:
+    async def fetch(self, statement: str, *parameters: object) -> Rows:
         """Return the rows of a statement that reads, past everything that is slow. For what every call waits for.
 
         Raises:
             DatabaseUnavailable: the database does not answer in time.
             Overloaded: too many others wait already.
         """
-        return await self._reads.run(statement, *parameters)
+        return await self._reads.fetch(statement, *parameters)
 
-    async def run_write(self, statement: str, *parameters: object) -> Rows:
+    async def fetch_for_write(self, statement: str, *parameters: object) -> Rows:
         """Return the rows of a statement that writes, once it is committed, past everything that is slow.
 
         Raises:
             DatabaseUnavailable, OutcomeUnknown, Overloaded: as transaction().
         """
-        return await self._writes.run(statement, *parameters)
+        return await self._writes.fetch(statement, *parameters)
 
-    async def run_slowly(self, statement: str, *parameters: object) -> Rows:
-        """Return what run() and run_write() do, with everything that is slow."""
+    async def fetch_on_shared_pool(self, statement: str, *parameters: object) -> Rows:
+        """Return what fetch() and fetch_for_write() do, with everything that is slow."""
         return await self.transaction(lambda connection: execute(connection, statement, *parameters))
 
     def batched_reads(
         self,
-        find: Callable[[Run, Sequence[Item]], Awaitable[Sequence[Result | Exception]]],
+        find: Callable[[Fetch, Sequence[Item]], Awaitable[Sequence[Result | Exception]]],
         *,
         name: str,
         max_items: int | None = None,
@@ -115,10 +115,10 @@ class Database:
         """
 
         async def together(items: Sequence[Item]) -> Sequence[Result | Exception]:
-            return await find(self.run, items)
+            return await find(self.fetch, items)
 
         async def alone(items: Sequence[Item]) -> Sequence[Result | Exception]:
-            return await find(self.run_slowly, items)
+            return await find(self.fetch_on_shared_pool, items)
 
         limits = self.limits(at_once=self._settings.read_lanes, max_items=max_items)
         return Batcher(together, name=name, alone=alone, limits=limits)
@@ -187,7 +187,7 @@ class Database:
             DatabaseUnavailable: it does not.
             Overloaded: too many others wait already.
         """
-        await self.run("SELECT 1")
+        await self.fetch("SELECT 1")
 
     async def close(self) -> None:
         """Wait for the work that is under way in lanes, then close every connection."""
@@ -229,10 +229,10 @@ class Database:
                     transaction.commit()
                     return result
             except exc.SQLAlchemyError as error:
-                translated = _translated(error)
+                translated = _to_domain_error(error)
                 if is_committing and isinstance(translated, DatabaseUnavailable):
                     raise OutcomeUnknown from error
-                if attempt == ATTEMPTS or time_left_s() <= 0 or not _is_worth_another_try(error):
+                if attempt == ATTEMPTS or time_left_s() <= 0 or not _is_retryable(error):
                     raise translated from error
                 time.sleep(pause_s())
         raise AssertionError
@@ -247,13 +247,13 @@ class Database:
                         _wait_no_longer_than_callers(connection)
                     return work(connection)
             except exc.SQLAlchemyError as error:
-                if attempt == ATTEMPTS or time_left_s() <= 0 or not _is_worth_another_try(error):
-                    raise _translated(error) from error
+                if attempt == ATTEMPTS or time_left_s() <= 0 or not _is_retryable(error):
+                    raise _to_domain_error(error) from error
                 time.sleep(pause_s())
         raise AssertionError
 
 
-class Lanes:
+class DatabaseThreads:
     """Threads for one kind of work on the database.
 
     Args:
@@ -264,12 +264,12 @@ class Lanes:
 
     def __init__(self, name: str, number: int, *, max_waiting: int) -> None:
         self._threads: Final = ThreadPoolExecutor(number, thread_name_prefix=name)
-        self._turns: Final = Turns(number, max_waiting=max_waiting)
+        self._limiter: Final = CapacityLimiter(number, max_waiting=max_waiting)
 
     @property
     def waiting(self) -> int:
         """How much work waits now."""
-        return self._turns.waiting
+        return self._limiter.waiting
 
     async def run(self, run: Callable[[Callable[[Connection], T]], T], work: Callable[[Connection], T]) -> T:
         """Return what the work returns. A caller who gives up before it begins takes it away; later it goes on.
@@ -278,7 +278,7 @@ class Lanes:
             Overloaded: too much waits already.
         """
         # Waiting is done here and not in the executor, whose queue keeps the work of those who have left.
-        await self._turns.begin()
+        await self._limiter.acquire()
         # The work sees the call it serves: threads of an executor do not inherit the context.
         context = contextvars.copy_context()
         job = asyncio.get_running_loop().run_in_executor(self._threads, context.run, run, work)
@@ -287,7 +287,7 @@ class Lanes:
         return await asyncio.shield(job)
 
     def _end(self, job: asyncio.Future[Any]) -> None:
-        self._turns.end()
+        self._limiter.release()
         if not job.cancelled():
             job.exception()  # has been looked at, also where nobody waits for it any more
 
@@ -327,11 +327,11 @@ def broken_constraint(error: exc.IntegrityError) -> str:
     return (cause.diag.constraint_name or "") if isinstance(cause, psycopg.Error) else ""
 
 
-def _is_worth_another_try(error: exc.SQLAlchemyError) -> bool:
+def _is_retryable(error: exc.SQLAlchemyError) -> bool:
     if not isinstance(error, exc.DBAPIError):
         return False
     # After a restart of the server every pooled connection is dead; the first to notice empties the pool.
-    return error.connection_invalidated or is_worth_another_try(error.orig)
+    return error.connection_invalidated or is_retryable(error.orig)
 
 
 def _driven(connection: Connection) -> ThreadConnection:
@@ -343,15 +343,15 @@ def _wait_no_longer_than_callers(connection: Connection) -> None:
     driven.answer_timeout_s = max(0.001, min(driven.answer_timeout_s or math.inf, time_left_s()))
 
 
-def _look_at_session(failure: ExceptionContext) -> None:
-    if is_session_of_no_use(failure.original_exception):
+def _discard_unusable_session(failure: ExceptionContext) -> None:
+    if is_session_unusable(failure.original_exception):
         failure.is_disconnect = True  # empties the pool: the others are no better
 
 
-def _translated(error: exc.SQLAlchemyError) -> Exception:
+def _to_domain_error(error: exc.SQLAlchemyError) -> Exception:
     """Return the error as the rest of the service knows it; a defect of ours stays what it is."""
     if isinstance(error, exc.TimeoutError):  # no free connection
         return DatabaseUnavailable()
     cause = error.orig if isinstance(error, exc.DBAPIError) else None
-    is_known = isinstance(cause, psycopg.Error) and isinstance(translated(cause), DatabaseUnavailable)
+    is_known = isinstance(cause, psycopg.Error) and isinstance(to_domain_error(cause), DatabaseUnavailable)
     return DatabaseUnavailable() if is_known else error

@@ -25,15 +25,15 @@ _PASSES: Final = frozenset({"08", "28", "40", "53", "55", "57", "58", "F0"})
 _ENDED: Final = (errors.IdleInTransactionSessionTimeout, errors.TransactionTimeout, errors.SnapshotTooOld)
 
 
-def is_session_of_no_use(error: BaseException | None) -> bool:
+def is_session_unusable(error: BaseException | None) -> bool:
     """Return whether the connection must be replaced though it lives. The statement had no effect."""
     is_outdated = isinstance(error, errors.FeatureNotSupported) and _CHANGED in str(error)
     return is_outdated or isinstance(error, (_READ_ONLY, *_FORGOTTEN))
 
 
-def is_worth_another_try(error: BaseException | None) -> bool:
+def is_retryable(error: BaseException | None) -> bool:
     """Return whether the transaction was rolled back for no fault of its own."""
-    return isinstance(error, (errors.SerializationFailure, errors.DeadlockDetected)) or is_session_of_no_use(error)
+    return isinstance(error, (errors.SerializationFailure, errors.DeadlockDetected)) or is_session_unusable(error)
 
 
 def pause_s() -> float:
@@ -45,10 +45,10 @@ def pause_s() -> float:
     return random.uniform(0.01, 0.05)  # noqa: S311  no secret
 
 
-def translated(error: psycopg.Error) -> Exception:
+def to_domain_error(error: psycopg.Error) -> Exception:
     """Return the driver's error as the rest of the service knows it; a defect of ours stays what it is."""
     if error.sqlstate is None:  # no answer: the connection was refused, lost or given up
         passes = isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError))
     else:
-        passes = error.sqlstate[:2] in _PASSES or isinstance(error, _ENDED) or is_session_of_no_use(error)
+        passes = error.sqlstate[:2] in _PASSES or isinstance(error, _ENDED) or is_session_unusable(error)
     return DatabaseUnavailable() if passes else error

@@ -20,10 +20,10 @@ from psycopg.types.json import set_json_loads
 from psycopg.waiting import READY_R, READY_W, WAIT_W
 from typing_extensions import override
 
-from chassis.concurrency.limiter import Turns
+from chassis.concurrency.limiter import CapacityLimiter
 from chassis.context import time_left_s
 from chassis.database.connections import READ_MARK, NotReplicated, is_not_replicated, new_mark
-from chassis.database.failures import ATTEMPTS, is_session_of_no_use, is_worth_another_try, pause_s, translated
+from chassis.database.failures import ATTEMPTS, is_retryable, is_session_unusable, pause_s, to_domain_error
 from chassis.database.telemetry import StatementTelemetry
 from chassis.errors import OutcomeUnknown
 
@@ -46,14 +46,14 @@ _LOOK_S: Final = 0.5
 _PLANNED_ONCE: Final = "-c plan_cache_mode=force_generic_plan"
 
 
-class Run(Protocol):
+class Fetch(Protocol):
     """Runs one statement, a transaction of its own, with `%s` for each parameter."""
 
     async def __call__(self, statement: str, *parameters: object) -> Rows:
         """Return its rows; none for one that gives none."""
 
 
-class Statements:
+class StatementPool:
     """Connections for one kind of statements.
 
     Args:
@@ -67,16 +67,16 @@ class Statements:
         self._connector: Final = connector
         self._is_writing: Final = is_writing
         self._telemetry: Final = StatementTelemetry(connector.url)
-        self._turns: Final = Turns(number, max_waiting=max_waiting)
-        self._idle: Final[list[_Connection]] = []
-        self._open: Final[set[_Connection]] = set()
+        self._limiter: Final = CapacityLimiter(number, max_waiting=max_waiting)
+        self._idle: Final[list[LoopConnection]] = []
+        self._open: Final[set[LoopConnection]] = set()
         self._running: Final[set[asyncio.Task[Rows]]] = set()
         self._next_look: asyncio.TimerHandle | None = None
 
     @property
     def waiting(self) -> int:
         """How many statements wait now."""
-        return self._turns.waiting
+        return self._limiter.waiting
 
     @property
     def opened(self) -> int:
@@ -88,15 +88,15 @@ class Statements:
         """How many of them nobody uses."""
         return sum(not connection.closed for connection in self._idle)
 
-    async def run(self, statement: str, *parameters: object) -> Rows:
-        """Run one statement, as Run says.
+    async def fetch(self, statement: str, *parameters: object) -> Rows:
+        """Run one statement, as Fetch says.
 
         Raises:
             DatabaseUnavailable: the database does not answer in time, or keeps refusing; OutcomeUnknown, if it may be
                 committed all the same.
             Overloaded: too many others wait already.
         """
-        await self._turns.begin()
+        await self._limiter.acquire()
         # A caller that leaves ends its wait and not the statement: the connection, which others wait for, would have to
         # be closed. The turn ends with the statement.
         running = asyncio.create_task(self._run_in_turn(statement, parameters))
@@ -108,28 +108,28 @@ class Statements:
         try:
             return await self._run(statement, parameters)
         finally:
-            self._turns.end()
+            self._limiter.release()
 
     async def _run(self, statement: str, parameters: Sequence[object]) -> Rows:
         within_s = self._connector.answer_timeout_s
         for attempt in range(1, ATTEMPTS + 1):
             if attempt > 1:
                 await asyncio.sleep(pause_s())
-            connection: _Connection | None = None
+            connection: LoopConnection | None = None
             try:
                 connection = await self._connection()
                 with self._telemetry.begin(statement):
                     return await connection.rows_of(statement, parameters, within_s=within_s)
             except psycopg.Error as error:
-                if connection is not None and is_session_of_no_use(error):
+                if connection is not None and is_session_unusable(error):
                     self._drop_all()
                     connection = None
                 is_lost = connection is not None and connection.closed
                 if is_lost and self._is_writing:
                     raise OutcomeUnknown from error
                 left_s = time_left_s()
-                if attempt == ATTEMPTS or left_s <= 0 or not (is_lost or is_worth_another_try(error)):
-                    raise translated(error) from error
+                if attempt == ATTEMPTS or left_s <= 0 or not (is_lost or is_retryable(error)):
+                    raise to_domain_error(error) from error
                 # The first attempt has the statement's time, the others what is left until the last caller leaves.
                 within_s = min(within_s, left_s)
             finally:
@@ -137,10 +137,10 @@ class Statements:
                     self._give_back(connection)
         raise AssertionError
 
-    async def _connection(self) -> _Connection:
+    async def _connection(self) -> LoopConnection:
         while self._idle:
             connection = self._idle.pop()
-            if not connection.closed and not connection.has_news():
+            if not connection.closed and not connection.has_unread_input():
                 return connection
             self._drop(connection)
         if self._next_look is None:
@@ -154,26 +154,26 @@ class Statements:
                 connection.end()
         self._next_look = asyncio.get_running_loop().call_later(_LOOK_S, self._end_overdue)
 
-    async def _connect(self) -> _Connection:
+    async def _connect(self) -> LoopConnection:
         """Return a connection to the server itself, or else to the pooler in between, as Connector.connect() does."""
         connector = self._connector
         if not connector.is_pooled and (connection := await self._connect_directly()):
             return connection
-        connection = await _Connection.connect(**connector.pooled_arguments())
+        connection = await LoopConnection.connect(**connector.pooled_arguments())
         self._open.add(connection)
-        connection.listen(connector)
+        connection.watch_for_input(connector)
         connection.is_pooled = True
         return connection
 
-    async def _connect_directly(self) -> _Connection | None:
+    async def _connect_directly(self) -> LoopConnection | None:
         mark = new_mark()
         try:
-            connection = await _Connection.connect(**self._connector.arguments(mark, more=_PLANNED_ONCE))
+            connection = await LoopConnection.connect(**self._connector.arguments(mark, more=_PLANNED_ONCE))
         except psycopg.OperationalError as error:
             self._connector.require_pooler(error)
             return None
         self._open.add(connection)
-        connection.listen(self._connector)
+        connection.watch_for_input(self._connector)
         try:
             if await connection.rows_of(READ_MARK, (), within_s=self._connector.answer_timeout_s) == [(mark,)]:
                 return connection
@@ -184,14 +184,14 @@ class Statements:
         self._connector.found_pooler()
         return None
 
-    def _give_back(self, connection: _Connection) -> None:
+    def _give_back(self, connection: LoopConnection) -> None:
         # Of a statement that was cancelled an answer may still come, which would be the next one's.
         if connection.pgconn.transaction_status == TransactionStatus.IDLE:
             self._idle.append(connection)
         else:
             self._drop(connection)
 
-    def _drop(self, connection: _Connection) -> None:
+    def _drop(self, connection: LoopConnection) -> None:
         self._open.discard(connection)
         connection.end()
 
@@ -209,10 +209,10 @@ class Statements:
         self._drop_all()
 
 
-class _Connection(psycopg.AsyncConnection[tuple[Any, ...]]):
-    """A connection that the loop listens to for as long as it lives.
+class LoopConnection(psycopg.AsyncConnection[tuple[Any, ...]]):
+    """A connection whose socket stays registered with the loop for as long as it lives.
 
-    psycopg's own begins and ends to listen for each answer, which takes as long as the rest of a short statement.
+    psycopg's own registers and unregisters it for each answer, which takes as long as the rest of a short statement.
 
     Attributes:
         is_pooled: each transaction has another session.
@@ -222,8 +222,8 @@ class _Connection(psycopg.AsyncConnection[tuple[Any, ...]]):
     is_pooled: bool = False
     is_on_one_disk: bool = False
 
-    def listen(self, connector: Connector) -> None:
-        """Begin to listen; once, after it is connected."""
+    def watch_for_input(self, connector: Connector) -> None:
+        """Register with the loop; once, after it is connected."""
         set_json_loads(orjson.loads, self)
         self._timeouts = connector.timeouts
         self._due_s = 0.0
@@ -236,10 +236,10 @@ class _Connection(psycopg.AsyncConnection[tuple[Any, ...]]):
         self._readable, self._writable = select.poll(), select.poll()
         self._readable.register(self._socket, select.POLLIN)
         self._writable.register(self._socket, select.POLLOUT)
-        self._loop.add_reader(self._socket, self._hear)
+        self._loop.add_reader(self._socket, self._on_readable)
 
-    def has_news(self) -> bool:
-        """Return whether there is something to read, or an error to hear of."""
+    def has_unread_input(self) -> bool:
+        """Return whether there is something to read, or an error."""
         return bool(self._readable.poll(0))
 
     async def rows_of(self, statement: str, parameters: Sequence[object], *, within_s: float) -> Rows:
@@ -273,7 +273,7 @@ class _Connection(psycopg.AsyncConnection[tuple[Any, ...]]):
                     while not (self._writable.poll(0) or self._has_ended):  # noqa: ASYNC110  see above
                         await asyncio.sleep(_FULL_S)
                 else:
-                    await self._heard()
+                    await self._wait_readable()
                 self._is_waiting = False
                 if self._has_ended:
                     raise psycopg.OperationalError("the connection was given up")
@@ -294,16 +294,16 @@ class _Connection(psycopg.AsyncConnection[tuple[Any, ...]]):
             if self._has_ended or self.closed:
                 self.end()
 
-    async def _heard(self) -> None:
+    async def _wait_readable(self) -> None:
         # Of a reset uvloop tells once and never again, whatever there still is to read before it.
-        if not self.has_news() and not self._has_ended:
+        if not self.has_unread_input() and not self._has_ended:
             self._answer = self._loop.create_future()
             await self._answer
 
-    def _hear(self) -> None:
+    def _on_readable(self) -> None:
         if self._answer is not None and not self._answer.done():
             self._answer.set_result(None)
-        elif self.pgconn.transaction_status == TransactionStatus.IDLE and self.has_news():
+        elif self.pgconn.transaction_status == TransactionStatus.IDLE and self.has_unread_input():
             # What nobody asked for: that the server ends it. Found before a write is sent that may be lost or not.
             # Without news it is asyncio's loop, which still tells of an answer that has been read in the same turn.
             self.end()

@@ -14,7 +14,7 @@ from sqlalchemy import event
 
 from chassis.telemetry import tracing
 from chassis.telemetry.endpoints import Endpoint
-from chassis.telemetry.metrics import Statements as Durations
+from chassis.telemetry.metrics import StatementMetrics
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -42,7 +42,7 @@ class StatementTelemetry:
     def __init__(self, url: DatabaseUrl) -> None:
         self.database: Final = url.database
         self._server: Final = _server(url.hosts, port=url.ports)
-        self._durations: Final = Durations(self.database, self._server)
+        self._durations: Final = StatementMetrics(self.database, self._server)
 
     def observe(self, engine: Engine) -> None:
         """Observe every statement of the engine."""
@@ -65,7 +65,7 @@ class Observation:
 
     __slots__ = ("_durations", "_span", "_started", "_summary")
 
-    def __init__(self, durations: Durations, summary: str, span: Span | None) -> None:
+    def __init__(self, durations: StatementMetrics, summary: str, span: Span | None) -> None:
         self._durations = durations
         self._summary = summary
         self._span = span

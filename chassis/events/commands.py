@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Events:
+class EventCommands:
     """One service's part in the events.
 
     Attributes:
@@ -107,7 +107,7 @@ class Events:
     async def _running(self, command: str) -> AsyncIterator[tuple[Database, str]]:
         settings = self.telemetry()
         name = settings.service_name
-        with telemetry.started(settings, command=command):
+        with telemetry.running(settings, command=command):
             async with self._database(name) as database:
                 yield database, name
 

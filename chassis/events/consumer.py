@@ -72,7 +72,7 @@ class Handle(Protocol):
         """Let the events take effect; none has done so yet, and those of a subject are in order."""
 
 
-class _Early(Exception):
+class _OutOfOrder(Exception):
     """The event before this one has not taken effect."""
 
 
@@ -115,8 +115,8 @@ class Consumer:
 
     async def _join(self, stopping: asyncio.Event) -> None:
         try:
-            state = await inbox.state(self._database.run, self._group.stream)
-            await self._group.join(EntryId.parse(state.position))
+            state = await inbox.state(self._database.fetch, self._group.stream)
+            await self._group.create_if_missing(EntryId.parse(state.position))
         except (*BrokerDown, DatabaseUnavailable) as error:
             await self._wait(stopping, error)
             return
@@ -131,7 +131,7 @@ class Consumer:
     async def _step(self) -> None:
         # Redis first: what the database knows then is at least as new. And without a database everything would fail.
         look = await self._group.look()
-        state = await inbox.state(self._database.run, self._group.stream)
+        state = await inbox.state(self._database.fetch, self._group.stream)
         position = _position_of(look, state)
         self._show(state)
         if look.read is None and state.position is None:  # made by a version that kept no positions
@@ -151,7 +151,7 @@ class Consumer:
         entries = await self._group.read(count=self._settings.batch, position=position)
         await self._take(entries)
         if time.monotonic() >= self._looks_again_at:
-            await self._take(await self._group.take_over(pause_s=self._settings.pause_s))
+            await self._take(await self._group.claim_stale(pause_s=self._settings.pause_s))
             self._looks_again_at = time.monotonic() + _LOOK_AGAIN_S
         if not entries:
             await self._group.wait(look.delivered, wait_s=_LOOK_AGAIN_S if look.pending else _WAIT_S)
@@ -192,7 +192,7 @@ class Consumer:
             for entry, event in events.items():  # one of them is poison, and fails alone only for itself
                 failed |= await self._apply({entry: event})
             return failed
-        return {entry: _Early() for entry in early}
+        return {entry: _OutOfOrder() for entry in early}
 
     def _work(self, connection: Connection, events: Mapping[Entry, CloudEvent]) -> list[Entry]:
         """Let events take effect whose predecessors did; return the early ones. Old news needs nothing."""
@@ -229,7 +229,7 @@ class Consumer:
     async def _bury(self, dead: Mapping[Entry, Exception]) -> None:
         stream = self._group.stream
         letters = [_letter(entry, error) for entry, error in dead.items()]
-        await self._database.transaction(lambda connection: inbox.bury(connection, stream, letters))
+        await self._database.transaction(lambda connection: inbox.dead_letter(connection, stream, letters))
         for letter, error in zip(letters, dead.values(), strict=True):
             metrics.event_died(stream)
             log.error("consumer.dead_letter", stream=stream, letter=title(letter.event), exc_info=error)
@@ -240,12 +240,12 @@ class Consumer:
         found = await self._group.old_dead_letters()
         letters = [
             dataclasses.replace(
-                _letter(Entry("", each["event"], int(each["attempts"])), _Early()), reason=each["reason"]
+                _letter(Entry("", each["event"], int(each["attempts"])), _OutOfOrder()), reason=each["reason"]
             )
             for each in found
         ]
         if letters:
-            await self._database.transaction(lambda connection: inbox.bury(connection, stream, letters))
+            await self._database.transaction(lambda connection: inbox.dead_letter(connection, stream, letters))
             await self._group.forget_old_dead_letters()
 
     async def _mend(self, look: Look, state: State, position: EntryId) -> None:
@@ -288,7 +288,7 @@ class Consumer:
         if events:
             failed |= await self._apply(events)
         # An early event comes here after everything that the outbox still has: its predecessor is dead, or gone.
-        may_yet = [error for error in failed.values() if not isinstance(error, (_Early, Malformed))]
+        may_yet = [error for error in failed.values() if not isinstance(error, (_OutOfOrder, Malformed))]
         if may_yet and self._page_attempts < self._settings.attempts:
             self._mends_at = time.monotonic() + self._settings.pause_s(self._page_attempts)
             return False
@@ -351,7 +351,7 @@ def _parsed(entries: Sequence[Entry]) -> tuple[dict[Entry, CloudEvent], dict[Ent
 
 
 def _letter(entry: Entry, error: Exception) -> DeadLetter:
-    reason = "GAP" if isinstance(error, _Early) else type(error).__name__
+    reason = "GAP" if isinstance(error, _OutOfOrder) else type(error).__name__
     try:
         event = CloudEvent.from_json(entry.text)
     except Malformed:

@@ -99,7 +99,7 @@ class ConsumerGroup:
         self._old_dead_letters: Final = key_beside(stream, f"dead:{group}", broker)
         self._pending_after = "-"
 
-    async def join(self, position: EntryId = START) -> None:
+    async def create_if_missing(self, position: EntryId = START) -> None:
         """Make the group unless there is one. It begins with the first entry behind the position."""
         await self._run(PLACE, self.group, str(position), "")
 
@@ -161,7 +161,7 @@ class ConsumerGroup:
         answer: Any = await self._broker.xpending(self.stream, self.group)
         return int(answer["pending"])
 
-    async def take_over(self, *, pause_s: Callable[[int], float]) -> list[Entry]:
+    async def claim_stale(self, *, pause_s: Callable[[int], float]) -> list[Entry]:
         """Return what was delivered and not acknowledged, and has rested since for as long as its attempts ask for.
 
         Of many entries it returns some; the next call begins behind them, so that no entry keeps others waiting.

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from chassis.database.statement_pool import Run
+    from chassis.database.statement_pool import Fetch
     from chassis.events.redis_streams import EntryId
 
 # The first version of the tables, for a service's migration. A later change is another constant, never an edit.
@@ -197,9 +197,9 @@ def advance(connection: Connection, stream: str, last: Mapping[UUID, Number]) ->
     connection.execute(_advance, {"stream": stream, **values})
 
 
-async def state(run: Run, stream: str) -> State:
+async def state(fetch: Fetch, stream: str) -> State:
     """Return how far the stream has taken effect."""
-    [(position, as_of, is_incomplete, dead_letters)] = await run(_STATE, stream)
+    [(position, as_of, is_incomplete, dead_letters)] = await fetch(_STATE, stream)
     return State(position=position, as_of=as_of, is_incomplete=is_incomplete, dead_letters=dead_letters)
 
 
@@ -222,7 +222,7 @@ def set_incomplete(connection: Connection, stream: str) -> None:
     connection.execute(_is_incomplete, {"stream": stream})
 
 
-def bury(connection: Connection, stream: str, letters: Sequence[DeadLetter]) -> None:
+def dead_letter(connection: Connection, stream: str, letters: Sequence[DeadLetter]) -> None:
     """Keep events as dead letters."""
     rows = [
         {

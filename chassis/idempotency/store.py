@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from chassis.clock import Clock
     from chassis.database import Database
-    from chassis.database.statement_pool import Rows, Run
+    from chassis.database.statement_pool import Fetch, Rows
 
 T = TypeVar("T")
 
@@ -256,10 +256,12 @@ def find(
     return _answers(requests, rows, snapshot=snapshot)
 
 
-async def look_up(run: Run, requests: Sequence[Once], *, snapshot: TypeAdapter[T]) -> list[T | RequestIdReused | None]:
+async def look_up(
+    fetch: Fetch, requests: Sequence[Once], *, snapshot: TypeAdapter[T]
+) -> list[T | RequestIdReused | None]:
     """Return what find() does, outside of a transaction."""
     keys = [once.row() for once in requests if once.key]
-    rows = await run(_FIND, as_json(keys)) if keys else ()
+    rows = await fetch(_FIND, as_json(keys)) if keys else ()
     return _answers(requests, rows, snapshot=snapshot)
 
 

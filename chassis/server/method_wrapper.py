@@ -26,13 +26,13 @@ import grpc
 import structlog
 from grpc import aio
 
-from chassis.context import Call, enter
+from chassis.context import Call, set_current_call
 from chassis.errors import DeadlineExceeded, DomainError
 from chassis.server import stream_wrapper
 from chassis.server.receiving import Receiver
 from chassis.server.status import reject
 from chassis.telemetry import tracing
-from chassis.telemetry.metrics import Calls
+from chassis.telemetry.metrics import CallMetrics
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 
-class Interceptors:
+class MethodWrapper:
     """The wrapper around every method. Of streams that are gRPC's own (health, reflection) only the peer is checked.
 
     Not an interceptor as grpc.aio has them: those are asked at each call which handler to take, for 4 µs.
@@ -91,7 +91,7 @@ class Interceptors:
 
     def _observed(self, method: str, handled: Handled) -> Callable[[object, Context], object]:
         max_call_s = self._max_call_s
-        calls = Calls(method)
+        calls = CallMetrics(method)
         # Every replica is asked for its health once a second: that would be most of the log.
         write_line = log.debug if method.startswith("/grpc.health.") else log.info
 
@@ -101,7 +101,7 @@ class Interceptors:
             # gRPC itself cancels a call at its caller's deadline: a timer of ours, 4 µs, is for who named none.
             ends_by_itself = call.deadline <= started + max_call_s
             call.deadline = min(call.deadline, started + max_call_s)
-            enter(call)
+            set_current_call(call)
             span = tracing.enter_call(call) if tracing.is_sampled(call.traceparent) else None
             calls.active += 1
             try:
@@ -127,7 +127,7 @@ class Interceptors:
         return answer
 
     def _wrap_stream(self, method: str, handler: Handler) -> Handler:
-        around = stream_wrapper.Around(
+        around = stream_wrapper.StreamPolicy(
             admit=self._access.admission_to(method),
             call_of=_call_of,
             fields=_fields,
@@ -190,7 +190,7 @@ class Interceptors:
         return grpc.stream_stream_rpc_method_handler(answer, None, handler.response_serializer)
 
 
-class Servicers:
+class HandlerCollector:
     """What generated code adds servicers to, before they are wrapped and served."""
 
     def __init__(self) -> None:
@@ -203,7 +203,7 @@ class Servicers:
         """Remember the handlers of a service."""
         self._handlers[service_name] = method_handlers
 
-    def serve_on(self, server: aio.Server, interceptors: Interceptors) -> None:
+    def serve_on(self, server: aio.Server, interceptors: MethodWrapper) -> None:
         """Have the server serve them all, wrapped."""
         for service, handlers in self._handlers.items():
             wrapped = {name: interceptors.wrapped(f"/{service}/{name}", each) for name, each in handlers.items()}

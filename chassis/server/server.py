@@ -22,14 +22,14 @@ from chassis.errors import StartupError
 from chassis.runtime.gc_tuning import tune_gc
 from chassis.runtime.shutdown import force_exit_after_grace
 from chassis.server import contract
-from chassis.server.method_wrapper import Interceptors, Servicers
+from chassis.server.method_wrapper import HandlerCollector, MethodWrapper
 from chassis.telemetry import loop_lag
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
 
     from chassis.auth.access_tokens import AccessTokens
-    from chassis.auth.certificates import Identity
+    from chassis.auth.certificates import CertificateFiles
     from chassis.server.settings import ServerSettings
     from chassis.server.system import SystemServicer
 
@@ -70,7 +70,7 @@ class Server:
         register: adds the service's servicers.
         system: the service's SystemService.
         tokens: checks access tokens.
-        identity: for TLS; without, the server listens in clear text and knows nobody.
+        certificates: for TLS; without, the server listens in clear text and knows nobody.
 
     Raises:
         NoAccessRule: an rpc does not say who may call it.
@@ -86,14 +86,14 @@ class Server:
         register: Register,
         system: SystemServicer,
         tokens: AccessTokens,
-        identity: Identity | None = None,
+        certificates: CertificateFiles | None = None,
     ) -> None:
         self._settings = settings
         self.end_streams: Callable[[], None] = lambda: None
         self._system = system
-        self._identity = identity
-        access = AccessControl(tokens, allowed_peers=identity.allowed_peers if identity else None)
-        servicers = Servicers()
+        self._certificates = certificates
+        access = AccessControl(tokens, allowed_peers=certificates.allowed_peers if certificates else None)
+        servicers = HandlerCollector()
         # To generated code it is a server.
         adding = cast("aio.Server", servicers)
         self._names = [*register(adding), full_name(system_service_pb2, "SystemService")]
@@ -107,7 +107,7 @@ class Server:
             add(reflection.aio.ReflectionServicer(names), adding)
         self._server = aio.server(options=[*_OPTIONS, _age_limit(settings.max_connection_age_s)])
         servicers.serve_on(
-            self._server, Interceptors(access, max_call_s=settings.max_call_s, max_stream_s=settings.max_stream_s)
+            self._server, MethodWrapper(access, max_call_s=settings.max_call_s, max_stream_s=settings.max_stream_s)
         )
         self._probed: aio.Server | None = None
         if settings.health_port:
@@ -121,11 +121,11 @@ class Server:
             StartupError: another process listens on it.
         """
         wanted = self._settings.port if port is None else port
-        bound = self._listen(self._server, wanted, identity=self._identity)
-        if self._identity is None:
+        bound = self._listen(self._server, wanted, certificates=self._certificates)
+        if self._certificates is None:
             log.warning("tls.off", consequence="whoever reaches the port may connect, and nothing is encrypted")
         if self._probed:
-            self._listen(self._probed, self._settings.health_port, identity=None)
+            self._listen(self._probed, self._settings.health_port, certificates=None)
             await self._probed.start()
         await self._server.start()
         serving = health_pb2.HealthCheckResponse.SERVING
@@ -133,15 +133,15 @@ class Server:
             await self._health.set(name, serving)
         return bound
 
-    def _listen(self, server: aio.Server, port: int, *, identity: Identity | None) -> int:
+    def _listen(self, server: aio.Server, port: int, *, certificates: CertificateFiles | None) -> int:
         host = self._settings.host.strip("[]")
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         if _is_taken(host, port):
             raise _port_taken(address)
         try:
-            if identity is None:
+            if certificates is None:
                 return server.add_insecure_port(address)
-            return server.add_secure_port(address, identity.server_credentials())
+            return server.add_secure_port(address, certificates.server_credentials())
         except RuntimeError as error:
             raise _port_taken(address) from error
 

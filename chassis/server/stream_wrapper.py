@@ -16,12 +16,12 @@ import grpc
 import structlog
 from google.protobuf import descriptor_pool, message_factory
 
-from chassis.context import Call, enter
+from chassis.context import Call, set_current_call
 from chassis.errors import DeadlineExceeded, DomainError, TokenExpired
 from chassis.server.if_match import take_if_match
 from chassis.server.status import as_domain_error, reject, status_of
 from chassis.telemetry import tracing
-from chassis.telemetry.metrics import Streams
+from chassis.telemetry.metrics import StreamMetrics
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
@@ -45,7 +45,7 @@ class NoEnd(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Around:
+class StreamPolicy:
     """What a stream has in common with unary calls.
 
     Attributes:
@@ -61,7 +61,7 @@ class Around:
     max_stream_s: float
 
 
-def wrapped(method: str, handler: Handler, decode: Decode, *, around: Around) -> Handler:
+def wrapped(method: str, handler: Handler, decode: Decode, *, around: StreamPolicy) -> Handler:
     """Return the handler with all that happens around a stream of it; `method` is `/package.Service/Method`.
 
     Raises:
@@ -69,7 +69,7 @@ def wrapped(method: str, handler: Handler, decode: Decode, *, around: Around) ->
     """
     # grpcio's types know only sync servicers here.
     behaviour = cast("Behaviour", handler.unary_stream)
-    streams = Streams(method)
+    streams = StreamMetrics(method)
     reply = _reply_of(method)
 
     async def handled(request: Message | DomainError, call: Call, stream: _Stream) -> None:
@@ -84,7 +84,7 @@ def wrapped(method: str, handler: Handler, decode: Decode, *, around: Around) ->
     async def answer(request: Message | DomainError, context: Context) -> None:
         started = time.monotonic()
         call = around.call_of(method, context, started)
-        enter(call)
+        set_current_call(call)
         span = tracing.enter_call(call) if tracing.is_sampled(call.traceparent) else None
         stream = _Stream(context, reply)
         streams.active += 1

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @contextlib.contextmanager
-def started(settings: TelemetrySettings, *, command: str) -> Iterator[None]:
+def running(settings: TelemetrySettings, *, command: str) -> Iterator[None]:
     """Write logs, serve metrics and export traces, as the settings say, while the block runs.
 
     For commands that run until they are stopped. One that does something once and ends must not ask for the port of the
@@ -43,7 +43,7 @@ def started(settings: TelemetrySettings, *, command: str) -> Iterator[None]:
     target = {key: str(value) for key, value in resource.attributes.items() if key.startswith("service.")}
     provider = tracing.export(resource) if settings.exports_traces else None
     try:
-        with metrics.served(settings.metrics_port, host=settings.host, target=target, command=command):
+        with metrics.serving(settings.metrics_port, host=settings.host, target=target, command=command):
             yield
     finally:
         if provider:

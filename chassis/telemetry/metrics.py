@@ -240,7 +240,7 @@ _certificate_ends: Final = Gauge(
 ProcessCollector(registry=REGISTRY)
 
 
-class Calls:
+class CallMetrics:
     """The calls of one method. What each call needs is looked up once.
 
     Args:
@@ -273,7 +273,7 @@ class Calls:
         return _client_duration.labels("grpc", self._method, code, error_type, *self._server.labels())
 
 
-class Statements:
+class StatementMetrics:
     """The statements that are sent to one database.
 
     Args:
@@ -306,7 +306,7 @@ class Statements:
         histogram.observe(duration_s)
 
 
-class Streams:
+class StreamMetrics:
     """The streams of one method that are served."""
 
     __slots__ = ("_method", "active")
@@ -443,7 +443,7 @@ def log_lines_lost(count: int) -> None:
 
 
 @contextlib.contextmanager
-def served(port: int, *, host: str, target: Mapping[str, str], command: str) -> Iterator[None]:
+def serving(port: int, *, host: str, target: Mapping[str, str], command: str) -> Iterator[None]:
     """Serve `/metrics` while the block runs.
 
     Args:

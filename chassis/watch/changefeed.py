@@ -198,9 +198,9 @@ class Changefeed:
         wanted = Wanted(after, owner, self._owner_field, size)
         return await self._database.read(lambda connection: read(connection, wanted))
 
-    async def bring_back(self) -> int:
+    async def renumber_after_restore(self) -> int:
         """Give rows of another cluster numbers of this one; return how many there were."""
-        return await self._database.transaction(bring_back)
+        return await self._database.transaction(renumber_after_restore)
 
 
 def newest(connection: Connection) -> Position:
@@ -244,8 +244,8 @@ def read(connection: Connection, wanted: Wanted) -> Page:
     return Page(events, _to_position(last), is_last=last.number < wanted.size)
 
 
-def bring_back(connection: Connection) -> int:
-    """Give rows of another cluster numbers of this one, as Changefeed.bring_back() does."""
+def renumber_after_restore(connection: Connection) -> int:
+    """Give rows of another cluster numbers of this one, as Changefeed.renumber_after_restore() does."""
     allow(connection, timeout_s=300)  # it may be a week's
     return connection.execute(_bring_back).rowcount
 

@@ -167,7 +167,7 @@ class _Subscription(Generic[Message]):
         return False
 
 
-class Watchers(Generic[Message]):
+class WatchHub(Generic[Message]):
     """The streams of this replica.
 
     Args:
@@ -250,7 +250,7 @@ class Watchers(Generic[Message]):
     async def _follow_feed(self) -> None:
         """Offer what is new."""
         if not self._ready.is_set():
-            if count := await self._feed.bring_back():
+            if count := await self._feed.renumber_after_restore():
                 log.warning("watchers.restored_events", count=count)
             self._ready.set()
             if not self._joined:

@@ -1,6 +1,6 @@
 """`python -m tests.chaos.auditor consume`: a consumer of the orders' events that writes down every effect, in order.
 
-Events of a subject in the table `poison` fail, as those of a defect would.
+EventCommands of a subject in the table `poison` fail, as those of a defect would.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import text
 
-from chassis.events.commands import Events
+from chassis.events.commands import EventCommands
 from chassis.runtime.cli import main
 from chassis.telemetry.settings import TelemetrySettings
 
@@ -48,7 +48,7 @@ def handle(connection: Connection, events: Sequence[CloudEvent]) -> None:
     )
 
 
-EVENTS = Events(
+EVENTS = EventCommands(
     telemetry=lambda: TelemetrySettings(service_name="auditor"), publishes="nothing", reads="order", handle=handle
 )
 

@@ -115,13 +115,13 @@ async def _measure(client: Redis, url: str, redis_url: str, rows: int) -> None:
     stopping.set()
     await running
     began = time.perf_counter()
-    [(since,)] = await database.run(
+    [(since,)] = await database.fetch(
         "SELECT min(occurred_at) FROM (SELECT occurred_at FROM outbox ORDER BY position LIMIT 1) AS o"
     )
     again = asyncio.create_task(publish_again(database, since=since))
     await asyncio.wait([again], timeout=60)
     again.cancel()
-    [(marked,)] = await database.run("SELECT count(*) FROM outbox WHERE published_at IS NULL")
+    [(marked,)] = await database.fetch("SELECT count(*) FROM outbox WHERE published_at IS NULL")
     report("a replay by hand: marked", rows=marked, seconds=time.perf_counter() - began)
     await database.close()
 

@@ -36,8 +36,8 @@ CALLS: dict[str, Callable[[ConsumerGroup], Coroutine[object, object, object]]] =
     "read": lambda group: group.read(count=10),
     "wait": lambda group: group.wait(START, wait_s=0.5),
     "ask": lambda group: group.ask(START, wait_s=0.5),
-    "join": lambda group: group.join(),
-    "take over": lambda group: group.take_over(pause_s=lambda _: 0),
+    "join": lambda group: group.create_if_missing(),
+    "take over": lambda group: group.claim_stale(pause_s=lambda _: 0),
 }
 
 
@@ -82,7 +82,7 @@ async def test_every_call_ends_when_no_server_answers(topology: Topology, connec
         if connected == "connected":
             append(relay)
             for group in groups.values():
-                await group.join()
+                await group.create_if_missing()
         topology.freeze()
         try:
             took_s = await asyncio.gather(

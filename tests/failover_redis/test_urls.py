@@ -60,11 +60,11 @@ async def test_what_a_relay_sends_reaches_a_group(topology: Topology) -> None:
         append(relay, b"one", b"two")
     async with connect_async(settings) as client:
         group = ConsumerGroup(client, stream=STREAM, group="test")
-        await group.join()
+        await group.create_if_missing()
         await group.wait(START, wait_s=0.5)
         entries = await group.read(count=10)
         pending = await group.pending_count()
-        again = await group.take_over(pause_s=lambda _: 0)
+        again = await group.claim_stale(pause_s=lambda _: 0)
         await group.acknowledge(again)
         look = await group.look()
         unanswered = await group.ask(START, wait_s=0.5)
@@ -80,7 +80,7 @@ async def test_a_wrong_password_is_said_and_not_shown(topology: Topology) -> Non
         append(relay, b"one")
     async with connect_async(settings) as client:
         with pytest.raises(BrokerDown) as refused_too:
-            await ConsumerGroup(client, stream=STREAM, group="test").join()
+            await ConsumerGroup(client, stream=STREAM, group="test").create_if_missing()
 
     said = f"{refused.value} {refused_too.value}"
     assert "guessed" not in said
@@ -95,7 +95,7 @@ async def test_a_certificate_of_an_unknown_authority_is_refused(topology: Topolo
         append(relay, b"one")
     async with connect_async(settings) as client:
         with pytest.raises(BrokerDown):
-            await ConsumerGroup(client, stream=STREAM, group="test").join()
+            await ConsumerGroup(client, stream=STREAM, group="test").create_if_missing()
     gc.collect()
 
 
@@ -110,7 +110,7 @@ async def test_a_connection_to_a_server_that_became_a_replica_is_closed(tmp_path
             append(relay)
             async with connect_async(settings) as client:
                 group = ConsumerGroup(client, stream=STREAM, group="test")
-                await group.join()
+                await group.create_if_missing()
                 before = ours(server)
                 server.ask("REPLICAOF", LOOPBACK, 1)
                 with pytest.raises(ReadOnlyError):

@@ -254,7 +254,7 @@ LEGAL: Final = {
         ),
         "https://b.example:8443/healthz",
     ),
-    # Around it
+    # StreamPolicy it
     "a dependency with a condition": ("enabled: true", "kind: Deployment"),
     "values of the chart above": ("global: {anything: {goes: here}}", "kind: Deployment"),
     "objects beside it": (

@@ -18,7 +18,7 @@ from chassis.auth.access_tokens import AccessTokens, TokenSettings
 from chassis.auth.remote_keys import RemoteKeyRing
 from chassis.client import CallPolicy, connect
 from chassis.client.breaker import Breaker, BreakerSettings
-from chassis.client.channel import is_sick
+from chassis.client.channel import is_dependency_failure
 from chassis.client.telemetry import ClientTelemetry
 from chassis.clock import SystemClock
 from chassis.database import Database
@@ -29,7 +29,7 @@ from chassis.server.system import SystemServicer
 from chassis.testing import SIGNER, server_settings, services_token, serving
 from chassis.watch.hub import WatchSettings
 from order_svc.known_users import DirectoryWithProjection
-from order_svc.rpc import OrderServicer, watchers_of
+from order_svc.rpc import OrderServicer, order_watch_hub
 from order_svc.service import OrderService
 from order_svc.settings import OrderTelemetrySettings
 from order_svc.signing_keys import keys_of_user_service
@@ -116,12 +116,12 @@ async def order_service(
     """Serve the order service, which asks the user service at the target, while the block runs; yield its address."""
     clock = clock or SystemClock()
     database = Database(settings, name="order_svc")
-    guard = Breaker("user_svc", breaker or BreakerSettings(), is_failure=is_sick)
+    guard = Breaker("user_svc", breaker or BreakerSettings(), is_failure=is_dependency_failure)
     policy = CallPolicy(timeout_s=2, observer=ClientTelemetry(users))
     async with connect(users, policy=policy, token=services_token) as channel:
         directory = DirectoryWithProjection(GrpcUserDirectory(channel, guard), database, clock)
-        watchers = watchers_of(database, watching or WatchSettings(poll_s=0.02, sign_of_life_s=0.2))
-        servicer = OrderServicer(OrderService(database, directory, clock), watchers, clock)
+        watch_hub = order_watch_hub(database, watching or WatchSettings(poll_s=0.02, sign_of_life_s=0.2))
+        servicer = OrderServicer(OrderService(database, directory, clock), watch_hub, clock)
 
         def register(server: aio.Server) -> list[str]:
             add_OrderServiceServicer_to_server(servicer, server)
@@ -136,8 +136,8 @@ async def order_service(
             system=system,
             tokens=AccessTokens(TokenSettings(), keys),
         )
-        replica.end_streams = watchers.stop
-        following = asyncio.create_task(watchers.run_forever())
+        replica.end_streams = watch_hub.stop
+        following = asyncio.create_task(watch_hub.run_forever())
         try:
             async with serving(replica) as address:
                 yield address

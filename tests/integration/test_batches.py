@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from shop.user.v1.user_service_pb2_grpc import UserServiceAsyncStub
     from sqlalchemy import Connection
 
-    from chassis.database.statement_pool import Rows, Run
+    from chassis.database.statement_pool import Fetch, Rows
     from tests.integration.conftest import TestDatabase
 
 CONFIRMED = order_pb2.ORDER_STATUS_CONFIRMED
@@ -356,11 +356,11 @@ async def test_work_that_waits_for_a_lane_has_a_bound(lanes: Database) -> None:
 async def test_a_read_whose_connection_is_lost_is_read_again(lanes: Database, users_database: TestDatabase) -> None:
     attempts: list[int] = []
 
-    async def find(run: Run, items: Sequence[int]) -> list[int]:
+    async def find(fetch: Fetch, items: Sequence[int]) -> list[int]:
         attempts.append(len(items))
-        [[pid]] = await run("SELECT pg_backend_pid()")
+        [[pid]] = await fetch("SELECT pg_backend_pid()")
         users_database.query("SELECT pg_terminate_backend(%s)", pid)
-        return [answer for item in items for [answer] in await run("SELECT CAST(%s AS int)", item)]
+        return [answer for item in items for [answer] in await fetch("SELECT CAST(%s AS int)", item)]
 
     reads = lanes.batched_reads(find, name="test")
 
@@ -401,8 +401,8 @@ async def test_a_commit_whose_answer_is_lost_is_not_done_again(lanes: Database, 
 async def test_a_lock_that_is_not_to_be_had_is_the_database_not_answering(users_database: TestDatabase) -> None:
     database = Database(database_settings(users_database.url, lock_timeout_s=0.1), name="t")
 
-    async def find(run: Run, items: Sequence[int]) -> list[Rows]:
-        return [await run("TABLE users")] * len(items)
+    async def find(fetch: Fetch, items: Sequence[int]) -> list[Rows]:
+        return [await fetch("TABLE users")] * len(items)
 
     reads = database.batched_reads(find, name="test")
     with users_database.connect() as other:

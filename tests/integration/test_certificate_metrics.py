@@ -9,7 +9,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 
-from chassis.auth.certificates import Identity
+from chassis.auth.certificates import CertificateFiles
 from chassis.telemetry.metrics import REGISTRY
 from devstack.certificates import Certificates
 
@@ -22,7 +22,7 @@ def test_a_certificate_about_to_end_is_seen_without_a_new_connection(tmp_path: P
     certificates.prepare()
     folder = certificates.folder_of("user_svc").path
     files = (folder / "tls.crt", folder / "tls.key", folder / "ca.crt")
-    _identity = Identity(*files)
+    _certificates = CertificateFiles(*files)
     begin = left("own")
 
     reissue(certificates, folder / "tls.crt", ends_in=timedelta(hours=20))
@@ -40,7 +40,7 @@ def test_of_two_authorities_the_one_that_ends_last_counts(tmp_path: Path) -> Non
     folder = new.folder_of("user_svc").path
     (folder / "ca.crt").write_bytes(old.authority.read_bytes() + new.authority.read_bytes())
 
-    _identity = Identity(folder / "tls.crt", folder / "tls.key", folder / "ca.crt")
+    _certificates = CertificateFiles(folder / "tls.crt", folder / "tls.key", folder / "ca.crt")
 
     assert left("authority") > timedelta(days=80)
 

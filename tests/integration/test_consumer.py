@@ -79,7 +79,7 @@ async def consume(
         connect_async(settings_of(redis_url)) as client,
     ):
         group = ConsumerGroup(client, stream=STREAM, group="test")
-        await group.join()
+        await group.create_if_missing()
 
         async def is_done() -> bool:
             return until_done() and await group.pending_count() == 0

@@ -178,7 +178,7 @@ class Counting:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, group: ConsumerGroup) -> None:
         self.calls = Counter[str]()
-        for name in ("look", "take_over"):
+        for name in ("look", "claim_stale"):
             self._watch(monkeypatch, group, name)
         self._watch(monkeypatch, inbox, "note")
 
@@ -194,7 +194,7 @@ class Counting:
 
 @pytest.mark.parametrize(
     ("often", "seldom", "counted"),
-    [("_LOOK_AGAIN_S", "_WAIT_S", "look"), ("_WAIT_S", "_LOOK_AGAIN_S", "take_over"), ("_WAIT_S", "_NOTE_S", "note")],
+    [("_LOOK_AGAIN_S", "_WAIT_S", "look"), ("_WAIT_S", "_LOOK_AGAIN_S", "claim_stale"), ("_WAIT_S", "_NOTE_S", "note")],
 )
 async def test_an_idle_consumer_asks_no_more_often_than_it_must(
     orders_database: TestDatabase,

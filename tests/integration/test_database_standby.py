@@ -57,14 +57,14 @@ async def test_a_commit_whose_wait_for_the_standby_is_cancelled_has_an_unknown_o
     if way == "a transaction":
         writing = asyncio.ensure_future(database.transaction(lambda connection: connection.execute(text(WRITE))))
     else:
-        writing = asyncio.ensure_future(database.run_write(WRITE))  # type: ignore[arg-type]  # rows of either kind
+        writing = asyncio.ensure_future(database.fetch_for_write(WRITE))  # type: ignore[arg-type]  # rows of either kind
 
     await cancel_the_wait(lonely)
 
     async with asyncio.timeout(10):
         with pytest.raises(OutcomeUnknown):
             await writing
-    assert await database.run("SELECT 1") == [(1,)]
+    assert await database.fetch("SELECT 1") == [(1,)]
 
 
 async def test_a_write_that_waits_for_a_standby_in_vain_has_an_unknown_outcome(lonely: PostgresServer) -> None:
@@ -72,7 +72,7 @@ async def test_a_write_that_waits_for_a_standby_in_vain_has_an_unknown_outcome(l
 
     async with asyncio.timeout(10):
         with pytest.raises(OutcomeUnknown):
-            await database.run_write(WRITE)
+            await database.fetch_for_write(WRITE)
         with pytest.raises(OutcomeUnknown):
             await database.transaction(lambda connection: connection.execute(text(WRITE)))
 

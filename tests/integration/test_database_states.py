@@ -21,7 +21,7 @@ from shop.user.v1 import user_service_pb2 as users_pb
 from shop.user.v1.session_service_pb2_grpc import SessionServiceStub
 from shop.user.v1.user_service_pb2_grpc import UserServiceStub
 
-from chassis.context import enter_batch
+from chassis.context import set_batch_deadline
 from chassis.database import Database
 from chassis.database.database import execute
 from chassis.errors import DatabaseUnavailable, OutcomeUnknown
@@ -62,9 +62,9 @@ def own_pid(connection: Connection) -> int:
 def every_way(database: Database, statement: str) -> list[Callable[[], Awaitable[object]]]:
     """Return how a statement can be run: in a batch that reads or writes, and in a thread."""
     return [
-        lambda: database.run(statement),
-        lambda: database.run_write(statement),
-        lambda: database.run_slowly(statement),
+        lambda: database.fetch(statement),
+        lambda: database.fetch_for_write(statement),
+        lambda: database.fetch_on_shared_pool(statement),
         lambda: database.read(lambda connection: execute(connection, statement)),
     ]
 
@@ -111,7 +111,7 @@ async def test_a_server_that_has_become_read_only_is_left_for_one_that_writes(
     with read_only(empty_database):
         with pytest.raises(DatabaseUnavailable):
             await every_way(database, WRITE)[way]()
-        assert await database.run("SELECT 1") == [(1,)]
+        assert await database.fetch("SELECT 1") == [(1,)]
 
     await every_way(database, WRITE)[way]()
 
@@ -186,23 +186,23 @@ def stopped(pid: int) -> Iterator[None]:
 
 
 async def test_a_read_that_nobody_answers_is_read_over_another_connection(database: Database) -> None:
-    [(pid,)] = await database.run(OWN_PID)
+    [(pid,)] = await database.fetch(OWN_PID)
 
     with stopped(pid):
         async with asyncio.timeout(5):
-            [(other,)] = await database.run(OWN_PID)
+            [(other,)] = await database.fetch(OWN_PID)
 
     assert other != pid
 
 
 async def test_a_write_that_nobody_answers_has_an_unknown_outcome_and_holds_nobody_up(database: Database) -> None:
-    [(pid,)] = await database.run_write(OWN_PID)
+    [(pid,)] = await database.fetch_for_write(OWN_PID)
 
     with stopped(pid):
         async with asyncio.timeout(5):
             with pytest.raises(OutcomeUnknown):
-                await database.run_write(OWN_PID)
-            [(other,)] = await database.run_write(OWN_PID)
+                await database.fetch_for_write(OWN_PID)
+            [(other,)] = await database.fetch_for_write(OWN_PID)
 
     assert other != pid
 
@@ -249,7 +249,7 @@ async def test_a_statement_is_tried_again_only_while_a_caller_waits(
         END
     """
     database = Database(database_settings(empty_database.url, statement_timeout_s=10), name="test")
-    enter_batch(time.monotonic() + left_s)
+    set_batch_deadline(time.monotonic() + left_s)
 
     async with asyncio.timeout(5):
         with pytest.raises(DatabaseUnavailable):

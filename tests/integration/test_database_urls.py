@@ -134,7 +134,7 @@ async def test_each_form_of_url_leads_threads_loop_and_migrations_to_the_databas
     settings = database_settings(FORMS[form].format_map(facts), statement_timeout_s=4)
     database = Database(settings, name="test")
 
-    read, written = await database.run(SESSION), await database.run_write(SESSION)
+    read, written = await database.fetch(SESSION), await database.fetch_for_write(SESSION)
     in_threads = [await database.read(ask), await database.transaction(ask)]
     await database.close()
     with connect_for_long(settings) as connection:

@@ -240,14 +240,14 @@ async def test_what_was_restored_from_an_older_server_is_in_the_feed_again_befor
     swap(orders_database, *since)
 
     with writing(orders_database, open_meanwhile):
-        count = await database.transaction(changefeed.bring_back)
+        count = await database.transaction(changefeed.renumber_after_restore)
 
     assert count == 2
     later = await add(database)
     assert await subjects_after(database) == [*old[::-1], *restored, *since[::-1], open_meanwhile, later]
-    assert await database.transaction(changefeed.bring_back) == 0
+    assert await database.transaction(changefeed.renumber_after_restore) == 0
     restore(orders_database, restored[1])
-    assert await database.transaction(changefeed.bring_back) == 1
+    assert await database.transaction(changefeed.renumber_after_restore) == 1
     assert await subjects_after(database) == [*old[::-1], *restored, *since[::-1], open_meanwhile, later]
 
 
@@ -258,7 +258,7 @@ async def test_a_restored_event_with_the_very_next_number_comes_before_what_was_
     following = "(pg_current_xact_id()::text::bigint + 1)::text::xid8"
     orders_database.query(f"UPDATE outbox SET transaction = {following} WHERE subject = %s", restored)
 
-    assert await database.transaction(changefeed.bring_back) == 1
+    assert await database.transaction(changefeed.renumber_after_restore) == 1
 
     assert await subjects_after(database) == [restored, since]
 
@@ -273,7 +273,7 @@ async def test_bringing_back_takes_longer_than_a_statement_may(users_copy: TestD
         restore(users_copy, restored)
         users_copy.query(slow)
 
-        assert await database.transaction(changefeed.bring_back) == 1
+        assert await database.transaction(changefeed.renumber_after_restore) == 1
 
 
 async def test_the_position_of_an_event_that_is_not_brought_back_yet_is_lost(

@@ -41,8 +41,8 @@ async def test_the_state_of_a_stream_is_its_own(orders_database: TestDatabase) -
         for number, stream in enumerate(STREAMS, start=1):
             reached = EntryId(number, 0)
             assert inbox.note(connection, stream, known=None, position=reached, as_of=NOW + timedelta(hours=number))
-        inbox.bury(connection, "b", [a_letter(1), a_letter(2)])
-        inbox.bury(connection, "c", [a_letter(1)])
+        inbox.dead_letter(connection, "b", [a_letter(1), a_letter(2)])
+        inbox.dead_letter(connection, "c", [a_letter(1)])
         inbox.set_incomplete(connection, "c")
 
     found = {stream: await state_of(orders_database, stream) for stream in ("", *STREAMS, "d")}
@@ -94,10 +94,10 @@ def test_subjects_are_claimed_in_one_order_whatever_the_order_of_their_events(or
 
 def test_an_event_that_dies_again_shows_why_it_died_last(orders_database: TestDatabase) -> None:
     with transaction(orders_database) as connection:
-        inbox.bury(connection, "a", [a_letter(1), a_letter(2)])
+        inbox.dead_letter(connection, "a", [a_letter(1), a_letter(2)])
         connection.exec_driver_sql("UPDATE dead_letters SET died_at = died_at - interval '1 day'")
 
-        inbox.bury(connection, "a", [a_letter(1, reason="GAP", attempts=3)])
+        inbox.dead_letter(connection, "a", [a_letter(1, reason="GAP", attempts=3)])
 
         assert rows(connection, "SELECT reason, attempts, died_at = now() FROM dead_letters ORDER BY key") == [
             ("GAP", 3, True),
@@ -111,11 +111,11 @@ def letters(connection: Connection, stream: str) -> list[int]:
 
 def test_dead_letters_are_listed_in_the_order_in_which_they_may_be_sent_again(orders_database: TestDatabase) -> None:
     with transaction(orders_database) as connection:
-        inbox.bury(connection, "a", [a_letter(9)])
+        inbox.dead_letter(connection, "a", [a_letter(9)])
         connection.exec_driver_sql("UPDATE dead_letters SET died_at = died_at - interval '1 day'")
-        inbox.bury(connection, "a", [a_letter(4, sequence=2), a_letter(5, sequence=1), a_letter(3, sequence=2)])
+        inbox.dead_letter(connection, "a", [a_letter(4, sequence=2), a_letter(5, sequence=1), a_letter(3, sequence=2)])
         for stream in ("0", "b"):
-            inbox.bury(connection, stream, [a_letter(1), a_letter(2)])
+            inbox.dead_letter(connection, stream, [a_letter(1), a_letter(2)])
 
         assert letters(connection, "a") == [9, 5, 3, 4]
 
@@ -126,7 +126,7 @@ def test_what_took_effect_after_all_revives_the_letters_up_to_it_and_no_others(o
         for stream in STREAMS:
             for subject in ALL:
                 of_subject = [a_letter(10 * subject.int + n, subject=subject, sequence=n) for n in (1, 2, 3)]
-                inbox.bury(connection, stream, of_subject)
+                inbox.dead_letter(connection, stream, of_subject)
 
         inbox.revive(connection, "b", last)
 

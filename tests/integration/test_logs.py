@@ -98,7 +98,7 @@ def test_on_a_terminal_lines_are_for_people() -> None:
     shown, terminal = pty.openpty()
     script = (
         "import structlog; from chassis import telemetry; from chassis.settings import TelemetrySettings\n"
-        "with telemetry.started(TelemetrySettings(service_name='x'), command='serve'): "
+        "with telemetry.running(TelemetrySettings(service_name='x'), command='serve'): "
         "structlog.get_logger().info('said', number=7)"
     )
     env = {**os.environ, "TERM": "xterm"}

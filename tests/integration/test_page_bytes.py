@@ -13,7 +13,7 @@ from shop.user.v1 import user_service_pb2 as users_pb
 
 from chassis.client import CallPolicy, connect
 from chassis.client.breaker import Breaker, BreakerSettings
-from chassis.client.channel import is_sick
+from chassis.client.channel import is_dependency_failure
 from chassis.clock import new_id
 from chassis.server import contract
 from chassis.server.pagination import MAX_BYTES
@@ -195,7 +195,7 @@ async def test_buyers_with_large_profiles_do_not_keep_others_from_ordering(
 ) -> None:
     buyers = [BuyerId(UUID(user_id)) for user_id in write_users(users_database, 100)]
     nobody = BuyerId(new_id())
-    breaker = Breaker("user_svc", BreakerSettings(), is_failure=is_sick)
+    breaker = Breaker("user_svc", BreakerSettings(), is_failure=is_dependency_failure)
 
     async with connect(users_address, policy=CallPolicy(timeout_s=10), token=services_token) as channel:
         refused = await GrpcUserDirectory(channel, breaker).refusals([*buyers, nobody])

@@ -18,7 +18,7 @@ from chassis.database.database import execute
 from chassis.database.url import DatabaseUrl
 from chassis.errors import DatabaseUnavailable, StartupError
 from chassis.testing import plain_channel
-from chassis.watch.changefeed import bring_back
+from chassis.watch.changefeed import renumber_after_restore
 from tests.database_cases import cases
 from tests.integration.inprocess import database_settings, order_service, user_service
 from tests.integration.replica import run
@@ -77,7 +77,7 @@ def ask(connection: Connection) -> Any:
 
 async def test_every_statement_has_the_settings_timeouts(database: Database) -> None:
     for _ in range(3):
-        read, written = await database.run(ASK), await database.run_write(ASK)
+        read, written = await database.fetch(ASK), await database.fetch_for_write(ASK)
         in_threads = [await database.read(ask), await database.transaction(ask)]
 
         assert [*read, *written, *in_threads] == [("500ms", "200ms", "10s")] * 4
@@ -86,8 +86,8 @@ async def test_every_statement_has_the_settings_timeouts(database: Database) -> 
 async def test_timeouts_end_with_their_transaction(
     database: Database, pooler: PgBouncer, users_database: TestDatabase
 ) -> None:
-    await asyncio.gather(*(database.transaction(ask) for _ in range(8)), *(database.run(ASK) for _ in range(8)))
-    await database.transaction(bring_back)
+    await asyncio.gather(*(database.transaction(ask) for _ in range(8)), *(database.fetch(ASK) for _ in range(8)))
+    await database.transaction(renumber_after_restore)
 
     with psycopg.connect(behind(pooler, users_database), autocommit=True) as another:
         for _ in range(8):
@@ -95,7 +95,7 @@ async def test_timeouts_end_with_their_transaction(
 
 
 async def test_a_statement_is_waited_for_only_so_long(database: Database) -> None:
-    for way in (database.run, database.run_write, database.run_slowly):
+    for way in (database.fetch, database.fetch_for_write, database.fetch_on_shared_pool):
         with pytest.raises(DatabaseUnavailable):
             await way("SELECT pg_sleep(10)")
     with pytest.raises(DatabaseUnavailable):
@@ -108,7 +108,7 @@ async def test_parameters_of_every_kind_go_there_and_come_back(database: Databas
     statement = "SELECT CAST(%s AS int), CAST(%s AS text), CAST(%s AS jsonb), CAST(%s AS uuid[]), CAST(%s AS bool)"
     ids = "{00000000-0000-0000-0000-000000000001,NULL}"
 
-    [row] = await database.run(statement, -7, "a'\\é\U0001f600%s;--", '{"a": [1]}', ids, None)
+    [row] = await database.fetch(statement, -7, "a'\\é\U0001f600%s;--", '{"a": [1]}', ids, None)
 
     assert row[:3] == (-7, "a'\\é\U0001f600%s;--", {"a": [1]})
     assert [each and each.int for each in row[3]] == [1, None]

@@ -10,7 +10,7 @@ import grpc
 import pytest
 from grpc import aio
 
-from chassis.auth.certificates import Identity
+from chassis.auth.certificates import CertificateFiles
 from chassis.client import connect, renewable
 from chassis.client.renewable import RenewableChannel
 from devstack.certificates import Certificates
@@ -45,8 +45,8 @@ def a_server(behaviour: Any) -> aio.Server:
     return server
 
 
-def identity_of(files: Path) -> Identity:
-    return Identity(files / "tls.crt", files / "tls.key", files / "ca.crt")
+def identity_of(files: Path) -> CertificateFiles:
+    return CertificateFiles(files / "tls.crt", files / "tls.key", files / "ca.crt")
 
 
 @pytest.fixture

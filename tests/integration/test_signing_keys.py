@@ -27,7 +27,7 @@ from chassis.auth.access_tokens import AccessTokens, TokenSettings
 from chassis.auth.remote_keys import RemoteKeyRing
 from chassis.client import connect
 from chassis.clock import SystemClock
-from chassis.context import Call, enter
+from chassis.context import Call, set_current_call
 from chassis.database import Database
 from chassis.errors import DatabaseUnavailable, KeysUnavailable, StartupError
 from chassis.server.status import code_of
@@ -327,7 +327,7 @@ async def test_an_impatient_caller_does_not_spoil_the_keys_for_the_others(users_
         ring = RemoteKeyRing(keys_of_user_service(channel))
 
         async def ask_in_a_hurry() -> None:
-            enter(Call(method="/a.B/C", deadline=time.monotonic()))
+            set_current_call(Call(method="/a.B/C", deadline=time.monotonic()))
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(ring.key(SIGNER.kid), 0.001)
 

@@ -1,4 +1,4 @@
-"""Statements on the event loop, on a real database: what becomes of them when their connection is lost."""
+"""StatementPool on the event loop, on a real database: what becomes of them when their connection is lost."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 import uvloop
 
 from chassis.database.connections import Connector
-from chassis.database.statement_pool import Statements
+from chassis.database.statement_pool import StatementPool
 from chassis.errors import DatabaseUnavailable, OutcomeUnknown, Overloaded
 from chassis.testing import until
 from tests.integration.inprocess import database_settings
@@ -31,12 +31,12 @@ OWN_PID = "SELECT pg_backend_pid()"
 
 
 @pytest.fixture
-async def make(users_database: TestDatabase) -> AsyncIterator[Callable[..., Statements]]:
-    made: list[Statements] = []
+async def make(users_database: TestDatabase) -> AsyncIterator[Callable[..., StatementPool]]:
+    made: list[StatementPool] = []
 
-    def make(*, is_writing: bool = False) -> Statements:
+    def make(*, is_writing: bool = False) -> StatementPool:
         connector = Connector(database_settings(users_database.url), name="test")
-        made.append(Statements(connector, number=1, max_waiting=2, is_writing=is_writing))
+        made.append(StatementPool(connector, number=1, max_waiting=2, is_writing=is_writing))
         return made[-1]
 
     yield make
@@ -44,7 +44,7 @@ async def make(users_database: TestDatabase) -> AsyncIterator[Callable[..., Stat
         each.close()
 
 
-async def until_open(statements: Statements, number: int) -> None:
+async def until_open(statements: StatementPool, number: int) -> None:
     """Return once there are so many connections."""
 
     async def are_open() -> bool:
@@ -53,7 +53,7 @@ async def until_open(statements: Statements, number: int) -> None:
     await until(are_open)
 
 
-async def test_values_go_there_and_come_back(make: Callable[..., Statements]) -> None:
+async def test_values_go_there_and_come_back(make: Callable[..., StatementPool]) -> None:
     run = make().run
 
     [row] = await run(
@@ -64,7 +64,7 @@ async def test_values_go_there_and_come_back(make: Callable[..., Statements]) ->
     assert await run("CREATE TEMPORARY TABLE nothing ()") == ()
 
 
-async def test_a_statement_is_planned_once(make: Callable[..., Statements]) -> None:
+async def test_a_statement_is_planned_once(make: Callable[..., StatementPool]) -> None:
     run = make().run
     for number in range(20):
         await run("SELECT * FROM unnest(CAST(%s AS int[]))", f"{{{number}}}")
@@ -75,12 +75,12 @@ async def test_a_statement_is_planned_once(make: Callable[..., Statements]) -> N
     assert row[1] == 0
 
 
-async def test_a_connection_that_is_idle_for_a_while_is_used_again(make: Callable[..., Statements]) -> None:
+async def test_a_connection_that_is_idle_for_a_while_is_used_again(make: Callable[..., StatementPool]) -> None:
     reads = make()
     pids = set()
 
     for _ in range(5):
-        [(pid,)] = await reads.run(OWN_PID)
+        [(pid,)] = await reads.fetch(OWN_PID)
         pids.add(pid)
         for _ in range(5):
             await asyncio.sleep(0)  # a turn of the loop, in which it listens to nothing
@@ -88,21 +88,21 @@ async def test_a_connection_that_is_idle_for_a_while_is_used_again(make: Callabl
     assert len(pids) == 1
 
 
-async def test_a_write_whose_answer_is_lost_is_not_sent_again(make: Callable[..., Statements]) -> None:
+async def test_a_write_whose_answer_is_lost_is_not_sent_again(make: Callable[..., StatementPool]) -> None:
     writes = make(is_writing=True)
 
     with pytest.raises(OutcomeUnknown):
-        await writes.run(END_YOURSELF)
+        await writes.fetch(END_YOURSELF)
 
-    assert await writes.run("SELECT 1") == [(1,)]
+    assert await writes.fetch("SELECT 1") == [(1,)]
 
 
 async def test_a_connection_that_is_ended_under_a_statement_ends_the_statement_and_not_the_process(
     users_database: TestDatabase,
 ) -> None:
     connector = Connector(database_settings(users_database.url, statement_timeout_s=60), name="test")
-    writes = Statements(connector, number=2, max_waiting=2, is_writing=True)
-    running = asyncio.ensure_future(writes.run("SELECT pg_sleep(60) AS until_ended"))
+    writes = StatementPool(connector, number=2, max_waiting=2, is_writing=True)
+    running = asyncio.ensure_future(writes.fetch("SELECT pg_sleep(60) AS until_ended"))
 
     async def is_running() -> bool:
         query = "SELECT 1 FROM pg_stat_activity WHERE state = 'active' AND query = 'SELECT pg_sleep(60) AS until_ended'"
@@ -110,17 +110,17 @@ async def test_a_connection_that_is_ended_under_a_statement_ends_the_statement_a
 
     await until(is_running)
     with pytest.raises(DatabaseUnavailable):  # the server is read-only: all connections are replaced
-        await writes.run("DO $$ BEGIN RAISE EXCEPTION 'as a standby' USING ERRCODE = '25006'; END $$")
+        await writes.fetch("DO $$ BEGIN RAISE EXCEPTION 'as a standby' USING ERRCODE = '25006'; END $$")
 
     async with asyncio.timeout(10):
         with pytest.raises(OutcomeUnknown):
             await running
-    assert await writes.run("SELECT 1") == [(1,)]
+    assert await writes.fetch("SELECT 1") == [(1,)]
     writes.close()
 
 
 async def test_the_loop_leaves_a_lost_connection_before_its_read_waits_for_another_try(
-    make: Callable[..., Statements], monkeypatch: pytest.MonkeyPatch
+    make: Callable[..., StatementPool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # libpq has closed the socket. If the next connection gets its number, uvloop aborts the process.
     statements = make()
@@ -133,65 +133,65 @@ async def test_the_loop_leaves_a_lost_connection_before_its_read_waits_for_anoth
     monkeypatch.setattr("chassis.database.statement_pool.pause_s", lambda: while_waiting.append({*listening}) or 0)
 
     with pytest.raises(DatabaseUnavailable):
-        await statements.run(END_YOURSELF)
+        await statements.fetch(END_YOURSELF)
 
     assert while_waiting == [set(), set()]
 
 
 async def test_a_read_that_loses_every_connection_is_the_database_not_answering(
-    make: Callable[..., Statements],
+    make: Callable[..., StatementPool],
 ) -> None:
     reads = make()
 
     with pytest.raises(DatabaseUnavailable) as failed:
-        await reads.run(END_YOURSELF)
+        await reads.fetch(END_YOURSELF)
 
     assert not isinstance(failed.value, OutcomeUnknown)
-    assert await reads.run("SELECT 1") == [(1,)]
+    assert await reads.fetch("SELECT 1") == [(1,)]
 
 
 async def test_a_connection_that_ends_while_nobody_uses_it_costs_no_write(
-    make: Callable[..., Statements], users_database: TestDatabase
+    make: Callable[..., StatementPool], users_database: TestDatabase
 ) -> None:
     writes = make(is_writing=True)
-    [(pid,)] = await writes.run(OWN_PID)
+    [(pid,)] = await writes.fetch(OWN_PID)
 
     await asyncio.to_thread(users_database.query, "SELECT pg_terminate_backend(%s)", pid)
     await until_open(writes, 0)
 
-    assert await writes.run("SELECT 1") == [(1,)]
+    assert await writes.fetch("SELECT 1") == [(1,)]
 
 
 async def test_a_connection_that_ends_while_the_loop_stands_still_costs_no_write(
-    make: Callable[..., Statements], users_database: TestDatabase
+    make: Callable[..., StatementPool], users_database: TestDatabase
 ) -> None:
     writes = make(is_writing=True)
-    [(pid,)] = await writes.run(OWN_PID)
+    [(pid,)] = await writes.fetch(OWN_PID)
 
     users_database.query("SELECT pg_terminate_backend(%s, 10000)", pid)  # returns once it has ended
 
-    assert await writes.run("SELECT 1") == [(1,)]
+    assert await writes.fetch("SELECT 1") == [(1,)]
 
 
-async def test_who_gives_up_leaves_the_connection_and_no_answer_to_the_next(make: Callable[..., Statements]) -> None:
+async def test_who_gives_up_leaves_the_connection_and_no_answer_to_the_next(make: Callable[..., StatementPool]) -> None:
     reads = make()
-    [(pid,)] = await reads.run(OWN_PID)
-    patient = asyncio.ensure_future(reads.run("SELECT pg_sleep(0.2)"))
+    [(pid,)] = await reads.fetch(OWN_PID)
+    patient = asyncio.ensure_future(reads.fetch("SELECT pg_sleep(0.2)"))
     await asyncio.sleep(0)  # a turn of the loop, in which it begins
 
     patient.cancel()
 
-    assert await reads.run(OWN_PID) == [(pid,)]
+    assert await reads.fetch(OWN_PID) == [(pid,)]
     assert patient.cancelled()
 
 
 async def test_callers_who_leave_at_any_time_fail_nobody_else(users_database: TestDatabase) -> None:
-    reads = Statements(Connector(database_settings(users_database.url), name="test"), number=1, max_waiting=1000)
+    reads = StatementPool(Connector(database_settings(users_database.url), name="test"), number=1, max_waiting=1000)
     pids: set[int] = set()
     when = random.Random(7)  # the same moments in each run
 
     async def read() -> None:
-        [(pid,)] = await reads.run("SELECT pg_backend_pid() FROM pg_sleep(0.0005)")
+        [(pid,)] = await reads.fetch("SELECT pg_backend_pid() FROM pg_sleep(0.0005)")
         pids.add(pid)
 
     async def leave() -> None:
@@ -209,15 +209,15 @@ async def test_callers_who_leave_at_any_time_fail_nobody_else(users_database: Te
 def test_a_connection_that_is_reset_after_a_word_is_noticed(users_database: TestDatabase) -> None:
     # As PostgreSQL's are when it is killed. On uvloop, as in production: it tells of the word and not of the reset.
     with Proxy(users_database.url) as proxy, pytest.raises(OutcomeUnknown):
-        uvloop.run(run_and_reset(users_database, proxy))
+        uvloop.fetch(run_and_reset(users_database, proxy))
 
 
 async def run_and_reset(database: TestDatabase, proxy: Proxy) -> None:
     connector = Connector(database_settings(proxy.url, statement_timeout_s=60), name="test")
-    writes = Statements(connector, number=1, max_waiting=2, is_writing=True)
+    writes = StatementPool(connector, number=1, max_waiting=2, is_writing=True)
     # Named, since a server sleeps on for a client that has gone, as that of another test may have.
     statement = "SELECT pg_sleep(60) AS until_reset"
-    running = asyncio.ensure_future(writes.run(statement))
+    running = asyncio.ensure_future(writes.fetch(statement))
 
     async def is_running() -> bool:
         query = "SELECT 1 FROM pg_stat_activity WHERE state = 'active' AND query = %s"
@@ -268,15 +268,15 @@ class Proxy:
             client.close()
 
 
-async def test_statements_that_wait_have_a_bound(make: Callable[..., Statements]) -> None:
+async def test_statements_that_wait_have_a_bound(make: Callable[..., StatementPool]) -> None:
     reads = make()
-    running = [asyncio.ensure_future(reads.run("SELECT pg_sleep(0.2)")) for _ in range(3)]
+    running = [asyncio.ensure_future(reads.fetch("SELECT pg_sleep(0.2)")) for _ in range(3)]
 
     async def do_two_wait() -> bool:
         return reads.waiting == 2
 
     await until(do_two_wait)
     with pytest.raises(Overloaded):
-        await reads.run("SELECT 1")
+        await reads.fetch("SELECT 1")
 
     assert len(await asyncio.gather(*running)) == 3

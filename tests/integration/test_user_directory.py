@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from chassis.client import connect
 from chassis.client.breaker import Breaker, BreakerSettings
-from chassis.client.channel import is_sick
+from chassis.client.channel import is_dependency_failure
 from chassis.clock import new_id
 from chassis.testing import LOOPBACK
 from order_svc.errors import UserServiceUnavailable
@@ -44,7 +44,7 @@ async def address() -> AsyncIterator[str]:
 
 
 async def test_a_call_that_the_user_service_ends_is_no_answer_and_nobodys_giving_up(address: str) -> None:
-    breaker = Breaker("user_svc", BreakerSettings(fail_max=2), is_failure=is_sick)
+    breaker = Breaker("user_svc", BreakerSettings(fail_max=2), is_failure=is_dependency_failure)
     async with connect(address) as channel:
         users = GrpcUserDirectory(channel, breaker)
 

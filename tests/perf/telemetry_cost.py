@@ -33,7 +33,7 @@ from typing_extensions import override
 from chassis import telemetry
 from chassis.auth.access import AccessControl
 from chassis.runtime.gc_tuning import tune_gc
-from chassis.server.method_wrapper import Interceptors, Servicers
+from chassis.server.method_wrapper import HandlerCollector, MethodWrapper
 from chassis.telemetry.settings import TelemetrySettings
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class Servicer:
         server.add_registered_method_handlers(service, {method: handler})
 
 
-class OnlyTelemetry(Interceptors):
+class OnlyTelemetry(MethodWrapper):
     """The wrapper around a method without what is no telemetry."""
 
     @override
@@ -90,13 +90,13 @@ async def serve(kind: str) -> None:
         server = aio.server()
         servicers: Any = server
         if kind != "bare":
-            stack.enter_context(telemetry.started(TelemetrySettings(service_name="empty"), command="serve"))
-            servicers = Servicers()
+            stack.enter_context(telemetry.running(TelemetrySettings(service_name="empty"), command="serve"))
+            servicers = HandlerCollector()
         Servicer().add_to(servicers)
         if kind != "bare":
             # Without tokens: nobody is asked for one, as with health checks.
             access = AccessControl(cast("AccessTokens", None))
-            wrapper = Interceptors if kind == "everything_1" else OnlyTelemetry
+            wrapper = MethodWrapper if kind == "everything_1" else OnlyTelemetry
             servicers.serve_on(server, wrapper(access, max_call_s=30, max_stream_s=30))
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()

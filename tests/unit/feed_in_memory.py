@@ -96,7 +96,7 @@ class FeedInMemory:
     async def read(self, after: Position, *, owner: str | None, size: int) -> Page:
         return await self._ask(lambda: self._page(after, owner, size))
 
-    async def bring_back(self) -> int:
+    async def renumber_after_restore(self) -> int:
         return await self._ask(lambda: 0)
 
     def _position_of(self, event_id: UUID) -> Position | PositionLost:

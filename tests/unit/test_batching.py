@@ -342,7 +342,7 @@ async def test_whose_deadline_has_passed_is_told_so_and_not_run() -> None:
     batcher = a_batcher(store)
 
     async def late() -> str:
-        context.enter(Call(method="/m", deadline=time.monotonic() - 1))
+        context.set_current_call(Call(method="/m", deadline=time.monotonic() - 1))
         return await batcher.submit(1)
 
     with pytest.raises(DeadlineExceeded):
@@ -448,7 +448,7 @@ async def test_a_batch_of_one_belongs_to_its_call_and_one_of_many_to_none() -> N
     batcher: Batcher[str, str] = Batcher(together, name="test", limits=limits(linger_s=0.0))
 
     async def serve(request_id: str) -> str:
-        context.enter(Call(method="/m", deadline=time.monotonic() + 60, request_id=request_id))
+        context.set_current_call(Call(method="/m", deadline=time.monotonic() + 60, request_id=request_id))
         return await batcher.submit(request_id)
 
     await asyncio.create_task(serve("a"))
@@ -466,7 +466,7 @@ async def test_a_batch_has_the_time_of_its_most_patient_caller_and_one_alone_has
     batcher: Batcher[int, int] = Batcher(together, name="test", alone=together, limits=limits(linger_s=0.0))
 
     async def serve(left_s: float) -> int:
-        context.enter(Call(method="/m", deadline=time.monotonic() + left_s))
+        context.set_current_call(Call(method="/m", deadline=time.monotonic() + left_s))
         return await batcher.submit(1)
 
     await asyncio.gather(serve(20), serve(60))

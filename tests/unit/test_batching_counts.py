@@ -127,7 +127,7 @@ async def test_a_deadline_that_is_now_has_passed(monkeypatch: pytest.MonkeyPatch
     now = time.monotonic()
 
     async def late() -> str:
-        context.enter(Call(method="/m", deadline=now))
+        context.set_current_call(Call(method="/m", deadline=now))
         return await batcher.submit(1)
 
     with monkeypatch.context() as patch:

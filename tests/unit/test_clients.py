@@ -12,8 +12,8 @@ from grpc import aio
 from shop.order.v1 import order_service_pb2 as order_pb
 
 from chassis.client import CallPolicy
-from chassis.client.channel import _AioDefaults, _SyncDefaults, _SyncDetails, is_sick, with_request_id
-from chassis.context import enter
+from chassis.client.channel import _AioDefaults, _SyncDefaults, _SyncDetails, is_dependency_failure, with_request_id
+from chassis.context import set_current_call
 from tests.unit.builders import SOME_ID, a_call, a_create_order
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def send(
 
     def send_now() -> Sent:
         if serving is not None:
-            enter(serving)
+            set_current_call(serving)
         if is_sync:
             sync_details = _SyncDetails("/a.B/C", timeout_s, metadata, None, None, None)
             sent: Sent = _SyncDefaults(policy, token).intercept_unary_unary(Sent, sync_details, a_create_order())
@@ -210,11 +210,11 @@ SICK = {"CANCELLED", "UNAVAILABLE", "DEADLINE_EXCEEDED", "INTERNAL", "UNKNOWN", 
 def test_a_code_says_whether_the_server_is_sick(code: grpc.StatusCode) -> None:
     error = aio.AioRpcError(code, aio.Metadata(), aio.Metadata())
 
-    assert is_sick(error) == (code.name in SICK)
+    assert is_dependency_failure(error) == (code.name in SICK)
 
 
 @pytest.mark.parametrize(
     ("error", "expected"), [(TimeoutError(), True), (ConnectionRefusedError(), True), (ValueError(), False)]
 )
 def test_an_error_without_a_code_is_sick_when_nobody_answered(error: Exception, *, expected: bool) -> None:
-    assert is_sick(error) is expected
+    assert is_dependency_failure(error) is expected

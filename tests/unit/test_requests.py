@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from shop.user.v1 import user_service_pb2 as user_pb
 
-from chassis.context import Caller, enter
+from chassis.context import Caller, set_current_call
 from chassis.errors import InvalidFields
 from chassis.idempotency.requests import fingerprint, once
 from chassis.server.if_match import take_if_match
@@ -29,7 +29,7 @@ def once_in(call: Call, request: Message) -> Once:
     """Return what once() does while the call is being served, and leave no call behind."""
 
     def serve() -> Once:
-        enter(call)
+        set_current_call(call)
         return once(request, now=NOON)
 
     return contextvars.copy_context().run(serve)

@@ -180,8 +180,8 @@ def test_connections_are_shown_by_pool_and_state() -> None:
 )
 def test_to_a_server_only_its_own_faults_are_errors_and_to_a_client_all(code: str, *, is_fault: bool) -> None:
     method = f"tests.Counted/{code}"
-    metrics.Calls(f"/{method}").ended(code, duration_s=0.001)
-    metrics.Calls(f"/{method}", server=Endpoint("peer", 1)).ended(code, duration_s=0.001)
+    metrics.CallMetrics(f"/{method}").ended(code, duration_s=0.001)
+    metrics.CallMetrics(f"/{method}", server=Endpoint("peer", 1)).ended(code, duration_s=0.001)
 
     labels = {"rpc_system_name": "grpc", "rpc_method": method, "rpc_response_status_code": code}
     served = {**labels, "error_type": code if is_fault else ""}

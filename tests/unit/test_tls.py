@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from chassis.auth.certificates import Identity, TlsSettings
+from chassis.auth.certificates import CertificateFiles, TlsSettings
 from chassis.errors import StartupError
 from chassis.settings import load
 from devstack import certificates as made_by_devstack
@@ -31,8 +31,8 @@ def files(certificates: Certificates, tmp_path: Path) -> Path:
     return shutil.copytree(certificates.folder_of("user_svc").path, tmp_path / "files")
 
 
-def identity_of(files: Path) -> Identity:
-    return Identity(files / "tls.crt", files / "tls.key", files / "ca.crt")
+def identity_of(files: Path) -> CertificateFiles:
+    return CertificateFiles(files / "tls.crt", files / "tls.key", files / "ca.crt")
 
 
 def set_environment(monkeypatch: pytest.MonkeyPatch, files: Path) -> None:
@@ -44,15 +44,15 @@ def set_environment(monkeypatch: pytest.MonkeyPatch, files: Path) -> None:
 def test_the_settings_name_the_files_and_the_peers(monkeypatch: pytest.MonkeyPatch, files: Path) -> None:
     set_environment(monkeypatch, files)
 
-    identity = Identity.of(load(TlsSettings))
+    certificates = CertificateFiles.of(load(TlsSettings))
 
-    assert identity
-    assert identity.allowed_peers == {"edge", "order_svc"}
-    assert identity.credentials().certificates == (files / "tls.crt").read_bytes()
+    assert certificates
+    assert certificates.allowed_peers == {"edge", "order_svc"}
+    assert certificates.credentials().certificates == (files / "tls.crt").read_bytes()
 
 
 def test_without_settings_there_is_no_identity() -> None:
-    assert Identity.of(load(TlsSettings)) is None
+    assert CertificateFiles.of(load(TlsSettings)) is None
 
 
 @pytest.mark.parametrize("missing", ["TLS_CERT_FILE", "TLS_KEY_FILE", "TLS_CA_FILE", "TLS_ALLOWED_PEERS"])
@@ -76,23 +76,23 @@ def test_a_key_that_is_not_the_certificates_is_refused(files: Path, certificates
 
 
 def test_nothing_changes_while_the_files_do_not(files: Path) -> None:
-    identity = identity_of(files)
+    certificates = identity_of(files)
 
-    assert identity.credentials() is identity.credentials()
+    assert certificates.credentials() is certificates.credentials()
 
 
 def test_files_replaced_one_by_one_are_taken_over_once_they_belong_together(
     files: Path, certificates: Certificates
 ) -> None:
-    identity = identity_of(files)
-    before = identity.credentials()
+    own = identity_of(files)
+    before = own.credentials()
     certificates.rotate()
     fresh = certificates.folder_of("user_svc").path
 
     shutil.copy(fresh / "tls.crt", files / "tls.crt")
-    in_between = identity.credentials()
+    in_between = own.credentials()
     shutil.copy(fresh / "tls.key", files / "tls.key")
-    after = identity.credentials()
+    after = own.credentials()
 
     assert in_between is before
     assert after.certificates == (fresh / "tls.crt").read_bytes()
@@ -100,12 +100,12 @@ def test_files_replaced_one_by_one_are_taken_over_once_they_belong_together(
 
 
 def test_files_that_vanish_change_nothing(files: Path) -> None:
-    identity = identity_of(files)
-    before = identity.credentials()
+    certificates = identity_of(files)
+    before = certificates.credentials()
 
     shutil.rmtree(files)
 
-    assert identity.credentials() is before
+    assert certificates.credentials() is before
 
 
 def test_only_the_owner_reads_keys(certificates: Certificates) -> None:

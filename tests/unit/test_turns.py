@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from chassis.concurrency.limiter import Turns
+from chassis.concurrency.limiter import CapacityLimiter
 from chassis.errors import Overloaded
 
 
@@ -14,49 +14,49 @@ async def some_turns() -> None:
 
 
 async def test_as_many_wait_as_may_and_the_next_one_is_refused() -> None:
-    turns = Turns(1, max_waiting=2)
-    await turns.begin()
-    waiting = [asyncio.create_task(turns.begin()) for _ in range(2)]
+    limiter = CapacityLimiter(1, max_waiting=2)
+    await limiter.acquire()
+    waiting = [asyncio.create_task(limiter.acquire()) for _ in range(2)]
     await some_turns()
 
     with pytest.raises(Overloaded):
-        await turns.begin()
+        await limiter.acquire()
 
-    assert turns.waiting == 2
+    assert limiter.waiting == 2
     for _ in waiting:
-        turns.end()
+        limiter.release()
     await asyncio.gather(*waiting)
-    assert turns.waiting == 0
+    assert limiter.waiting == 0
 
 
 async def test_those_who_wait_have_their_turn_in_the_order_in_which_they_came() -> None:
-    turns = Turns(1, max_waiting=3)
+    limiter = CapacityLimiter(1, max_waiting=3)
     order: list[int] = []
 
     async def work(number: int) -> None:
-        await turns.begin()
+        await limiter.acquire()
         order.append(number)
-        turns.end()
+        limiter.release()
 
-    await turns.begin()
+    await limiter.acquire()
     tasks = [asyncio.create_task(work(number)) for number in range(3)]
     await some_turns()
-    turns.end()
+    limiter.release()
     await asyncio.gather(*tasks)
 
     assert order == [0, 1, 2]
 
 
 async def test_who_gives_up_while_waiting_takes_neither_a_turn_nor_a_place() -> None:
-    turns = Turns(1, max_waiting=1)
-    await turns.begin()
-    impatient = asyncio.create_task(turns.begin())
+    limiter = CapacityLimiter(1, max_waiting=1)
+    await limiter.acquire()
+    impatient = asyncio.create_task(limiter.acquire())
     await some_turns()
 
     impatient.cancel()
     await some_turns()
 
-    assert turns.waiting == 0
-    turns.end()
+    assert limiter.waiting == 0
+    limiter.release()
     async with asyncio.timeout(5):
-        await turns.begin()
+        await limiter.acquire()

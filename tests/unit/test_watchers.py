@@ -12,7 +12,7 @@ import uvloop
 
 from chassis.testing import until
 from chassis.watch.changefeed import FeedEvent
-from chassis.watch.hub import Watchers, WatchSettings
+from chassis.watch.hub import WatchHub, WatchSettings
 from tests.unit.feed_in_memory import FeedInMemory
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def test_no_change_is_lost_to_a_heartbeat(new_loop: Callable[[], asyncio.Abstrac
 async def deliver(count: int) -> tuple[FeedInMemory, list[list[Any]]]:
     """Commit changes, each when the heartbeats of the last one are due; return what each stream received."""
     feed = FeedInMemory(is_prompt=True)
-    hub: Watchers[Any] = Watchers(feed, show=lambda event: event, heartbeat=lambda token: token, settings=SETTINGS)
+    hub: WatchHub[Any] = WatchHub(feed, show=lambda event: event, heartbeat=lambda token: token, settings=SETTINGS)
     received: list[list[Any]] = [[] for _ in range(STREAMS)]
 
     async def follow(messages: list[Any]) -> None:

@@ -18,7 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from chassis.errors import DatabaseUnavailable, DomainError, ResumeTokenExpired, ServerStopping, StreamTooSlow
 from chassis.watch.changefeed import FeedEvent
-from chassis.watch.hub import Watchers, WatchSettings
+from chassis.watch.hub import WatchHub, WatchSettings
 from tests.unit.feed_in_memory import FeedInMemory
 from tests.unit.stepped_loop import SteppedLoop
 
@@ -56,14 +56,14 @@ class Client:
     def is_open(self) -> bool:
         return self.task is not None and not self.task.done()
 
-    def open(self, loop: SteppedLoop, hub: Watchers[Message], token: UUID | None) -> None:
+    def open(self, loop: SteppedLoop, hub: WatchHub[Message], token: UUID | None) -> None:
         self.token = token
         self.may_read = asyncio.Semaphore(0)
         self.disruptions = self.feed.swept + len(self.feed.past)
         self.hub = hub
         self.task = loop.create_task(self._follow(hub))
 
-    async def _follow(self, hub: Watchers[Message]) -> None:
+    async def _follow(self, hub: WatchHub[Message]) -> None:
         try:
             async with aclosing(hub.watch(owner=self.owner, after=self.token, caller=self.owner or "")) as messages:
                 async for message in messages:
@@ -124,8 +124,8 @@ class Streams(RuleBasedStateMachine):
         self.hubs = [self.new_hub() for _ in range(REPLICAS)]
         self.settle()
 
-    def new_hub(self) -> Watchers[Message]:
-        hub: Watchers[Message] = Watchers(
+    def new_hub(self) -> WatchHub[Message]:
+        hub: WatchHub[Message] = WatchHub(
             self.feed,
             show=lambda event: event if event.type == "shown" else None,
             heartbeat=lambda token: token,
