@@ -54,7 +54,7 @@ test-failover-redis: setup ## Fail Redis over under load, behind Sentinels and a
 	ROUNDS=$${ROUNDS:-10} $(BIN)/pytest tests/failover_redis --timeout 1800
 
 test-creates: setup ## Place 100,000 orders and look for each of them
-	CREATES=100000 $(BIN)/pytest tests/integration/test_batches.py -k acknowledged --timeout 1800
+	CREATES=100000 $(BIN)/pytest tests/integration/chassis/concurrency/test_batches.py -k acknowledged --timeout 1800
 
 test-cost: setup ## Attack the system with each kind of dear request, and print what it costs everybody else
 	COST=long $(BIN)/pytest tests/e2e/test_cost.py
@@ -63,7 +63,8 @@ test-containers: setup .tools/docker-compose ## Build the images with podman and
 	tests/containers/run
 
 test-databases: setup ## Try every form of URL, every state, TLS and PgBouncer, and fail over twice (needs Debian's postgresql, pgbouncer, etcd-server)
-	DATABASES=all ROUNDS=2 $(BIN)/pytest tests/integration/test_database_*.py tests/integration/test_pgbouncer.py tests/failover --timeout 600
+	DATABASES=all ROUNDS=2 $(BIN)/pytest $(addprefix tests/integration/chassis/database/test_,failures.py pgbouncer.py standby.py states.py tls.py urls.py) \
+		tests/failover --timeout 600
 	POOLED=1 $(BIN)/pytest tests/e2e/test_journey.py tests/e2e/test_once.py
 
 test-failover: setup ## Fail over a cluster under Patroni and load (ROUNDS=3; needs Debian's etcd-server)

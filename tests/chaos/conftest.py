@@ -11,8 +11,8 @@ import pytest
 from devstack.settings import Settings
 from devstack.stack import Stack
 from tests.chaos.report import Report
-from tests.logins import NO_LIMITS
-from tests.ports import free_port
+from tests.support.logins import NO_LIMITS
+from tests.support.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

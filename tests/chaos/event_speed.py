@@ -18,7 +18,7 @@ import psycopg
 from chassis.events.redis_streams import stream_of
 from devstack.redis import RedisServer, find_redis
 from tests.chaos.event_world import EventWorld, Worker
-from tests.waiting import until
+from tests.support.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -30,7 +30,7 @@ from devstack.privileges import bound_to_us
 from devstack.settings import REPOSITORY
 from tests.chaos import auditor
 from tests.integration.inprocess import database_settings
-from tests.waiting import until
+from tests.support.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

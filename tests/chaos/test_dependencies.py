@@ -18,10 +18,10 @@ from tests.chaos.conftest import running_stack
 from tests.chaos.record import now_s
 from tests.chaos.traffic import Load, new_user, under_load
 from tests.chaos.validation import validate
-from tests.logins import admins_token
-from tests.replicas import debug_credentials, debug_options, orders_reach_users
+from tests.support.logins import admins_token
+from tests.support.replicas import debug_credentials, debug_options, orders_reach_users
 from tests.support.requests import create_order_request
-from tests.waiting import until as until_true
+from tests.support.waiting import until as until_true
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator

@@ -10,7 +10,7 @@ import pytest
 from chassis.events.redis_streams import FIELD, stream_of
 from devstack.redis import RedisServer, find_redis
 from tests.chaos.event_world import PATIENCE_S, EventWorld
-from tests.waiting import until
+from tests.support.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

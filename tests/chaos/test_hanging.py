@@ -15,7 +15,7 @@ from tests.chaos import faults
 from tests.chaos.conftest import running_stack
 from tests.chaos.open_loop import ask, call_at_a_pace, crowd
 from tests.chaos.traffic import new_user
-from tests.logins import admins_token
+from tests.support.logins import admins_token
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator

@@ -18,8 +18,8 @@ from tests.chaos import faults
 from tests.chaos.record import now_s
 from tests.chaos.traffic import Load, under_load
 from tests.chaos.validation import validate
-from tests.logins import NO_LIMITS, admins_token_at
-from tests.ports import free_port
+from tests.support.logins import NO_LIMITS, admins_token_at
+from tests.support.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

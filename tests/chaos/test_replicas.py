@@ -13,7 +13,7 @@ from tests.chaos.conftest import running_stack
 from tests.chaos.record import now_s
 from tests.chaos.traffic import Load, under_load
 from tests.chaos.validation import validate
-from tests.logins import admins_token
+from tests.support.logins import admins_token
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,7 +12,7 @@ from tests.chaos import faults
 from tests.chaos.conftest import running_stack
 from tests.chaos.followers import CUT, following
 from tests.chaos.traffic import Load, under_load
-from tests.logins import admins_token
+from tests.support.logins import admins_token
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -23,9 +23,9 @@ from shop.order.v1.order_service_pb2_grpc import OrderServiceStub
 from chassis.testing import until
 from devstack.settings import Settings
 from devstack.stack import Stack
-from tests.logins import NO_LIMITS
-from tests.ports import free_port
-from tests.replicas import debug_credentials, debug_options
+from tests.support.logins import NO_LIMITS
+from tests.support.ports import free_port
+from tests.support.replicas import debug_credentials, debug_options
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

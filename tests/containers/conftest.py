@@ -14,7 +14,7 @@ from tests.containers.engine import engine
 from tests.containers.system import ComposedSystem
 from tests.e2e.callers import Edge
 from tests.e2e.world import World
-from tests.logins import log_in
+from tests.support.logins import log_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from devstack.settings import REPOSITORY
 from tests.containers.engine import COMPOSE, Container, podman
-from tests.waiting import until
+from tests.support.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

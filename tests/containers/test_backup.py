@@ -13,7 +13,7 @@ from devstack.settings import REPOSITORY
 from tests.chaos.traffic import under_load
 from tests.chaos.validation import validate
 from tests.containers.engine import COMPOSE
-from tests.logins import log_in
+from tests.support.logins import log_in
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,7 +9,7 @@ import pytest
 from devstack import container_secrets
 from tests.containers.engine import podman
 from tests.containers.system import WORKERS
-from tests.waiting import until
+from tests.support.waiting import until
 
 if TYPE_CHECKING:
     from pathlib import Path

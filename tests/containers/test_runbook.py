@@ -11,7 +11,7 @@ import pytest
 
 from devstack.settings import REPOSITORY
 from tests.containers.engine import COMPOSE
-from tests.documents import code
+from tests.support.documents import code
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

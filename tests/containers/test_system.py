@@ -21,7 +21,7 @@ from tests.chaos.traffic import Load, under_load
 from tests.chaos.validation import validate
 from tests.containers.engine import podman
 from tests.containers.system import WORKERS
-from tests.waiting import until
+from tests.support.waiting import until
 
 if TYPE_CHECKING:
     from envoy.files import File

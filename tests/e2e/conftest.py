@@ -14,9 +14,9 @@ from devstack.settings import Settings
 from devstack.stack import Stack
 from tests.e2e.callers import Edge
 from tests.e2e.world import World
-from tests.logins import NO_LIMITS, admins_token
-from tests.pgbouncer import pooled_stack
-from tests.ports import free_port
+from tests.support.logins import NO_LIMITS, admins_token
+from tests.support.pgbouncer import pooled_stack
+from tests.support.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -20,7 +20,7 @@ import httpx
 from shop.system.v1 import system_service_pb2 as system
 from shop.system.v1.system_service_pb2_grpc import SystemServiceStub
 
-from tests.replicas import debug_credentials, debug_options
+from tests.support.replicas import debug_credentials, debug_options
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -11,10 +11,10 @@ import pytest
 from shop.user.v1 import session_service_pb2 as sessions_pb
 from shop.user.v1.session_service_pb2_grpc import SessionServiceStub
 
-from tests.access_table import CALLERS, NOTHING, REQUESTS, Subject, expected
 from tests.e2e.callers import Edge, ask, require_clean
 from tests.e2e.contract import RPCS, name_of
 from tests.e2e.world import request_json
+from tests.support.access_table import CALLERS, NOTHING, REQUESTS, Subject, expected
 from tests.support.requests import PASSWORD
 
 if TYPE_CHECKING:

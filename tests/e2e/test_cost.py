@@ -29,8 +29,8 @@ from tests.e2e.attacks import ATTACKED, JSON, Attack, attacks_on
 from tests.e2e.contract import BY_NAME, name_of
 from tests.e2e.cost import EDGE_MIB, SERVICE_MIB, Cost, Meter, next_attacker, send, send_at_once
 from tests.e2e.http2 import Http2Connection
-from tests.ports import free_port
-from tests.waiting import until
+from tests.support.ports import free_port
+from tests.support.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -34,7 +34,7 @@ from shop.user.v1 import user_service_pb2 as users
 
 from devstack.settings import Settings
 from devstack.stack import Stack
-from tests.ports import free_port
+from tests.support.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -28,7 +28,7 @@ from tests.e2e.callers import rest_outcome
 from tests.e2e.contract import RPCS, Json, as_json
 from tests.e2e.world import request_json
 from tests.support.requests import create_order_request, create_user_request
-from tests.waiting import until
+from tests.support.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable

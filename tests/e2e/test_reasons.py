@@ -21,7 +21,7 @@ from chassis.testing import new_uuid
 from tests.e2e.callers import code_of, require_clean, rest_outcome
 from tests.e2e.contract import BY_NAME, REASONS
 from tests.support.requests import create_order_request, create_user_request, order_item
-from tests.waiting import until
+from tests.support.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -20,9 +20,9 @@ from devstack.settings import REPOSITORY, Settings
 from devstack.stack import Stack
 from devstack.traces import ReceivedSpan, TraceReceiver
 from devstack.waterfall import WaterfallPage
-from tests.logins import NO_LIMITS, admins_token
-from tests.ports import free_port
-from tests.waiting import until
+from tests.support.logins import NO_LIMITS, admins_token
+from tests.support.ports import free_port
+from tests.support.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

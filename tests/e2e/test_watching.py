@@ -14,7 +14,7 @@ from chassis.client import connect, connect_sync
 from envoy.in_flight import STATS_PATH, calls_in_flight
 from tests.e2e.callers import server_sent
 from tests.e2e.contract import as_json
-from tests.waiting import until
+from tests.support.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -19,12 +19,12 @@ from shop.user.v1.user_service_pb2_grpc import UserServiceStub
 
 from chassis.testing import new_uuid
 from devstack.process import stop_together
-from tests.access_table import FROM_THE_BEGINNING
 from tests.e2e.contract import BY_NAME, as_json
-from tests.logins import log_in
-from tests.replicas import orders_reach_users
+from tests.support.access_table import FROM_THE_BEGINNING
+from tests.support.logins import log_in
+from tests.support.replicas import orders_reach_users
 from tests.support.requests import PASSWORD, create_order_request, create_user_request
-from tests.waiting import until
+from tests.support.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

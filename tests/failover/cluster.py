@@ -24,7 +24,7 @@ from devstack.process import Command, Hooks, Process
 from devstack.services import SERVICES
 from tests.chaos.record import now_s
 from tests.failover.network import Link
-from tests.ports import free_port
+from tests.support.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

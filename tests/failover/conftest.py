@@ -13,8 +13,8 @@ from pydantic import SecretStr
 from devstack.settings import Settings
 from devstack.stack import Stack
 from tests.failover.cluster import MISSING, Cluster, find_etcd, running_cluster
-from tests.logins import NO_LIMITS
-from tests.ports import free_port
+from tests.support.logins import NO_LIMITS
+from tests.support.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

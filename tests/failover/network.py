@@ -8,7 +8,7 @@ import threading
 from typing import TYPE_CHECKING, Final
 
 from chassis.testing import LOOPBACK
-from tests.ports import free_port
+from tests.support.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

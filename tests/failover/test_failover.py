@@ -17,7 +17,7 @@ from tests.chaos.traffic import Load, under_load
 from tests.chaos.validation import validate
 from tests.failover.cluster import new_primary
 from tests.failover.network import cut
-from tests.logins import admins_token
+from tests.support.logins import admins_token
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

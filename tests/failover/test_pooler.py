@@ -11,9 +11,9 @@ from devstack.settings import Settings
 from tests.chaos.record import now_s
 from tests.chaos.traffic import Load, under_load
 from tests.chaos.validation import validate
-from tests.logins import NO_LIMITS, admins_token
-from tests.pgbouncer import PooledStack, pooled_stack
-from tests.ports import free_port
+from tests.support.logins import NO_LIMITS, admins_token
+from tests.support.pgbouncer import PooledStack, pooled_stack
+from tests.support.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

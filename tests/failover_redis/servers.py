@@ -15,7 +15,7 @@ from redis.retry import Retry
 from devstack.certificates import Certificates, Subject
 from devstack.ports import LOOPBACK
 from devstack.process import Command, Hooks, Process
-from tests.ports import free_port
+from tests.support.ports import free_port
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,7 +11,7 @@ from chassis.events.redis_streams import EntryId, stream_of
 from tests.chaos.event_world import EventWorld
 from tests.failover_redis.servers import SERVER_PASSWORD, missing_program
 from tests.failover_redis.topologies import Cluster, Sentinels
-from tests.waiting import until
+from tests.support.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -15,7 +15,7 @@ from chassis.events.stream import Appending, Sent, Stream
 from devstack.ports import LOOPBACK
 from tests.failover_redis.servers import made_certificates, missing_program
 from tests.failover_redis.topologies import Alone, Cluster, Sentinels
-from tests.waiting import until
+from tests.support.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

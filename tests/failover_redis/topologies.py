@@ -16,8 +16,8 @@ from typing_extensions import override
 from devstack.ports import LOOPBACK
 from devstack.process import stop_together
 from tests.failover_redis.servers import PASSWORD, RIGHTS, SENTINEL_PASSWORD, SERVER_PASSWORD, USER, Server
-from tests.ports import free_port
-from tests.waiting import until
+from tests.support.ports import free_port
+from tests.support.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

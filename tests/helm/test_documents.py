@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Final
 import yaml
 
 from envoy.environments import ADMIN_PORT
-from tests.documents import code, commands
 from tests.helm.chart import CHART, helm, manifests, pods
+from tests.support.documents import code, commands
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.documents import Command
+    from tests.support.documents import Command
 
 # All parts of the chart are in this shape; the first has the default names of the Secrets.
 SHAPES: Final = ("default", "production")

@@ -242,10 +242,10 @@ UNPUBLISHED = (
 # Where each of them is seen at work.
 SEEN_IN = {
     "chassis/idempotency/store.py": "here",
-    "chassis/auth/remote_keys.py": "test_keyring.py",
+    "chassis/auth/remote_keys.py": "test_remote_keys.py",
     "chassis/telemetry/loop_lag.py": "test_loop_lag.py",
     "chassis/events/backlog.py": "here",
-    "chassis/auth/certificates.py": "test_tls.py",
+    "chassis/auth/certificates.py": "test_certificates.py",
     "chassis/watch/hub.py": "test_watching.py",
     "user_svc/sweeps.py": "here",
 }

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import httpx
 import yaml
 
-from tests.ports import free_port
-from tests.waiting import until
+from tests.support.ports import free_port
+from tests.support.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

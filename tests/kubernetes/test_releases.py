@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from tests.helm.chart import CHART, SHAPES, values_file
-from tests.waiting import until
+from tests.support.waiting import until
 
 if TYPE_CHECKING:
     from pathlib import Path

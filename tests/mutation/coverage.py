@@ -28,15 +28,16 @@ if TYPE_CHECKING:
 
 PACKAGES: Final = ("chassis", "order_svc", "user_svc")
 # They run none of the services' code, or run it in processes of their own, in which nothing is measured.
-_OF_OTHERS: tuple[str, ...] = (
-    "test_bench_",
-    "test_devstack_",
+_FOLDERS_OF_OTHERS: Final = frozenset({"devstack", "docs", "mutation", "perf", "runtime"})
+_OF_OTHERS: Final = (
     "test_edge_",
-    "test_mutation",
-    "test_openapi",
     "test_event_docs",
+    "test_lifecycle",
+    "test_migration_role",
+    "test_migrations",
+    "test_openapi",
+    "test_workflows",
 )
-_OF_OTHERS += ("test_workflows", "test_commands", "test_lifecycle", "test_migrations", "test_migration_role")
 # A test file that hangs is an error to look at; the slowest takes one minute.
 _FILE_TIMEOUT_S: Final = 480.0
 # A survivor costs all of these: tests beyond it run the line on their way to something else.
@@ -120,13 +121,13 @@ def covered(fork: Fork, cache: Path) -> Covered:
     tests: dict[str, dict[int, set[str]]] = defaultdict(lambda: defaultdict(set))
     seconds: dict[str, float] = {}
     lines: dict[str, int] = defaultdict(int)
-    files = [path for suite in suites_of(fork.root) for path in (fork.root / suite).glob("test_*.py")]
+    files = [path for suite in suites_of(fork.root) for path in (fork.root / suite).rglob("test_*.py")]
     random.shuffle(files)  # so that two runs side by side measure different files
     for path in files:
         name = str(path.relative_to(fork.root))
-        if path.name.startswith(_OF_OTHERS):
+        if path.name.startswith(_OF_OTHERS) or path.parent.name in _FOLDERS_OF_OTHERS:
             continue
-        kept = cache / f"{path.parent.name}-{path.stem}.json"
+        kept = cache / f"{name.replace('/', '-')}.json"
         found = json.loads(kept.read_text()) if kept.exists() else {"lines": {}}
         if found.get("digest") != shared + _digest([path, *(fork.root / module for module in found["lines"])]):
             print(f"measuring {name}", flush=True)
@@ -209,7 +210,7 @@ class _Recorder:
 def _shared_files(root: Path) -> list[Path]:
     """Return the files of the tests that any of them may depend on."""
     shared = [path for path in (root / "tests").rglob("*.py") if not path.name.startswith("test_")]
-    return [path for path in shared if path.parent.name in {"tests", "unit", "integration"}]
+    return [path for path in shared if path.parent.name in {"tests", "support", "unit", "integration"}]
 
 
 def _digest(files: Sequence[Path]) -> str:

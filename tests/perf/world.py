@@ -14,13 +14,13 @@ from pydantic import SecretStr
 from devstack.home import Home
 from devstack.settings import Settings
 from devstack.stack import Stack
-from tests.logins import NO_LIMITS, admins_token
 from tests.perf import checks, dataset, peer_processes, tools
 from tests.perf.checks import GrpcTarget
 from tests.perf.cpu import Meter
 from tests.perf.grpc_load import Spec
 from tests.perf.load import RUN, Grpc
 from tests.perf.peer_processes import Databases, System, free_port, running
+from tests.support.logins import NO_LIMITS, admins_token
 
 if TYPE_CHECKING:
     from types import TracebackType

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from devstack.settings import REPOSITORY
-from tests.documents import TRACKED
+from tests.support.documents import TRACKED
 
 MAKEFILE = (REPOSITORY / "Makefile").read_text()
 WORKFLOWS = sorted((REPOSITORY / ".github" / "workflows").glob("*.yml"))

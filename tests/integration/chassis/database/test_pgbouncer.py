@@ -1,0 +1,156 @@
+"""Through the real PgBouncer, in each mode: after a transaction its session is another connection's."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+from shop.order.v1 import order_service_pb2 as orders_pb
+from shop.order.v1.order_service_pb2_grpc import OrderServiceStub
+from shop.user.v1 import user_service_pb2 as users_pb
+from shop.user.v1.user_service_pb2_grpc import UserServiceStub
+from sqlalchemy import text
+
+from chassis.database import Database, migrations
+from chassis.database.database import execute
+from chassis.database.url import DatabaseUrl
+from chassis.errors import DatabaseUnavailable, StartupError
+from chassis.testing import plain_channel
+from chassis.watch.changefeed import renumber_after_restore
+from tests.integration.inprocess import database_settings, order_service, user_service
+from tests.integration.replica import run
+from tests.support.database_cases import cases
+from tests.support.pgbouncer import MISSING, PgBouncer, find_pgbouncer
+from tests.support.requests import create_order_request, create_user_request
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+    from sqlalchemy import Connection
+
+    from devstack.postgres import PostgresServer
+    from tests.integration.conftest import TestDatabase
+
+TIMEOUTS = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
+ASK = "SELECT " + ", ".join(f"current_setting('{name}')" for name in TIMEOUTS)
+
+
+MODES: dict[str, dict[str, str]] = {
+    "refuses options": {},
+    "ignores options": {"ignore_startup_parameters": "options,extra_float_digits"},
+    "session mode": {"pool_mode": "session"},
+}
+
+
+@pytest.fixture(scope="module", params=cases(MODES, everyday=("refuses options",)))
+def pooler(
+    request: pytest.FixtureRequest, postgres: PostgresServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[PgBouncer]:
+    program = find_pgbouncer()
+    if program is None:
+        pytest.skip(MISSING)
+    # One session each, of three: a fourth caller would get none.
+    more = {"default_pool_size": 50} if request.param == "session mode" else {}
+    home = tmp_path_factory.mktemp("pooler") / "home"
+    with PgBouncer(program, home, postgres, **MODES[request.param], **more) as pooler:
+        yield pooler
+
+
+def behind(pooler: PgBouncer, database: TestDatabase) -> str:
+    """Return the database's URL behind the pooler."""
+    return pooler.url(database.url.rpartition("/")[2])
+
+
+@pytest.fixture
+async def database(pooler: PgBouncer, users_database: TestDatabase) -> AsyncIterator[Database]:
+    settings = database_settings(behind(pooler, users_database), statement_timeout_s=0.5, lock_timeout_s=0.2)
+    database = Database(settings, name="test")
+    yield database
+    await database.close()
+
+
+def ask(connection: Connection) -> Any:
+    return tuple(execute(connection, ASK)[0])
+
+
+async def test_every_statement_has_the_settings_timeouts(database: Database) -> None:
+    for _ in range(3):
+        read, written = await database.fetch(ASK), await database.fetch_for_write(ASK)
+        in_threads = [await database.read(ask), await database.transaction(ask)]
+
+        assert [*read, *written, *in_threads] == [("500ms", "200ms", "10s")] * 4
+
+
+async def test_timeouts_end_with_their_transaction(
+    database: Database, pooler: PgBouncer, users_database: TestDatabase
+) -> None:
+    await asyncio.gather(*(database.transaction(ask) for _ in range(8)), *(database.fetch(ASK) for _ in range(8)))
+    await database.transaction(renumber_after_restore)
+
+    with psycopg.connect(behind(pooler, users_database), autocommit=True) as another:
+        for _ in range(8):
+            assert another.execute(ASK.encode()).fetchone() == ("0", "0", "0")
+
+
+async def test_a_statement_is_waited_for_only_so_long(database: Database) -> None:
+    for way in (database.fetch, database.fetch_for_write, database.fetch_on_shared_pool):
+        with pytest.raises(DatabaseUnavailable):
+            await way("SELECT pg_sleep(10)")
+    with pytest.raises(DatabaseUnavailable):
+        await database.read(lambda connection: connection.execute(text("SELECT pg_sleep(10)")).all())
+
+    await database.ping()
+
+
+async def test_parameters_of_every_kind_go_there_and_come_back(database: Database) -> None:
+    statement = "SELECT CAST(%s AS int), CAST(%s AS text), CAST(%s AS jsonb), CAST(%s AS uuid[]), CAST(%s AS bool)"
+    ids = "{00000000-0000-0000-0000-000000000001,NULL}"
+
+    [row] = await database.fetch(statement, -7, "a'\\é\U0001f600%s;--", '{"a": [1]}', ids, None)
+
+    assert row[:3] == (-7, "a'\\é\U0001f600%s;--", {"a": [1]})
+    assert [each and each.int for each in row[3]] == [1, None]
+    assert row[4] is None
+
+
+async def test_a_thousand_calls_at_once_share_three_sessions_and_none_fails(
+    pooler: PgBouncer, users_database: TestDatabase, orders_database: TestDatabase
+) -> None:
+    users_settings = database_settings(behind(pooler, users_database))
+    orders_settings = database_settings(behind(pooler, orders_database))
+    async with (
+        user_service(users_settings) as users_address,
+        user_service(users_settings) as again,
+        order_service(orders_settings, users=users_address) as orders_address,
+        plain_channel(users_address) as to_users,
+        plain_channel(again) as to_others,
+        plain_channel(orders_address) as to_orders,
+    ):
+        users, others, orders = UserServiceStub(to_users), UserServiceStub(to_others), OrderServiceStub(to_orders)
+        user = await users.CreateUser(create_user_request())
+        get = users_pb.GetUserRequest(id=user.id)
+
+        read = await asyncio.gather(*(stub.GetUser(get) for _ in range(200) for stub in (users, others)))
+        placed = await asyncio.gather(*(orders.CreateOrder(create_order_request(user.id)) for _ in range(200)))
+        cancelled = await asyncio.gather(
+            *(orders.CancelOrder(orders_pb.CancelOrderRequest(id=order.id)) for order in placed)
+        )
+        listed = await orders.ListOrders(orders_pb.ListOrdersRequest(user_id=user.id, page_size=200))
+
+    assert read == [user] * 400
+    assert {order.id for order in placed} == {order.id for order in cancelled} == {order.id for order in listed.orders}
+    assert orders_database.query("SELECT count(*) FROM orders") == [(200,)]
+
+
+def test_migrations_refuse_a_pooler_and_take_the_direct_url(pooler: PgBouncer, users_database: TestDatabase) -> None:
+    url = behind(pooler, users_database)
+
+    with pytest.raises(StartupError, match="set DATABASE_DIRECT_URL"):
+        migrations.upgrade("user_svc", database_settings(url))
+    migrations.upgrade("user_svc", database_settings(url, direct_url=DatabaseUrl.parse(users_database.url)))
+    refused = run("user_svc", "migrate", DATABASE_URL=url)
+
+    assert (refused.returncode, len(refused.stderr.splitlines())) == (1, 1)
+    assert "set DATABASE_DIRECT_URL to the URL of PostgreSQL itself" in refused.stderr

@@ -1,0 +1,110 @@
+"""Pages of the feed: who is told what, where the reader stands afterwards, and whether there is more."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+import pytest
+
+from chassis.events import outbox
+from chassis.watch import changefeed
+from chassis.watch.changefeed import START, Wanted
+from tests.integration.envoy.test_bystanders import transaction
+
+if TYPE_CHECKING:
+    from chassis.watch.changefeed import Page, Position
+    from tests.integration.conftest import TestDatabase
+
+
+def write(database: TestDatabase, *owners: str) -> list[UUID]:
+    """Commit an event for each owner, each in a transaction of its own; return their subjects."""
+    subjects = []
+    for owner in owners:
+        subject = UUID(int=len(database.query("SELECT 1 FROM outbox")) + 1)
+        with transaction(database) as connection:
+            outbox.add(connection, [outbox.Event("order.created", subject, 1, {"userId": owner}, datetime.now(UTC))])
+        subjects.append(subject)
+    return subjects
+
+
+def read(database: TestDatabase, *, after: Position = START, owner: str | None = None, size: int = 10) -> Page:
+    with transaction(database) as connection:
+        return changefeed.read(connection, Wanted(after, owner, "userId", size))
+
+
+def subjects(page: Page) -> list[UUID]:
+    return [event.subject for event in page.events]
+
+
+def test_an_empty_feed_leaves_its_reader_where_it_is_and_has_no_more(orders_database: TestDatabase) -> None:
+    page = read(orders_database)
+
+    assert (list(page.events), page.last, page.is_last) == ([], START, True)
+
+
+@pytest.mark.parametrize(("size", "is_last"), [(2, False), (3, False), (4, True)])
+def test_a_full_page_may_be_followed_by_more(orders_database: TestDatabase, size: int, *, is_last: bool) -> None:
+    written = write(orders_database, "ada", "ada", "ada")
+
+    page = read(orders_database, size=size)
+
+    assert subjects(page) == written[:size]
+    assert page.last == page.events[-1].position
+    assert page.is_last is is_last
+
+
+@pytest.mark.parametrize("others", [("a", "z"), ("z", "a")])
+def test_an_owner_is_told_of_their_own_and_stands_behind_all_that_was_looked_at(
+    orders_database: TestDatabase, others: tuple[str, str]
+) -> None:
+    first, last = others
+    written = write(orders_database, first, "m", first, last, "m", last)
+
+    page = read(orders_database, owner="m", size=6)
+
+    assert subjects(page) == [written[1], written[4]]
+    assert {event.owner for event in page.events} == {"m"}
+    assert subjects(read(orders_database, after=page.last)) == []
+    assert not page.is_last
+
+
+def test_where_nothing_is_the_owners_the_reader_still_gets_on(orders_database: TestDatabase) -> None:
+    written = write(orders_database, "a", "z", "a")
+
+    page = read(orders_database, owner="m", size=2)
+
+    assert (list(page.events), page.is_last) == ([], False)
+    assert subjects(read(orders_database, after=page.last)) == written[2:]
+
+
+def test_an_event_is_told_as_it_was_written(orders_database: TestDatabase) -> None:
+    [written] = write(orders_database, "ada")
+
+    [event] = read(orders_database).events
+
+    assert (event.type, event.subject, event.sequence, event.data) == ("order.created", written, 1, {"userId": "ada"})
+    assert event.position.number == 1
+    [(event_id,)] = orders_database.query("SELECT id FROM outbox")
+    assert event.position.id == event_id
+
+
+def test_a_page_begins_behind_a_place_within_a_transaction(orders_database: TestDatabase) -> None:
+    with transaction(orders_database) as connection:
+        events = [outbox.Event("order.created", UUID(int=n), 1, {}, datetime.now(UTC)) for n in range(1, 4)]
+        outbox.add(connection, events)
+    first, second, third = read(orders_database).events
+
+    assert subjects(read(orders_database, after=first.position)) == [second.subject, third.subject]
+    assert subjects(read(orders_database, after=third.position)) == []
+
+
+def test_the_place_of_an_event_is_its_own_and_not_a_neighbours(orders_database: TestDatabase) -> None:
+    write(orders_database, "a", "b", "c")
+    events = read(orders_database).events
+
+    with transaction(orders_database) as connection:
+        found = [changefeed.position_of(connection, event.position.id) for event in events]
+
+    assert found == [event.position for event in events]

@@ -1,0 +1,217 @@
+"""What a batcher counts and keeps: how many run, wait and are usual, and nothing of calls that are over."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import time
+import weakref
+from typing import TYPE_CHECKING
+
+import pytest
+
+from chassis import context
+from chassis.concurrency.batcher import Batcher
+from chassis.context import Call
+from chassis.errors import DatabaseUnavailable, DeadlineExceeded, Overloaded
+from tests.unit.chassis.concurrency.test_batcher import (
+    Poisoned,
+    Store,
+    a_batcher,
+    answer_to,
+    limits,
+    some_turns,
+    submit,
+    until_ended,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+async def test_when_all_have_left_before_their_batch_nothing_is_run() -> None:
+    store = Store()
+    batcher = a_batcher(store, linger_s=0.0)
+    running = submit(batcher, 0)
+    await some_turns()
+    waiting = submit(batcher, 1, 2)
+    await some_turns()
+
+    for call in waiting:
+        call.cancel()
+    await until_ended(store, [*running, *waiting])
+    await some_turns()
+
+    assert store.begun == [[0]]
+    assert await until_ended(store, submit(batcher, 3)) == [answer_to(3)]
+
+
+async def test_all_that_leave_in_the_turn_of_their_batch_leave_no_empty_one() -> None:
+    store = Store()
+    batcher = a_batcher(store, linger_s=0.0)
+
+    calls = submit(batcher, 1, 2)
+    await asyncio.sleep(0)  # they wait now, and their batch is about to be sent
+    for call in calls:
+        call.cancel()
+    await some_turns()
+
+    assert store.begun == []
+    assert await until_ended(store, submit(batcher, 3)) == [answer_to(3)]
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 3])
+async def test_as_many_batches_run_beside_each_other_as_may(at_once: int) -> None:
+    store = Store()
+    batcher = a_batcher(store, max_items=2, at_once=at_once, linger_s=0.0)
+
+    calls = submit(batcher, *range(8))
+    await some_turns()
+
+    assert [len(batch) for batch in store.begun] == [2] * at_once
+    store.end_one()
+    await some_turns()
+    assert [len(batch) for batch in store.begun] == [2] * (at_once + 1)
+    assert await until_ended(store, calls) == [answer_to(item) for item in range(8)]
+
+
+@pytest.mark.parametrize("at_once", [1, 2])
+async def test_places_are_given_back_however_a_batch_ends(at_once: int) -> None:
+    store = Store(poisoned=frozenset({1, 3}))
+    batcher = a_batcher(store, max_items=2, max_waiting=4, at_once=at_once, linger_s=0.0)
+
+    for _ in range(3):
+        answers = await until_ended(store, submit(batcher, 0, 1, 2, 3))
+        assert [type(answer) for answer in answers] == [str, Poisoned, str, Poisoned]
+
+    with contextlib.suppress(Overloaded):
+        refused = asyncio.gather(*submit(batcher, 4, 5, 6, 7, 8), return_exceptions=True)
+        await some_turns()
+        while not refused.done():
+            store.end_one()
+            await asyncio.sleep(0)  # a turn of the loop
+    assert [type(answer) for answer in await refused] == [str, str, str, str, Overloaded]
+
+
+async def test_the_last_of_many_failures_is_what_the_rest_is_told() -> None:
+    failures: list[DatabaseUnavailable] = []
+
+    async def run(_items: Sequence[int]) -> list[str]:
+        failures.append(DatabaseUnavailable())
+        raise failures[-1]
+
+    batcher: Batcher[int, str] = Batcher(run, name="test", alone=run, limits=limits())
+
+    outcomes = await asyncio.gather(*submit(batcher, 1, 2, 3, 4), return_exceptions=True)
+
+    # The batch's own, then two calls alone; the others are told what the second of those was.
+    assert outcomes == [failures[1], failures[2], failures[2], failures[2]]
+
+
+async def test_failures_that_are_not_in_a_row_end_nothing() -> None:
+    lost = {2, 4, 6}
+    begun: list[int] = []
+
+    async def together(_items: Sequence[int]) -> list[str]:
+        raise Poisoned
+
+    async def alone(items: Sequence[int]) -> list[str]:
+        begun.extend(items)
+        if lost & set(items):
+            raise DatabaseUnavailable
+        return [answer_to(item) for item in items]
+
+    batcher: Batcher[int, str] = Batcher(together, name="test", alone=alone, limits=limits())
+
+    outcomes = await asyncio.gather(*submit(batcher, *range(1, 8)), return_exceptions=True)
+
+    assert begun == list(range(1, 8))
+    assert [type(outcome) for outcome in outcomes] == [str, DatabaseUnavailable] * 3 + [str]
+
+
+async def test_a_deadline_that_is_now_has_passed(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store()
+    batcher = a_batcher(store)
+    now = time.monotonic()
+
+    async def late() -> str:
+        context.set_current_call(Call(method="/m", deadline=now))
+        return await batcher.submit(1)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("chassis.concurrency.batcher.time.monotonic", lambda: now)
+        with pytest.raises(DeadlineExceeded):
+            await late()
+
+    assert store.begun == []
+
+
+async def test_a_batch_that_is_under_way_lives_until_its_end() -> None:
+    class Mark:
+        pass
+
+    marks: list[weakref.ref[Mark]] = []
+
+    async def together(_items: Sequence[int]) -> list[str]:
+        mark = Mark()
+        marks.append(weakref.ref(mark))
+        # Known to nobody but this coroutine, as an answer from outside is.
+        await asyncio.get_running_loop().create_future()
+        return [repr(mark)]
+
+    batcher: Batcher[int, str] = Batcher(together, name="test", limits=limits())
+    call = asyncio.create_task(batcher.submit(1))
+    await some_turns()
+
+    gc.collect()
+
+    assert marks[0]() is not None
+    call.cancel()
+    await asyncio.gather(call, return_exceptions=True)
+
+
+async def test_nothing_is_kept_of_a_call_that_was_answered() -> None:
+    def tasks_that_ended() -> int:
+        gc.collect()
+        return sum(isinstance(each, asyncio.Task) and each.done() for each in gc.get_objects())
+
+    store = Store()
+    batcher = a_batcher(store, linger_s=0.0)
+    before = tasks_that_ended()
+
+    for item in range(20):
+        assert await until_ended(store, submit(batcher, item)) == [answer_to(item)]
+    await some_turns()
+
+    # The last one may still be held by the loop.
+    assert tasks_that_ended() <= before + 1
+
+
+async def test_a_batch_that_was_planned_for_later_and_sent_at_once_is_not_sent_again() -> None:
+    store = Store()
+    batcher = a_batcher(store, linger_s=0.05, max_items=2, at_once=2)
+    await until_ended(store, submit(batcher, 1, 2))
+    one = submit(batcher, 3)  # waits for company
+    await some_turns()
+    two = submit(batcher, 4)  # and is complete with it
+    await some_turns()
+    assert store.begun[1:] == [[3, 4]]
+    late = submit(batcher, 5)
+    await some_turns()
+
+    assert await until_ended(store, [*one, *two, *late]) == [answer_to(item) for item in (3, 4, 5)]
+
+    assert store.begun[1:] == [[3, 4], [5]]
+
+
+async def test_callers_hear_of_the_end_of_the_service_each() -> None:
+    async def together(_items: Sequence[int]) -> list[str]:
+        raise asyncio.CancelledError
+
+    batcher: Batcher[int, str] = Batcher(together, name="test", limits=limits())
+
+    async with asyncio.timeout(10):
+        outcomes = await asyncio.gather(*submit(batcher, 1, 2, 3), return_exceptions=True)
+
+    assert [type(outcome) for outcome in outcomes] == [asyncio.CancelledError] * 3

@@ -1,0 +1,60 @@
+"""Up to where a consumer believes that everything took effect, and how long a failed event rests."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chassis.events.consumer import ConsumerSettings, _position_of
+from chassis.events.consumer_group import Look
+from chassis.events.inbox import State
+from chassis.events.redis_streams import START, EntryId
+from tests.support.builders import NOON
+
+READ_UP_TO = EntryId(5, 0)
+
+
+def a_look(**changes: Any) -> Look:
+    known = {"first": EntryId(1, 0), "after": None, "last": EntryId(9, 0), "was_trimmed": False, "pending": 0}
+    known |= {"delivered": READ_UP_TO, "read": READ_UP_TO, "confirmed": START, "is_broken": False}
+    return Look(**{**known, "watermark": None, "watermark_entry": START, **changes})
+
+
+def a_state(**changes: Any) -> State:
+    return State(**{"position": None, "as_of": None, "is_incomplete": False, "dead_letters": 0, **changes})
+
+
+def test_the_position_that_is_written_beside_the_effects_counts_whatever_redis_says() -> None:
+    assert _position_of(a_look(), a_state(position="3-1", as_of=NOON)) == EntryId(3, 1)
+
+
+def test_where_nothing_is_known_nothing_took_effect() -> None:
+    assert _position_of(a_look(), a_state()) == START
+
+
+@pytest.mark.parametrize(
+    ("first", "was_trimmed", "expected"),
+    [
+        (EntryId(1, 0), False, READ_UP_TO),
+        (EntryId(1, 0), True, READ_UP_TO),
+        (EntryId(6, 0), False, READ_UP_TO),
+        (READ_UP_TO, True, READ_UP_TO),
+        (None, True, READ_UP_TO),
+        (EntryId(6, 0), True, START),
+    ],
+)
+def test_a_version_that_kept_no_position_had_effects_up_to_what_it_read_unless_some_was_cut_off(
+    first: EntryId | None, expected: EntryId, *, was_trimmed: bool
+) -> None:
+    assert _position_of(a_look(first=first, was_trimmed=was_trimmed), a_state(as_of=NOON)) == expected
+
+
+@given(st.floats(0.01, 60), st.floats(0.01, 3600), st.integers(1, 99))
+def test_each_attempt_doubles_the_rest_up_to_the_longest(first_s: float, longest_s: float, attempts: int) -> None:
+    settings = ConsumerSettings(retry_first_s=first_s, retry_longest_s=longest_s)
+
+    assert settings.pause_s(1) == min(first_s, longest_s)
+    assert settings.pause_s(attempts + 1) == min(2 * settings.pause_s(attempts), longest_s)

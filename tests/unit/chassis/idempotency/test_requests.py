@@ -1,0 +1,209 @@
+from __future__ import annotations
+
+import contextlib
+import contextvars
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from shop.user.v1 import user_service_pb2 as user_pb
+
+from chassis.context import Caller, set_current_call
+from chassis.errors import InvalidFields
+from chassis.idempotency.requests import fingerprint, once
+from chassis.server.if_match import take_if_match
+from tests.support.builders import NOON, OTHER_ID, SOME_ID, a_call, a_create_order, a_create_user, an_item_message
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
+
+    from chassis.context import Call
+    from chassis.idempotency.store import Once, RequestKey
+
+THIRD_ID = "01960000-0000-7000-8000-000000000003"
+
+
+def once_in(call: Call, request: Message) -> Once:
+    """Return what once() does while the call is being served, and leave no call behind."""
+
+    def serve() -> Once:
+        set_current_call(call)
+        return once(request, now=NOON)
+
+    return contextvars.copy_context().run(serve)
+
+
+def key_in(call: Call, request: Message) -> RequestKey:
+    key = once_in(call, request).key
+    assert key is not None
+    return key
+
+
+def test_the_messages_request_id_comes_first() -> None:
+    call = a_call(idempotency_key=OTHER_ID, request_id=THIRD_ID)
+
+    assert key_in(call, a_create_order(request_id=SOME_ID)).request_id == UUID(SOME_ID)
+
+
+def test_the_header_comes_before_the_edges_id() -> None:
+    call = a_call(idempotency_key=OTHER_ID, request_id=THIRD_ID)
+
+    assert key_in(call, a_create_order()).request_id == UUID(OTHER_ID)
+
+
+def test_the_edges_id_serves_when_the_caller_chose_none() -> None:
+    assert key_in(a_call(request_id=THIRD_ID), a_create_order()).request_id == UUID(THIRD_ID)
+
+
+def test_a_key_in_capitals_is_the_same_key() -> None:
+    lower = key_in(a_call(idempotency_key=SOME_ID.lower()), a_create_order())
+    upper = key_in(a_call(idempotency_key=SOME_ID.upper()), a_create_order())
+
+    assert lower == upper
+
+
+@given(st.text(min_size=1).filter(lambda text: not _is_uuid(text)))
+def test_an_idempotency_key_that_is_no_uuid_is_an_invalid_field(chosen: str) -> None:
+    with pytest.raises(InvalidFields) as refused:
+        once_in(a_call(idempotency_key=chosen, request_id=THIRD_ID), a_create_order())
+
+    assert [each.field for each in refused.value.violations] == ["idempotency-key"]
+
+
+def test_a_key_in_quotes_is_the_same_key() -> None:
+    bare, quoted = (key_in(a_call(idempotency_key=key), a_create_order()) for key in (SOME_ID, f'"{SOME_ID}"'))
+
+    assert bare == quoted
+
+
+@given(st.text(min_size=1))
+def test_an_if_match_header_is_one_etag_or_refused(header: str) -> None:
+    request = user_pb.UpdateUserRequest(id=SOME_ID)
+
+    with contextlib.suppress(InvalidFields):
+        take_if_match(request, header)
+        assert header.strip() == "*" or request.etag
+    assert not request.etag or request.etag in header
+
+
+@pytest.mark.parametrize(
+    ("header", "etag"),
+    [
+        ('"v3"', "v3"),
+        ("v3", "v3"),
+        (' "v3" ', "v3"),
+        ('W/"v2", "v3"', "v3"),
+        ('"v3", "v3"', "v3"),
+        ("*", ""),
+    ],
+)
+@pytest.mark.parametrize("stated", ["", "v3"])
+def test_an_if_match_header_stands_for_the_etag(header: str, etag: str, stated: str) -> None:
+    request = user_pb.UpdateUserRequest(id=SOME_ID, etag=stated)
+
+    take_if_match(request, header)
+
+    assert request.etag == (etag or stated)
+
+
+@pytest.mark.parametrize(
+    ("message", "header", "rule"),
+    [
+        (user_pb.GetUserRequest(id=SOME_ID), '"v3"', "if_match.unsupported"),
+        (user_pb.UpdateUserRequest(id=SOME_ID), 'W/"v3"', "if_match.weak"),
+        (user_pb.UpdateUserRequest(id=SOME_ID), '"v3", "v4"', "if_match.one"),
+        (user_pb.UpdateUserRequest(id=SOME_ID), '"v 3"', "if_match.one"),
+        (user_pb.UpdateUserRequest(id=SOME_ID, etag="v4"), '"v3"', "if_match.conflict"),
+    ],
+)
+def test_an_if_match_header_that_cannot_be_kept_is_refused_and_says_why(
+    message: Message, header: str, rule: str
+) -> None:
+    with pytest.raises(InvalidFields) as refused:
+        take_if_match(message, header)
+
+    assert [(each.field, each.rule) for each in refused.value.violations] == [("if-match", rule)]
+    assert getattr(message, "etag", "") in {"", "v4"}
+
+
+@pytest.mark.parametrize("request_id", ["", "abc", "req-1", "null"])
+def test_an_edge_id_that_is_no_uuid_gives_no_key(request_id: str) -> None:
+    assert once_in(a_call(request_id=request_id), a_create_order()).key is None
+
+
+def test_outside_of_a_call_there_is_no_key() -> None:
+    assert once(a_create_order(request_id=SOME_ID), now=NOON).key is None
+
+
+def test_a_key_is_the_callers_and_the_methods() -> None:
+    call = a_call(method="/a.B/C", caller=Caller(subject="ada"), request_id=SOME_ID)
+
+    key = key_in(call, a_create_order())
+
+    assert (key.caller, key.method) == ("ada", "/a.B/C")
+    assert key.fingerprint == fingerprint(a_create_order())
+
+
+def test_the_fingerprint_does_not_know_the_request_id() -> None:
+    assert fingerprint(a_create_order(request_id=SOME_ID)) == fingerprint(a_create_order(request_id=OTHER_ID))
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (a_create_user(password="one" * 5), a_create_user(password="other" * 5)),
+        (
+            user_pb.ChangePasswordRequest(id=SOME_ID, current_password="a", new_password="b"),
+            user_pb.ChangePasswordRequest(id=SOME_ID, current_password="c", new_password="d"),
+        ),
+    ],
+)
+def test_the_fingerprint_gives_no_password_away(one: Message, other: Message) -> None:
+    assert fingerprint(one) == fingerprint(other)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        a_create_order(user_id=SOME_ID),
+        a_create_order(currency_code="USD"),
+        a_create_order(items=[an_item_message(quantity=3)]),
+        a_create_order(items=[an_item_message(name="Coffee")]),
+        a_create_order(items=[an_item_message(), an_item_message()]),
+    ],
+)
+def test_other_content_has_another_fingerprint(other: Message) -> None:
+    assert fingerprint(other) != fingerprint(a_create_order())
+
+
+def test_a_field_set_to_nothing_is_other_content_than_a_field_not_set() -> None:
+    assert fingerprint(user_pb.UpdateUserRequest(id=SOME_ID, email="")) != fingerprint(
+        user_pb.UpdateUserRequest(id=SOME_ID)
+    )
+
+
+@given(st.dictionaries(st.text(max_size=8), st.integers(0, 9), max_size=12))
+def test_the_order_of_a_profiles_keys_is_no_content(profile: dict[str, int]) -> None:
+    one, other = a_create_user(), a_create_user()
+    one.profile.update(profile)
+    other.profile.update(dict(reversed(profile.items())))
+
+    assert fingerprint(one) == fingerprint(other)
+
+
+def test_taking_the_fingerprint_leaves_the_request_alone() -> None:
+    request = a_create_user(request_id=SOME_ID)
+
+    fingerprint(request)
+
+    assert request == a_create_user(request_id=SOME_ID)
+
+
+def _is_uuid(text: str) -> bool:
+    try:
+        UUID(text)
+    except ValueError:
+        return False
+    return True

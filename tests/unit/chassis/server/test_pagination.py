@@ -1,0 +1,220 @@
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
+from uuid import UUID
+
+import pytest
+from google.protobuf.wrappers_pb2 import StringValue
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chassis.errors import InvalidPageToken
+from chassis.server.pagination import PageRequest, PageTokens, messages_of
+from tests.support.builders import NOON, SOME_ID
+
+QUERY = ("ListOrders", "", "PENDING")
+
+queries = st.lists(
+    st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])), min_size=1, max_size=4
+).map(tuple)
+moments = st.datetimes(datetime(1970, 1, 2), datetime(9990, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001  UTC is drawn
+
+
+def tokens(query: tuple[str, ...] = QUERY, *, now: datetime = NOON) -> PageTokens:
+    return PageTokens(query, now)
+
+
+def a_token() -> str:
+    return tokens().after(UUID(SOME_ID))
+
+
+def forged(payload: bytes) -> str:
+    """Return a token of QUERY with this payload and the digest that belongs to it."""
+    digest = hashlib.blake2b(payload + "\0".join(QUERY).encode(), digest_size=8).digest()
+    return base64.urlsafe_b64encode(payload + digest).decode().rstrip("=")
+
+
+def is_accepted(token: str, *, by: PageTokens) -> bool:
+    """Return whether it is. Any exception but InvalidPageToken is a failure."""
+    try:
+        by.page(page_size=1, page_token=token)
+    except InvalidPageToken:
+        return False
+    return True
+
+
+@given(queries, moments, st.uuids(), st.timedeltas(timedelta(0), timedelta(days=1, seconds=-1)))
+def test_a_token_brings_its_key_back_for_a_day(
+    query: tuple[str, ...], now: datetime, last: UUID, age: timedelta
+) -> None:
+    token = PageTokens(query, now).after(last)
+
+    page = PageTokens(query, now + age).page(page_size=10, page_token=token)
+
+    assert page == PageRequest(size=10, after=last)
+
+
+@given(st.uuids(), moments)
+def test_a_token_fits_the_contracts_field_and_a_url(last: UUID, now: datetime) -> None:
+    token = PageTokens(QUERY, now).after(last)
+
+    assert len(token) <= 512
+    assert token.replace("-", "").replace("_", "").isalnum()
+
+
+@given(queries, queries)
+def test_a_token_of_another_query_is_refused(mine: tuple[str, ...], other: tuple[str, ...]) -> None:
+    token = tokens(mine).after(UUID(SOME_ID))
+
+    assert is_accepted(token, by=tokens(other)) == (mine == other)
+
+
+@given(st.integers(0, 32), st.integers(1, 255))
+def test_a_token_with_one_byte_changed_is_refused(position: int, flip: int) -> None:
+    raw = bytearray(base64.urlsafe_b64decode(a_token()))
+
+    raw[position] ^= flip
+
+    assert not is_accepted(base64.urlsafe_b64encode(raw).decode().rstrip("="), by=tokens())
+
+
+def test_a_truncated_or_lengthened_token_is_refused() -> None:
+    token = a_token()
+
+    wrong = [token[:length] for length in range(1, len(token))] + [token + "A", token + token]
+
+    assert not any(is_accepted(each, by=tokens()) for each in wrong)
+
+
+@given(st.text(min_size=1))
+def test_garbage_is_refused_as_such(garbage: str) -> None:
+    assert not is_accepted(garbage, by=tokens())
+
+
+@given(st.binary(min_size=1, max_size=64))
+def test_well_encoded_garbage_is_refused_as_such(garbage: bytes) -> None:
+    assert not is_accepted(base64.urlsafe_b64encode(garbage).decode().rstrip("="), by=tokens())
+
+
+@pytest.mark.parametrize("stray", ["!", " ", "\n", ".", "é"])
+def test_a_token_with_a_stray_character_is_refused(stray: str) -> None:
+    token = a_token()
+
+    wrong = [stray + token, token[:20] + stray + token[20:], token + stray]
+
+    assert not any(is_accepted(each, by=tokens()) for each in wrong)
+
+
+@given(st.binary(max_size=64).filter(lambda payload: len(payload) != 25))
+def test_a_forged_token_with_another_payload_is_refused_as_such(payload: bytes) -> None:
+    # The digest is no secret, so somebody can make one that fits.
+    assert not is_accepted(forged(payload), by=tokens())
+
+
+@given(st.integers(0, 255), st.integers(0, 2**64 - 1), st.binary(min_size=16, max_size=16))
+def test_a_forged_token_can_name_a_place_and_no_more(version: int, issued_at_s: int, last: bytes) -> None:
+    token = forged(bytes([version]) + issued_at_s.to_bytes(8, "big") + last)
+
+    is_fresh = issued_at_s >= NOON.timestamp() - 86_400
+    assert is_accepted(token, by=tokens()) == (version == 1 and is_fresh)
+
+
+@pytest.mark.parametrize(("age_s", "expected"), [(0, True), (86_400, True), (86_401, False), (10**9, False)])
+def test_a_token_lives_for_a_day(age_s: int, *, expected: bool) -> None:
+    later = tokens(now=NOON + timedelta(seconds=age_s))
+
+    assert is_accepted(a_token(), by=later) is expected
+
+
+@pytest.mark.parametrize(
+    ("page_size", "size"), [(0, 50), (1, 1), (50, 50), (199, 199), (200, 200), (201, 200), (2**31 - 1, 200)]
+)
+def test_a_page_has_a_default_and_a_largest_size(page_size: int, size: int) -> None:
+    assert tokens().page(page_size=page_size, page_token="") == PageRequest(size=size, after=None)
+
+
+@pytest.mark.parametrize(
+    ("found", "shown", "has_more"),
+    [([], [], False), ([1], [1], False), ([1, 2], [1, 2], False), ([1, 2, 3], [1, 2], True)],
+)
+def test_one_row_more_than_the_page_says_that_there_is_another(
+    found: list[int], shown: list[int], *, has_more: bool
+) -> None:
+    assert PageRequest(size=2, after=None).split(found) == (shown, has_more)
+
+
+class Entry(NamedTuple):
+    id: UUID
+    text: str
+
+
+def shown(entry: Entry) -> StringValue:
+    return StringValue(value=entry.text)
+
+
+entries = st.lists(st.builds(Entry, st.uuids(), st.text("ab", max_size=40)), min_size=1, max_size=30, unique=True)
+
+
+@given(entries, st.integers(1, 200), st.booleans())
+def test_pages_bounded_by_bytes_give_each_entry_once(
+    found: list[Entry],
+    max_bytes: int,
+    has_more_rows: bool,  # noqa: FBT001  it is drawn
+) -> None:
+    rows, seen = found, []
+    while True:
+        messages = asyncio.run(messages_of(rows, shown, max_bytes=max_bytes))
+        token = tokens().after_page(rows, shown=len(messages), has_more=has_more_rows)
+        seen += [message.value for message in messages]
+
+        size = sum(message.ByteSize() for message in messages)
+        assert size <= max_bytes or len(messages) == 1
+        if len(messages) == len(rows):
+            break
+        assert size + shown(rows[len(messages)]).ByteSize() > max_bytes
+        last = tokens().page(page_size=1, page_token=token).after
+        assert last == rows[len(messages) - 1].id
+        rows = rows[len(messages) :]
+
+    assert seen == [entry.text for entry in found]
+    assert bool(token) == has_more_rows
+    if token:
+        assert tokens().page(page_size=1, page_token=token).after == found[-1].id
+
+
+def test_no_rows_are_no_messages_and_no_token() -> None:
+    assert asyncio.run(messages_of([], shown)) == []
+    assert tokens().after_page([], shown=0, has_more=False) == ""
+
+
+def of_size(size: int) -> Entry:
+    """Return an entry whose message has this size in bytes."""
+    head = next(head for head in (2, 3, 4) if shown(Entry(UUID(SOME_ID), "a" * (size - head))).ByteSize() == size)
+    return Entry(UUID(SOME_ID), "a" * (size - head))
+
+
+@pytest.mark.parametrize(
+    ("number", "size", "expected"), [(64, 1024, 4), (63, 1024, 3), (3, 20_000, 3), (100, 80, 0), (100, 8_000, 33)]
+)
+async def test_others_have_their_turn_after_each_16_kib_of_a_page_and_no_more_often(
+    number: int, size: int, expected: int
+) -> None:
+    turns = 0
+    is_done = False
+
+    async def count() -> None:
+        nonlocal turns
+        while not is_done:
+            turns += 1
+            await asyncio.sleep(0)
+
+    counting = asyncio.create_task(count())
+    await messages_of([of_size(size)] * number, shown)
+    taken, is_done = turns, True
+    await counting
+
+    assert taken == expected

@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+import pytest
+
+from order_svc.model import OrderId
+from order_svc.repository import Wanted, find_orders
+from tests.support.builders import NOON, OTHER_ID, SOME_ID
+
+if TYPE_CHECKING:
+    from chassis.database.statement_pool import Rows
+
+ITEM = {"productId": "sku-1", "name": "Tea", "quantity": 2, "unitPrice": "3.50"}
+
+
+@pytest.mark.parametrize(("orders", "items", "least_turns"), [(64, 100, 12), (128, 2, 0)])
+async def test_others_have_their_turn_while_many_large_orders_are_read(
+    orders: int, items: int, least_turns: int
+) -> None:
+    async def run(_statement: str, *_parameters: object) -> Rows:
+        columns = (UUID(SOME_ID), UUID(OTHER_ID), "PENDING", "EUR", [ITEM] * items, "", NOON, NOON, 1)
+        return [(n, *columns) for n in range(orders, 0, -1)]
+
+    turns = 0
+    is_done = False
+
+    async def count() -> None:
+        nonlocal turns
+        while not is_done:
+            turns += 1
+            await asyncio.sleep(0)
+
+    counting = asyncio.create_task(count())
+    found = await find_orders(run, [Wanted(OrderId(UUID(SOME_ID)))] * orders)
+    is_done = True
+    await counting
+
+    assert [len(order.items) for order in found if order] == [items] * orders
+    assert turns >= least_turns
