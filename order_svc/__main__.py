@@ -32,12 +32,12 @@ from chassis.server.system import SystemServicer
 from chassis.settings import load
 from chassis.watch.hub import WatchSettings
 from order_svc import consumer
-from order_svc.known_users import DirectoryWithProjection
+from order_svc.buyer_client import GrpcBuyerDirectory
+from order_svc.buyers import BuyersWithProjection
 from order_svc.rpc import OrderServicer, order_watch_hub
 from order_svc.service import OrderService
 from order_svc.settings import OrderTelemetrySettings, UserServiceSettings
 from order_svc.signing_keys import keys_of_user_service
-from order_svc.users import GrpcUserDirectory
 
 if TYPE_CHECKING:
     from grpc import aio
@@ -75,7 +75,7 @@ async def _serve(settings: OrderTelemetrySettings) -> None:
 
     async with RenewableChannel(connect_to_users) as channel:
         keys = RemoteKeyRing(keys_of_user_service(channel))
-        users = DirectoryWithProjection(GrpcUserDirectory(channel, breaker), database, clock)
+        users = BuyersWithProjection(GrpcBuyerDirectory(channel, breaker), database, clock)
         service = OrderService(database, users, clock)
         watch_hub = order_watch_hub(database, load(WatchSettings))
 

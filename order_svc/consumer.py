@@ -1,6 +1,6 @@
-"""What the events of users do here: the projection of users follows.
+"""Applies the events of users: the projection of users follows.
 
-The open orders of a deleted user are cancelled, and what people wrote about any of that user's orders is erased.
+The open orders of a deleted user are cancelled, and the texts that people wrote about any of their orders are erased.
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ from chassis.errors import DatabaseUnavailable
 from chassis.events.cloudevents import Malformed, data_of
 from chassis.idempotency import store
 from chassis.runtime.worker import pause
-from order_svc import projection, repository
-from order_svc.model import Actor, BuyerId, OrderStatus, allowed_transitions
-from order_svc.projection import KnownUser, UserState
-from order_svc.repository import Move, Wanted
-from order_svc.service import event_of
+from order_svc import deleted_buyers, repository
+from order_svc.buyer_projection import KnownUser, UserState, put_users
+from order_svc.commands import CancelOrder
+from order_svc.errors import InvalidStatusTransition
+from order_svc.events import status_changed
+from order_svc.model import BuyerId
+from order_svc.repository import OrderLookup, StatusUpdate
 
 if TYPE_CHECKING:
     import asyncio
@@ -41,27 +43,27 @@ _MESSAGES: Final[Mapping[str, type[UserCreated | UserUpdated | UserDeleted]]] = 
 _REASON: Final = "The user was deleted."
 _BATCH: Final = 500
 
-# An order is placed at most MAX_CALL_S, 30 s, after its buyer was looked up. One that is placed while the event of the
-# deletion takes effect would be missed by it, so for some time they are looked for.
+# An order is placed at most MAX_CALL_S, 30 s, after its buyer was looked up. The event of a deletion misses an order
+# that is placed while it is applied, so for some time after it such orders are looked for.
 _LOOK_EVERY_S: Final = 5.0
 _LOOK_FOR_S: Final = 300.0
 
 
 def handle(connection: Connection, events: Sequence[CloudEvent]) -> None:
-    """Let events of users take effect."""
+    """Apply events of users."""
     known: dict[BuyerId, KnownUser] = {}
     traces: dict[BuyerId, str] = {}
     for event in events:
-        if event.type in _MESSAGES:  # types that are new say nothing to us
+        if event.type in _MESSAGES:  # a type of a newer version is skipped
             user = _user(event)
             known[user.id], traces[user.id] = user, event.traceparent
     if not known:
         return
-    projection.put_users(connection, list(known.values()))
+    put_users(connection, list(known.values()))
     if deleted := {user.id: traces[user.id] for user in known.values() if user.state is UserState.DELETED}:
         while cancel_open_orders(connection, deleted):
             pass
-        erase_what_was_written(connection, list(deleted))
+        erase_texts(connection, list(deleted))
 
 
 def cancel_open_orders(connection: Connection, traces: Mapping[BuyerId, str]) -> int:
@@ -72,33 +74,37 @@ def cancel_open_orders(connection: Connection, traces: Mapping[BuyerId, str]) ->
         traces: the users, and the traceparent for the events of each; empty for none.
     """
     now = SystemClock().now()
-    found = projection.open_orders_of(connection, list(traces), batch=_BATCH)
-    moves: list[Move] = []
-    for order in repository.lock_orders(connection, [Wanted(order_id) for order_id in found], waits=True):
-        # While the lock was waited for it may have been shipped.
-        if order is None or OrderStatus.CANCELLED not in allowed_transitions(order.status, by=Actor.STAFF):
+    found = deleted_buyers.open_orders_of(connection, list(traces), batch=_BATCH)
+    updates: list[StatusUpdate] = []
+    for order in repository.lock_orders(connection, [OrderLookup(order_id) for order_id in found], wait=True):
+        if order is None:
             continue
-        moved = order.moved_to(OrderStatus.CANCELLED, by=Actor.STAFF, reason=_REASON, now=now)
-        event = event_of(moved, from_status=order.status, traceparent=traces[order.user_id])
-        moves.append(Move(moved, order.status, _REASON, event))
-    repository.move_orders(connection, moves)
-    return len(moves)
+        command = CancelOrder(order_id=order.id, owner=None, reason=_REASON, etag="")
+        try:
+            cancelled = command.apply(order, now=now)
+        except InvalidStatusTransition:
+            continue  # it was shipped while this transaction waited for the lock
+        if cancelled.before:
+            event = status_changed(cancelled.order, before=cancelled.before, traceparent=traces[order.user_id])
+            updates.append(StatusUpdate(cancelled.order, cancelled.before, _REASON, event))
+    repository.update_orders(connection, updates)
+    return len(updates)
 
 
-def erase_what_was_written(connection: Connection, user_ids: Sequence[BuyerId]) -> None:
-    """Erase the reasons in the users' orders and their histories, and the kept answers that show them."""
+def erase_texts(connection: Connection, user_ids: Sequence[BuyerId]) -> None:
+    """Erase the reasons in the users' orders and their histories, and the stored responses that show them."""
     after: OrderId | None = None
-    while found := projection.orders_of(connection, user_ids, after=after, batch=_BATCH):
-        projection.erase_reasons(connection, found, but=_REASON)
-        store.erase_answers(connection, found)
+    while found := deleted_buyers.orders_of(connection, user_ids, after=after, batch=_BATCH):
+        deleted_buyers.erase_reasons(connection, found, but=_REASON)
+        store.erase_responses(connection, found)
         after = found[-1]
 
 
 async def look_for_late_orders(database: Database, stopping: asyncio.Event) -> None:
-    """Cancel orders that were placed while their buyer was being deleted, until told to stop."""
+    """Cancel orders that were placed while their buyer was being deleted, until the process stops."""
 
     def cancel(connection: Connection) -> int:
-        late = projection.deleted_with_open_orders(connection, within_s=_LOOK_FOR_S)
+        late = deleted_buyers.deleted_with_open_orders(connection, within_s=_LOOK_FOR_S)
         return cancel_open_orders(connection, dict.fromkeys(late, "")) if late else 0
 
     while not stopping.is_set():

@@ -1,4 +1,4 @@
-"""What is counted of orders."""
+"""The metrics of orders."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ if TYPE_CHECKING:
 
 _status_changes: Final = Counter(
     "shop_order_status_changes",
-    "Orders by the status that they came to, and from where; a new order comes from NEW.",
+    "Status changes of orders; a new order changes from NEW.",
     ("from_status", "to_status"),
     registry=REGISTRY,
 )
 _by_projection: Final = Counter(
     "shop_buyers_known_by_projection",
-    "Buyers of whom the users' events told whether they may order, since the user service did not answer.",
+    "Buyers checked against the local projection because the user service was unavailable.",
     registry=REGISTRY,
 )
 
 
 def status_changed(*, before: OrderStatus | None, after: OrderStatus) -> None:
-    """Count a change of an order's status, once it is committed. A new order has none before."""
+    """Count a change of an order's status that is committed; `before` is None for a new order."""
     _status_changes.labels(before or "NEW", after).inc()
 
 
 def projection_answered(buyers: int) -> None:
-    """Count buyers of whom the users' events told whether they may order, since the user service did not."""
+    """Count buyers checked against the local projection because the user service was unavailable."""
     _by_projection.inc(buyers)

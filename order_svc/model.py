@@ -1,4 +1,4 @@
-"""What an order is, what it costs and how it moves on. No I/O."""
+"""What an order is, what it costs and how its status changes. No I/O."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from order_svc.errors import AmountOutOfRange, AmountTooFine, CurrencyMismatch, 
 OrderId = NewType("OrderId", UUID)
 BuyerId = NewType("BuyerId", UUID)
 
-# With nine decimals, 10,000 pieces and 100 items a total has at most 27 digits: within the 28 that Decimal keeps
-# exactly, so no amount is ever rounded.
+# With nine decimals, 10,000 pieces and 100 items a total has at most 27 digits. Decimal keeps 28 exactly, so no amount
+# is ever rounded.
 PRICE_LIMIT: Final = Decimal(10) ** 12
 TOTAL_LIMIT: Final = Decimal(10) ** 15
 
 # The smallest amount of each currency of ISO 4217: 0.01 EUR, 1 JPY. Gold, drawing rights and the codes for tests have
-# none, so nothing can be paid in them. CONTRIBUTING.md says how a newer list gets here.
+# no minor unit, so they are no currency of an order. CONTRIBUTING.md says how to take a newer list.
 MINOR_UNITS: Final[Mapping[str, Decimal]] = {
     each.code: Decimal(1).scaleb(-each.exponent) for each in Currency if each.exponent is not None
 }
 
 
 class OrderStatus(StrEnum):
-    """How far an order has come."""
+    """The status of an order."""
 
     PENDING = "PENDING"
     CONFIRMED = "CONFIRMED"
@@ -43,7 +43,7 @@ class OrderStatus(StrEnum):
 
 
 class Actor(StrEnum):
-    """In which role somebody moves an order on."""
+    """The role in which a caller changes an order's status."""
 
     OWNER = "OWNER"
     STAFF = "STAFF"
@@ -64,7 +64,7 @@ _OWNER_TRANSITIONS: Final[Mapping[OrderStatus, Sequence[OrderStatus]]] = {
 
 
 def allowed_transitions(status: OrderStatus, *, by: Actor) -> Sequence[OrderStatus]:
-    """Return the statuses that an order in this one can go to."""
+    """Return the statuses that can follow this one."""
     return _STAFF_TRANSITIONS[status] if by is Actor.STAFF else _OWNER_TRANSITIONS.get(status, ())
 
 
@@ -133,13 +133,13 @@ def price_items(new: Sequence[NewItem], *, currency_code: str) -> tuple[Item, ..
 
 
 def etag_of(version: int) -> str:
-    """Return what stands for this version of an order."""
+    """Return the etag of a version of an order."""
     return f"v{version}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """What somebody bought, and how far it has come.
+    """An order.
 
     Attributes:
         cancel_reason: empty unless it was cancelled with a reason.
@@ -163,7 +163,7 @@ class Order:
 
     @property
     def etag(self) -> str:
-        """What stands for this version of the order."""
+        """The etag of this version."""
         return etag_of(self.version)
 
     def require_etag(self, etag: str) -> None:
@@ -175,11 +175,11 @@ class Order:
         if etag and etag != self.etag:
             raise EtagMismatch(current=self.etag)
 
-    def moved_to(self, status: OrderStatus, *, by: Actor, reason: str, now: datetime) -> Order:
+    def with_status(self, status: OrderStatus, *, by: Actor, reason: str, now: datetime) -> Order:
         """Return the order in its next status.
 
         Raises:
-            InvalidStatusTransition: it cannot go there, or not at the hands of this actor.
+            InvalidStatusTransition: this status cannot follow, or this actor may not set it.
         """
         allowed = allowed_transitions(self.status, by=by)
         if status not in allowed:

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Row, Select, func, select, text
 from chassis.clock import new_id
 from chassis.database.database import as_json, execute, uuid_array
 from chassis.events import outbox
-from chassis.idempotency import store
+from chassis.idempotency.inserts import insert_once
 from order_svc.model import BuyerId, Item, Order, OrderEvent, OrderFilter, OrderId, OrderStatus
 from order_svc.tables import orders
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from chassis.database.statement_pool import Fetch
-    from chassis.idempotency.store import Once
+    from chassis.idempotency.inserts import Insert
     from chassis.server.pagination import PageRequest
 
 # In the order in which _to_order() takes them.
@@ -35,12 +35,13 @@ _COLUMNS: Final = (
     orders.c.updated_at,
     orders.c.version,
 )
-# Of one page. The edge makes up to 2 MB of JSON of them, and holds the pages that a caller asks for and does not read.
+# Items of one page. The edge makes up to 2 MB of JSON of them, and keeps the pages that a caller asks for and does not
+# read.
 _MAX_PAGE_ITEMS: Final = 1000
-# Other calls have their turn after so many items: 128 orders of 100 items would hold the loop for 0.1 s.
+# After this many items other calls run: 128 orders of 100 items would block the loop for 0.1 s.
 _TURN_ITEMS: Final = 500
 
-# Whose rows each caller may see stands in the query, so that no later line can forget it.
+# The owner is a condition of the query, so that no later line can forget it.
 _BY_IDS: Final = f"""
     SELECT wanted.n, {", ".join(map(str, _COLUMNS))}
     FROM unnest(CAST(%s AS uuid[]), CAST(%s AS uuid[])) WITH ORDINALITY AS wanted (id, owner, n)
@@ -50,71 +51,60 @@ _BY_IDS: Final = f"""
 _BY_IDS_LOCKED: Final = f"{_BY_IDS} ORDER BY orders.id FOR UPDATE OF orders"
 _BY_IDS_LOCKED_IF_FREE: Final = f"{_BY_IDS_LOCKED} SKIP LOCKED"
 
-# Orders with their history, their events and the keys of their requests: all of a batch, in one statement. An order
-# whose key is not claimed by it is a repetition and leaves nothing.
-_PLACE: Final = f"""
-    WITH given AS MATERIALIZED (
-        SELECT *
-        FROM json_to_recordset(CAST(%s AS json)) AS given (
-            id uuid, user_id uuid, currency_code text, items jsonb, total_amount numeric, placed_at timestamptz,
-            history_id uuid, {outbox.COLUMNS}, {store.COLUMNS}
+_INSERT: Final = insert_once(
+    columns="""
+        id uuid, user_id uuid, currency_code text, items jsonb, total_amount numeric, created_at timestamptz,
+        history_id uuid
+    """,
+    inserts="""
+        inserted AS (
+            INSERT INTO orders (
+                id, user_id, status, currency_code, items, total_amount, cancel_reason, created_at, updated_at, version
+            )
+            SELECT id, user_id, 'PENDING', currency_code, items, total_amount, '', created_at, created_at, 1
+            FROM fresh
+            RETURNING id
+        ),
+        history AS (
+            INSERT INTO order_events (id, order_id, version, from_status, to_status, reason, occurred_at)
+            SELECT history_id, id, 1, NULL, 'PENDING', '', created_at
+            FROM fresh
         )
-    ),
-    claims AS (SELECT * FROM given),
-    claimed AS ({store.CLAIM}),
-    told AS (
-        SELECT given.*
-        FROM given
-        LEFT JOIN claimed
-            ON (caller, method, request_id) = (key_caller, key_method, key_request_id)
-        WHERE key_request_id IS NULL OR request_id IS NOT NULL
-    ),
-    placed AS (
-        INSERT INTO orders
-            (id, user_id, status, currency_code, items, total_amount, cancel_reason, created_at, updated_at, version)
-        SELECT id, user_id, 'PENDING', currency_code, items, total_amount, '', placed_at, placed_at, 1
-        FROM told
-        RETURNING id
-    ),
-    history AS (
-        INSERT INTO order_events (id, order_id, version, from_status, to_status, reason, occurred_at)
-        SELECT history_id, id, 1, NULL, 'PENDING', '', placed_at
-        FROM told
-    ),
-    events AS ({outbox.ADD})
-    SELECT id
-    FROM placed
-"""  # noqa: S608  put together from constants
+    """,
+    returning="SELECT id FROM inserted",
+)
 
-_MOVE: Final = f"""
-    WITH told AS MATERIALIZED (
+_UPDATE: Final = f"""
+    WITH changed AS MATERIALIZED (
         SELECT *
-        FROM json_to_recordset(CAST(%s AS json)) AS given (
-            id uuid, version integer, from_status text, status text, reason text, cancel_reason text,
-            moved_at timestamptz, history_id uuid, {outbox.COLUMNS}
+        FROM json_to_recordset(CAST(%s AS json)) AS changed (
+            id uuid, version integer, from_status text, status text, cancel_reason text, reason text,
+            updated_at timestamptz, history_id uuid, {outbox.COLUMNS}
         )
     ),
-    moved AS (
+    updated AS (
         UPDATE orders
-        SET status = told.status, cancel_reason = told.cancel_reason, updated_at = told.moved_at, version = told.version
-        FROM told
-        WHERE orders.id = told.id AND orders.version = told.version - 1
+        SET
+            status = changed.status, cancel_reason = changed.cancel_reason,
+            updated_at = changed.updated_at, version = changed.version
+        FROM changed
+        WHERE orders.id = changed.id AND orders.version = changed.version - 1
     ),
     history AS (
         INSERT INTO order_events (id, order_id, version, from_status, to_status, reason, occurred_at)
-        SELECT history_id, id, version, from_status, status, reason, moved_at
-        FROM told
+        SELECT history_id, id, version, from_status, status, reason, updated_at
+        FROM changed
     )
-    {outbox.ADD}
+    {outbox.insert_from("changed")}
 """  # noqa: S608  put together from constants
 
-# The version of an entry that was written before there was a column for it, or by a replica of the release before: each
-# change moves an order by one step.
+# The version of an entry from before the column existed, or from a replica of the previous release: each change of the
+# status is one step.
 _VERSION_BY_STATUS: Final = """
     1 + coalesce(array_position(ARRAY['PENDING', 'CONFIRMED', 'PROCESSING', 'SHIPPED'], from_status), 0)
 """
-# By the order's versions: ids and times are of the machines that served the changes, whose clocks differ. The owner is
-# a condition of every page. An id that is not in the history has no version, and nothing comes after it.
+# In the order of versions: ids and times come from several machines, whose clocks differ. The owner is a condition of
+# every page. An id that is not in the history has no version, so nothing follows it.
 _HISTORY: Final = text(f"""
     WITH history AS (
         SELECT
@@ -132,11 +122,11 @@ _HISTORY: Final = text(f"""
 """)  # noqa: S608  put together from constants
 
 
-class Wanted(NamedTuple):
-    """An order to be read.
+class OrderLookup(NamedTuple):
+    """An order to read.
 
     Attributes:
-        owner: the only user whose orders are to be seen; None for everybody's.
+        owner: the only user whose orders the caller may see; None for any.
     """
 
     order_id: OrderId
@@ -144,29 +134,24 @@ class Wanted(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Placement:
-    """An order to write, once, with what tells of it and the answer to keep."""
+class StatusUpdate:
+    """The next version of an order, to write.
+
+    Attributes:
+        order: after the change.
+        before: its status before.
+        reason: for the history.
+        event: that tells of the change.
+    """
 
     order: Order
-    event: outbox.Event
-    once: Once
-    answer: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Move:
-    """The next version of an order to write, and where it comes from."""
-
-    order: Order
-    from_status: OrderStatus
+    before: OrderStatus
     reason: str
     event: outbox.Event
 
 
-async def place_orders(fetch: Fetch, placements: Sequence[Placement]) -> set[OrderId]:
-    """Write new orders with different keys, or none; return the ids of those that are not repetitions."""
-    if not placements:
-        return set()
+async def insert_orders(fetch: Fetch, inserts: Sequence[Insert[Order]]) -> set[OrderId]:
+    """Insert new orders with their first history entries, as InsertBatch says."""
     rows = [
         {
             "id": order.id,
@@ -174,22 +159,21 @@ async def place_orders(fetch: Fetch, placements: Sequence[Placement]) -> set[Ord
             "currency_code": order.currency_code,
             "items": [_to_json(item) for item in order.items],
             "total_amount": f"{order.total_amount:f}",
-            "placed_at": order.created_at,
+            "created_at": order.created_at,
             "history_id": new_id(),
-            **placement.event.row(),
-            **placement.once.row(resource_id=order.id, response=placement.answer),
+            **each.row(),
         }
-        for placement in placements
-        for order in (placement.order,)
+        for each in inserts
+        for order in (each.resource,)
     ]
-    return {OrderId(order_id) for (order_id,) in await fetch(_PLACE, as_json(rows))}
+    return {OrderId(order_id) for (order_id,) in await fetch(_INSERT, as_json(rows))}
 
 
-async def find_orders(fetch: Fetch, wanted: Sequence[Wanted]) -> list[Order | None]:
-    """Return for each the order, or None if it does not exist or is not to be seen."""
-    found: list[Order | None] = [None] * len(wanted)
+async def find_orders(fetch: Fetch, lookups: Sequence[OrderLookup]) -> list[Order | None]:
+    """Return for each lookup the order, or None if there is none that the caller may see."""
+    found: list[Order | None] = [None] * len(lookups)
     left = _TURN_ITEMS
-    for row in await fetch(_BY_IDS, *_keys(wanted)):
+    for row in await fetch(_BY_IDS, *_keys(lookups)):
         found[row[0] - 1] = order = _to_order(row[1:])
         left -= len(order.items)
         if left <= 0:
@@ -198,55 +182,55 @@ async def find_orders(fetch: Fetch, wanted: Sequence[Wanted]) -> list[Order | No
     return found
 
 
-def lock_orders(connection: Connection, wanted: Sequence[Wanted], *, waits: bool) -> list[Order | None]:
-    """Return orders as find_orders() does, and keep others from changing them until the transaction ends.
+def lock_orders(connection: Connection, lookups: Sequence[OrderLookup], *, wait: bool) -> list[Order | None]:
+    """Return orders as find_orders() does, and lock their rows until the transaction ends.
 
     Args:
         connection: inside the transaction.
-        wanted: which.
-        waits: for transactions that have locked one of them; otherwise those are None.
+        lookups: which.
+        wait: whether to wait for rows that other transactions have locked; otherwise those orders are None.
     """
-    query = _BY_IDS_LOCKED if waits else _BY_IDS_LOCKED_IF_FREE
-    found: list[Order | None] = [None] * len(wanted)
-    for row in execute(connection, query, *_keys(wanted)):
+    query = _BY_IDS_LOCKED if wait else _BY_IDS_LOCKED_IF_FREE
+    found: list[Order | None] = [None] * len(lookups)
+    for row in execute(connection, query, *_keys(lookups)):
         found[row[0] - 1] = _to_order(row[1:])
     return found
 
 
-def _keys(wanted: Sequence[Wanted]) -> tuple[str, str]:
-    return uuid_array(each.order_id for each in wanted), uuid_array(each.owner for each in wanted)
+def _keys(lookups: Sequence[OrderLookup]) -> tuple[str, str]:
+    return uuid_array(each.order_id for each in lookups), uuid_array(each.owner for each in lookups)
 
 
-def move_orders(connection: Connection, moves: Sequence[Move]) -> None:
+def update_orders(connection: Connection, updates: Sequence[StatusUpdate]) -> None:
     """Write the next version of different orders that this transaction has locked, their histories and events."""
-    if not moves:
+    if not updates:
         return
     rows = [
         {
-            "id": move.order.id,
-            "version": move.order.version,
-            "from_status": move.from_status,
-            "status": move.order.status,
-            "reason": move.reason,
-            "cancel_reason": move.order.cancel_reason,
-            "moved_at": move.order.updated_at,
+            "id": each.order.id,
+            "version": each.order.version,
+            "from_status": each.before,
+            "status": each.order.status,
+            "cancel_reason": each.order.cancel_reason,
+            "reason": each.reason,
+            "updated_at": each.order.updated_at,
             "history_id": new_id(),
-            **move.event.row(),
+            **each.event.row(),
         }
-        for move in moves
+        for each in updates
     ]
-    execute(connection, _MOVE, as_json(rows))
+    execute(connection, _UPDATE, as_json(rows))
 
 
 def list_orders(connection: Connection, page: PageRequest, *, filters: OrderFilter) -> tuple[list[Order], bool]:
     """Return a page of orders, newest first, and whether there are more.
 
-    It ends early once its orders have many items, so that neither the answer nor what is read for it is large.
+    The page ends early once its orders have many items, which bounds both the answer and what is read for it.
     """
     query: Select[Any] = select(*_COLUMNS).order_by(orders.c.id.desc()).limit(page.size + 1)
     if page.after is not None:
         query = query.where(orders.c.id < page.after)
-    # Two conditions on one column if need be: somebody else's orders are then none.
+    # Up to two conditions on one column: then the orders of another user are none.
     for user_id in (filters.owner, filters.user_id):
         if user_id is not None:
             query = query.where(orders.c.user_id == user_id)

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
-from google.type.money_pb2 import Money
 from shop.order.v1 import order_pb2
 from shop.order.v1 import order_service_pb2 as pb
 from shop.order.v1.order_service_pb2_grpc import OrderServiceServicer
 from typing_extensions import override
 
 from chassis import context
-from chassis.errors import FieldViolation, InvalidFields
-from chassis.idempotency.requests import once
+from chassis.idempotency.key import IdempotencyKey, key_of
 from chassis.server.conversions import set_timestamp
 from chassis.server.pagination import PageTokens, messages_of
 from chassis.watch.changefeed import Changefeed
 from chassis.watch.hub import WatchHub
-from order_svc.errors import OrderingUserNotFound
-from order_svc.model import Actor, BuyerId, NewItem, Order, OrderEvent, OrderFilter, OrderId, OrderStatus, etag_of
-from order_svc.service import MoveOrder, PlaceOrder
+from order_svc.commands import CancelOrder, ChangeStatus, PlaceOrder
+from order_svc.model import BuyerId, NewItem, Order, OrderEvent, OrderFilter, OrderId, OrderStatus, etag_of
+from order_svc.money import to_decimal, to_money
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -31,7 +28,6 @@ if TYPE_CHECKING:
 
     from chassis.clock import Clock
     from chassis.database import Database
-    from chassis.idempotency.store import Once
     from chassis.watch.changefeed import FeedEvent
     from chassis.watch.hub import WatchSettings
     from order_svc.service import OrderService
@@ -50,9 +46,8 @@ _STATUSES_BACK = {message: status for status, message in _STATUSES.items()}
 
 _CHANGES: Final = frozenset({"order.created", "order.status_changed", "order.cancelled"})
 
-_NANO: Final = Decimal(1).scaleb(-9)
-
-# An owner who asks for another user's changes gets a stream without changes.
+# A caller who asks for another user's changes gets an empty stream rather than an error: the answer does not reveal
+# whether the user exists.
 _NOBODY: Final = str(UUID(int=0))
 
 
@@ -67,11 +62,13 @@ class OrderServicer(OrderServiceServicer):
     @override
     async def CreateOrder(self, request: pb.CreateOrderRequest, context: Context) -> order_pb2.Order:
         command = PlaceOrder(
-            user_id=_buyer(request.user_id),
+            user_id=BuyerId(UUID(request.user_id)) if request.user_id else None,
+            caller=_calling_user(),
+            owner=_owner(),
             currency_code=request.currency_code,
             items=[_new_item(item) for item in request.items],
         )
-        return _to_message(await self._service.place_order(command, once=self._once(request)))
+        return _to_message(await self._service.place_order(command, key=self._key(request)))
 
     @override
     async def GetOrder(self, request: pb.GetOrderRequest, context: Context) -> order_pb2.Order:
@@ -93,26 +90,21 @@ class OrderServicer(OrderServiceServicer):
 
     @override
     async def UpdateOrderStatus(self, request: pb.UpdateOrderStatusRequest, context: Context) -> order_pb2.Order:
-        command = MoveOrder(
+        command = ChangeStatus(
             order_id=OrderId(UUID(request.id)),
+            owner=_owner(),
             status=_STATUSES_BACK[request.status],
-            by=Actor.STAFF,
             reason=request.reason,
             etag=request.etag,
         )
-        return _to_message(await self._service.move_order(command, owner=_owner(), once=self._once(request)))
+        return _to_message(await self._service.change_status(command, key=self._key(request)))
 
     @override
     async def CancelOrder(self, request: pb.CancelOrderRequest, context: Context) -> order_pb2.Order:
-        command = MoveOrder(
-            order_id=OrderId(UUID(request.id)),
-            status=OrderStatus.CANCELLED,
-            by=Actor.OWNER if _owner() else Actor.STAFF,
-            reason=request.reason,
-            etag=request.etag,
-            is_repeatable=True,
+        command = CancelOrder(
+            order_id=OrderId(UUID(request.id)), owner=_owner(), reason=request.reason, etag=request.etag
         )
-        return _to_message(await self._service.move_order(command, owner=_owner(), once=self._once(request)))
+        return _to_message(await self._service.change_status(command, key=self._key(request)))
 
     @override
     async def ListOrderEvents(self, request: pb.ListOrderEventsRequest, context: Context) -> pb.ListOrderEventsResponse:
@@ -133,12 +125,12 @@ class OrderServicer(OrderServiceServicer):
         after = UUID(request.resume_token) if request.resume_token else None
         return self._watch_hub.watch(owner=whose, after=after, caller=owner)
 
-    def _once(self, request: Message) -> Once:
-        return once(request, now=self._clock.now())
+    def _key(self, request: Message) -> IdempotencyKey:
+        return key_of(request, now=self._clock.now())
 
 
 def order_watch_hub(database: Database, settings: WatchSettings) -> WatchHub[pb.WatchOrdersResponse]:
-    """Return the streams of changes of the orders in the database; none yet."""
+    """Return the hub that serves WatchOrders streams."""
     return WatchHub(
         Changefeed(database, owner_field="userId"),
         show=_to_change_message,
@@ -152,24 +144,13 @@ def _owner() -> BuyerId | None:
     return BuyerId(owner) if owner else None
 
 
-def _buyer(named: str) -> BuyerId:
-    """Return who orders: the one that is named, else the caller.
-
-    Raises:
-        OrderingUserNotFound: the caller may not order for the one that is named.
-        InvalidFields: nobody is named, and the caller is no user.
-    """
-    owner = _owner()
-    if named:
-        buyer = BuyerId(UUID(named))
-        if owner is not None and buyer != owner:
-            raise OrderingUserNotFound(buyer)
-        return buyer
+def _calling_user() -> BuyerId | None:
+    """Return the caller, if it is a user: a service has a name and no id."""
     call = context.current_call()
     try:
         return BuyerId(UUID(call.caller.subject if call else ""))
     except ValueError:
-        raise InvalidFields([FieldViolation("userId", "must be given by a caller who is no user")]) from None
+        return None
 
 
 def _new_item(item: pb.CreateOrderItem) -> NewItem:
@@ -178,20 +159,14 @@ def _new_item(item: pb.CreateOrderItem) -> NewItem:
         product_id=item.product_id,
         name=item.name,
         quantity=item.quantity,
-        unit_price=price.units + price.nanos * _NANO,
+        unit_price=to_decimal(price),
         currency_code=price.currency_code,
     )
 
 
-def _money(amount: Decimal, *, currency_code: str) -> Money:
-    units = int(amount)
-    nanos = 0 if amount == units else int((amount - units) / _NANO)
-    return Money(currency_code=currency_code, units=units, nanos=nanos)
-
-
 def _to_message(order: Order) -> order_pb2.Order:
     currency_code = order.currency_code
-    # Parts made first and handed over cost half of what parts filled in place do.
+    # Parts that are made first and passed to the constructor cost half of what parts filled in place do.
     message = order_pb2.Order(
         id=str(order.id),
         user_id=str(order.user_id),
@@ -201,12 +176,12 @@ def _to_message(order: Order) -> order_pb2.Order:
                 product_id=item.product_id,
                 name=item.name,
                 quantity=item.quantity,
-                unit_price=_money(item.unit_price, currency_code=currency_code),
-                total_price=_money(item.total_price, currency_code=currency_code),
+                unit_price=to_money(item.unit_price, currency_code=currency_code),
+                total_price=to_money(item.total_price, currency_code=currency_code),
             )
             for item in order.items
         ],
-        total_amount=_money(order.total_amount, currency_code=currency_code),
+        total_amount=to_money(order.total_amount, currency_code=currency_code),
         cancel_reason=order.cancel_reason,
         etag=order.etag,
     )
@@ -228,7 +203,7 @@ def _to_event_message(event: OrderEvent) -> order_pb2.OrderEvent:
 
 
 def _to_change_message(event: FeedEvent) -> pb.WatchOrdersResponse | None:
-    if event.type not in _CHANGES:  # of a newer version, beside this one during a deployment
+    if event.type not in _CHANGES:  # of a newer version, which runs beside this one during a deployment
         return None
     data = event.data
     is_new = event.type == "order.created"

@@ -39,8 +39,8 @@ from user_svc.password_rules import PasswordRules
 from user_svc.passwords import Passwords
 from user_svc.rpc import UserServicer
 from user_svc.service import NewUser, UserService
-from user_svc.session_rpc import SessionServicer
-from user_svc.session_service import SessionService, SessionSettings
+from user_svc.sessions.rpc import SessionServicer
+from user_svc.sessions.service import SessionService, SessionSettings
 from user_svc.settings import PasswordRuleSettings, PasswordSettings, UserTelemetrySettings
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, case, delete, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
 from user_svc.errors import TooManyAttempts
-from user_svc.session_model import FREE_ATTEMPTS, wait_after
+from user_svc.sessions.model import FREE_ATTEMPTS, wait_after
 from user_svc.tables import attempt_reservations, login_attempts
 
 if TYPE_CHECKING:

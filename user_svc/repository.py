@@ -35,7 +35,7 @@ _COLUMNS: Final = (
     users.c.version,
     users.c.order_count,
 )
-# Whose rows each caller may see stands in the query, so that no later line can forget it.
+# The owner is a condition of the query, so that no later line can forget it.
 _BY_IDS: Final = f"""
     SELECT wanted.n, {", ".join(map(str, _COLUMNS))}
     FROM unnest(CAST(%s AS uuid[]), CAST(%s AS uuid[])) WITH ORDINALITY AS wanted (id, owner, n)
@@ -55,7 +55,7 @@ _by_ids_locked = (
 
 _insert = insert(users).on_conflict_do_nothing(constraint="users_email_key").returning(users.c.id)
 
-# The consumer of the orders' events counts, while others change the user.
+# The consumer of the events of orders writes the count, also while a caller changes the user.
 _NOT_REPLACED: Final = {"id", "created_at", "order_count"}
 
 _replace = (
@@ -71,21 +71,21 @@ def insert_users(connection: Connection, new: Sequence[User]) -> list[UserId]:
     return [UserId(row.id) for row in written]
 
 
-class Wanted(NamedTuple):
-    """A user to be read.
+class UserLookup(NamedTuple):
+    """A user to read.
 
     Attributes:
-        owner: the only user to be seen; None for everybody.
+        owner: the only user that the caller may see; None for any.
     """
 
     user_id: UserId
     owner: UserId | None = None
 
 
-async def find_users(fetch: Fetch, wanted: Sequence[Wanted]) -> list[User | None]:
-    """Return for each the user, or None if it does not exist or is not to be seen."""
-    found: list[User | None] = [None] * len(wanted)
-    ids, owners = uuid_array(each.user_id for each in wanted), uuid_array(each.owner for each in wanted)
+async def find_users(fetch: Fetch, lookups: Sequence[UserLookup]) -> list[User | None]:
+    """Return for each lookup the user, or None if there is none that the caller may see."""
+    found: list[User | None] = [None] * len(lookups)
+    ids, owners = uuid_array(each.user_id for each in lookups), uuid_array(each.owner for each in lookups)
     for n, *columns in await fetch(_BY_IDS, ids, owners):
         found[n - 1] = _to_user(columns)
     return found
@@ -104,14 +104,14 @@ def find_by_email(connection: Connection, email_key: str) -> User | None:
 
 
 def rehash(connection: Connection, user_id: UserId, *, password_hash: str) -> None:
-    """Write another hash of the same password. The user has not changed by it, so neither has its version."""
+    """Write another hash of the same password. The user is the same, so its version stays."""
     connection.execute(update(users).where(users.c.id == user_id).values(password_hash=password_hash))
 
 
 def lock_users(connection: Connection, ids: Sequence[UserId], *, owner: UserId | None = None) -> list[User]:
     """Return the users that exist and, if an owner is given, are the owner; by id.
 
-    Keeps others from changing them until the transaction ends.
+    Their rows stay locked until the transaction ends.
     """
     return [_to_user(row) for row in connection.execute(_by_ids_locked, {"ids": list(ids), "owner": owner})]
 

@@ -15,12 +15,12 @@ from typing_extensions import override
 from chassis import context
 from chassis.context import Role
 from chassis.errors import FieldViolation, InvalidFields
-from chassis.idempotency.requests import once
+from chassis.idempotency.key import IdempotencyKey, key_of
 from chassis.server.conversions import set_timestamp, struct_to_dict
 from chassis.server.pagination import PageTokens, messages_of
 from user_svc.model import MAX_PROFILE_BYTES, Email, User, UserId, UserState, profile_too_large
 from user_svc.service import NewUser, PasswordChange, UserChange, UserDeletion
-from user_svc.session_model import SessionId
+from user_svc.sessions.model import SessionId
 from user_svc.text import typed
 
 if TYPE_CHECKING:
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from grpc import aio
 
     from chassis.clock import Clock
-    from chassis.idempotency.store import Once
     from user_svc.service import UserService
 
     Context = aio.ServicerContext[Any, Any]
@@ -70,7 +69,7 @@ class UserServicer(UserServiceServicer):
             display_name=typed(request.display_name, field="displayName"),
             profile=_profile(request.profile),
         )
-        return _to_message(await self._service.create_user(new, once=self._once(request)))
+        return _to_message(await self._service.create_user(new, key=self._key(request)))
 
     @override
     async def GetUser(self, request: pb.GetUserRequest, context: Context) -> user_pb2.User:
@@ -114,7 +113,7 @@ class UserServicer(UserServiceServicer):
             etag=request.etag,
             current_password=request.current_password,
         )
-        return _to_message(await self._service.update_user(change, owner=_owner(), once=self._once(request)))
+        return _to_message(await self._service.update_user(change, owner=_owner(), key=self._key(request)))
 
     @override
     async def ChangePassword(self, request: pb.ChangePasswordRequest, context: Context) -> user_pb2.User:
@@ -124,7 +123,7 @@ class UserServicer(UserServiceServicer):
             new=request.new_password,
             session_id=_own_session(),
         )
-        return _to_message(await self._service.change_password(change, owner=_owner(), once=self._once(request)))
+        return _to_message(await self._service.change_password(change, owner=_owner(), key=self._key(request)))
 
     @override
     async def DeleteUser(self, request: pb.DeleteUserRequest, context: Context) -> Empty:
@@ -133,11 +132,11 @@ class UserServicer(UserServiceServicer):
             etag=request.etag,
             current_password=request.current_password,
         )
-        await self._service.delete_user(deletion, owner=_owner(), once=self._once(request))
+        await self._service.delete_user(deletion, owner=_owner(), key=self._key(request))
         return Empty()
 
-    def _once(self, request: Message) -> Once:
-        return once(request, now=self._clock.now())
+    def _key(self, request: Message) -> IdempotencyKey:
+        return key_of(request, now=self._clock.now())
 
 
 def _user_id(text: str) -> UserId:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
 from pydantic import TypeAdapter
@@ -13,11 +14,14 @@ from chassis.context import Role
 from chassis.errors import FieldViolation, InvalidFields, RequestIdReused
 from chassis.events import outbox
 from chassis.idempotency import store
-from user_svc import repository, session_repository
+from chassis.idempotency.store import ResponseCodec
+from chassis.idempotency.transactions import stored_response, write_once
+from user_svc import events, repository
 from user_svc.attempts import Account, Attempt, account_of
 from user_svc.errors import EmailTaken, InvalidCredentials, UserNotFound
 from user_svc.model import Email, User, UserId, UserState, require_small_profile
-from user_svc.repository import Wanted
+from user_svc.repository import UserLookup
+from user_svc.sessions import repository as session_repository
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -28,17 +32,16 @@ if TYPE_CHECKING:
     from chassis.clock import Clock
     from chassis.database import Database
     from chassis.database.statement_pool import Fetch
-    from chassis.idempotency.store import Once
+    from chassis.idempotency.key import IdempotencyKey
     from chassis.server.pagination import PageRequest
     from user_svc.attempts import Attempts
     from user_svc.password_rules import PasswordRules
     from user_svc.passwords import Passwords
-    from user_svc.session_model import SessionId
+    from user_svc.sessions.model import SessionId
 
-# How the answer to a write is kept for its repetition.
-SNAPSHOT: Final = TypeAdapter(User)
+_USER: Final = ResponseCodec.of(TypeAdapter(User), resource_id=attrgetter("id"))
 
-# Of up to 200 users each: more in one statement would only make the first wait for the last.
+# A group has up to 200 users: with more groups in a statement the first would only wait for the last.
 _GROUPS_AT_ONCE: Final = 8
 
 
@@ -114,7 +117,7 @@ class UserService:
         self._lookups = database.batched_reads(repository.find_users, name="users.find")
         self._group_lookups = database.batched_reads(_find_groups, name="users.find_groups", max_items=_GROUPS_AT_ONCE)
 
-    async def create_user(self, new: NewUser, *, once: Once) -> User:
+    async def create_user(self, new: NewUser, *, key: IdempotencyKey) -> User:
         """Create a user, in state ACTIVE with the role USER.
 
         Raises:
@@ -130,16 +133,16 @@ class UserService:
         def write(connection: Connection) -> User:
             if not repository.insert_users(connection, [user]):
                 raise EmailTaken
-            outbox.add(connection, [_event("user.created", user)])
+            outbox.add(connection, [events.user_created(user)])
             return user
 
-        created = await self._once(write, once)
+        created = await self._write_once(write, key)
         if created.password_hash != user.password_hash:
-            await self._require_repetition(created, account_of(new.email.key), password=new.password, once=once)
+            await self._require_repetition(created, account_of(new.email.key), password=new.password, key=key)
         return created
 
     async def make_admin(self, new: NewUser) -> User:
-        """Give the user with this email the role ADMIN; create one if there is none. For the operator, not for RPCs.
+        """Give the user with this email the role ADMIN; create one if there is none. For operators, not for rpcs.
 
         A user who exists keeps their password.
 
@@ -157,33 +160,33 @@ class UserService:
                 admin = _new_user(new, roles=(Role.USER, Role.ADMIN), password_hash=password_hash, now=now)
                 if not repository.insert_users(connection, [admin]):
                     raise EmailTaken
-                outbox.add(connection, [_event("user.created", admin)])
+                outbox.add(connection, [events.user_created(admin)])
                 return admin
             admin = _locked(connection, found.id, owner=None).with_role(Role.ADMIN, now=now)
             repository.replace_users(connection, [admin])
-            outbox.add(connection, [_event("user.updated", admin, changed=["roles"])])
+            outbox.add(connection, [events.user_updated(admin, changed=["roles"])])
             return admin
 
         return await self._database.transaction(write)
 
     async def get_user(self, user_id: UserId, *, owner: UserId | None) -> User:
-        """Return a user, be it a deleted one.
+        """Return a user, also a deleted one.
 
         Args:
             user_id: of the user.
-            owner: the only user to be seen; None for everybody.
+            owner: the only user that the caller may see; None for any.
 
         Raises:
             UserNotFound: there is none.
         """
-        found = await self._lookups.submit(Wanted(user_id, owner))
+        found = await self._lookups.submit(UserLookup(user_id, owner))
         if found is None:
             raise UserNotFound(user_id)
         return found
 
     async def get_users(self, ids: Sequence[UserId]) -> list[User]:
         """Return the users that exist, deleted ones included, each once, in the order of the ids."""
-        found = await self._group_lookups.submit([Wanted(user_id) for user_id in dict.fromkeys(ids)])
+        found = await self._group_lookups.submit([UserLookup(user_id) for user_id in dict.fromkeys(ids)])
         return [user for user in found if user is not None]
 
     async def list_users(self, page: PageRequest, *, email: Email | None, state: UserState | None) -> list[User]:
@@ -192,7 +195,7 @@ class UserService:
             lambda connection: repository.list_users(connection, page, email=email, state=state)
         )
 
-    async def update_user(self, change: UserChange, *, owner: UserId | None, once: Once) -> User:
+    async def update_user(self, change: UserChange, *, owner: UserId | None, key: IdempotencyKey) -> User:
         """Change a user's fields. `owner` as in get_user().
 
         Raises:
@@ -203,17 +206,17 @@ class UserService:
             InvalidFields: the profile cannot be kept, or the current password is needed and missing.
             InvalidCredentials: the current password is wrong.
             TooManyAttempts: there were too many wrong passwords for this user's email.
-            Overloaded: too many others wait for a hash.
+            Overloaded: too many calls wait for a hash.
             RequestIdReused: the request id was used with other content.
         """
         if change.profile is not None:
             require_small_profile(change.profile)
         confirmed: User | None = None
         if owner is not None and change.email is not None:
-            answered = await self._answered(once)
+            answered = await self._stored(key)
             if answered is not None:
                 return answered
-            confirmed = await self._confirmed(change.user_id, change.current_password, owner=owner, once=once)
+            confirmed = await self._confirmed(change.user_id, change.current_password, owner=owner, key=key)
 
         def write(connection: Connection) -> User:
             user = _locked(connection, change.user_id, owner=owner)
@@ -229,13 +232,13 @@ class UserService:
                 profile=change.profile,
             )
             repository.replace_users(connection, [changed])
-            event = _event("user.updated", changed, changed=change.changed_fields())
+            event = events.user_updated(changed, changed=change.changed_fields())
             outbox.add(connection, [event])
             return changed
 
-        return await self._once(write, once)
+        return await self._write_once(write, key)
 
-    async def change_password(self, change: PasswordChange, *, owner: UserId | None, once: Once) -> User:
+    async def change_password(self, change: PasswordChange, *, owner: UserId | None, key: IdempotencyKey) -> User:
         """Replace a user's password and end the user's other sessions. `owner` as in get_user().
 
         Raises:
@@ -244,21 +247,21 @@ class UserService:
             InvalidCredentials: the current password is wrong.
             InvalidFields: the new password breaks the rules for new ones.
             TooManyAttempts: there were too many wrong passwords for this user's email.
-            Overloaded: too many others wait for a hash.
+            Overloaded: too many calls wait for a hash.
             RequestIdReused: the request id was used with other content.
         """
         self._rules.require_acceptable(change.new, field="newPassword")
         # Outside of the transaction: a hash takes far longer than a row may be locked.
         user = await self.get_user(change.user_id, owner=owner)
-        answered = await self._answered(once)
+        answered = await self._stored(key)
         user.require_not_deleted()
         account = _account_of(user)
-        if answered is None and not await self._is_password(change.current, of=user, once=once):
-            answered = await self._answered(once)
+        if answered is None and not await self._is_password(change.current, of=user, key=key):
+            answered = await self._stored(key)
             if answered is None:
                 raise InvalidCredentials
         if answered is not None:
-            await self._require_repetition(answered, account, password=change.new, once=once)
+            await self._require_repetition(answered, account, password=change.new, key=key)
             return answered
         password_hash = await self._passwords.hash(change.new)
 
@@ -269,18 +272,18 @@ class UserService:
             now = self._clock.now()
             changed = locked.with_password(password_hash, now=now)
             repository.replace_users(connection, [changed])
-            # Whoever knew the old password may be logged in somewhere.
+            # Someone who knew the old password may have a session.
             session_repository.end_sessions_of(connection, [changed.id], but=change.session_id, now=now)
-            outbox.add(connection, [_event("user.updated", changed, changed=["password"])])
+            outbox.add(connection, [events.user_updated(changed, changed=["password"])])
             return changed
 
-        changed = await self._once(write, once)
+        changed = await self._write_once(write, key)
         if changed.password_hash != password_hash:
-            await self._require_repetition(changed, account, password=change.new, once=once)
+            await self._require_repetition(changed, account, password=change.new, key=key)
         return changed
 
-    async def delete_user(self, deletion: UserDeletion, *, owner: UserId | None, once: Once) -> None:
-        """Delete a user and everything personal about it. Succeeds if it is deleted already. `owner` as in get_user().
+    async def delete_user(self, deletion: UserDeletion, *, owner: UserId | None, key: IdempotencyKey) -> None:
+        """Delete a user and its personal data. Succeeds if it is deleted already. `owner` as in get_user().
 
         Raises:
             UserNotFound: there never was such a user.
@@ -288,15 +291,15 @@ class UserService:
             InvalidFields: the current password is needed and missing.
             InvalidCredentials: the current password is wrong.
             TooManyAttempts: there were too many wrong passwords for this user's email.
-            Overloaded: too many others wait for a hash.
+            Overloaded: too many calls wait for a hash.
             RequestIdReused: the request id was used with other content.
         """
         user_id = deletion.user_id
         confirmed: User | None = None
         if owner is not None:
-            if await self._answered(once) is not None:
+            if await self._stored(key) is not None:
                 return
-            confirmed = await self._confirmed(user_id, deletion.current_password, owner=owner, once=once)
+            confirmed = await self._confirmed(user_id, deletion.current_password, owner=owner, key=key)
 
         def write(connection: Connection) -> User:
             user = _locked(connection, user_id, owner=owner)
@@ -307,62 +310,59 @@ class UserService:
             deleted = user.deleted(now=self._clock.now())
             repository.replace_users(connection, [deleted])
             session_repository.end_sessions_of(connection, [user_id], now=deleted.updated_at)
-            store.erase_answers(connection, [user_id])
-            outbox.add(connection, [_event("user.deleted", deleted)])
+            store.erase_responses(connection, [user_id])
+            outbox.add(connection, [events.user_deleted(deleted)])
             return deleted
 
-        await self._once(write, once)
+        await self._write_once(write, key)
 
-    async def _once(self, write: Callable[[Connection], User], once: Once) -> User:
+    async def _write_once(self, write: Callable[[Connection], User], key: IdempotencyKey) -> User:
         def run(connection: Connection) -> User:
-            return once.run(
-                connection,
-                lambda: write(connection),
-                snapshot=SNAPSHOT,
-                resource_id=lambda user: user.id,
-            )
+            return write_once(connection, key, lambda: write(connection), codec=_USER)
 
         return await self._database.transaction(run)
 
-    async def _confirmed(self, user_id: UserId, password: str, *, owner: UserId, once: Once) -> User:
-        """Return the user, whose password this is. Of one who is deleted no password is asked: there is none."""
+    async def _confirmed(self, user_id: UserId, password: str, *, owner: UserId, key: IdempotencyKey) -> User:
+        """Return the user if this is its password. A deleted user has none, so none is asked for."""
         user = await self.get_user(user_id, owner=owner)
         if user.state is UserState.DELETED:
             return user
         if not password:
             raise _password_needed()
-        if not await self._is_password(password, of=user, once=once):
+        if not await self._is_password(password, of=user, key=key):
             raise InvalidCredentials
         return user
 
-    async def _is_password(self, password: str, *, of: User, once: Once) -> bool:
-        """Return whether the password is the user's. A wrong one counts, unless this request was answered meanwhile."""
+    async def _is_password(self, password: str, *, of: User, key: IdempotencyKey) -> bool:
+        """Return whether the password is the user's. A wrong one counts, unless this request has a response by now."""
 
         async def is_repetition() -> bool:
-            # The password may have been the user's until this very request, sent before, replaced it.
-            return await self._answered(once) is not None
+            # This may be a retry: its first attempt already replaced the password that it names as current.
+            return await self._stored(key) is not None
 
         attempt = Attempt(
             account=_account_of(of), password=password, password_hash=of.password_hash, is_excused=is_repetition
         )
         return (await self._attempts.check(attempt)).is_correct
 
-    async def _answered(self, once: Once) -> User | None:
-        """Return what an earlier request with this key was answered, or None."""
-        return await self._database.read(lambda connection: once.find(connection, snapshot=SNAPSHOT))
+    async def _stored(self, key: IdempotencyKey) -> User | None:
+        """Return the response to an earlier request with this key, or None."""
+        return await self._database.read(lambda connection: stored_response(connection, key, codec=_USER))
 
-    async def _require_repetition(self, answered: User, account: Account, *, password: str, once: Once) -> None:
-        """Return if an earlier request with this key named the same password; its fingerprint leaves that out.
+    async def _require_repetition(
+        self, answered: User, account: Account, *, password: str, key: IdempotencyKey
+    ) -> None:
+        """Return if the earlier request with this key had the same password; the fingerprint leaves it out.
 
-        Another password is a guess at the one that was named then, and counts.
+        Another password is a guess at the first one, and counts.
         """
         attempt = Attempt(account=account, password=password, password_hash=answered.password_hash)
         if not (await self._attempts.check(attempt)).is_correct:
-            raise RequestIdReused(str(once.key.request_id) if once.key else "")
+            raise RequestIdReused(str(key.request_id or ""))
 
 
-async def _find_groups(fetch: Fetch, groups: Sequence[Sequence[Wanted]]) -> list[list[User | None]]:
-    """Return for each group what find_users() does."""
+async def _find_groups(fetch: Fetch, groups: Sequence[Sequence[UserLookup]]) -> list[list[User | None]]:
+    """Return for each group the users, as find_users() does."""
     found = iter(await repository.find_users(fetch, list(itertools.chain.from_iterable(groups))))
     return [list(itertools.islice(found, len(group))) for group in groups]
 
@@ -383,7 +383,7 @@ def _new_user(new: NewUser, *, roles: tuple[Role, ...], password_hash: str, now:
 
 
 def _account_of(user: User) -> Account:
-    """Return where attempts at this user's password are counted: with the logins, since it is the same password."""
+    """Return the account whose attempts count for this user's password: the one that logins count for."""
     return account_of(user.email.key if user.email else "")
 
 
@@ -396,7 +396,7 @@ def _password_needed() -> InvalidFields:
 
 
 def _require_unchanged_password(user: User, confirmed: User | None) -> None:
-    """Return if the password is still the one that was confirmed, if one was: hashing took a while."""
+    """Return if the confirmed password, if there is one, is still current: hashing took a while."""
     if confirmed is not None and not user.has_password_of(confirmed):
         raise InvalidCredentials
 
@@ -406,10 +406,3 @@ def _locked(connection: Connection, user_id: UserId, *, owner: UserId | None) ->
     if not found:
         raise UserNotFound(user_id)
     return found[0]
-
-
-def _event(kind: str, user: User, *, changed: Sequence[str] = ()) -> outbox.Event:
-    data: dict[str, object] = {"userId": str(user.id), "state": user.state.value}
-    if changed:
-        data["changedFields"] = list(changed)
-    return outbox.Event(kind, user.id, user.version, data, user.updated_at)

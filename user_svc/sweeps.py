@@ -14,7 +14,8 @@ from uuid import UUID
 
 import structlog
 
-from user_svc import attempt_repository, session_repository
+from user_svc import attempt_repository
+from user_svc.sessions import repository as session_repository
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,20 +1,21 @@
 """Concurrent calls become one: one statement, or one call of another service, for all that wait.
 
-A call that finds nothing going on is run at once. While calls come in company the next ones are waited for, so that a
-batch has many: until it has as many as there usually are at a time, or a moment has passed. What is waiting has a
-bound: past it calls are refused, rather than answered too late. Calls whose caller has left, or whose deadline has
-passed, are not run.
+A call that finds no other is run at once. While calls overlap, a batch waits for more of them: until it has as many as
+usually run at a time, or a moment has passed. The number of waiting calls is bounded: more are refused, rather than
+answered too late. Calls whose caller has left, or whose deadline has passed, are not run.
 
-A batch that fails is run again one by one, so that a call that makes its batch fail is the only one to hear of it.
+If a batch fails, its calls are run again one by one, so that a call that makes its batch fail is the only one that gets
+the error.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
+import enum
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, Literal, TypeAlias, TypeVar
 
 from chassis.context import current_call, set_batch_deadline
 from chassis.errors import DeadlineExceeded, OutcomeUnknown, Overloaded, Unavailable
@@ -26,20 +27,25 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+
+class _RetryAlone(enum.Enum):
+    RETRY_ALONE = enum.auto()
+
+
+RETRY_ALONE: Final = _RetryAlone.RETRY_ALONE
+"""The answer to an item that would make the others of its batch wait: it is run again, alone."""
+Answer: TypeAlias = Result | Exception | Literal[_RetryAlone.RETRY_ALONE]
+
 _NEVER: Final = float("inf")
-# How long ago a call must have met another one for the next to be waited for. Long enough that a batch of one, of which
-# there are some in every load, does not end it.
-_COMPANY_S: Final = 0.05
-# How much of the usual number of calls a batch with fewer takes away.
-_FORGETS: Final = 0.1
+# If two calls overlapped this recently, the next call waits for others. Long enough that one batch of a single call,
+# which every load has, does not end the waiting.
+_OVERLAP_MEMORY_S: Final = 0.05
+# How far the expected size of a batch moves towards the size of each batch that is sent.
+_EXPECTATION_DECAY: Final = 0.1
 
-# Of calls that are run one by one: after so many in a row that found nothing answering it is no row's fault, and the
-# others are told the same, instead of each waiting for it.
-_HOPELESS: Final = 2
-
-
-class RunAlone(Exception):
-    """The answer to an item that would keep the others of its batch waiting: it is to be run by itself."""
+# If calls of a failed batch are run one by one and this many in a row are Unavailable, the rest fail with the same
+# error: the dependency is down, no row is to blame, and each of them would wait for it.
+_GIVE_UP_AFTER: Final = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +53,7 @@ class BatchLimits:
     """How calls are put together.
 
     Attributes:
-        linger_s: how long the first call of a batch waits for others, while calls come in company.
+        linger_s: how long the first call of a batch waits for others, while calls overlap.
         max_items: of one batch.
         max_waiting: calls that wait for a batch or are run one by one; more are refused.
         at_once: batches at a time.
@@ -64,32 +70,32 @@ class Batcher(Generic[Item, Result]):
 
     Args:
         together: runs a batch: gives the answers to the items, in their order; an exception among them is raised to
-            that caller alone. Must not look at the call being served: a batch serves many.
+            that caller alone. Must not use the current call: a batch serves many.
         name: of the batches, for metrics and traces: one of a few in the code.
-        alone: the same, for a batch that failed and for what was answered with RunAlone: called with one item at a
-            time. Without, the failure of a batch is everybody's.
+        alone: the same, for a batch that failed and for items that were answered with RETRY_ALONE: gets one item at a
+            time. Without it, every call of a failed batch gets the error.
         limits: how calls are put together.
     """
 
     def __init__(
         self,
-        together: Callable[[Sequence[Item]], Awaitable[Sequence[Result | Exception]]],
+        together: Callable[[Sequence[Item]], Awaitable[Sequence[Answer[Result]]]],
         *,
         name: str,
-        alone: Callable[[Sequence[Item]], Awaitable[Sequence[Result | Exception]]] | None = None,
+        alone: Callable[[Sequence[Item]], Awaitable[Sequence[Answer[Result]]]] | None = None,
         limits: BatchLimits,
     ) -> None:
         self._name = name
         self._together = together
         self._alone = alone
         self._limits = limits
-        # In the order of arrival; a dict, because who leaves is taken out of the middle.
+        # In the order of arrival; a dict, because a caller that leaves is removed from the middle.
         self._waiting: dict[_Call[Item, Result], None] = {}
         self._running = 0
         self._running_alone = 0
-        self._company_at_s = -_NEVER
-        # Calls at a time, of late: when so many wait, no other is to be expected.
-        self._usual = 0.0
+        self._last_overlap_s = -_NEVER
+        # Decaying maximum of concurrent calls. Once this many wait, the batch is sent: no other is likely to come.
+        self._expected_size = 0.0
         self._in_batches = 0
         self._wakeup: asyncio.Handle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -99,37 +105,37 @@ class Batcher(Generic[Item, Result]):
 
         Raises:
             Overloaded: too many calls wait already.
-            DeadlineExceeded: its turn came too late.
-            Exception: what its answer was.
+            DeadlineExceeded: the deadline passed before the item was run.
+            Exception: the answer was one.
         """
         if len(self._waiting) + self._running_alone >= self._limits.max_waiting:
             raise Overloaded
         call: _Call[Item, Result] = _Call(item)
         if self._waiting or self._running:
-            self._company_at_s = time.monotonic()
+            self._last_overlap_s = time.monotonic()
         self._waiting[call] = None
-        self._usual = max(self._usual, len(self._waiting) + self._in_batches)
+        self._expected_size = max(self._expected_size, len(self._waiting) + self._in_batches)
         self._plan()
         try:
             return await call.answer
         finally:
-            # Whoever leaves, leaves at once: otherwise callers who give up fill the place of those who wait.
+            # A caller that leaves gives up its place at once: otherwise the abandoned fill the places of the waiting.
             self._waiting.pop(call, None)
 
     def _plan(self) -> None:
-        """Have the next batch sent: at once if nobody else is to be expected or if it is full, else after a moment."""
+        """Schedule the next batch: at once if it is full or no other call is expected, else after a moment."""
         if self._running >= self._limits.at_once or not self._waiting:
             return
-        is_complete = len(self._waiting) >= min(self._limits.max_items, round(self._usual))
+        is_complete = len(self._waiting) >= min(self._limits.max_items, round(self._expected_size))
         if self._wakeup is not None:
             if not is_complete:
                 return
             self._wakeup.cancel()
         loop = asyncio.get_running_loop()
-        if not is_complete and time.monotonic() - self._company_at_s < _COMPANY_S:
+        if not is_complete and time.monotonic() - self._last_overlap_s < _OVERLAP_MEMORY_S:
             self._wakeup = loop.call_later(self._limits.linger_s, self._send)
         else:
-            # Not here and now: calls that arrive in the same turn of the loop come along for nothing.
+            # In the next turn of the loop, not now: calls that arrive in this turn join the batch for nothing.
             self._wakeup = loop.call_soon(self._send)
 
     def _send(self) -> None:
@@ -139,8 +145,8 @@ class Batcher(Generic[Item, Result]):
             return
         self._running += 1
         self._in_batches += len(batch)
-        self._usual += (len(batch) - self._usual) * _FORGETS
-        # A batch of one is still its caller's: request id, trace and deadline go along. One of many is nobody's.
+        self._expected_size += (len(batch) - self._expected_size) * _EXPECTATION_DECAY
+        # A batch of one keeps its caller's context: request id, trace and deadline. A batch of many has none.
         context = batch[0].context if len(batch) == 1 else contextvars.Context()
         if len(batch) > 1:
             context.run(set_batch_deadline, max([call.deadline for call in batch]))
@@ -159,24 +165,25 @@ class Batcher(Generic[Item, Result]):
 
     async def _run(self, batch: Sequence[_Call[Item, Result]]) -> None:
         """Run a batch and answer its calls."""
+        answers: Sequence[Answer[Result]]
         try:
             answers = await self._answers(self._together, batch)
-        except Exception as error:  # noqa: BLE001  whatever it is, it is the callers'
-            # What may have happened must not be done again, and what fails alone fails again.
-            is_everybodys = self._alone is None or len(batch) == 1 or isinstance(error, OutcomeUnknown)
-            answers = [error if is_everybodys else RunAlone()] * len(batch)
+        except Exception as error:  # noqa: BLE001  whatever it is, its callers get it
+            # Do not retry one by one if the batch may have been committed, or had a single call.
+            fails_whole_batch = self._alone is None or len(batch) == 1 or isinstance(error, OutcomeUnknown)
+            answers = [error if fails_whole_batch else RETRY_ALONE] * len(batch)
         finally:
             self._running -= 1
             self._in_batches -= len(batch)
             self._plan()
         apart: list[_Call[Item, Result]] = []
         for call, answer in zip(batch, answers, strict=True):
-            if isinstance(answer, RunAlone):
+            if answer is RETRY_ALONE:
                 apart.append(call)
             else:
                 call.complete(answer)
         if apart:
-            # Beside the batches to come, which do not wait for it.
+            # Beside the next batches, which do not wait for it.
             self._start(self._run_one_by_one(apart), contextvars.Context())
 
     async def _run_one_by_one(self, calls: Sequence[_Call[Item, Result]]) -> None:
@@ -184,30 +191,40 @@ class Batcher(Generic[Item, Result]):
         failures: list[Exception] = []  # in a row, of the last calls
         self._running_alone += len(calls)
         for call in calls:
-            if len(failures) >= _HOPELESS:
+            if len(failures) >= _GIVE_UP_AFTER:
                 call.complete(failures[-1])
             elif call.is_still_wanted(time.monotonic()):
-                set_batch_deadline(call.deadline)
-                try:
-                    [answer] = await self._answers(run, [call])
-                except Exception as error:  # noqa: BLE001  whatever it is, it is this caller's
-                    answer = error
+                answer = await self._answer_alone(run, call)
                 call.complete(answer)
                 failures = [*failures, answer] if isinstance(answer, Unavailable) else []
             self._running_alone -= 1
 
+    async def _answer_alone(
+        self,
+        run: Callable[[Sequence[Item]], Awaitable[Sequence[Answer[Result]]]],
+        call: _Call[Item, Result],
+    ) -> Result | Exception:
+        set_batch_deadline(call.deadline)
+        try:
+            [answer] = await self._answers(run, [call])
+        except Exception as error:  # noqa: BLE001  whatever it is, its caller gets it
+            return error
+        if answer is RETRY_ALONE:
+            return AssertionError("an item that runs alone was answered with RETRY_ALONE")
+        return answer
+
     async def _answers(
         self,
-        run: Callable[[Sequence[Item]], Awaitable[Sequence[Result | Exception]]],
+        run: Callable[[Sequence[Item]], Awaitable[Sequence[Answer[Result]]]],
         batch: Sequence[_Call[Item, Result]],
-    ) -> Sequence[Result | Exception]:
+    ) -> Sequence[Answer[Result]]:
         """Return the answers to a batch. The one place where a batch is run, alone or together."""
         metrics.batch_ran(self._name, size=len(batch))
         try:
             with tracing.batch_span(self._name, [call.serving for call in batch if call.serving]):
                 answers = await run([call.item for call in batch])
         except asyncio.CancelledError:
-            # The service stops: nobody is to wait for what will not come.
+            # The service stops, and no answer will come.
             for call in batch:
                 call.answer.cancel()
             raise
@@ -235,7 +252,7 @@ class _Call(Generic[Item, Result]):
         self.deadline = _NEVER if serving is None else serving.deadline
 
     def is_still_wanted(self, now: float) -> bool:
-        """Return whether the caller waits. One whose deadline has passed is told so."""
+        """Return whether the caller still waits. If its deadline has passed, it gets DeadlineExceeded."""
         if self.deadline <= now:
             self.complete(DeadlineExceeded())
         return not self.answer.done()

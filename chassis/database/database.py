@@ -18,7 +18,7 @@ import orjson
 import psycopg
 from sqlalchemy import Connection, create_engine, event, exc
 
-from chassis.concurrency.batcher import Batcher, BatchLimits
+from chassis.concurrency.batcher import Answer, Batcher, BatchLimits
 from chassis.concurrency.limiter import CapacityLimiter
 from chassis.context import time_left_s
 from chassis.database.connections import Connector
@@ -45,10 +45,10 @@ Result = TypeVar("Result")
 
 
 class Database:
-    """The lanes to one database.
+    """The connections to one database.
 
-    Work is a function of a connection. It may be run again from the start when its transaction is lost, so it must do
-    nothing but statements.
+    Work is a function of a connection. If its transaction is lost the work is run again from the start, so it must do
+    nothing but run statements.
     """
 
     def __init__(self, settings: DatabaseSettings, *, name: str) -> None:
@@ -70,14 +70,14 @@ class Database:
         self._reads = StatementPool(connector, number=settings.read_lanes, max_waiting=max_waiting)
         self._writes = StatementPool(connector, number=settings.write_lanes, max_waiting=max_waiting, is_writing=True)
         self._transactions = DatabaseThreads("transactions", settings.transaction_lanes, max_waiting=max_waiting)
-        self._slow = DatabaseThreads("slow", settings.slow_lanes, max_waiting=max_waiting)
+        self._shared = DatabaseThreads("shared", settings.slow_lanes, max_waiting=max_waiting)
         self._settings = settings
         telemetry = StatementTelemetry(settings.url)
         telemetry.observe(self._engine)
         metrics.watch_connections(telemetry.database, count=self._count, size=settings.pool_size, waiting=self._waiting)
 
     async def fetch(self, statement: str, *parameters: object) -> Rows:
-        """Return the rows of a statement that reads, past everything that is slow. For what every call waits for.
+        """Return the rows of a statement that reads, on connections that lists and sweeps do not use.
 
         Raises:
             DatabaseUnavailable: the database does not answer in time.
@@ -86,7 +86,7 @@ class Database:
         return await self._reads.fetch(statement, *parameters)
 
     async def fetch_for_write(self, statement: str, *parameters: object) -> Rows:
-        """Return the rows of a statement that writes, once it is committed, past everything that is slow.
+        """Return the rows of a statement that writes, once it is committed, on connections that sweeps do not use.
 
         Raises:
             DatabaseUnavailable, OutcomeUnknown, Overloaded: as transaction().
@@ -94,7 +94,7 @@ class Database:
         return await self._writes.fetch(statement, *parameters)
 
     async def fetch_on_shared_pool(self, statement: str, *parameters: object) -> Rows:
-        """Return what fetch() and fetch_for_write() do, with everything that is slow."""
+        """Return the rows of a statement that reads or writes, on the shared pool, together with lists and sweeps."""
         return await self.transaction(lambda connection: execute(connection, statement, *parameters))
 
     def batched_reads(
@@ -104,14 +104,14 @@ class Database:
         name: str,
         max_items: int | None = None,
     ) -> Batcher[Item, Result]:
-        """Return what puts concurrent reads together into one call of `find`.
+        """Return a batcher of reads: concurrent ones are one call of `find`.
 
-        What fails together is run one by one with everything that is slow.
+        If a batch fails, its items are run one by one on the shared pool.
 
         Args:
-            find: gives the answers to the items, in their order, with what runs statements.
+            find: gives the answers to the items, in their order; it is given the function that runs its statements.
             name: of the batches, for metrics and traces.
-            max_items: of one batch, if the settings have too many.
+            max_items: of one batch, where the settings allow too many.
         """
 
         async def together(items: Sequence[Item]) -> Sequence[Result | Exception]:
@@ -125,25 +125,25 @@ class Database:
 
     def batched_writes(
         self,
-        write: Callable[[Connection, Sequence[Item]], Sequence[Result | Exception]],
+        write: Callable[[Connection, Sequence[Item]], Sequence[Answer[Result]]],
         *,
         name: str,
-        write_alone: Callable[[Connection, Sequence[Item]], Sequence[Result | Exception]],
+        write_alone: Callable[[Connection, Sequence[Item]], Sequence[Answer[Result]]],
     ) -> Batcher[Item, Result]:
-        """Return what puts concurrent writes together into one call of `write`, which is one transaction.
+        """Return a batcher of writes: concurrent ones are one call of `write`, which is one transaction.
 
-        What fails together, and what is answered with RunAlone, is run one by one with everything that is slow.
+        If a batch fails, its items are run one by one on the shared pool; so are items answered with RETRY_ALONE.
 
         Args:
-            write: gives the answers to the items, in their order. Not to wait for rows that others have locked.
+            write: gives the answers to the items, in their order. It must not wait for rows that others have locked.
             name: of the batches, for metrics and traces.
             write_alone: the same for one item, which may wait.
         """
 
-        async def together(items: Sequence[Item]) -> Sequence[Result | Exception]:
+        async def together(items: Sequence[Item]) -> Sequence[Answer[Result]]:
             return await self._transactions.run(self._transact, lambda connection: write(connection, items))
 
-        async def alone(items: Sequence[Item]) -> Sequence[Result | Exception]:
+        async def alone(items: Sequence[Item]) -> Sequence[Answer[Result]]:
             return await self.transaction(lambda connection: write_alone(connection, items))
 
         return Batcher(together, name=name, alone=alone, limits=self.limits(at_once=self._settings.transaction_lanes))
@@ -161,7 +161,7 @@ class Database:
     async def transaction(self, work: Callable[[Connection], T]) -> T:
         """Return what the work returns, once it is committed.
 
-        READ COMMITTED. When the caller gives up while the work runs, the work goes on: only a request id can tell
+        READ COMMITTED. If the caller leaves while the work runs, the work is finished: only its idempotency key tells
         whether it took effect.
 
         Raises:
@@ -169,7 +169,7 @@ class Database:
                 committed all the same.
             Overloaded: too many others wait already.
         """
-        return await self._slow.run(self._transact, work)
+        return await self._shared.run(self._transact, work)
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         """Return what the work returns. Each of its statements sees its own snapshot.
@@ -178,7 +178,7 @@ class Database:
             DatabaseUnavailable: the database does not answer in time.
             Overloaded: too many others wait already.
         """
-        return await self._slow.run(self._read, work)
+        return await self._shared.run(self._read, work)
 
     async def ping(self) -> None:
         """Return when the database has answered.
@@ -190,21 +190,21 @@ class Database:
         await self.fetch("SELECT 1")
 
     async def close(self) -> None:
-        """Wait for the work that is under way in lanes, then close every connection."""
-        await asyncio.to_thread(self._close_lanes)
+        """Wait for the work that runs in threads, then close every connection."""
+        await asyncio.to_thread(self._close_threads)
         self._reads.close()
         self._writes.close()
 
-    def _close_lanes(self) -> None:
+    def _close_threads(self) -> None:
         self._transactions.close()
-        self._slow.close()
+        self._shared.close()
         self._engine.dispose()
 
     def _waiting(self) -> int:
-        return sum(each.waiting for each in (self._reads, self._writes, self._transactions, self._slow))
+        return sum(each.waiting for each in (self._reads, self._writes, self._transactions, self._shared))
 
     def _count(self) -> tuple[int, int]:
-        """Return how many connections are used and idle."""
+        """Return how many connections are in use and how many idle."""
         pool = cast("QueuePool", self._engine.pool)
         idle = pool.checkedin() + self._reads.idle + self._writes.idle
         return pool.checkedout() + self._reads.opened + self._writes.opened - self._reads.idle - self._writes.idle, idle
@@ -254,12 +254,12 @@ class Database:
 
 
 class DatabaseThreads:
-    """Threads for one kind of work on the database.
+    """Threads for one kind of work, each with one connection.
 
     Args:
         name: of the threads.
         number: of the threads.
-        max_waiting: how much work may wait for one of them.
+        max_waiting: how many calls may wait for one of them.
     """
 
     def __init__(self, name: str, number: int, *, max_waiting: int) -> None:
@@ -268,16 +268,16 @@ class DatabaseThreads:
 
     @property
     def waiting(self) -> int:
-        """How much work waits now."""
+        """How many calls wait for a thread."""
         return self._limiter.waiting
 
     async def run(self, run: Callable[[Callable[[Connection], T]], T], work: Callable[[Connection], T]) -> T:
-        """Return what the work returns. A caller who gives up before it begins takes it away; later it goes on.
+        """Return what the work returns. If the caller leaves, work that has begun is finished, other work is dropped.
 
         Raises:
-            Overloaded: too much waits already.
+            Overloaded: too many calls wait already.
         """
-        # Waiting is done here and not in the executor, whose queue keeps the work of those who have left.
+        # Calls wait here and not in the executor, whose queue keeps the work of callers that have left.
         await self._limiter.acquire()
         # The work sees the call it serves: threads of an executor do not inherit the context.
         context = contextvars.copy_context()
@@ -289,10 +289,10 @@ class DatabaseThreads:
     def _end(self, job: asyncio.Future[Any]) -> None:
         self._limiter.release()
         if not job.cancelled():
-            job.exception()  # has been looked at, also where nobody waits for it any more
+            job.exception()  # marks it as retrieved: the caller may have left
 
     def close(self) -> None:
-        """Wait for the work that is under way; begin no other."""
+        """Wait for the work that runs; begin no other."""
         self._threads.shutdown(wait=True, cancel_futures=True)
 
 
@@ -303,21 +303,21 @@ def allow(connection: Connection, *, timeout_s: float) -> None:
 
 
 def execute(connection: Connection, statement: str, *parameters: object) -> Sequence[Row[Any]]:
-    """Return the rows of a statement in the driver's own words, `%s` for each parameter; none for one that gives none.
+    """Return the rows of a statement in the driver's own syntax, `%s` for each parameter; none for one that gives none.
 
-    For the statements of batches: what SQLAlchemy adds to build one costs more than a short one takes.
+    For the statements of batches: SQLAlchemy takes longer to build a statement than a short one takes to run.
     """
     result = connection.exec_driver_sql(statement, parameters)
     return result.all() if result.returns_rows else ()
 
 
 def uuid_array(ids: Iterable[UUID | None]) -> str:
-    """Return ids as one parameter, to be cast to `uuid[]`: a fraction of the price of a list."""
+    """Return ids as one parameter, to be cast to `uuid[]`: a fraction of the cost of a list."""
     return "{" + ",".join(["NULL" if each is None else str(each) for each in ids]) + "}"
 
 
 def as_json(rows: Sequence[Mapping[str, object]]) -> str:
-    """Return rows as one parameter, for `json_to_recordset`: a tenth of the price of an array for each column."""
+    """Return rows as one parameter, for `json_to_recordset`: a tenth of the cost of an array for each column."""
     return orjson.dumps(rows).decode()
 
 
@@ -345,11 +345,11 @@ def _wait_no_longer_than_callers(connection: Connection) -> None:
 
 def _discard_unusable_session(failure: ExceptionContext) -> None:
     if is_session_unusable(failure.original_exception):
-        failure.is_disconnect = True  # empties the pool: the others are no better
+        failure.is_disconnect = True  # empties the pool: the other connections are no better
 
 
 def _to_domain_error(error: exc.SQLAlchemyError) -> Exception:
-    """Return the error as the rest of the service knows it; a defect of ours stays what it is."""
+    """Return the domain error; a defect of ours stays what it is."""
     if isinstance(error, exc.TimeoutError):  # no free connection
         return DatabaseUnavailable()
     cause = error.orig if isinstance(error, exc.DBAPIError) else None

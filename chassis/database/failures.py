@@ -32,7 +32,7 @@ def is_session_unusable(error: BaseException | None) -> bool:
 
 
 def is_retryable(error: BaseException | None) -> bool:
-    """Return whether the transaction was rolled back for no fault of its own."""
+    """Return whether the transaction was rolled back through no fault of its own."""
     return isinstance(error, (errors.SerializationFailure, errors.DeadlockDetected)) or is_session_unusable(error)
 
 
@@ -46,7 +46,7 @@ def pause_s() -> float:
 
 
 def to_domain_error(error: psycopg.Error) -> Exception:
-    """Return the driver's error as the rest of the service knows it; a defect of ours stays what it is."""
+    """Return the domain error for an error of the driver; a defect of ours stays what it is."""
     if error.sqlstate is None:  # no answer: the connection was refused, lost or given up
         passes = isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError))
     else:

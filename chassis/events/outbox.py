@@ -54,27 +54,33 @@ DDL_V3: Final = (
     "ALTER TABLE outbox ADD COLUMN IF NOT EXISTS epoch integer",
 )
 
-# For a statement that writes events together with what they tell of: the columns that Event.row() fills, and the way of
-# such rows into the outbox, from a query named `told`.
+# The columns that Event.row() fills.
 COLUMNS: Final = """
     event_id uuid, event_type text, event_subject uuid, event_sequence bigint, event_data jsonb,
     event_traceparent text, event_occurred_at timestamptz
 """
-# Never before the subject's last event: a transaction that began earlier may have waited for the one that wrote it.
-ADD: Final = """
-    INSERT INTO outbox (id, type, subject, sequence, data, traceparent, occurred_at, transaction)
-    SELECT
-        event_id, event_type, event_subject, event_sequence, event_data, event_traceparent, event_occurred_at,
-        greatest(
-            pg_current_xact_id(),
-            (
-                SELECT transaction
-                FROM outbox AS last
-                WHERE event_sequence > 1 AND last.subject = event_subject AND last.sequence = event_sequence - 1
+
+
+def insert_from(query: str) -> str:
+    """Return the statement that writes the events of a query's rows, which have COLUMNS.
+
+    An event is never ordered before its subject's last one: a transaction that began earlier may have waited for the
+    one that wrote it.
+    """
+    return f"""
+        INSERT INTO outbox (id, type, subject, sequence, data, traceparent, occurred_at, transaction)
+        SELECT
+            event_id, event_type, event_subject, event_sequence, event_data, event_traceparent, event_occurred_at,
+            greatest(
+                pg_current_xact_id(),
+                (
+                    SELECT transaction
+                    FROM outbox AS last
+                    WHERE event_sequence > 1 AND last.subject = event_subject AND last.sequence = event_sequence - 1
+                )
             )
-        )
-    FROM told
-"""
+        FROM {query}
+    """  # noqa: S608  put together from constants
 
 
 def traceparent_now() -> str:
@@ -118,8 +124,8 @@ class Event:
 
 
 _ADD: Final = f"""
-    WITH told AS (SELECT * FROM json_to_recordset(CAST(%s AS json)) AS told ({COLUMNS}))
-    {ADD}
+    WITH new_events AS (SELECT * FROM json_to_recordset(CAST(%s AS json)) AS new_events ({COLUMNS}))
+    {insert_from("new_events")}
 """  # noqa: S608  put together from constants
 
 

@@ -28,20 +28,20 @@ from chassis.server.server import Server, full_name
 from chassis.server.system import SystemServicer
 from chassis.testing import SIGNER, server_settings, services_token, serving
 from chassis.watch.hub import WatchSettings
-from order_svc.known_users import DirectoryWithProjection
+from order_svc.buyer_client import GrpcBuyerDirectory
+from order_svc.buyers import BuyersWithProjection
 from order_svc.rpc import OrderServicer, order_watch_hub
 from order_svc.service import OrderService
 from order_svc.settings import OrderTelemetrySettings
 from order_svc.signing_keys import keys_of_user_service
-from order_svc.users import GrpcUserDirectory
 from user_svc.attempts import Attempts
 from user_svc.keys import KeySettings, SigningKeys
 from user_svc.password_rules import PasswordRules
 from user_svc.passwords import Passwords
 from user_svc.rpc import UserServicer
 from user_svc.service import UserService
-from user_svc.session_rpc import SessionServicer
-from user_svc.session_service import SessionService, SessionSettings
+from user_svc.sessions.rpc import SessionServicer
+from user_svc.sessions.service import SessionService, SessionSettings
 from user_svc.settings import PasswordRuleSettings, PasswordSettings, UserTelemetrySettings
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ async def order_service(
     guard = Breaker("user_svc", breaker or BreakerSettings(), is_failure=is_dependency_failure)
     policy = CallPolicy(timeout_s=2, observer=ClientTelemetry(users))
     async with connect(users, policy=policy, token=services_token) as channel:
-        directory = DirectoryWithProjection(GrpcUserDirectory(channel, guard), database, clock)
+        directory = BuyersWithProjection(GrpcBuyerDirectory(channel, guard), database, clock)
         watch_hub = order_watch_hub(database, watching or WatchSettings(poll_s=0.02, sign_of_life_s=0.2))
         servicer = OrderServicer(OrderService(database, directory, clock), watch_hub, clock)
 

@@ -7,16 +7,16 @@ from typing import Final
 _PACKAGES: Final = {
     "chassis/concurrency": "batcher limiter",
     "chassis/database": "statement_pool",
-    "chassis/idempotency": "requests store",
+    "chassis/idempotency": "key store inserts transactions",
     "chassis/events": "outbox relay stream replay consumer consumer_group inbox cloudevents",
     "chassis/watch": "changefeed hub",
     "chassis/auth": "access access_tokens remote_keys",
     "chassis/server": "method_wrapper stream_wrapper receiving bounds validation"
     " status if_match pagination conversions",
     "chassis/client": "channel hedging telemetry breaker",
-    "order_svc": "model service repository projection consumer known_users rpc users",
-    "user_svc": "model service repository rpc keys passwords attempts attempt_repository"
-    " session_model session_service session_repository",
+    "order_svc": "model commands service repository buyers buyer_client buyer_projection deleted_buyers consumer rpc",
+    "user_svc": "model service repository rpc keys passwords attempts attempt_repository",
+    "user_svc/sessions": "model service repository",
 }
 
 MODULES: Final = tuple(f"{package}/{name}.py" for package, names in _PACKAGES.items() for name in names.split())

@@ -42,7 +42,7 @@ KEYS = re.compile(r"\.c\.(?:id|token_hash|account|kid)(?: ==|\.in_\()")
 # Each has its reason. By the file, and by what the statement begins with.
 UNBOUNDED = {
     ("user_svc/keys.py", "delete(signing_keys)"): "an operator makes each of them",
-    ("user_svc/session_repository.py", "update(sessions).where(sessions.c.user_id.in_"): (
+    ("user_svc/sessions/repository.py", "update(sessions).where(sessions.c.user_id.in_"): (
         "a month's sessions of one user, in the transaction of the change that ends them"
     ),
 }

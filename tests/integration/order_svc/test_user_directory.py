@@ -14,9 +14,9 @@ from chassis.client.breaker import Breaker, BreakerSettings
 from chassis.client.channel import is_dependency_failure
 from chassis.clock import new_id
 from chassis.testing import LOOPBACK
+from order_svc.buyer_client import GrpcBuyerDirectory
 from order_svc.errors import UserServiceUnavailable
 from order_svc.model import BuyerId
-from order_svc.users import GrpcUserDirectory
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -46,7 +46,7 @@ async def address() -> AsyncIterator[str]:
 async def test_a_call_that_the_user_service_ends_is_no_answer_and_nobodys_giving_up(address: str) -> None:
     breaker = Breaker("user_svc", BreakerSettings(fail_max=2), is_failure=is_dependency_failure)
     async with connect(address) as channel:
-        users = GrpcUserDirectory(channel, breaker)
+        users = GrpcBuyerDirectory(channel, breaker)
 
         for _ in range(2):
             with pytest.raises(UserServiceUnavailable):

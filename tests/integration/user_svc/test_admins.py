@@ -10,9 +10,9 @@ import pytest
 from chassis.context import Role
 from chassis.errors import InvalidFields
 from chassis.testing import until
-from tests.integration.envoy.test_bystanders import transaction
 from tests.integration.event_flow import opened
 from tests.integration.inprocess import CHEAP, NIST
+from tests.integration.test_bystanders import transaction
 from tests.support.builders import a_user
 from user_svc import repository
 from user_svc.attempts import Attempts

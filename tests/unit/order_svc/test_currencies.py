@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from iso4217 import Currency
 
 from chassis.errors import InvalidFields
+from order_svc.events import order_created
 from order_svc.model import PRICE_LIMIT, price_items
-from order_svc.rpc import _money
-from order_svc.service import event_of
+from order_svc.money import to_money
 from tests.support.builders import a_new_item, an_order
 
 # The decimals of each minor unit.
@@ -100,8 +100,8 @@ def test_every_amount_is_told_with_the_decimals_of_its_currency(minor_units: int
     items = price_items([a_new_item(unit_price=price + Decimal("0E-9"), quantity=quantity)], currency_code=code)
     order = an_order(items=items, currency_code=code)
 
-    told = event_of(order, from_status=None, traceparent="").data
-    amount, total = str(told["amount"]), _money(order.total_amount, currency_code=code)
+    told = order_created(order).data
+    amount, total = str(told["amount"]), to_money(order.total_amount, currency_code=code)
 
     assert Decimal(amount) == quantity * price
     assert -Decimal(amount).as_tuple().exponent == DECIMALS[code]  # type: ignore[operator]  # it is a number

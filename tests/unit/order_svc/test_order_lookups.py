@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 
 from order_svc.model import OrderId
-from order_svc.repository import Wanted, find_orders
+from order_svc.repository import OrderLookup, find_orders
 from tests.support.builders import NOON, OTHER_ID, SOME_ID
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ async def test_others_have_their_turn_while_many_large_orders_are_read(
             await asyncio.sleep(0)
 
     counting = asyncio.create_task(count())
-    found = await find_orders(run, [Wanted(OrderId(UUID(SOME_ID)))] * orders)
+    found = await find_orders(run, [OrderLookup(OrderId(UUID(SOME_ID)))] * orders)
     is_done = True
     await counting
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from chassis.errors import EtagMismatch
 from order_svc.errors import AmountOutOfRange, CurrencyMismatch
 from order_svc.model import PRICE_LIMIT, TOTAL_LIMIT, NewItem, price_items
-from order_svc.rpc import _money, _new_item
+from order_svc.money import to_money
+from order_svc.rpc import _new_item
 from tests.support.builders import a_new_item, an_item_message, an_order
 
 # Of all currencies, that with the smallest minor unit.
@@ -125,7 +126,7 @@ def test_a_price_on_the_wire_is_read_exactly(units: int, nanos: int) -> None:
 
 @given(st.decimals(min_value=0, max_value=TOTAL_LIMIT - NANO, places=9))
 def test_an_amount_is_written_to_the_wire_exactly(amount: Decimal) -> None:
-    money = _money(amount, currency_code="EUR")
+    money = to_money(amount, currency_code="EUR")
 
     assert money.units + Fraction(money.nanos, 10**9) == exact(amount)
     assert 0 <= money.nanos <= 999_999_999

@@ -41,7 +41,7 @@ class OrderLife(RuleBasedStateMachine):
     def move(self, wanted: OrderStatus, by: Actor, reason: str) -> None:
         self.now += timedelta(seconds=1)
         if by.value in CONTRACT.get((self.expected_status, wanted.value), set()):
-            self.order = self.order.moved_to(wanted, by=by, reason=reason, now=self.now)
+            self.order = self.order.with_status(wanted, by=by, reason=reason, now=self.now)
             self.moves += 1
             self.expected_status = wanted.value
             self.expected_reason = reason if wanted.value == "CANCELLED" else ""
@@ -59,7 +59,7 @@ class OrderLife(RuleBasedStateMachine):
         before = self.order
 
         with pytest.raises(InvalidStatusTransition) as refused:
-            self.order.moved_to(wanted, by=by, reason=reason, now=self.now)
+            self.order.with_status(wanted, by=by, reason=reason, now=self.now)
 
         may = {to for (start, to), who in CONTRACT.items() if start == self.expected_status and by.value in who}
         facts = refused.value.metadata
@@ -95,7 +95,7 @@ def test_every_single_move_is_the_contracts(start: OrderStatus, wanted: OrderSta
     is_allowed = by.value in CONTRACT.get((start.value, wanted.value), set())
 
     try:
-        moved = order.moved_to(wanted, by=by, reason="", now=NOON)
+        moved = order.with_status(wanted, by=by, reason="", now=NOON)
     except InvalidStatusTransition:
         assert not is_allowed
     else:

@@ -14,14 +14,15 @@ import pytest
 from chassis.events import inbox
 from chassis.events.inbox import Number
 from chassis.idempotency import store
-from chassis.idempotency.store import Once, RequestKey
+from chassis.idempotency.key import IdempotencyKey
 from order_svc import repository as orders_repository
 from order_svc.model import BuyerId, OrderId
-from order_svc.repository import Wanted
-from tests.integration.envoy.test_bystanders import AFTER, BEFORE, OURS, a_user, an_order_of, log_in, place, transaction
-from user_svc import attempt_repository, session_repository
+from order_svc.repository import OrderLookup
+from tests.integration.test_bystanders import AFTER, BEFORE, OURS, a_user, an_order_of, log_in, place, transaction
+from user_svc import attempt_repository
 from user_svc import repository as users_repository
 from user_svc.model import UserId
+from user_svc.sessions import repository as session_repository
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -99,14 +100,14 @@ def signed_up(users_database: TestDatabase) -> TestDatabase:
     return users_database
 
 
-def lock_orders(*numbers: UUID, waits: bool) -> Work:
-    wanted = [Wanted(OrderId(number)) for number in numbers]
-    return lambda connection: orders_repository.lock_orders(connection, wanted, waits=waits)
+def lock_orders(*numbers: UUID, wait: bool) -> Work:
+    wanted = [OrderLookup(OrderId(number)) for number in numbers]
+    return lambda connection: orders_repository.lock_orders(connection, wanted, wait=wait)
 
 
 def test_orders_that_are_locked_are_kept_from_others_and_no_more_of_them(placed: TestDatabase) -> None:
     with transaction(placed) as connection:
-        lock_orders(OURS, waits=True)(connection)
+        lock_orders(OURS, wait=True)(connection)
 
         assert [is_free(placed, row_of("orders", number)) for number in (BEFORE, OURS, AFTER)] == [True, False, True]
 
@@ -114,7 +115,7 @@ def test_orders_that_are_locked_are_kept_from_others_and_no_more_of_them(placed:
 
 
 def test_orders_are_locked_in_one_order_whatever_the_order_they_are_asked_for_in(placed: TestDatabase) -> None:
-    work = lock_orders(AFTER, OURS, BEFORE, waits=True)
+    work = lock_orders(AFTER, OURS, BEFORE, wait=True)
 
     with waiting(placed, work, behind=locking(row_of("orders", BEFORE))):
         assert is_free(placed, row_of("orders", OURS))
@@ -122,11 +123,11 @@ def test_orders_are_locked_in_one_order_whatever_the_order_they_are_asked_for_in
 
 
 def test_who_does_not_wait_gets_the_orders_that_are_free(placed: TestDatabase) -> None:
-    wanted = [Wanted(OrderId(number), BuyerId(OURS)) for number in (AFTER, OURS)]
+    wanted = [OrderLookup(OrderId(number), BuyerId(OURS)) for number in (AFTER, OURS)]
 
     with holding(placed, locking(row_of("orders", OURS))), transaction(placed) as connection:
         connection.exec_driver_sql("SET LOCAL lock_timeout = '1s'")
-        found = orders_repository.lock_orders(connection, wanted, waits=False)
+        found = orders_repository.lock_orders(connection, wanted, wait=False)
 
     assert [each and each.id for each in found] == [AFTER, None]
 
@@ -182,13 +183,13 @@ def test_outdated_rows_that_others_hold_are_left_for_the_next_sweep(signed_up: T
     assert [signed_up.query(query) for query in left] == [[(0,)]] * 3
 
 
-def once(caller: str) -> Once:
-    return Once(RequestKey(caller, "/method", OURS, b"content"), NOW)
+def key(caller: str) -> IdempotencyKey:
+    return IdempotencyKey(caller, "/method", OURS, b"content", NOW)
 
 
 def test_keys_are_claimed_in_one_order_whatever_the_order_of_the_requests(orders_database: TestDatabase) -> None:
     def claim(*callers: str) -> Work:
-        return lambda connection: store.claim(connection, [once(caller) for caller in callers])
+        return lambda connection: store.claim(connection, [key(caller) for caller in callers])
 
     with (
         waiting(orders_database, claim("c", "b", "a"), behind=claim("a")),
@@ -197,8 +198,8 @@ def test_keys_are_claimed_in_one_order_whatever_the_order_of_the_requests(orders
         other.exec_driver_sql("SET LOCAL lock_timeout = '1s'")
 
         # Who waits for `a` has not taken `b` and `c` yet.
-        assert store.claim(other, [once("b")]) == {("b", "/method", OURS)}
-        assert store.claim(other, [once("c")]) == {("c", "/method", OURS)}
+        assert store.claim(other, [key("b")]) == {("b", "/method", OURS)}
+        assert store.claim(other, [key("c")]) == {("c", "/method", OURS)}
 
 
 def test_two_consumers_of_one_subject_wait_for_each_other_also_when_it_is_new(orders_database: TestDatabase) -> None:

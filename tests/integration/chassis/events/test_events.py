@@ -21,9 +21,9 @@ from shop.order.v1.order_service_pb2_grpc import OrderServiceStub
 from shop.user.v1 import user_service_pb2 as users_pb
 
 from chassis.testing import new_uuid, plain_channel, refusal_from, refusal_of, until
+from order_svc.buyer_projection import KnownUser, UserState, put_users
 from order_svc.consumer import look_for_late_orders
 from order_svc.model import BuyerId
-from order_svc.projection import KnownUser, UserState, put_users
 from protos.codegen.events import event_type
 from tests.integration.event_flow import flowing, opened, running
 from tests.integration.inprocess import database_settings, order_service, user_service

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
@@ -19,7 +20,9 @@ from shop.user.v1.user_service_pb2_grpc import UserServiceStub
 
 from chassis.database import Database
 from chassis.errors import RequestIdReused
-from chassis.idempotency.store import KEPT, Once, RequestKey, sweep_forever
+from chassis.idempotency.key import IdempotencyKey
+from chassis.idempotency.store import LIFETIME, ResponseCodec, sweep_forever
+from chassis.idempotency.transactions import write_once
 from chassis.testing import admins_token, bearer, new_uuid, plain_channel, refusal_of, token_of, until
 from tests.integration.inprocess import database_settings, order_service, user_service
 from tests.support.requests import create_order_request, create_user_request, order_item
@@ -160,7 +163,7 @@ async def test_after_24_hours_the_request_id_is_free(
 ) -> None:
     request = create_order_request(buyer.id, request_id=new_uuid())
     first = await orders.CreateOrder(request)
-    clock.advance(KEPT)
+    clock.advance(LIFETIME)
     assert (await orders.CreateOrder(request)).id == first.id
     clock.advance(timedelta(seconds=1))
     other = create_order_request(buyer.id, request_id=request.request_id, currency_code="USD")
@@ -304,7 +307,7 @@ async def test_20_callers_with_one_request_id_change_the_password_once(
 
 # The keys themselves, below the wire.
 
-TEXT = TypeAdapter(str)
+TEXT = ResponseCodec.of(TypeAdapter(str), resource_id=lambda _: uuid4())
 
 
 @pytest.fixture
@@ -316,8 +319,8 @@ async def database(orders_database: TestDatabase) -> AsyncIterator[Database]:
 
 async def test_callers_do_not_share_request_ids(database: Database, clock: ManualClock) -> None:
     request_id = uuid4()
-    of_ada = Once(RequestKey("ada", "/method", request_id, b"content"), clock.now())
-    of_bob = Once(RequestKey("bob", "/method", request_id, b"other content"), clock.now())
+    of_ada = IdempotencyKey("ada", "/method", request_id, b"content", clock.now())
+    of_bob = IdempotencyKey("bob", "/method", request_id, b"other content", clock.now())
 
     assert await database.transaction(remembering(of_ada, "for Ada")) == "for Ada"
     assert await database.transaction(remembering(of_bob, "for Bob")) == "for Bob"
@@ -325,9 +328,9 @@ async def test_callers_do_not_share_request_ids(database: Database, clock: Manua
 
 
 async def test_a_request_id_is_reused_by_content_and_not_by_answer(database: Database, clock: ManualClock) -> None:
-    key = RequestKey("ada", "/method", uuid4(), b"content")
-    await database.transaction(remembering(Once(key, clock.now()), "x"))
-    other = Once(RequestKey(key.caller, key.method, key.request_id, b"other"), clock.now())
+    key = IdempotencyKey("ada", "/method", uuid4(), b"content", clock.now())
+    await database.transaction(remembering(key, "x"))
+    other = replace(key, fingerprint=b"other")
 
     with pytest.raises(RequestIdReused):
         await database.transaction(remembering(other, "x"))
@@ -336,13 +339,13 @@ async def test_a_request_id_is_reused_by_content_and_not_by_answer(database: Dat
 async def test_an_action_that_fails_leaves_no_key(
     database: Database, orders_database: TestDatabase, clock: ManualClock
 ) -> None:
-    once = Once(RequestKey("ada", "/method", uuid4(), b"content"), clock.now())
+    key = IdempotencyKey("ada", "/method", uuid4(), b"content", clock.now())
 
     def fail() -> str:
         raise LookupError
 
     def attempt(connection: Connection) -> str:
-        return once.run(connection, fail, snapshot=TEXT, resource_id=lambda _: uuid4())
+        return write_once(connection, key, fail, codec=TEXT)
 
     with pytest.raises(LookupError):
         await database.transaction(attempt)
@@ -353,18 +356,18 @@ async def test_an_action_that_fails_leaves_no_key(
 async def test_the_sweep_removes_expired_keys_and_no_others(
     database: Database, orders_database: TestDatabase, clock: ManualClock
 ) -> None:
-    expired = RequestKey("ada", "/method", uuid4(), b"content")
-    kept = RequestKey("ada", "/method", uuid4(), b"content")
-    await database.transaction(remembering(Once(expired, clock.now()), "x"))
+    expired = IdempotencyKey("ada", "/method", uuid4(), b"content", clock.now())
+    kept = IdempotencyKey("ada", "/method", uuid4(), b"content", clock.now())
+    await database.transaction(remembering(expired, "x"))
     clock.advance(timedelta(seconds=1))
-    await database.transaction(remembering(Once(kept, clock.now()), "x"))
-    clock.advance(KEPT)
+    await database.transaction(remembering(replace(kept, received_at=clock.now()), "x"))
+    clock.advance(LIFETIME)
 
     sweep = asyncio.create_task(sweep_forever(database, clock, every_s=0.01))
     await until(is_in_database({kept.request_id}, orders_database))
     sweep.cancel()
 
-    assert await database.transaction(remembering(Once(kept, clock.now()), "y")) == "x"
+    assert await database.transaction(remembering(replace(kept, received_at=clock.now()), "y")) == "x"
 
 
 async def test_the_sweep_removes_more_than_one_batch(
@@ -373,7 +376,7 @@ async def test_the_sweep_removes_more_than_one_batch(
     orders_database.query(
         "INSERT INTO idempotency_keys (caller, method, request_id, fingerprint, created_at)"
         " SELECT '', '/method', gen_random_uuid(), '', %s FROM generate_series(1, 2500)",
-        clock.now() - KEPT - timedelta(seconds=1),
+        clock.now() - LIFETIME - timedelta(seconds=1),
     )
 
     sweep = asyncio.create_task(sweep_forever(database, clock, every_s=0.01))
@@ -381,11 +384,11 @@ async def test_the_sweep_removes_more_than_one_batch(
     sweep.cancel()
 
 
-def remembering(once: Once, result: str) -> Callable[[Connection], str]:
+def remembering(key: IdempotencyKey, result: str) -> Callable[[Connection], str]:
     """Return work that has this result, unless it is a repetition."""
 
     def work(connection: Connection) -> str:
-        return once.run(connection, lambda: result, snapshot=TEXT, resource_id=lambda _: uuid4())
+        return write_once(connection, key, lambda: result, codec=TEXT)
 
     return work
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from chassis.idempotency.store import KEPT, sweep_forever
+from chassis.idempotency.store import LIFETIME, sweep_forever
 from chassis.testing import until
 from tests.integration.chassis.database.test_row_locks import holding, locking
-from tests.integration.envoy.test_bystanders import OURS
 from tests.integration.event_flow import opened
+from tests.integration.test_bystanders import OURS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -53,8 +53,8 @@ async def sweeping(database: TestDatabase, clock: ManualClock, *, every_s: float
 async def test_a_key_that_somebody_holds_is_left_for_later_and_keeps_nothing_up(
     orders_database: TestDatabase, clock: ManualClock
 ) -> None:
-    expired = clock.now() - KEPT - timedelta(seconds=1)
-    keep(orders_database, held=expired, free=expired, young=clock.now() - KEPT)
+    expired = clock.now() - LIFETIME - timedelta(seconds=1)
+    keep(orders_database, held=expired, free=expired, young=clock.now() - LIFETIME)
 
     with holding(orders_database, locking("SELECT 1 FROM idempotency_keys WHERE caller = 'held' FOR UPDATE")):
         async with sweeping(orders_database, clock):
@@ -65,7 +65,7 @@ async def test_a_key_that_somebody_holds_is_left_for_later_and_keeps_nothing_up(
 
 
 async def test_a_sweep_that_fails_is_tried_again(users_copy: TestDatabase, clock: ManualClock) -> None:
-    keep(users_copy, old=clock.now() - KEPT - timedelta(seconds=1), young=clock.now())
+    keep(users_copy, old=clock.now() - LIFETIME - timedelta(seconds=1), young=clock.now())
     users_copy.query("ALTER TABLE idempotency_keys RENAME TO away")
 
     with structlog.testing.capture_logs() as logs:
@@ -83,7 +83,7 @@ async def test_a_sweep_that_fails_is_tried_again(users_copy: TestDatabase, clock
 async def test_a_sweep_removes_all_that_has_expired_and_then_rests(
     orders_database: TestDatabase, clock: ManualClock
 ) -> None:
-    expired = clock.now() - KEPT - timedelta(seconds=1)
+    expired = clock.now() - LIFETIME - timedelta(seconds=1)
     columns = "caller, method, request_id, fingerprint, created_at"
     many = f"INSERT INTO idempotency_keys ({columns}) SELECT 'old', n::text, %s, '', %s FROM generate_series(1, 2001) n"
     orders_database.query(many, OURS, expired)

@@ -18,8 +18,8 @@ from chassis.clock import new_id
 from chassis.server import contract
 from chassis.server.pagination import MAX_BYTES
 from chassis.testing import new_uuid, refusal_of, services_token
+from order_svc.buyer_client import GrpcBuyerDirectory
 from order_svc.model import BuyerId
-from order_svc.users import GrpcUserDirectory
 from user_svc.model import MAX_PROFILE_BYTES, require_small_profile
 
 if TYPE_CHECKING:
@@ -198,7 +198,7 @@ async def test_buyers_with_large_profiles_do_not_keep_others_from_ordering(
     breaker = Breaker("user_svc", BreakerSettings(), is_failure=is_dependency_failure)
 
     async with connect(users_address, policy=CallPolicy(timeout_s=10), token=services_token) as channel:
-        refused = await GrpcUserDirectory(channel, breaker).refusals([*buyers, nobody])
+        refused = await GrpcBuyerDirectory(channel, breaker).refusals([*buyers, nobody])
 
     assert list(refused) == [nobody]
     assert breaker.state == "closed"

@@ -11,7 +11,7 @@ import pytest
 from chassis.events import outbox
 from chassis.watch import changefeed
 from chassis.watch.changefeed import START, Wanted
-from tests.integration.envoy.test_bystanders import transaction
+from tests.integration.test_bystanders import transaction
 
 if TYPE_CHECKING:
     from chassis.watch.changefeed import Page, Position

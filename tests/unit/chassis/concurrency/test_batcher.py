@@ -10,14 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chassis import context
-from chassis.concurrency.batcher import Batcher, BatchLimits, RunAlone
+from chassis.concurrency.batcher import RETRY_ALONE, Batcher, BatchLimits
 from chassis.context import Call, current_call
 from chassis.errors import DatabaseUnavailable, DeadlineExceeded, OutcomeUnknown, Overloaded
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Sequence
 
-    Answers = Sequence[str | Exception]
+    from chassis.concurrency.batcher import Answer
+
+    Answers = Sequence[Answer[str]]
 
 FOR_EVER_S = 3600.0
 
@@ -58,7 +60,7 @@ class Store:
         if bad := self._poisoned & set(items):
             raise Poisoned(min(bad))
         self.effects.update(item for item in items if item not in locked)
-        return [RunAlone() if item in locked else answer_to(item) for item in items]
+        return [RETRY_ALONE if item in locked else answer_to(item) for item in items]
 
     def end_one(self, *, number: int = 0, is_lost: bool = False) -> None:
         if self.under_way:
@@ -458,9 +460,9 @@ async def test_a_batch_of_one_belongs_to_its_call_and_one_of_many_to_none() -> N
 
 
 async def test_a_batch_has_the_time_of_its_most_patient_caller_and_one_alone_has_its_own() -> None:
-    async def together(items: Sequence[int]) -> list[int | Exception]:
+    async def together(items: Sequence[int]) -> list[Answer[int]]:
         seen.append(round(context.time_left_s(), -1))
-        return [RunAlone() if seen == [60] else item for item in items]
+        return [RETRY_ALONE if seen == [60] else item for item in items]
 
     seen: list[float] = []
     batcher: Batcher[int, int] = Batcher(together, name="test", alone=together, limits=limits(linger_s=0.0))

@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime, timedelta, timezone
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import pytest
+from google.protobuf import json_format
+from google.protobuf.descriptor_pb2 import FieldDescriptorProto
+from google.protobuf.message_factory import GetMessageClass
+from hypothesis import given
+from hypothesis import strategies as st
+from shop.event.v1 import order_events_pb2, user_events_pb2
 from shop.event.v1.order_events_pb2 import OrderCancelled, OrderCreated
 from shop.event.v1.user_events_pb2 import UserDeleted
 
-from chassis.events.cloudevents import CloudEvent, Malformed, data_of
+from chassis.events.cloudevents import CloudEvent, Malformed, data_of, payload_of
+
+if TYPE_CHECKING:
+    from google.protobuf.descriptor import Descriptor
+    from google.protobuf.message import Message
 
 ID = UUID("01930b71-03fb-7c02-b1d9-3f60a85e7b41")
 SUBJECT = UUID("01930b71-03f9-7b18-8a6c-e4d2907f1c35")
@@ -121,3 +131,51 @@ def test_a_field_that_is_new_is_left_out() -> None:
 def test_data_of_another_shape_is_refused(data: dict[str, object]) -> None:
     with pytest.raises(Malformed):
         data_of(event(data=data), OrderCreated)
+
+
+PAYLOADS = [
+    message
+    for file in (order_events_pb2.DESCRIPTOR, user_events_pb2.DESCRIPTOR)
+    for message in file.message_types_by_name.values()
+]
+
+
+@st.composite
+def messages(draw: st.DrawFn, descriptor: Descriptor) -> Message:
+    """A message of the type, each field set or not."""
+    message: Any = GetMessageClass(descriptor)()
+    for field in descriptor.fields:
+        if not draw(st.booleans()):
+            continue
+        if field.type == field.TYPE_MESSAGE:
+            getattr(message, field.name).CopyFrom(draw(messages(field.message_type)))
+        elif field.is_repeated:
+            getattr(message, field.name).extend(draw(st.lists(st.text(max_size=5), max_size=3)))
+        elif field.type == field.TYPE_STRING:
+            setattr(message, field.name, draw(st.text(max_size=40)))
+        else:
+            bits = 63 if field.type == field.TYPE_INT64 else 31
+            setattr(message, field.name, draw(st.integers(-(2**bits), 2**bits - 1)))
+    return message
+
+
+@pytest.mark.parametrize("descriptor", PAYLOADS, ids=lambda each: each.name)
+@given(data=st.data())
+def test_a_payload_is_the_message_in_protobufs_json(descriptor: Descriptor, data: st.DataObject) -> None:
+    message = data.draw(messages(descriptor))
+
+    payload = json.loads(json.dumps(payload_of(message)))
+
+    assert json_format.ParseDict(payload, type(message)()) == message
+    assert json_format.MessageToDict(message).items() <= payload.items() or "total" in payload
+
+
+def test_a_payload_has_its_numbers_also_if_they_are_0() -> None:
+    created = OrderCreated(order_id="x", amount="12", total={"units": 12})
+
+    assert payload_of(created) == {"orderId": "x", "amount": "12", "total": {"units": "12", "nanos": 0}}
+
+
+def test_a_payload_with_a_field_that_has_no_rule_is_refused() -> None:
+    with pytest.raises(NotImplementedError, match=r"FieldDescriptorProto\.label"):
+        payload_of(FieldDescriptorProto())

@@ -1,4 +1,4 @@
-"""The UserDirectory over gRPC: BatchGetUsers of the user service, behind a circuit breaker."""
+"""The buyers over gRPC: BatchGetUsers of the user service, behind a circuit breaker."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
     from order_svc.errors import OrderError
     from order_svc.model import BuyerId
 
-# While the circuit is closed the next call may well succeed.
+# While the circuit is closed the next call is likely to succeed.
 _RETRY_AFTER_S: Final = 1
 
-# Who gives the user service less time than this finds out nothing about it by running out of time: without this a few
-# impatient callers would open the circuit for everybody.
+# If a caller has less time left than this, its timeout does not count as a failure of the user service. Otherwise a few
+# impatient callers would open the circuit for everyone.
 _FAIR_TIME_S: Final = 0.5
 
 
-class GrpcUserDirectory:
+class GrpcBuyerDirectory:
     """Asks the user service.
 
     Args:
@@ -44,13 +44,13 @@ class GrpcUserDirectory:
         self._breaker = breaker
 
     async def refusals(self, user_ids: Collection[BuyerId]) -> Mapping[BuyerId, OrderError]:
-        """Return why those users may not order who may not: OrderingUserNotFound or UserNotActive.
+        """Return a refusal for each user who may not order; users who may order are absent.
 
-        At most 200 users, as many as the contract lets ask for. For a group of calls the policy's deadline holds and
-        none of theirs: one impatient caller must not fail the others.
+        At most 200 users, the limit of the contract. A batch of calls has the policy's deadline and none of its
+        callers': one impatient caller must not fail the others.
 
         Raises:
-            UserServiceUnavailable: the user service does not answer, or is not being asked.
+            UserServiceUnavailable: the user service does not answer, or the circuit is open.
             DeadlineExceeded: the caller left too little time to ask.
         """
         states = await self._states([str(user_id) for user_id in user_ids])
@@ -64,13 +64,13 @@ class GrpcUserDirectory:
         return refused
 
     async def _states(self, user_ids: Sequence[str]) -> Mapping[str, user_pb2.UserState.ValueType]:
-        """Return the states of those that exist."""
+        """Return the states of the users that exist."""
         try:
             found = await self._ask(pb.BatchGetUsersRequest(ids=user_ids))
         except aio.AioRpcError as error:
             if error.code() is not grpc.StatusCode.INVALID_ARGUMENT or len(user_ids) == 1:
                 raise
-            # Their profiles are too large for one answer: whoever orders beside such users must not suffer from it.
+            # The profiles are too large for one answer. Other buyers of the batch must not be refused for that.
             middle = len(user_ids) // 2
             return {**await self._states(user_ids[:middle]), **await self._states(user_ids[middle:])}
         return {user.id: user.state for user in found.users}

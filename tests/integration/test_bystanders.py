@@ -19,21 +19,23 @@ from chassis.events import inbox, outbox
 from chassis.events.inbox import Number
 from chassis.events.redis_streams import START
 from chassis.idempotency import store
-from chassis.idempotency.store import Answered, Once, RequestKey
+from chassis.idempotency.key import IdempotencyKey
+from chassis.idempotency.store import ResponseCodec
 from chassis.server.pagination import PageRequest
-from order_svc import projection
+from order_svc import buyer_projection, deleted_buyers
 from order_svc import repository as orders_repository
+from order_svc.buyer_projection import KnownUser, UserState
 from order_svc.model import BuyerId, OrderFilter, OrderId, OrderStatus
-from order_svc.projection import KnownUser, UserState
-from order_svc.repository import Move
+from order_svc.repository import StatusUpdate
 from tests.support.builders import a_user as built_user
 from tests.support.builders import an_order
-from user_svc import attempt_repository, session_repository
+from user_svc import attempt_repository
 from user_svc import repository as users_repository
 from user_svc.attempt_repository import Outcome
 from user_svc.errors import TooManyAttempts
 from user_svc.model import Email, UserId
-from user_svc.session_model import RefreshToken, Session, SessionId
+from user_svc.sessions import repository as session_repository
+from user_svc.sessions.model import RefreshToken, Session, SessionId
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -75,19 +77,22 @@ def rows(connection: Connection, query: str) -> list[tuple[Any, ...]]:
     return [tuple(row) for row in connection.exec_driver_sql(query)]
 
 
-# Kept answers
+# Stored responses
 
 
-def once(number: int, *, now: datetime = NOW) -> Once:
-    return Once(RequestKey("ada", "/method", UUID(int=number), b"content"), now)
+CODEC: ResponseCodec[UUID] = ResponseCodec(
+    dump=lambda _: b'"x"', load=lambda _: OURS, resource_id=lambda resource: resource
+)
+
+
+def key(number: int, *, now: datetime = NOW) -> IdempotencyKey:
+    return IdempotencyKey("ada", "/method", UUID(int=number), b"content", now)
 
 
 def keep(connection: Connection, resources: Sequence[UUID]) -> None:
-    """Keep an answer about each of the resources."""
-    requests = [once(resource.int) for resource in resources]
-    store.claim(connection, requests)
-    answered = [Answered(once(resource.int), resource, b'"x"') for resource in resources]
-    store.complete(connection, answered)
+    """Store a response about each of the resources."""
+    store.claim(connection, [key(resource.int) for resource in resources])
+    store.complete(connection, [(key(resource.int), resource) for resource in resources], codec=CODEC)
 
 
 def kept(connection: Connection) -> list[UUID]:
@@ -98,7 +103,7 @@ def kept(connection: Connection) -> list[UUID]:
 def test_erasing_the_answers_about_a_resource_leaves_those_about_others(users: Connection) -> None:
     keep(users, ALL)
 
-    store.erase_answers(users, [OURS])
+    store.erase_responses(users, [OURS])
 
     assert kept(users) == [BEFORE, AFTER]
     # The fingerprint is a digest of what was erased, and can be guessed from it.
@@ -107,9 +112,9 @@ def test_erasing_the_answers_about_a_resource_leaves_those_about_others(users: C
 
 
 def test_an_answer_is_kept_with_its_own_key_only(users: Connection) -> None:
-    store.claim(users, [once(1), once(2), once(3)])
+    store.claim(users, [key(1), key(2), key(3)])
 
-    store.complete(users, [Answered(once(2), OURS, b'"x"')])
+    store.complete(users, [(key(2), OURS)], codec=CODEC)
 
     assert rows(users, "SELECT resource_id, response FROM idempotency_keys ORDER BY request_id") == [
         (None, None),
@@ -119,17 +124,17 @@ def test_an_answer_is_kept_with_its_own_key_only(users: Connection) -> None:
 
 
 def test_a_key_that_is_released_is_free_and_the_others_are_not(users: Connection) -> None:
-    store.claim(users, [once(1), once(2), once(3)])
+    store.claim(users, [key(1), key(2), key(3)])
 
-    store.release(users, [once(2)])
+    store.release(users, [key(2)])
 
-    assert store.claim(users, [once(1), once(2), once(3)]) == {("ada", "/method", OURS)}
+    assert store.claim(users, [key(1), key(2), key(3)]) == {("ada", "/method", OURS)}
 
 
 def test_an_expired_key_that_is_taken_over_holds_nothing_of_the_one_before(users: Connection) -> None:
     keep(users, [OURS])
     later = NOW + timedelta(hours=24, seconds=1)
-    again = Once(RequestKey("ada", "/method", OURS, b"other content"), later)
+    again = IdempotencyKey("ada", "/method", OURS, b"other content", later)
 
     assert store.claim(users, [again]) == {("ada", "/method", OURS)}
 
@@ -208,23 +213,23 @@ def an_order_of(owner: UUID, *, number: UUID = OURS, **changes: Any) -> Order:
     return an_order(id=OrderId(number), user_id=BuyerId(owner), **changes)
 
 
-def moved(order: Order, status: OrderStatus) -> Move:
+def updated(order: Order, status: OrderStatus) -> StatusUpdate:
     later = NOW + timedelta(minutes=5)
     changed = dataclasses.replace(order, status=status, version=order.version + 1, updated_at=later, cancel_reason="no")
     event = outbox.Event("order.status_changed", order.id, changed.version, {}, later, traceparent="")
-    return Move(changed, order.status, "why", event)
+    return StatusUpdate(changed, order.status, "why", event)
 
 
 @pytest.mark.parametrize("stranger", [BEFORE, AFTER])
 def test_an_owner_sees_no_order_of_a_user_who_is_older_or_younger(orders: Connection, stranger: UUID) -> None:
     place(orders, an_order_of(OURS))
     wanted = [
-        orders_repository.Wanted(OrderId(OURS), BuyerId(stranger)),
-        orders_repository.Wanted(OrderId(OURS), BuyerId(OURS)),
-        orders_repository.Wanted(OrderId(OURS)),
+        orders_repository.OrderLookup(OrderId(OURS), BuyerId(stranger)),
+        orders_repository.OrderLookup(OrderId(OURS), BuyerId(OURS)),
+        orders_repository.OrderLookup(OrderId(OURS)),
     ]
 
-    found = orders_repository.lock_orders(orders, wanted, waits=True)
+    found = orders_repository.lock_orders(orders, wanted, wait=True)
 
     assert [each is not None for each in found] == [False, True, True]
 
@@ -232,9 +237,9 @@ def test_an_owner_sees_no_order_of_a_user_who_is_older_or_younger(orders: Connec
 def test_each_order_is_found_by_its_own_id(orders: Connection) -> None:
     for number in ALL:
         place(orders, an_order_of(OURS, number=number))
-    wanted = [orders_repository.Wanted(OrderId(number)) for number in (AFTER, BEFORE, UUID(int=9), OURS)]
+    wanted = [orders_repository.OrderLookup(OrderId(number)) for number in (AFTER, BEFORE, UUID(int=9), OURS)]
 
-    found = orders_repository.lock_orders(orders, wanted, waits=False)
+    found = orders_repository.lock_orders(orders, wanted, wait=False)
 
     assert [each and each.id for each in found] == [AFTER, BEFORE, None, OURS]
 
@@ -244,7 +249,7 @@ def test_an_order_moves_on_alone_and_as_a_whole(orders: Connection) -> None:
     for order in placed.values():
         place(orders, order)
 
-    orders_repository.move_orders(orders, [moved(placed[OURS], OrderStatus.CANCELLED)])
+    orders_repository.update_orders(orders, [updated(placed[OURS], OrderStatus.CANCELLED)])
 
     query = "SELECT id, status, cancel_reason, updated_at, version FROM orders ORDER BY id"
     assert rows(orders, query) == [
@@ -259,7 +264,7 @@ def test_an_order_moves_on_alone_and_as_a_whole(orders: Connection) -> None:
 def test_an_order_is_not_written_over_a_version_that_was_not_read(orders: Connection, version: int) -> None:
     place(orders, an_order_of(OURS, version=version))
 
-    orders_repository.move_orders(orders, [moved(an_order_of(OURS, version=2), OrderStatus.CONFIRMED)])
+    orders_repository.update_orders(orders, [updated(an_order_of(OURS, version=2), OrderStatus.CONFIRMED)])
 
     assert rows(orders, "SELECT status, version FROM orders") == [("PENDING", version)]
 
@@ -268,7 +273,7 @@ def test_an_order_is_not_written_over_a_version_that_was_not_read(orders: Connec
 
 
 def know(connection: Connection, user_id: UUID, state: UserState, *, at: datetime = NOW) -> None:
-    projection.put_users(connection, [KnownUser(id=BuyerId(user_id), state=state, updated_at=at)])
+    buyer_projection.put_users(connection, [KnownUser(id=BuyerId(user_id), state=state, updated_at=at)])
 
 
 def test_what_is_known_of_a_user_follows_its_last_event_and_of_others_stays(orders: Connection) -> None:
@@ -282,7 +287,7 @@ def test_what_is_known_of_a_user_follows_its_last_event_and_of_others_stays(orde
         (OURS, "SUSPENDED", NOW + timedelta(hours=1)),
         (AFTER, "ACTIVE", NOW),
     ]
-    assert projection.find_states(orders, [BuyerId(OURS)]) == {OURS: UserState.SUSPENDED}
+    assert buyer_projection.find_states(orders, [BuyerId(OURS)]) == {OURS: UserState.SUSPENDED}
 
 
 def test_who_is_deleted_stays_deleted_and_was_so_from_the_first_event_on(orders: Connection) -> None:
@@ -310,8 +315,8 @@ def test_only_open_orders_of_these_users_are_to_be_cancelled_the_oldest_first(or
     for number, owner, status in reversed(list(zip(numbers, owners, states, strict=True))):
         place(orders, an_order_of(owner, number=number, status=status))
 
-    assert projection.open_orders_of(orders, [BuyerId(OURS)], batch=10) == [numbers[0], numbers[2], numbers[6]]
-    assert projection.open_orders_of(orders, [BuyerId(OURS)], batch=2) == [numbers[0], numbers[2]]
+    assert deleted_buyers.open_orders_of(orders, [BuyerId(OURS)], batch=10) == [numbers[0], numbers[2], numbers[6]]
+    assert deleted_buyers.open_orders_of(orders, [BuyerId(OURS)], batch=2) == [numbers[0], numbers[2]]
 
 
 def test_who_was_deleted_lately_and_has_open_orders_is_found_once(orders: Connection) -> None:
@@ -325,7 +330,7 @@ def test_who_was_deleted_lately_and_has_open_orders_is_found_once(orders: Connec
         place(orders, an_order_of(owner, number=UUID(int=number)))
     place(orders, an_order_of(with_shipped, number=UUID(int=9), status=OrderStatus.SHIPPED))
 
-    assert projection.deleted_with_open_orders(orders, within_s=600) == [OURS]
+    assert deleted_buyers.deleted_with_open_orders(orders, within_s=600) == [OURS]
 
 
 # Users and their sessions

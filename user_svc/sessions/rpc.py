@@ -14,13 +14,13 @@ from typing_extensions import override
 from chassis.context import current_owner
 from chassis.server.conversions import set_timestamp
 from user_svc.model import UserId
-from user_svc.session_model import SessionId
+from user_svc.sessions.model import SessionId
 
 if TYPE_CHECKING:
     from grpc import aio
 
     from user_svc.keys import SigningKey, SigningKeys
-    from user_svc.session_service import LoggedIn, SessionService
+    from user_svc.sessions.service import LoggedIn, SessionService
 
     Context = aio.ServicerContext[Any, Any]
 

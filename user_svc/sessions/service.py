@@ -15,11 +15,12 @@ from chassis.auth.access_tokens import ALGORITHM, TYPE, Claims
 from chassis.clock import new_id
 from chassis.errors import InvalidFields, Overloaded, TokenExpired, TokenInvalid
 from chassis.settings import Section
-from user_svc import repository, session_repository
+from user_svc import repository
 from user_svc.attempts import Attempt, account_of
 from user_svc.errors import InvalidCredentials, TokenReused
 from user_svc.model import Email, User, UserState
-from user_svc.session_model import LOST_ANSWER, RefreshToken, Session, SessionId, hash_token, new_token
+from user_svc.sessions import repository as session_repository
+from user_svc.sessions.model import LOST_ANSWER, RefreshToken, Session, SessionId, hash_token, new_token
 from user_svc.text import typed
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, TextClause, delete, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
 from user_svc.model import UserId
-from user_svc.session_model import RefreshToken, Session, SessionId
+from user_svc.sessions.model import RefreshToken, Session, SessionId
 from user_svc.tables import refresh_tokens, sessions
 
 if TYPE_CHECKING:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import contextlib
 import contextvars
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -12,33 +11,26 @@ from shop.user.v1 import user_service_pb2 as user_pb
 
 from chassis.context import Caller, set_current_call
 from chassis.errors import InvalidFields
-from chassis.idempotency.requests import fingerprint, once
-from chassis.server.if_match import take_if_match
+from chassis.idempotency.key import fingerprint, key_of
 from tests.support.builders import NOON, OTHER_ID, SOME_ID, a_call, a_create_order, a_create_user, an_item_message
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
 
     from chassis.context import Call
-    from chassis.idempotency.store import Once, RequestKey
+    from chassis.idempotency.key import IdempotencyKey
 
 THIRD_ID = "01960000-0000-7000-8000-000000000003"
 
 
-def once_in(call: Call, request: Message) -> Once:
-    """Return what once() does while the call is being served, and leave no call behind."""
+def key_in(call: Call, request: Message) -> IdempotencyKey:
+    """Return what key_of() does while the call is being served, and leave no call behind."""
 
-    def serve() -> Once:
+    def serve() -> IdempotencyKey:
         set_current_call(call)
-        return once(request, now=NOON)
+        return key_of(request, now=NOON)
 
     return contextvars.copy_context().run(serve)
-
-
-def key_in(call: Call, request: Message) -> RequestKey:
-    key = once_in(call, request).key
-    assert key is not None
-    return key
 
 
 def test_the_messages_request_id_comes_first() -> None:
@@ -67,7 +59,7 @@ def test_a_key_in_capitals_is_the_same_key() -> None:
 @given(st.text(min_size=1).filter(lambda text: not _is_uuid(text)))
 def test_an_idempotency_key_that_is_no_uuid_is_an_invalid_field(chosen: str) -> None:
     with pytest.raises(InvalidFields) as refused:
-        once_in(a_call(idempotency_key=chosen, request_id=THIRD_ID), a_create_order())
+        key_in(a_call(idempotency_key=chosen, request_id=THIRD_ID), a_create_order())
 
     assert [each.field for each in refused.value.violations] == ["idempotency-key"]
 
@@ -78,63 +70,13 @@ def test_a_key_in_quotes_is_the_same_key() -> None:
     assert bare == quoted
 
 
-@given(st.text(min_size=1))
-def test_an_if_match_header_is_one_etag_or_refused(header: str) -> None:
-    request = user_pb.UpdateUserRequest(id=SOME_ID)
-
-    with contextlib.suppress(InvalidFields):
-        take_if_match(request, header)
-        assert header.strip() == "*" or request.etag
-    assert not request.etag or request.etag in header
-
-
-@pytest.mark.parametrize(
-    ("header", "etag"),
-    [
-        ('"v3"', "v3"),
-        ("v3", "v3"),
-        (' "v3" ', "v3"),
-        ('W/"v2", "v3"', "v3"),
-        ('"v3", "v3"', "v3"),
-        ("*", ""),
-    ],
-)
-@pytest.mark.parametrize("stated", ["", "v3"])
-def test_an_if_match_header_stands_for_the_etag(header: str, etag: str, stated: str) -> None:
-    request = user_pb.UpdateUserRequest(id=SOME_ID, etag=stated)
-
-    take_if_match(request, header)
-
-    assert request.etag == (etag or stated)
-
-
-@pytest.mark.parametrize(
-    ("message", "header", "rule"),
-    [
-        (user_pb.GetUserRequest(id=SOME_ID), '"v3"', "if_match.unsupported"),
-        (user_pb.UpdateUserRequest(id=SOME_ID), 'W/"v3"', "if_match.weak"),
-        (user_pb.UpdateUserRequest(id=SOME_ID), '"v3", "v4"', "if_match.one"),
-        (user_pb.UpdateUserRequest(id=SOME_ID), '"v 3"', "if_match.one"),
-        (user_pb.UpdateUserRequest(id=SOME_ID, etag="v4"), '"v3"', "if_match.conflict"),
-    ],
-)
-def test_an_if_match_header_that_cannot_be_kept_is_refused_and_says_why(
-    message: Message, header: str, rule: str
-) -> None:
-    with pytest.raises(InvalidFields) as refused:
-        take_if_match(message, header)
-
-    assert [(each.field, each.rule) for each in refused.value.violations] == [("if-match", rule)]
-    assert getattr(message, "etag", "") in {"", "v4"}
-
-
 @pytest.mark.parametrize("request_id", ["", "abc", "req-1", "null"])
 def test_an_edge_id_that_is_no_uuid_gives_no_key(request_id: str) -> None:
-    assert once_in(a_call(request_id=request_id), a_create_order()).key is None
+    assert key_in(a_call(request_id=request_id), a_create_order()).identity is None
 
 
 def test_outside_of_a_call_there_is_no_key() -> None:
-    assert once(a_create_order(request_id=SOME_ID), now=NOON).key is None
+    assert key_of(a_create_order(request_id=SOME_ID), now=NOON).identity is None
 
 
 def test_a_key_is_the_callers_and_the_methods() -> None:

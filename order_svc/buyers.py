@@ -1,0 +1,84 @@
+"""The buyers: who may order. Asks the user service; while it does not answer, the events of users have to do."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final, Protocol
+
+from order_svc import buyer_projection, metrics
+from order_svc.buyer_projection import UserState
+from order_svc.errors import UserNotActive, UserServiceUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+    from datetime import datetime
+
+    from sqlalchemy import Connection
+
+    from chassis.clock import Clock
+    from chassis.database import Database
+    from chassis.errors import DomainError
+    from order_svc.model import BuyerId
+
+# How stale the projection may be. During an outage of the user service a suspended user can order at most this long.
+FRESH: Final = timedelta(minutes=5)
+
+
+class BuyerDirectory(Protocol):
+    """Knows which users may order."""
+
+    async def refusals(self, user_ids: Collection[BuyerId]) -> Mapping[BuyerId, DomainError]:
+        """Return a refusal for each user who may not order: OrderingUserNotFound or UserNotActive.
+
+        Users who may order are absent.
+
+        Raises:
+            UserServiceUnavailable: the states of the users are unknown.
+        """
+
+
+class BuyersWithProjection:
+    """Asks another directory; falls back on the projection of users while that is unavailable.
+
+    Args:
+        buyers: the other directory: the user service.
+        database: with the projection.
+        clock: tells how stale the projection is.
+    """
+
+    def __init__(self, buyers: BuyerDirectory, database: Database, clock: Clock) -> None:
+        self._buyers = buyers
+        self._database = database
+        self._clock = clock
+
+    async def refusals(self, user_ids: Collection[BuyerId]) -> Mapping[BuyerId, DomainError]:
+        """Return a refusal for each user who may not order; users who may order are absent.
+
+        While the user service is unavailable, users whose state is unknown or stale are refused with
+        UserServiceUnavailable.
+        """
+        try:
+            return await self._buyers.refusals(user_ids)
+        except UserServiceUnavailable as unavailable:
+            states, as_of = await self._database.read(lambda connection: _look_up(connection, user_ids))
+            is_fresh = as_of is not None and self._clock.now() - as_of <= FRESH
+            refused: dict[BuyerId, DomainError] = {}
+            for user_id in user_ids:
+                state = states.get(user_id)
+                if state is UserState.DELETED:  # final, however stale the projection is
+                    refused[user_id] = UserNotActive(user_id)
+                elif state is None or not is_fresh:  # an unknown user may be new
+                    refused[user_id] = unavailable
+                elif state is not UserState.ACTIVE:
+                    refused[user_id] = UserNotActive(user_id)
+            metrics.projection_answered(sum(refused.get(user_id) is not unavailable for user_id in user_ids))
+            return refused
+
+
+def _look_up(
+    connection: Connection, user_ids: Collection[BuyerId]
+) -> tuple[Mapping[BuyerId, UserState], datetime | None]:
+    # Read `as_of` first. Events applied between the two reads make the states newer than `as_of`, which is safe; the
+    # other order could make them older.
+    as_of = buyer_projection.users_as_of(connection)
+    return buyer_projection.find_states(connection, user_ids), as_of
