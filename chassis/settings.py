@@ -38,5 +38,7 @@ def load(section: type[_Section]) -> _Section:
         for mistake in error.errors(include_input=False, include_url=False):
             name = "_".join(str(part) for part in mistake["loc"])
             said = mistake["msg"].removeprefix("Value error, ")
-            print(f"{prefix}{name}".upper().rstrip("_") + f": {said}", file=sys.stderr)  # noqa: T201  no log yet
+            # A field with an alias is reported by its alias, which is the whole name of the variable.
+            variable = name if name.isupper() else f"{prefix}{name}".upper().rstrip("_")
+            print(f"{variable}: {said}", file=sys.stderr)  # noqa: T201  no log yet
         raise SystemExit(1) from None

@@ -30,7 +30,7 @@ from chassis.server.server import Server, full_name, run
 from chassis.server.settings import ServerSettings
 from chassis.server.system import SystemServicer
 from chassis.settings import load
-from chassis.watch.hub import WatchSettings
+from chassis.watch.settings import WatchSettings
 from order_svc import consumer
 from order_svc.buyer_client import GrpcBuyerDirectory
 from order_svc.buyers import BuyersWithProjection

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from chassis.clock import Clock
     from chassis.database import Database
     from chassis.watch.changefeed import FeedEvent
-    from chassis.watch.hub import WatchSettings
+    from chassis.watch.settings import WatchSettings
     from order_svc.service import OrderService
 
     Context = aio.ServicerContext[Any, Any]

@@ -1,1 +1,1 @@
-"""Streams of changes: the feed of the outbox, and its delivery to every subscription."""
+"""Streams of changes: the changefeed reads the outbox, and the hub delivers it to every subscription."""

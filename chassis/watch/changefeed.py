@@ -1,11 +1,12 @@
-"""The outbox as a feed: each event once, in one order for every reader, and nothing is ever inserted before the end.
+"""The outbox as a changefeed: each event once, in one order for every reader; new events appear at the end only.
 
-Numbers of rows become visible in any order, so a reader that remembers the last number loses an event that is committed
-later with a lower one. A row is in the feed only once every transaction up to its own has ended: then nothing can come
-before it. The price: a transaction that writes and stays open, in any database of the server, holds the feed up.
+Rows are numbered before they are committed, so they become visible in any order: a reader that remembered the last
+number would lose an event that commits later with a lower one. Therefore a row is in the feed only once its transaction
+and all earlier ones have ended; after that no row can appear before it. The price: a writing transaction that stays
+open, in any database of the server, delays the feed.
 
-Outside, a position in the feed is the id of the event that stands there: it says nothing about how many events there
-are, and it survives a restore of the database.
+Callers see a position as the id of its event. The id does not reveal how many events there are, and it survives a
+restore of the database.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
 
     from chassis.database import Database
 
-# After outbox.DDL_V2. A statement each, in Alembic's autocommit_block(). A migration that failed has left an index that
-# is of no use, so that goes first.
+# After outbox.DDL_V2. One statement at a time, in Alembic's autocommit_block(). A failed run of the migration leaves an
+# invalid index, so drop that first.
 INDEX_V1: Final = (
     "DROP INDEX CONCURRENTLY IF EXISTS outbox_transaction_position_idx",
     "CREATE INDEX CONCURRENTLY outbox_transaction_position_idx ON outbox (transaction, position)",
@@ -35,19 +36,19 @@ INDEX_V1: Final = (
 
 
 class Position(NamedTuple):
-    """Where an event stands in the feed: by its transaction, then by its number in the outbox; and the event's id."""
+    """The place of an event in the feed: its transaction, then its number in the outbox; and the event's id."""
 
     transaction: int
     number: int
     id: UUID
 
 
-# Before every event.
+# The position before every event.
 START: Final = Position(0, 0, UUID(int=0))
 
 
 class PositionLost(Exception):
-    """The position is not in the feed any more: its event was swept, or the database was restored."""
+    """The position is not in the feed any more, because its event was swept or the database was restored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +73,9 @@ class Page:
     """A part of the feed.
 
     Attributes:
-        events: the wanted ones, in the feed's order.
-        last: the position up to which the feed was read, wanted or not.
-        is_last: whether the feed had no more.
+        events: those that match the query, in the feed's order.
+        last: the position of the last row that was scanned, whether it matches or not.
+        is_last: whether the feed has no rows after it.
     """
 
     events: Sequence[FeedEvent]
@@ -83,14 +84,14 @@ class Page:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class PageQuery:
     """Which part of the feed to read.
 
     Attributes:
-        after: the position before it.
-        owner: only the events of this owner; None for the events of all.
+        after: the position that the page follows.
+        owner: return the events of this owner only; None for the events of all.
         owner_field: the name of the owner's field in the data.
-        size: how many rows to look at.
+        size: how many rows to scan, of all owners.
     """
 
     after: Position
@@ -107,13 +108,16 @@ _newest = text("""
     LIMIT 1
 """)
 _position_of = text("SELECT transaction, position, id FROM outbox WHERE id = :id AND transaction IS NOT NULL")
-# The sweep removes rows from the first on. Rows that are older than the column are not in the feed.
-_is_whole = text("""
+# Whether the feed still has its first event: the sweep deletes the oldest rows. Rows from before the column
+# `transaction` were never in the feed, so a missing one of those counts for nothing.
+_is_complete = text("""
     SELECT coalesce((SELECT position = 1 OR transaction IS NULL FROM outbox ORDER BY position LIMIT 1), true)
 """)
-# The page and whether its beginning still stands, in one snapshot: in two, a sweep between them would go unnoticed.
-# :size rows are looked at, of whatever owner; the last one comes in any case, for its position. A position that stands
-# was in the feed before, so its transaction is over; if it is not, the server is younger than the row: a restore.
+# Returns the page, and whether the row at its starting position still exists. Both come from one snapshot, so that no
+# sweep between two snapshots goes unnoticed.
+# Scans :size rows of all owners. The last row is always returned, so that the reader can advance its position.
+# The starting position was read from the feed earlier, so its transaction must have ended. If the server says that it
+# has not, the row is from another cluster: the database was restored.
 _page = text("""
     WITH page AS MATERIALIZED (
         SELECT
@@ -127,7 +131,7 @@ _page = text("""
         ORDER BY transaction, position
         LIMIT :size
     ),
-    beginning AS (
+    start AS (
         SELECT
             :position = 0 OR EXISTS (
                 SELECT FROM outbox
@@ -135,17 +139,17 @@ _page = text("""
                     id = :id
                     AND (transaction, position) = (CAST(:transaction AS xid8), :position)
                     AND transaction < pg_snapshot_xmin(pg_current_snapshot())
-            ) AS stands
+            ) AS exists_still
     )
-    SELECT beginning.stands, page.*
-    FROM beginning
+    SELECT start.exists_still, page.*
+    FROM start
     LEFT JOIN page ON owner = coalesce(:owner, owner) OR number = (SELECT count(*) FROM page)
     ORDER BY number
 """)
-# In a cluster that is younger than the dump, restored rows have numbers that are yet to come, and events that were
-# written since have lower ones. All rows up to the last restored one get one number, so that they are in the order of
-# their positions: none higher than that of an event written since, or of a transaction that is open and may write one.
-_bring_back = text("""
+# After a restore into a younger cluster, rows carry transaction ids from the future, and events written since then have
+# lower ones. Give all rows up to the last restored one the same transaction id, so that `position` alone orders them.
+# That id is at most the id of any event written since, and of any open transaction, which may still write one.
+_renumber = text("""
     WITH restored AS MATERIALIZED (
         SELECT max(position) AS last
         FROM outbox
@@ -155,13 +159,13 @@ _bring_back = text("""
         SELECT least(
             pg_snapshot_xmin(pg_current_snapshot()),
             (SELECT transaction FROM outbox WHERE position > restored.last ORDER BY transaction LIMIT 1)
-        ) AS every_new
+        ) AS new_transaction
         FROM restored
     )
     UPDATE outbox
-    SET transaction = every_new
+    SET transaction = new_transaction
     FROM restored, before
-    WHERE position <= last AND transaction > every_new
+    WHERE position <= last AND transaction > new_transaction
 """)
 
 
@@ -169,7 +173,7 @@ class Changefeed:
     """The feed of one service's outbox.
 
     Args:
-        database: with the outbox.
+        database: the service's, with the outbox.
         owner_field: the name of the owner's field in the events' data: `userId`.
     """
 
@@ -178,40 +182,40 @@ class Changefeed:
         self._owner_field = owner_field
 
     async def newest(self) -> Position:
-        """Return the end of the feed."""
+        """Return the position of the newest event."""
         return await self._database.read(newest)
 
     async def position_of(self, event_id: UUID) -> Position:
-        """Return where the event stands. The nil UUID stands before every event.
+        """Return the position of an event; of the nil UUID, the position before every event.
 
         Raises:
-            PositionLost: the event is gone or never was.
+            PositionLost: there is no such event, or not any more.
         """
         return await self._database.read(lambda connection: position_of(connection, event_id))
 
     async def read(self, after: Position, *, owner: str | None, size: int) -> Page:
-        """Return the part of the feed after the position, as Wanted has it.
+        """Return the page after the position; see PageQuery for `owner` and `size`.
 
         Raises:
             PositionLost: the position is not in the feed any more.
         """
-        wanted = Wanted(after, owner, self._owner_field, size)
-        return await self._database.read(lambda connection: read(connection, wanted))
+        query = PageQuery(after, owner, self._owner_field, size)
+        return await self._database.read(lambda connection: read(connection, query))
 
     async def renumber_after_restore(self) -> int:
-        """Give rows of another cluster numbers of this one; return how many there were."""
+        """Give rows that were restored from another cluster transaction ids of this one; return their number."""
         return await self._database.transaction(renumber_after_restore)
 
 
 def newest(connection: Connection) -> Position:
-    """Return the end of the feed."""
+    """Return the position of the newest event."""
     row = connection.execute(_newest).one_or_none()
     return START if row is None else _to_position(row)
 
 
 def position_of(connection: Connection, event_id: UUID) -> Position:
-    """Return where the event stands, as Changefeed.position_of() does."""
-    if event_id == START.id and connection.scalar(_is_whole):
+    """Return the position of an event, as Changefeed.position_of() does."""
+    if event_id == START.id and connection.scalar(_is_complete):
         return START
     row = connection.execute(_position_of, {"id": event_id}).one_or_none()
     if row is None:
@@ -219,19 +223,19 @@ def position_of(connection: Connection, event_id: UUID) -> Position:
     return _to_position(row)
 
 
-def read(connection: Connection, wanted: Wanted) -> Page:
-    """Return a part of the feed, as Changefeed.read() does."""
-    after = wanted.after
+def read(connection: Connection, query: PageQuery) -> Page:
+    """Return a page of the feed, as Changefeed.read() does."""
+    after = query.after
     parameters = {
         "id": after.id,
         "transaction": str(after.transaction),
         "position": after.number,
-        "owner": wanted.owner,
-        "owner_field": wanted.owner_field,
-        "size": wanted.size,
+        "owner": query.owner,
+        "owner_field": query.owner_field,
+        "size": query.size,
     }
     rows = connection.execute(_page, parameters).all()
-    if not rows[0].stands:
+    if not rows[0].exists_still:
         raise PositionLost
     last = rows[-1]
     if last.number is None:
@@ -239,15 +243,15 @@ def read(connection: Connection, wanted: Wanted) -> Page:
     events = [
         FeedEvent(_to_position(row), row.type, row.subject, row.sequence, row.data, row.owner, row.occurred_at)
         for row in rows
-        if wanted.owner is None or row.owner == wanted.owner
+        if query.owner is None or row.owner == query.owner
     ]
-    return Page(events, _to_position(last), is_last=last.number < wanted.size)
+    return Page(events, _to_position(last), is_last=last.number < query.size)
 
 
 def renumber_after_restore(connection: Connection) -> int:
-    """Give rows of another cluster numbers of this one, as Changefeed.renumber_after_restore() does."""
-    allow(connection, timeout_s=300)  # it may be a week's
-    return connection.execute(_bring_back).rowcount
+    """Give restored rows transaction ids of this cluster, as Changefeed.renumber_after_restore() does."""
+    allow(connection, timeout_s=300)  # seconds: it may update a week of events
+    return connection.execute(_renumber).rowcount
 
 
 def _to_position(row: Any) -> Position:

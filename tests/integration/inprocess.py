@@ -27,8 +27,7 @@ from chassis.database.url import DatabaseUrl
 from chassis.server.server import Server, full_name
 from chassis.server.system import SystemServicer
 from chassis.testing import SIGNER, server_settings, services_token, serving
-from chassis.watch.hub import WatchSettings
-from order_svc.buyer_client import GrpcBuyerDirectory
+from chassis.watch.settings import WatchSettings
 from order_svc.buyers import BuyersWithProjection
 from order_svc.rpc import OrderServicer, order_watch_hub
 from order_svc.service import OrderService
@@ -120,7 +119,7 @@ async def order_service(
     policy = CallPolicy(timeout_s=2, observer=ClientTelemetry(users))
     async with connect(users, policy=policy, token=services_token) as channel:
         directory = BuyersWithProjection(GrpcBuyerDirectory(channel, guard), database, clock)
-        watch_hub = order_watch_hub(database, watching or WatchSettings(poll_s=0.02, sign_of_life_s=0.2))
+        watch_hub = order_watch_hub(database, watching or WatchSettings(poll_s=0.02, heartbeat_s=0.2))
         servicer = OrderServicer(OrderService(database, directory, clock), watch_hub, clock)
 
         def register(server: aio.Server) -> list[str]:

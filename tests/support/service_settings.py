@@ -28,7 +28,8 @@ def variables() -> dict[str, FieldInfo]:
     for section in _sections():
         prefix = section.model_config.get("env_prefix", "")
         for name, field in section.model_fields.items():
-            found[f"{prefix}{name}".upper()] = field
+            alias = field.validation_alias
+            found[alias if isinstance(alias, str) else f"{prefix}{name}".upper()] = field
     return found
 
 

@@ -10,6 +10,7 @@ from chassis.client.breaker import BreakerSettings
 from chassis.database.settings import DatabaseSettings
 from chassis.server.settings import ServerSettings
 from chassis.settings import load
+from chassis.watch.settings import WatchSettings
 from order_svc.settings import OrderTelemetrySettings, UserServiceSettings
 from user_svc.settings import PasswordSettings, UserTelemetrySettings
 
@@ -80,6 +81,16 @@ def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     parameters = {"user": "users", "password": SECRET, "host": "localhost", "port": "5432", "dbname": "users"}
     assert database.url.parameters == parameters
     assert (database.pool_size, breaker.reset_timeout_s) == (5, 0.5)
+
+
+def test_the_interval_of_heartbeats_keeps_the_name_of_its_variable(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WATCH_SIGN_OF_LIFE_S", "2")
+    assert load(WatchSettings).heartbeat_s == 2
+
+    monkeypatch.setenv("WATCH_SIGN_OF_LIFE_S", "0")
+    assert mistakes_of(WatchSettings, capsys) == ["WATCH_SIGN_OF_LIFE_S: Input should be greater than 0"]
 
 
 def test_a_variable_that_is_missing_is_named(capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,7 @@ import pytest
 from chassis.events import outbox
 from chassis.testing import until
 from chassis.watch import changefeed
-from chassis.watch.changefeed import START, PositionLost, Wanted
+from chassis.watch.changefeed import START, PageQuery, PositionLost
 from tests.integration.event_flow import opened
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ async def subjects_after(database: Database, position: Position = START) -> list
     """Return what the feed has behind the position."""
 
     def read(connection: Connection) -> list[uuid.UUID]:
-        page = changefeed.read(connection, Wanted(position, None, "userId", 5000))
+        page = changefeed.read(connection, PageQuery(position, None, "userId", 5000))
         return [each.subject for each in page.events]
 
     return await database.read(read)
@@ -136,7 +136,9 @@ async def test_a_reader_that_keeps_its_position_sees_each_event_once_and_in_the_
 
     async def read() -> None:
         position = seen[-1] if seen else START
-        page = await database.read(lambda connection: changefeed.read(connection, Wanted(position, None, "userId", 7)))
+        page = await database.read(
+            lambda connection: changefeed.read(connection, PageQuery(position, None, "userId", 7))
+        )
         seen.extend(each.position for each in page.events)
 
     async def has_seen_all() -> bool:

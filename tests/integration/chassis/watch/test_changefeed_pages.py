@@ -10,7 +10,7 @@ import pytest
 
 from chassis.events import outbox
 from chassis.watch import changefeed
-from chassis.watch.changefeed import START, Wanted
+from chassis.watch.changefeed import START, PageQuery
 from tests.integration.test_bystanders import transaction
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def write(database: TestDatabase, *owners: str) -> list[UUID]:
 
 def read(database: TestDatabase, *, after: Position = START, owner: str | None = None, size: int = 10) -> Page:
     with transaction(database) as connection:
-        return changefeed.read(connection, Wanted(after, owner, "userId", size))
+        return changefeed.read(connection, PageQuery(after, owner, "userId", size))
 
 
 def subjects(page: Page) -> list[UUID]:

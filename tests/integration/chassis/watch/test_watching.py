@@ -16,7 +16,7 @@ from shop.order.v1.order_service_pb2_grpc import OrderServiceStub
 
 from chassis.events import outbox
 from chassis.testing import admins_token, new_uuid, plain_channel, token_of
-from chassis.watch.hub import WatchSettings
+from chassis.watch.settings import WatchSettings
 from tests.integration.event_flow import opened
 from tests.integration.inprocess import database_settings, order_service
 from tests.integration.watching import INSERT, NARROW, ids_in, seen, watching, write
@@ -146,7 +146,7 @@ async def test_who_resumes_far_back_is_shown_that_the_stream_lives(
     orders_database: TestDatabase, users_address: str
 ) -> None:
     write(orders_database, 60)
-    hasty = WatchSettings(poll_s=0.02, page=1, sign_of_life_s=1e-6)
+    hasty = WatchSettings(poll_s=0.02, page=1, heartbeat_s=1e-6)
     async with (
         order_service(database_settings(orders_database.url), users=users_address, watching=hasty) as address,
         plain_channel(address) as channel,
@@ -208,7 +208,7 @@ async def test_who_comes_and_goes_while_others_write_is_told_everything_once_and
 ) -> None:
     chance = random.Random(1)
     settings = database_settings(orders_database.url)
-    watching_closely = WatchSettings(poll_s=0.005, page=3, sign_of_life_s=0.05)
+    watching_closely = WatchSettings(poll_s=0.005, page=3, heartbeat_s=0.05)
 
     async def write(database: Database) -> None:
         for _ in range(WRITES_EACH):

@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 
 from chassis.telemetry.metrics import REGISTRY
 from chassis.testing import SIGNER, admins_token, new_uuid, plain_channel, server_settings, token_of, until
-from chassis.watch.hub import WatchSettings
+from chassis.watch.settings import WatchSettings
 from tests.integration.inprocess import database_settings, order_service
 from tests.integration.watching import NARROW, ids_in, watching, write
 
@@ -31,7 +31,7 @@ async def replica(
     database: TestDatabase, *, users: str, server: dict[str, Any] | None = None, **changes: Any
 ) -> AsyncIterator[aio.Channel]:
     """Serve orders while the block runs; yield an admin's channel that takes no more than is asked for."""
-    watching = WatchSettings(**{"poll_s": 0.01, "sign_of_life_s": 0.1, **changes})
+    watching = WatchSettings(**{"poll_s": 0.01, "heartbeat_s": 0.1, **changes})
     settings = database_settings(database.url)
     async with (
         order_service(settings, users=users, watching=watching, server=server_settings(**(server or {}))) as address,
@@ -201,7 +201,7 @@ async def test_while_nobody_knows_what_happens_there_is_no_sign_of_life(
     orders_database: TestDatabase, users_address: str
 ) -> None:
     async with (
-        replica(orders_database, users=users_address, sign_of_life_s=0.05) as channel,
+        replica(orders_database, users=users_address, heartbeat_s=0.05) as channel,
         watching(channel) as watch,
     ):
         await watch.message()

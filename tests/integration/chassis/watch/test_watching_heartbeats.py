@@ -14,7 +14,7 @@ from shop.order.v1 import order_service_pb2 as pb
 from shop.order.v1.order_service_pb2_grpc import OrderServiceStub
 
 from chassis.testing import plain_channel, until
-from chassis.watch.hub import WatchSettings
+from chassis.watch.settings import WatchSettings
 from tests.integration.inprocess import database_settings, order_service
 from tests.integration.watching import Watch, watching
 from tests.support.requests import create_order_request, create_user_request
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 # WATCH_ROUNDS=100 makes some 100,000 deliveries of it.
 ROUNDS: Final = int(os.environ.get("WATCH_ROUNDS", "4"))
 WATCHES_OF_EACH: Final = 8
-HEARTBEATS: Final = WatchSettings(poll_s=0.005, sign_of_life_s=0.02, buffer=100_000)
+HEARTBEATS: Final = WatchSettings(poll_s=0.005, heartbeat_s=0.02, buffer=100_000)
 WAY: Final = (order_pb2.ORDER_STATUS_CONFIRMED, order_pb2.ORDER_STATUS_PROCESSING, order_pb2.ORDER_STATUS_SHIPPED)
 
 
@@ -41,7 +41,7 @@ async def make_changes(orders: OrderServiceAsyncStub, buyers: list[str]) -> None
         placed = [await orders.CreateOrder(create_order_request(buyer)) for buyer in buyers]
         for status in WAY:
             for order in placed:
-                await asyncio.sleep(HEARTBEATS.sign_of_life_s)  # the pace of the changes, not a wait for one
+                await asyncio.sleep(HEARTBEATS.heartbeat_s)  # the pace of the changes, not a wait for one
                 await orders.UpdateOrderStatus(pb.UpdateOrderStatusRequest(id=order.id, status=status))
 
 

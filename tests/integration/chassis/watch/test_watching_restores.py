@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from chassis.testing import new_uuid, plain_channel, until
-from chassis.watch.hub import WatchSettings
+from chassis.watch.settings import WatchSettings
 from tests.integration.inprocess import database_settings, order_service
 from tests.integration.watching import ids_in, watching, write
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from tests.integration.conftest import TestDatabase
 
-CLOSELY: Final = WatchSettings(poll_s=0.01, sign_of_life_s=0.05)
+CLOSELY: Final = WatchSettings(poll_s=0.01, heartbeat_s=0.05)
 # What a restore into a younger server leaves: rows whose transactions that server has not reached.
 YOUNGER: Final = "UPDATE outbox SET transaction = ((transaction::text)::bigint + 1000000000)::text::xid8"
 

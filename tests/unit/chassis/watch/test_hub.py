@@ -12,7 +12,8 @@ import uvloop
 
 from chassis.testing import until
 from chassis.watch.changefeed import FeedEvent
-from chassis.watch.hub import WatchHub, WatchSettings
+from chassis.watch.hub import WatchHub
+from chassis.watch.settings import WatchSettings
 from tests.support.feed_in_memory import FeedInMemory
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 STREAMS: Final = 200
 DELIVERIES: Final = int(os.environ.get("WATCH_DELIVERIES", "10000"))
-SETTINGS: Final = WatchSettings(poll_s=0.005, sign_of_life_s=0.02, buffer=1000, max_of_one_caller=STREAMS)
+SETTINGS: Final = WatchSettings(poll_s=0.005, heartbeat_s=0.02, buffer=1000, max_of_one_caller=STREAMS)
 
 
 @pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
@@ -59,14 +60,14 @@ async def deliver(count: int) -> tuple[FeedInMemory, list[list[Any]]]:
     await until(have_begun)
     offset_s = itertools.cycle((0, 0.0005, 0.001, 0.0015, 0.002))
     for _ in range(count):
-        await asyncio.sleep(SETTINGS.sign_of_life_s - SETTINGS.poll_s + next(offset_s))  # the pace of the changes
+        await asyncio.sleep(SETTINGS.heartbeat_s - SETTINGS.poll_s + next(offset_s))  # the pace of the changes
         last = feed.commit("ada")
 
     async def have_passed_the_last() -> bool:
         return all(token_in(messages[-1]) == last.position.id for messages in received)
 
     await until(have_passed_the_last)
-    await asyncio.sleep(2 * SETTINGS.sign_of_life_s)  # a doubled change would come now
+    await asyncio.sleep(2 * SETTINGS.heartbeat_s)  # a doubled change would come now
     for task in tasks:
         task.cancel()
     await asyncio.wait(tasks)
