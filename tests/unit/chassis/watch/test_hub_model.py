@@ -108,8 +108,17 @@ class Client:
             self.token = None  # begin anew, and list the orders again
 
     def has_all(self) -> bool:
-        index = None if self.token is None else self.feed.index_of(self.token)
-        return index is not None and not any(map(self._wants, self.feed.timeline[index + 1 :]))
+        if self.token is None:
+            return False
+        index = self.feed.index_of(self.token)
+        if index is None:
+            return self._is_ahead_of_every_event(self.token)
+        return not any(map(self._wants, self.feed.timeline[index + 1 :]))
+
+    def _is_ahead_of_every_event(self, token: UUID) -> bool:
+        """Return whether a restore removed the event, and none has taken its place: only the next one shows that."""
+        numbers = [self.feed.index_of(token, timeline) for timeline in self.feed.past]
+        return any(number is not None and number >= len(self.feed.timeline) for number in numbers)
 
 
 class Streams(RuleBasedStateMachine):
