@@ -1,4 +1,4 @@
-"""What a process tells about itself while it serves: logs, metrics and traces, begun and ended together."""
+"""Logs, metrics and traces of a process, started and stopped together."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ if TYPE_CHECKING:
 def running(settings: TelemetrySettings, *, command: str) -> Iterator[None]:
     """Write logs, serve metrics and export traces, as the settings say, while the block runs.
 
-    For commands that run until they are stopped. One that does something once and ends must not ask for the port of the
-    metrics: beside a running process, with the same settings, it is taken.
+    For commands that run until they are stopped. A command that ends by itself must not use this: it may run beside a
+    serving process with the same settings, which already listens on the port of the metrics.
 
     Args:
-        settings: where to.
+        settings: levels, ports and endpoints.
         command: what the process runs: `serve`, `relay`, `consume`.
 
     Raises:
-        StartupError: somebody else listens on the port of the metrics.
+        StartupError: another process listens on the port of the metrics.
     """
     logs.configure(settings)
-    # What OTEL_RESOURCE_ATTRIBUTES says is added, and what is said here counts.
+    # OTEL_RESOURCE_ATTRIBUTES may add attributes; on conflict the values below win.
     resource = Resource.create(
         {
             "service.name": settings.service_name,

@@ -1,4 +1,4 @@
-"""Where calls and statements are sent, in the words that telemetry has for it: `server.address` and `server.port`."""
+"""The address that calls and statements are sent to, as telemetry names it: `server.address` and `server.port`."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from typing import Self
 
-# The scheme of a gRPC target, with the DNS server that it may name: `dns:///`, `dns://8.8.8.8/`, `ipv4:`, `unix://`.
+# The scheme of a gRPC target, with an optional DNS server: `dns:///`, `dns://8.8.8.8/`, `ipv4:`, `unix://`.
 _SCHEME: Final = re.compile(r"^(?:(?:dns|xds):(?://[^/]*/)?|(?:ipv4|ipv6|unix|unix-abstract):(?://)?)")
 _HOST_AND_PORT: Final = re.compile(r"\[?(.+?)\]?:(\d{1,5})")
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One server, or several that count as one, as the configuration names it.
+    """One server, or a list of servers that counts as one, as the configuration names it.
 
     Attributes:
-        address: a host, an IP address, a socket's path; of several servers the whole list.
-        port: None where the address has none of its own.
+        address: a host, an IP address or a socket's path; for several servers the whole list.
+        port: None if the address includes the port or has none.
     """
 
     address: str

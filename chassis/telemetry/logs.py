@@ -1,9 +1,9 @@
-"""Logs: one JSON object a line on stdout, an event name and fields; in colours on a terminal.
+"""Logs: one JSON object per line on stdout, an event name and fields; coloured text on a terminal.
 
-A call only leaves what is to be written; a thread makes the lines and writes them, some at a time. Made one by one in
-between calls a line costs three times as much, a write for each of them more than that, and a reader of stdout that
-hangs must not hold up a call. What somebody should look at is written at once, all else within a fraction of a second
-and before the process ends, unless it is killed.
+A call only appends its fields to a queue; a thread makes the lines and writes them in groups. Making each line during
+its call would cost three times as much, and a write per line even more. Also, a call must not wait for a reader of
+stdout that hangs. Warnings and errors are written at once, other lines within 0.1 s. All lines are written before the
+process ends, unless it is killed.
 """
 
 from __future__ import annotations
@@ -35,35 +35,35 @@ if TYPE_CHECKING:
     Sink = Callable[[bytes], None]
 
 _FLUSH_S: Final = 0.1
-# So few are made at a time that a call which wants the interpreter meanwhile waits less than a millisecond.
-_AT_A_TIME: Final = 100
-# Some 10 MB, and a second of more calls than a replica can serve. Then whoever reads stdout hangs.
-_MAX_LINES: Final = 20_000
+# Lines made in one group: few enough that a call which needs the interpreter meanwhile waits less than a millisecond.
+_GROUP_SIZE: Final = 100
+# Some 10 MB, and more calls than a replica serves in a second. If as many lines wait, the reader of stdout hangs.
+_MAX_WAITING_LINES: Final = 20_000
 # A write that hangs must not keep a process from ending.
 _LAST_FLUSH_S: Final = 1.0
 
 
 class LineWriter:
-    """Writes lines in their order, from one thread of its own.
+    """Writes lines in order, from a thread of its own.
 
     Args:
-        sinks: where to.
-        most_lines: how many may wait; more are dropped and counted.
+        sinks: each is called with every group of lines.
+        max_waiting: how many lines may wait; further ones are dropped and counted.
     """
 
-    def __init__(self, sinks: Sequence[Sink], *, most_lines: int = _MAX_LINES) -> None:
-        self._most_lines: Final = most_lines
+    def __init__(self, sinks: Sequence[Sink], *, max_waiting: int = _MAX_WAITING_LINES) -> None:
+        self._max_waiting: Final = max_waiting
         self._sinks: Final = sinks
         self._lines: Final[deque[Callable[[], bytes]]] = deque()
         self._writing: Final = threading.Lock()
         self._has_lines: Final = threading.Event()
         self._is_urgent: Final = threading.Event()
-        # A daemon: it must not keep a process alive whose stdout hangs.
+        # A daemon thread: if stdout hangs, it must not keep the process alive.
         threading.Thread(target=self._write_forever, name="log", daemon=True).start()
 
     def write(self, line: Callable[[], bytes], *, at_once: bool = False) -> None:
-        """Have the line made and written, soon or at once. Never waits."""
-        if len(self._lines) >= self._most_lines:
+        """Queue a line to be made and written within 0.1 s, or `at_once`. Never waits."""
+        if len(self._lines) >= self._max_waiting:
             metrics.log_lines_lost(1)
             return
         self._lines.append(line)
@@ -73,7 +73,7 @@ class LineWriter:
             self._has_lines.set()
 
     def flush(self) -> None:
-        """Return when every line is written, or after a second in which stdout took none."""
+        """Return when every line is written; give up after 1 s if stdout hangs."""
         if self._writing.acquire(timeout=_LAST_FLUSH_S):
             try:
                 self._write_all()
@@ -84,7 +84,7 @@ class LineWriter:
         while True:
             self._has_lines.wait()
             self._is_urgent.wait(_FLUSH_S)
-            # Before the lines are taken: one that comes in between is seen now or wakes us again.
+            # Clear before reading the queue: a line that comes in between is written now or wakes the thread again.
             self._has_lines.clear()
             self._is_urgent.clear()
             with self._writing:
@@ -92,39 +92,39 @@ class LineWriter:
 
     def _write_all(self) -> None:
         while self._lines:
-            some = [self._lines.popleft() for _ in range(min(len(self._lines), _AT_A_TIME))]
-            lines = b"".join(line() + b"\n" for line in some)
+            group = [self._lines.popleft() for _ in range(min(len(self._lines), _GROUP_SIZE))]
+            lines = b"".join(line() + b"\n" for line in group)
             for sink in self._sinks:
                 try:
                     sink(lines)
-                except (OSError, ValueError):  # a full disk, a closed stdout: no reason to stop serving
-                    metrics.log_lines_lost(len(some))
+                except (OSError, ValueError):  # a full disk or a closed stdout: keep serving
+                    metrics.log_lines_lost(len(group))
 
 
-class _Handler(logging.Handler):
-    """The lines of libraries. `logging.shutdown`, which Python runs at its end, flushes every line by it."""
+class _LibraryHandler(logging.Handler):
+    """Writes the log records of libraries. `logging.shutdown`, which Python runs at exit, flushes all lines by it."""
 
-    def __init__(self, writer: LineWriter, lines: _Lines) -> None:
+    def __init__(self, writer: LineWriter, log_lines: _LogLines) -> None:
         super().__init__()
         self._writer = writer
-        self._lines = lines
+        self._log_lines = log_lines
 
     @override
     def emit(self, record: logging.LogRecord) -> None:
         fields: EventDict = {"logger": record.name}
         if record.exc_info:
             fields["exc_info"] = record.exc_info
-        self._lines.add(record.levelname.lower(), record.getMessage(), fields, at_once=True)
+        self._log_lines.add(record.levelname.lower(), record.getMessage(), fields, at_once=True)
 
     @override
     def flush(self) -> None:
         self._writer.flush()
 
 
-class _Lines:
-    """Makes a line of an event and has it written: adds when, how bad, of which process and for which call.
+class _LogLines:
+    """Makes log lines: adds the time, the level, the service, and the request and trace of the current call.
 
-    In one step: structlog's own chain of processors costs 20 µs a line, more than all of a call's telemetry may.
+    All in one step: structlog's own chain of processors costs 20 µs a line, more than all telemetry of a call may.
     """
 
     def __init__(self, settings: TelemetrySettings, writer: LineWriter, render: Callable[[EventDict], bytes]) -> None:
@@ -135,10 +135,10 @@ class _Lines:
         self._second = (0, "")
 
     def add(self, level: str, event: str, fields: EventDict, *, at_once: bool) -> None:
-        """Have a line written, soon or at once."""
-        self._writer.write(partial(self._made, level, event, fields, time.time(), current_call()), at_once=at_once)
+        """Queue a line, to be written within 0.1 s or `at_once`."""
+        self._writer.write(partial(self._line, level, event, fields, time.time(), current_call()), at_once=at_once)
 
-    def _made(self, level: str, event: str, fields: EventDict, now: float, call: Call | None) -> bytes:
+    def _line(self, level: str, event: str, fields: EventDict, now: float, call: Call | None) -> bytes:
         line: EventDict = {
             "timestamp": self._timestamp(now),
             "level": level,
@@ -166,24 +166,24 @@ class _Lines:
 
 
 class _BoundLogger(structlog.BoundLoggerBase):
-    """What `structlog.get_logger()` gives, with the methods that are used here."""
+    """The logger that `structlog.get_logger()` returns, with the methods that the services use."""
 
-    _logger: _Lines
+    _logger: _LogLines
 
     def debug(self, event: str, **fields: object) -> None:
-        """Write a line that only helps who looks for a fault."""
+        """Write a line that is useful only when debugging."""
         self._logger.add("debug", event, fields, at_once=False)
 
     def info(self, event: str, **fields: object) -> None:
-        """Write a line about what happened."""
+        """Write a line about a normal event."""
         self._logger.add("info", event, fields, at_once=False)
 
     def warning(self, event: str, **fields: object) -> None:
-        """Write a line about what somebody should look at."""
+        """Write a line about a problem that an operator should look at."""
         self._logger.add("warning", event, fields, at_once=True)
 
     def error(self, event: str, **fields: object) -> None:
-        """Write a line about what went wrong."""
+        """Write a line about a failure."""
         self._logger.add("error", event, fields, at_once=True)
 
 
@@ -191,10 +191,10 @@ def _bound_logger(level: str) -> type[_BoundLogger]:
     """Return a logger class whose methods below the level do nothing."""
     names = ("debug", "info", "warning", "error")
     muted = names[: names.index(level.lower())]
-    return type("_BoundLogger", (_BoundLogger,), dict.fromkeys(muted, _nothing))
+    return type("_BoundLogger", (_BoundLogger,), dict.fromkeys(muted, _ignore))
 
 
-def _nothing(_self: _BoundLogger, _event: str, **_fields: object) -> None:
+def _ignore(_self: _BoundLogger, _event: str, **_fields: object) -> None:
     """Write no line."""
 
 
@@ -210,17 +210,17 @@ _console: Final = structlog.dev.ConsoleRenderer(colors=True)
 
 
 def configure(settings: TelemetrySettings) -> LineWriter:
-    """Send every log line, also those of libraries, to stdout, and to files too if there is a folder for them."""
+    """Send all log lines, those of libraries included, to stdout, and also to files if `log_dir` is set."""
     writer = LineWriter(_sinks(settings.log_dir))
-    lines = _Lines(settings, writer, _in_colours if sys.stdout.isatty() else _as_json)
+    log_lines = _LogLines(settings, writer, _in_colours if sys.stdout.isatty() else _as_json)
     structlog.configure(
         wrapper_class=_bound_logger(settings.log_level),
-        logger_factory=lambda *_names: lines,
+        logger_factory=lambda *_names: log_lines,
         cache_logger_on_first_use=True,
     )
-    handler = _Handler(writer, lines)
+    handler = _LibraryHandler(writer, log_lines)
     level = logging.getLevelNamesMapping()[settings.log_level]
-    # Libraries speak up from WARNING: their INFO would put SQL and addresses into our log.
+    # Libraries log from WARNING on: their INFO lines would put SQL and addresses into the log.
     logging.basicConfig(handlers=[handler], level=max(level, logging.WARNING), force=True)
     return writer
 
@@ -235,16 +235,16 @@ def _sinks(folder: Path | None) -> list[Sink]:
     folder.mkdir(parents=True, exist_ok=True)
 
     def to_file(name: str, lines: bytes) -> None:
-        # Opened each time, so that who rotates logs needs to tell nobody.
+        # Opened for each write, so that log rotation needs no signal to the process.
         with (folder / name).open("ab") as file:
             file.write(lines)
 
-    def errors(lines: bytes) -> None:
-        found = [line for line in lines.splitlines(keepends=True) if _is_error(line)]
-        if found:
-            to_file("error.log", b"".join(found))
+    def errors_to_file(lines: bytes) -> None:
+        errors = [line for line in lines.splitlines(keepends=True) if _is_error(line)]
+        if errors:
+            to_file("error.log", b"".join(errors))
 
-    return [to_stdout, lambda lines: to_file("combined.log", lines), errors]
+    return [to_stdout, lambda lines: to_file("combined.log", lines), errors_to_file]
 
 
 def _is_error(line: bytes) -> bool:

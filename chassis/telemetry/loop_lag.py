@@ -1,7 +1,7 @@
-"""How late the event loop is.
+"""The delay of the event loop.
 
-Every call of a replica waits while one of them holds the loop. What a caller sends has bounds, so that none holds it
-for more than 100 ms (docs/architecture.md): this shows whether that is so.
+While one call holds the loop, every other call of the replica waits. Requests are bounded so that no call holds the
+loop for more than 100 ms (docs/architecture.md); this metric shows whether the bounds suffice.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from typing import Final
 
 from chassis.telemetry import metrics
 
-# Ten times a second finds every block of 100 ms, and takes a ten-thousandth of a core.
+# Often enough to find every delay of 100 ms; costs a ten-thousandth of a core.
 _EVERY_S: Final = 0.1
 
 
 async def measure_forever() -> None:
-    """Measure how much later than asked for the loop lets a timer run."""
+    """Record the delay between a timer's due time and its run, ten times a second, until cancelled."""
     while True:
         due = time.monotonic() + _EVERY_S
         await asyncio.sleep(_EVERY_S)

@@ -1,8 +1,8 @@
-"""Traces, of the calls that the edge has chosen.
+"""Traces of the calls that the edge has sampled.
 
-The edge decides which requests are traced and says so in the header `traceparent`. For all others nothing is made:
-the header is passed on as it is. A traced call has a span for itself, one for each call that it makes, and one for
-each SQL statement. They are exported with OTLP from a thread, out of a queue that drops what it has no room for.
+The edge decides which requests are traced and says so in the header `traceparent`. For other requests no span is made
+and the header is passed on unchanged. A traced call has a span for itself, one for each call that it makes, and one for
+each SQL statement. A thread exports the spans with OTLP from a queue; if the queue is full, spans are dropped.
 """
 
 from __future__ import annotations
@@ -30,13 +30,14 @@ if TYPE_CHECKING:
     from chassis.context import Call
     from chassis.telemetry.endpoints import Endpoint
 
-# W3C Trace Context, version 00. Whatever else a caller sends is not passed on, logged or kept.
+# W3C Trace Context, version 00. A header of any other form is not passed on, logged or stored.
 _TRACEPARENT: Final = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
-# What a stopping process waits for its last spans. It has 30 s in all, and 13 of them are for calls.
+# How long a stopping process waits for the export of its last spans. It has 30 s in all, 13 of them for its calls.
 _SHUTDOWN_S: Final = 2.0
 
-_LONGEST_STATEMENT: Final = 2048
+# Characters of a statement's text in its span.
+_MAX_STATEMENT: Final = 2048
 
 _tracer: Final = trace.get_tracer("shop.chassis")
 
@@ -44,9 +45,9 @@ _tracer: Final = trace.get_tracer("shop.chassis")
 def export(resource: Resource) -> TracerProvider:
     """Export the spans of this process from now on, as the standard variables OTEL_EXPORTER_OTLP_* and OTEL_BSP_* say.
 
-    Once in a process. End it with stop().
+    Call it once in a process, and stop() at the end.
     """
-    # No shutdown at exit: it would wait half a minute for a receiver that hangs.
+    # No shutdown at exit: if the receiver hangs, it would wait half a minute.
     provider = TracerProvider(resource=resource, shutdown_on_exit=False)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     trace.set_tracer_provider(provider)
@@ -54,20 +55,20 @@ def export(resource: Resource) -> TracerProvider:
 
 
 def stop(provider: TracerProvider) -> None:
-    """Export what is left, for 2 s at most."""
-    last = threading.Thread(target=provider.shutdown, name="last-spans", daemon=True)
-    last.start()
-    last.join(_SHUTDOWN_S)
+    """Export the remaining spans, for at most 2 s."""
+    exporting = threading.Thread(target=provider.shutdown, name="last-spans", daemon=True)
+    exporting.start()
+    exporting.join(_SHUTDOWN_S)
 
 
 def valid_traceparent(header: str) -> str:
-    """Return the header if it is one, else an empty text."""
+    """Return the header if it is valid, else an empty text."""
     return header if len(header) == 55 and _TRACEPARENT.fullmatch(header) else ""
 
 
 def is_sampled(traceparent: str) -> bool:
-    """Return whether the call that came with this header is traced."""
-    # The lowest bit of the last digit; most headers end in 00 or 01.
+    """Return whether the header's sampled flag is set; False for an empty header."""
+    # The flag is the lowest bit of the last digit.
     return traceparent[-1:] in _SAMPLED
 
 
@@ -75,9 +76,10 @@ _SAMPLED: Final = frozenset("13579bdf")
 
 
 def enter_call(call: Call) -> Span | None:
-    """Begin the span of a traced call and make it the current one; return None if nothing is exported.
+    """Start the span of a traced call and make it the current span; return None if spans are not exported.
 
-    From then on `call.traceparent` names this span, for whoever the call asks and for the events that it writes.
+    Sets `call.traceparent` to this span, so that the services that the call asks and the events that it writes have it
+    as their parent.
     """
     service, _, method = call.method[1:].partition("/")
     span = _tracer.start_span(
@@ -90,13 +92,13 @@ def enter_call(call: Call) -> Span | None:
         return None
     call.traceparent = _traceparent(span)
     call.span = span
-    # Never detached: a call is a task of its own, and its context ends with it.
+    # No detach: each call is a task, and its context ends with it.
     otel.attach(trace.set_span_in_context(span))
     return span
 
 
 def end_call(span: Span, call: Call) -> None:
-    """End the span of a traced call, with the code that was answered and the reason."""
+    """End the span of a traced call; add its caller, its status code and its error reason."""
     if call.caller.subject:
         span.set_attribute("enduser.id", call.caller.subject)
     if call.reason:
@@ -105,10 +107,10 @@ def end_call(span: Span, call: Call) -> None:
 
 
 def begin_client_call(method: str, *, server: Endpoint) -> tuple[Span | None, str]:
-    """Begin the span of a call to another service; return it and the traceparent to send.
+    """Start the span of a call to another service; return it and the traceparent to send.
 
-    It stands below the span of the call that is being served, or of the batch. Without one there is no span, and the
-    traceparent is the one that came in, if any.
+    Its parent is the span of the call being served, or of the batch. If that is not traced, no span is made and the
+    traceparent is the one of the call being served, or empty.
     """
     if not trace.get_current_span().is_recording():
         call = current_call()
@@ -126,13 +128,14 @@ def end_client_call(span: Span, code: str) -> None:
 
 @contextlib.contextmanager
 def batch_span(name: str, calls: Sequence[Call]) -> Iterator[None]:
-    """Make one span for what is done for several calls at once, linked to each traced one. None is traced: no span.
+    """Make one span for work that serves several calls; if none of them is traced, make none.
 
-    It stands in the trace of the first, and the statements in the block stand below it.
+    The span is a child of the first traced call's span and has a link to each of them. It is the parent of the
+    statements in the block.
 
     Args:
-        name: what is done, such as `orders.insert`.
-        calls: whom it is done for.
+        name: the work, such as `orders.insert`.
+        calls: the calls that it serves.
     """
     spans = [call.span for call in calls if call.span is not None]
     if not spans:
@@ -149,12 +152,12 @@ def batch_span(name: str, calls: Sequence[Call]) -> Iterator[None]:
 
 
 def events_sent(stream: str, sent: Iterable[tuple[str, str]], *, began_ns: int) -> None:
-    """Make a span for each event of a traced call that was sent to a stream.
+    """Make a span for each event that was sent to a stream and whose call was traced.
 
     Args:
         stream: its name.
         sent: traceparent and id of each event.
-        began_ns: when the sending began, since 1970.
+        began_ns: when the sending started, in nanoseconds since 1970.
     """
     for traceparent, event_id in sent:
         if is_sampled(traceparent):
@@ -163,19 +166,19 @@ def events_sent(stream: str, sent: Iterable[tuple[str, str]], *, began_ns: int) 
 
 @contextlib.contextmanager
 def events_processed(stream: str, *, group: str, events: Sequence[tuple[str, str]]) -> Iterator[dict[str, str]]:
-    """Make a span for each event of a traced call that takes effect in the block; yield id and traceparent of each.
+    """Make a span for each event that takes effect in the block and whose call was traced; yield traceparents by id.
 
-    A span stands in the trace of its event's call, and is linked to it. The statements in the block serve all of them,
-    and stand below the first.
+    Each span belongs to the trace of its event's call and has a link to it. The statements in the block serve all
+    events; the first span is their parent.
 
     Args:
         stream: its name.
-        group: of the consumer.
+        group: the consumer group.
         events: traceparent and id of each event.
     """
     sampled = [(traceparent, each) for traceparent, each in events if is_sampled(valid_traceparent(traceparent))]
-    made = {each: _message_span("process", stream, traceparent, each) for traceparent, each in sampled}
-    spans = {each: span for each, span in made.items() if span.is_recording()}
+    started = {each: _message_span("process", stream, traceparent, each) for traceparent, each in sampled}
+    spans = {each: span for each, span in started.items() if span.is_recording()}
     if not spans:
         yield {}
         return
@@ -189,7 +192,7 @@ def events_processed(stream: str, *, group: str, events: Sequence[tuple[str, str
 
 
 def _message_span(operation: str, stream: str, traceparent: str, event_id: str, *, began_ns: int | None = None) -> Span:
-    """Begin a span as OpenTelemetry's conventions for messaging have it: in the trace of the call, linked to it."""
+    """Start a span by OpenTelemetry's conventions for messaging: a child of the call's span, with a link to it."""
     call = _parent(traceparent)
     return _tracer.start_span(
         f"{operation} {stream}",
@@ -208,13 +211,13 @@ def _message_span(operation: str, stream: str, traceparent: str, event_id: str, 
 
 
 def begin_statement(statement: str, *, summary: str, database: str, server: Endpoint) -> Span | None:
-    """Begin the span of a statement, if the call that it serves is traced.
+    """Start the span of a statement; return None if the call that it serves is not traced.
 
     Args:
         statement: its text, with placeholders.
-        summary: what it does, for the span's name.
-        database: its name.
-        server: where that is.
+        summary: the operation and its tables; the span's name.
+        database: the database's name.
+        server: the database's address.
     """
     if not trace.get_current_span().is_recording():
         return None
@@ -225,7 +228,7 @@ def begin_statement(statement: str, *, summary: str, database: str, server: Endp
             "db.system.name": "postgresql",
             "db.namespace": database,
             "db.query.summary": summary,
-            "db.query.text": statement[:_LONGEST_STATEMENT],
+            "db.query.text": statement[:_MAX_STATEMENT],
             **server.attributes(),
         },
     )
@@ -235,9 +238,9 @@ def end_statement(span: Span, *, sqlstate: str, error_type: str) -> None:
     """End the span of a statement.
 
     Args:
-        span: of the statement.
-        sqlstate: what the database answered to one that failed; empty if it did not.
-        error_type: the same, or the name of the exception; empty if it did not fail.
+        span: the statement's.
+        sqlstate: the code that the database answered; empty unless it refused the statement.
+        error_type: the SQLSTATE or, without one, the exception's name; empty unless the statement failed.
     """
     if sqlstate:
         span.set_attribute("db.response.status_code", sqlstate)

@@ -124,7 +124,7 @@ def test_a_batch_of_calls_that_are_not_traced_has_no_span(exporter: InMemorySpan
 
 def test_a_reader_of_the_log_that_hangs_holds_up_nobody_and_costs_bounded_memory() -> None:
     release = threading.Event()
-    writer = logs.LineWriter([lambda _lines: release.wait() and None], most_lines=10)
+    writer = logs.LineWriter([lambda _lines: release.wait() and None], max_waiting=10)
     lost_before = dropped()
 
     for _ in range(1000):
