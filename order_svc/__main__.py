@@ -16,7 +16,7 @@ from chassis.auth.certificates import CertificateFiles, TlsSettings
 from chassis.auth.remote_keys import RemoteKeyRing
 from chassis.client import CallPolicy, connect
 from chassis.client.breaker import Breaker, BreakerSettings
-from chassis.client.channel import is_dependency_failure
+from chassis.client.errors import is_dependency_failure
 from chassis.client.renewable import RenewableChannel
 from chassis.client.telemetry import ClientTelemetry
 from chassis.clock import SystemClock

@@ -11,7 +11,7 @@ from shop.user.v1 import user_service_pb2 as pb
 from shop.user.v1.user_service_pb2_grpc import UserServiceStub
 
 from chassis.client.breaker import CircuitOpen, Inconclusive
-from chassis.client.channel import is_dependency_failure
+from chassis.client.errors import is_dependency_failure
 from chassis.context import current_call
 from chassis.errors import DeadlineExceeded
 from order_svc.errors import OrderingUserNotFound, UserNotActive, UserServiceUnavailable

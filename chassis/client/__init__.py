@@ -1,5 +1,11 @@
-"""Calls of a gRPC service by typed stubs: channels with deadlines, retries and safe writes, and a circuit breaker."""
+"""Calls of a gRPC service by typed stubs: channels with deadlines, retries and safe writes, and a circuit breaker.
 
-from chassis.client.channel import CallPolicy, connect, connect_sync, reason_of
+The client wheel carries the modules that need only grpcio and protobuf: `channel`, `errors`, `hedging`, `interceptors`
+and `policy`. The services use the others too: `breaker`, `renewable` and `telemetry`.
+"""
+
+from chassis.client.channel import connect, connect_sync
+from chassis.client.errors import reason_of
+from chassis.client.policy import CallPolicy
 
 __all__ = ["CallPolicy", "connect", "connect_sync", "reason_of"]

@@ -1,8 +1,8 @@
 """A circuit breaker for calls to one dependency, under asyncio.
 
-pybreaker counts and decides; a call runs outside of it and its outcome is told to it afterwards. Run inside, it would
-hold pybreaker's lock during the call, or never open (around an `async def`), let every caller through when half-open,
-and take a caller that gave up for an answer.
+pybreaker counts failures and decides the state; a call runs outside of it, and its outcome is recorded afterwards. Run
+inside, a call would hold pybreaker's lock until it ends; around an `async def` the breaker would never open; half-open,
+it would let every caller through; and it would count a cancelled call as a failure or, if excluded, as a success.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ class BreakerSettings(Section, env_prefix="BREAKER_"):
 
 
 class CircuitOpen(Exception):
-    """The dependency is not being called.
+    """The breaker rejected a call to the dependency.
 
     Attributes:
-        retry_after_s: when the next call may be let through; more than 0.
+        retry_after_s: seconds until the next call may pass; more than 0.
     """
 
     def __init__(self, name: str, *, retry_after_s: float) -> None:
@@ -52,10 +52,10 @@ class CircuitOpen(Exception):
 
 
 class Inconclusive(Exception):
-    """Raised by a call that ended without saying anything about the dependency. Neither a success nor a failure."""
+    """Raised by a call whose outcome says nothing about the dependency. It counts neither as success nor as failure."""
 
 
-class _Log(pybreaker.CircuitBreakerListener):
+class _StateListener(pybreaker.CircuitBreakerListener):
     @override
     def state_change(
         self,
@@ -71,9 +71,9 @@ class Breaker:
     """The circuit breaker of one dependency.
 
     Args:
-        name: the dependency.
+        name: the dependency's name.
         settings: when it opens and closes.
-        is_failure: whether an exception says that the dependency is sick, rather than that the call was wrong.
+        is_failure: whether an exception means that the dependency failed, rather than that the request was wrong.
     """
 
     def __init__(self, name: str, settings: BreakerSettings, *, is_failure: Callable[[Exception], bool]) -> None:
@@ -87,7 +87,7 @@ class Breaker:
             success_threshold=settings.success_threshold,
             exclude=[lambda error: not is_failure(error)],
             state_storage=self._counts,
-            listeners=[_Log()],
+            listeners=[_StateListener()],
         )
         self._probe = asyncio.Lock()
         metrics.breaker_is(self.state, dependency=name)
@@ -98,27 +98,27 @@ class Breaker:
         return str(self._counts.state)
 
     async def call(self, work: Callable[[], Awaitable[T]]) -> T:
-        """Return what the call to the dependency returns.
+        """Call the dependency and return the result of `work`.
 
-        Closed: every call goes through. Open: none, until the time is up. Then one at a time, until enough have
-        succeeded.
+        While closed, every call passes. While open, no call passes until the reset timeout is over. While half-open,
+        one call passes at a time, until enough have succeeded.
 
         Raises:
-            CircuitOpen: the dependency is not being called.
-            Inconclusive: as the work raised it.
+            CircuitOpen: the breaker rejected the call.
+            Inconclusive: raised by `work`.
         """
         if self.state == pybreaker.STATE_CLOSED:
-            return await self._observed(work)
+            return await self._recorded(work)
         time_left_s = self._time_left_s()
         if time_left_s > 0 or self._probe.locked():
             metrics.breaker_rejected(self._name)
-            # Never 0: who is told to come back at once comes back while the probe is still out.
+            # Never 0: a caller that retries at once would come while the probe call is still running.
             raise CircuitOpen(self._name, retry_after_s=max(time_left_s, 0.1))
         async with self._probe:
-            return await self._observed(work)
+            return await self._recorded(work)
 
-    async def _observed(self, work: Callable[[], Awaitable[T]]) -> T:
-        # CancelledError is no Exception: a caller that gave up says nothing about the dependency.
+    async def _recorded(self, work: Callable[[], Awaitable[T]]) -> T:
+        # CancelledError is not an Exception, so a cancelled call is not recorded: it says nothing about the dependency.
         try:
             result = await work()
         except Inconclusive:
@@ -130,13 +130,14 @@ class Breaker:
         return result
 
     def _record(self, failure: Exception | None) -> None:
-        def repeat_the_outcome() -> None:
+        def outcome() -> None:
             if failure is not None:
                 raise failure
 
-        # It raises the failure again, or that the circuit has opened since the call began. Both are known.
+        # pybreaker raises the failure again, or its own error if the circuit opened during the call. The caller gets
+        # the call's own outcome in either case.
         with contextlib.suppress(Exception):
-            self._breaker.call(repeat_the_outcome)
+            self._breaker.call(outcome)
 
     def _time_left_s(self) -> float:
         opened_at: datetime | None = self._counts.opened_at

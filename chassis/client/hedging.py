@@ -1,4 +1,4 @@
-"""Reads that are sent to a second replica when the first one does not answer. Writes never are."""
+"""Hedging: a read without an answer is sent to the next replica too. Writes are never hedged."""
 
 from __future__ import annotations
 
@@ -7,35 +7,26 @@ import functools
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-import grpc
 from google.api.annotations_pb2 import http  # its stubs break those of gRPC
 from google.protobuf import descriptor_pool
+
+from chassis.client.errors import DEPENDENCY_FAILURES
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-# One more than the replicas of the smallest system: while others call too, the second try can meet the first's replica.
-_TRIES: Final = 3
+    import grpc
 
-SICK: Final = frozenset(
-    {
-        grpc.StatusCode.UNAVAILABLE,
-        # From a server that is forced to stop. A caller that gives up gets an asyncio.CancelledError instead.
-        grpc.StatusCode.CANCELLED,
-        grpc.StatusCode.DEADLINE_EXCEEDED,
-        grpc.StatusCode.INTERNAL,
-        grpc.StatusCode.UNKNOWN,
-        grpc.StatusCode.RESOURCE_EXHAUSTED,
-    }
-)
-"""The statuses that say something about the server, rather than about the call."""
+# One more than the replicas of the smallest system: round robin counts the calls of others too, so that the second try
+# can reach the same replica as the first.
+_TRIES: Final = 3
 
 
 @functools.cache
 def is_read(method: str | bytes) -> bool:
-    """Return whether the contract binds the rpc of this path to GET, and it has one answer: it may be sent twice.
+    """Return whether the rpc of this path is unary and bound to GET in the contract, so that it may be sent twice.
 
-    An rpc of which this process has no stubs is none.
+    False for an rpc whose stubs are not imported in this process.
     """
     service, _, name = (method.decode() if isinstance(method, bytes) else method).strip("/").partition("/")
     try:
@@ -46,14 +37,15 @@ def is_read(method: str | bytes) -> bool:
 
 
 async def hedged(send: Callable[[float], Awaitable[Any]], *, timeout_s: float, after_s: float) -> Any:
-    """Return the call that was answered first; if none was, the one that failed last. The others are cancelled.
+    """Return the call that was answered first, or if all tries fail, the one that failed last; cancel the others.
 
-    A replica that hangs takes calls and is silent. round_robin has the next try go to the next replica.
+    A replica that hangs accepts calls and does not answer. The channel's round robin sends the next try to the next
+    replica.
 
     Args:
-        send: begins one try, with the seconds that it may take.
-        timeout_s: what all tries may take together.
-        after_s: how long a try may be silent before the next one begins.
+        send: starts one try, with its timeout in seconds.
+        timeout_s: the timeout of all tries together.
+        after_s: after this time without an answer the next try starts.
     """
     deadline = time.monotonic() + timeout_s
     tries: dict[asyncio.Future[grpc.StatusCode], Any] = {}
@@ -67,11 +59,11 @@ async def hedged(send: Callable[[float], Awaitable[Any]], *, timeout_s: float, a
     finally:
         for code, call in tries.items():
             code.cancel()
-            call.cancel()  # does nothing to the one that has ended
+            call.cancel()  # has no effect on a call that has ended
 
 
 async def _first_answer(tries: dict[asyncio.Future[grpc.StatusCode], Any], *, within_s: float | None) -> Any:
-    """Return the first try that ends well, or the last one if none does; None if that is not known in time."""
+    """Return the first try that succeeds, or the last one if all fail; None if neither happens within the time."""
     loop = asyncio.get_running_loop()
     ends_at = None if within_s is None else loop.time() + within_s
     while running := [code for code in tries if not code.done()]:
@@ -80,6 +72,6 @@ async def _first_answer(tries: dict[asyncio.Future[grpc.StatusCode], Any], *, wi
         if not ended:
             return None
         for code in ended:
-            if code.result() not in SICK or all(each.done() for each in tries):
+            if code.result() not in DEPENDENCY_FAILURES or all(each.done() for each in tries):
                 return tries[code]
     raise AssertionError("every try has ended, and none was returned")

@@ -1,4 +1,4 @@
-"""A channel whose connections can be made anew under the stubs that use it."""
+"""A channel that can replace its connections while stubs use it."""
 
 from __future__ import annotations
 
@@ -14,20 +14,23 @@ if TYPE_CHECKING:
 
     import grpc
 
-# A handshake takes milliseconds. Who does not answer in this time is not there.
-_READY_S: Final = 5.0
-# The old channel ends after its last call: no call of a service's takes longer (MAX_CALL_S).
-_LAST_CALLS_S: Final = 30.0
+# A handshake takes milliseconds; a server that does not answer within this time is down.
+_READY_TIMEOUT_S: Final = 5.0
+# The old channel is closed after this time: no call of a service takes longer (MAX_CALL_S).
+_CLOSE_AFTER_S: Final = 30.0
 
 
 class RenewableChannel(aio.Channel):
-    """A channel that stands for the newest one that `connect` made.
+    """A channel that passes each call to the newest channel that `connect` made.
 
-    gRPC for Python reads a client's certificate once, when a channel is made (grpc/grpc#41779), and stubs belong to
-    their channel for life. So the stubs get this one.
+    grpcio reads a client's certificate only once, when a channel is made (grpc/grpc#41779), and a stub keeps its
+    channel. Stubs on this channel use a renewed certificate from the next call on.
 
     Args:
-        connect: makes a channel, with what is valid at that moment.
+        connect: makes a channel with the certificates that are valid at that moment.
+
+    Attributes:
+        newest: the channel that new calls use.
     """
 
     def __init__(self, connect: Callable[[], aio.Channel]) -> None:
@@ -36,22 +39,22 @@ class RenewableChannel(aio.Channel):
         self.newest = connect()
 
     async def renew(self) -> None:
-        """Use a new channel from now on, once it is connected. Calls that run on the old one end there.
+        """Make a new channel and use it once it is connected. Running calls end on the old channel.
 
         Raises:
-            TimeoutError: it does not connect; the old one stays.
+            TimeoutError: the new channel does not connect within 5 s; the old one stays in use.
         """
-        fresh = self._connect()
+        new = self._connect()
         try:
-            async with asyncio.timeout(_READY_S):
-                await fresh.channel_ready()
+            async with asyncio.timeout(_READY_TIMEOUT_S):
+                await new.channel_ready()
         except BaseException:
-            await fresh.close()
+            await new.close()
             raise
         retiring = asyncio.create_task(_close_later(self.newest))
         self._retiring.add(retiring)
         retiring.add_done_callback(self._retiring.discard)
-        self.newest = fresh
+        self.newest = new
 
     @override
     async def close(self, grace: float | None = None) -> None:
@@ -98,7 +101,7 @@ class RenewableChannel(aio.Channel):
 
 
 class _Method:
-    """One rpc, called on whichever channel is the newest."""
+    """One rpc; each call goes to the newest channel."""
 
     def __init__(self, owner: RenewableChannel, bind: Callable[[aio.Channel], Callable[..., Any]]) -> None:
         self._owner: Final = owner
@@ -114,8 +117,8 @@ class _Method:
 
 
 async def _close_later(channel: aio.Channel) -> None:
-    # Not close(grace): calls that start in this very moment are none yet, and would find a closed channel.
+    # Not close(grace): a call that was handed to the old channel and has not started yet would find it closed.
     try:
-        await asyncio.sleep(_LAST_CALLS_S)
+        await asyncio.sleep(_CLOSE_AFTER_S)
     finally:
         await channel.close()

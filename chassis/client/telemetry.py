@@ -1,4 +1,4 @@
-"""What is observed of every call that a service makes: its duration, and a span if the call it serves is traced."""
+"""Telemetry of the calls that a service makes: a duration for each, and a span if the call being served is traced."""
 
 from __future__ import annotations
 
@@ -14,43 +14,43 @@ if TYPE_CHECKING:
 
 
 class ClientTelemetry:
-    """The `observer` of a channel's policy.
+    """Observes the calls of a channel; the `observer` of its policy.
 
     Args:
-        target: of the channel.
+        target: the channel's gRPC target.
     """
 
     def __init__(self, target: str) -> None:
         self._server: Final = Endpoint.of_target(target)
-        self._calls: Final[dict[str, CallMetrics]] = {}
+        self._metrics: Final[dict[str, CallMetrics]] = {}
 
     def begin(self, method: str) -> ClientCall:
-        """Take note of a call that begins."""
-        calls = self._calls.get(method)
-        if calls is None:
-            calls = self._calls[method] = CallMetrics(method, server=self._server)
+        """Record the start of a call."""
+        metrics = self._metrics.get(method)
+        if metrics is None:
+            metrics = self._metrics[method] = CallMetrics(method, server=self._server)
         span, traceparent = tracing.begin_client_call(method, server=self._server)
-        return ClientCall(calls, span, traceparent)
+        return ClientCall(metrics, span, traceparent)
 
 
 class ClientCall:
     """One call to another service.
 
     Attributes:
-        traceparent: what to send: of its own span if it has one.
+        traceparent: the header to send: of the call's own span, if it has one.
     """
 
-    __slots__ = ("_calls", "_span", "_started", "traceparent")
+    __slots__ = ("_metrics", "_span", "_started", "traceparent")
 
-    def __init__(self, calls: CallMetrics, span: Span | None, traceparent: str) -> None:
+    def __init__(self, metrics: CallMetrics, span: Span | None, traceparent: str) -> None:
         self.traceparent = traceparent
-        self._calls = calls
+        self._metrics = metrics
         self._span = span
         self._started = time.monotonic()
 
     def end(self, code: str) -> None:
-        """Take note of how it ended."""
+        """Record the end of the call, with the name of its status code."""
         trace_id = self.traceparent[3:35] if self._span else ""
-        self._calls.ended(code, duration_s=time.monotonic() - self._started, trace_id=trace_id)
+        self._metrics.ended(code, duration_s=time.monotonic() - self._started, trace_id=trace_id)
         if self._span:
             tracing.end_client_call(self._span, code)

@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from chassis.client import connect
 from chassis.client.breaker import Breaker, BreakerSettings
-from chassis.client.channel import is_dependency_failure
+from chassis.client.errors import is_dependency_failure
 from chassis.clock import new_id
 from chassis.testing import LOOPBACK
 from order_svc.buyer_client import GrpcBuyerDirectory

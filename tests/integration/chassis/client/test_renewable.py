@@ -113,7 +113,7 @@ async def test_a_call_that_runs_during_a_renewal_ends_as_if_there_was_none(targe
 
 
 async def test_a_renewal_that_does_not_connect_changes_nothing(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(renewable, "_READY_S", 0.2)
+    monkeypatch.setattr(renewable, "_READY_TIMEOUT_S", 0.2)
     target.may_answer.set()
     async with RenewableChannel(target.connect) as channel:
         call = channel.unary_unary("/a.B/C")

@@ -13,7 +13,7 @@ from shop.user.v1 import user_service_pb2 as users_pb
 
 from chassis.client import CallPolicy, connect
 from chassis.client.breaker import Breaker, BreakerSettings
-from chassis.client.channel import is_dependency_failure
+from chassis.client.errors import is_dependency_failure
 from chassis.clock import new_id
 from chassis.server import contract
 from chassis.server.pagination import MAX_BYTES

@@ -12,12 +12,13 @@ from grpc import aio
 from shop.order.v1 import order_service_pb2 as order_pb
 
 from chassis.client import CallPolicy
-from chassis.client.channel import _AioDefaults, _SyncDefaults, _SyncDetails, is_dependency_failure, with_request_id
+from chassis.client.errors import is_dependency_failure
+from chassis.client.interceptors import AioUnaryDefaults, SyncCallDetails, SyncDefaults, with_request_id
 from chassis.context import set_current_call
 from tests.support.builders import SOME_ID, a_call, a_create_order
 
 if TYPE_CHECKING:
-    from chassis.client.channel import Token
+    from chassis.client.interceptors import Token
     from chassis.context import Call
 
 
@@ -80,8 +81,8 @@ def send(
         if serving is not None:
             set_current_call(serving)
         if is_sync:
-            sync_details = _SyncDetails("/a.B/C", timeout_s, metadata, None, None, None)
-            sent: Sent = _SyncDefaults(policy, token).intercept_unary_unary(Sent, sync_details, a_create_order())
+            sync_details = SyncCallDetails("/a.B/C", timeout_s, metadata, None, None, None)
+            sent: Sent = SyncDefaults(policy, token).intercept_unary_unary(Sent, sync_details, a_create_order())
             return sent
         return asyncio.run(_send_aio(policy, token, timeout_s, metadata))
 
@@ -96,7 +97,7 @@ async def _send_aio(
 
     named = aio.Metadata(*metadata) if metadata is not None else None
     details = aio.ClientCallDetails("/a.B/C", timeout_s, named, None, None)
-    sent: Sent = await _AioDefaults(policy, token).intercept_unary_unary(continuation, details, a_create_order())
+    sent: Sent = await AioUnaryDefaults(policy, token).intercept_unary_unary(continuation, details, a_create_order())
     return sent
 
 

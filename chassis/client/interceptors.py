@@ -1,0 +1,184 @@
+"""Interceptors that give each call of a channel its deadline, its token, its trace and its request id."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+
+import grpc
+from google.protobuf.message import Message
+from grpc import aio
+from typing_extensions import override
+
+from chassis.client.hedging import hedged, is_read
+from chassis.context import current_call
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from chassis.client.policy import CallPolicy, Observation
+
+    Token = str | Callable[[], str]
+
+# A call ends this long before the deadline of the call being served, so that its caller learns the reason.
+_MARGIN_S: Final = 0.1
+
+_Request = TypeVar("_Request")
+
+
+def with_request_id(request: _Request) -> _Request:
+    """Return the request with a new `request_id`, if its type has that field and it is empty.
+
+    Returns a copy, because sending the same object twice on purpose makes two requests.
+    """
+    if not isinstance(request, Message) or "request_id" not in request.DESCRIPTOR.fields_by_name:
+        return request
+    if getattr(request, "request_id", None):
+        return request
+    copy = type(request)()
+    copy.CopyFrom(request)
+    setattr(copy, "request_id", str(uuid.uuid4()))  # noqa: B010  the field is not on Message
+    return copy
+
+
+class AioUnaryDefaults(aio.UnaryUnaryClientInterceptor):
+    """Gives a unary call its deadline, token, trace and request id; observes it, and hedges it if it is a read."""
+
+    def __init__(self, policy: CallPolicy, token: Token | None) -> None:
+        self._policy = policy
+        self._token = token
+
+    @override
+    async def intercept_unary_unary(
+        self,
+        continuation: Callable[..., Any],
+        client_call_details: aio.ClientCallDetails,
+        request: Any,
+    ) -> Any:
+        method = cast("bytes | str", client_call_details.method)
+        observer = self._policy.observer
+        observation = observer.begin(method.decode() if isinstance(method, bytes) else method) if observer else None
+        given = list(cast("Any", client_call_details.metadata) or ())
+        if observation and observation.traceparent:
+            given.append(("traceparent", observation.traceparent))
+        timeout_s = _timeout_s(client_call_details.timeout, self._policy)
+        metadata = _metadata(given, self._token)
+
+        def send(timeout_s: float) -> Awaitable[Any]:
+            details = _details(client_call_details, timeout_s=timeout_s, metadata=metadata)
+            return cast("Awaitable[Any]", continuation(details, with_request_id(request)))
+
+        hedge_after_s = self._policy.hedge_after_s
+        if hedge_after_s is None or not is_read(client_call_details.method):
+            calling = send(timeout_s)
+        else:
+            calling = hedged(send, timeout_s=timeout_s, after_s=hedge_after_s)
+        return await (calling if observation is None else _observed(calling, observation))
+
+
+class AioStreamDefaults(aio.UnaryStreamClientInterceptor):
+    """Gives a stream its token and trace. It gets no deadline: a stream has one only if its caller names one."""
+
+    def __init__(self, token: Token | None) -> None:
+        self._token = token
+
+    @override
+    async def intercept_unary_stream(
+        self,
+        continuation: Callable[..., Any],
+        client_call_details: aio.ClientCallDetails,
+        request: Any,
+    ) -> Any:
+        given = client_call_details
+        details = _details(given, timeout_s=given.timeout, metadata=_metadata(given.metadata, self._token))
+        return await continuation(details, request)
+
+
+@dataclass
+class SyncCallDetails(grpc.ClientCallDetails):
+    """The details of a call without asyncio; grpcio has no class for them."""
+
+    method: Any
+    timeout: float | None
+    metadata: Any
+    credentials: Any
+    wait_for_ready: bool | None
+    compression: Any
+
+
+class SyncDefaults(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterceptor):
+    """Gives calls and streams without asyncio the same; it neither observes nor hedges."""
+
+    def __init__(self, policy: CallPolicy, token: Token | None) -> None:
+        self._policy = policy
+        self._token = token
+
+    @override
+    def intercept_unary_unary(self, continuation: Callable[..., Any], client_call_details: Any, request: Any) -> Any:
+        timeout_s = _timeout_s(client_call_details.timeout, self._policy)
+        return continuation(self._details(client_call_details, timeout_s=timeout_s), with_request_id(request))
+
+    @override
+    def intercept_unary_stream(self, continuation: Callable[..., Any], client_call_details: Any, request: Any) -> Any:
+        return continuation(self._details(client_call_details, timeout_s=client_call_details.timeout), request)
+
+    def _details(self, given: Any, *, timeout_s: float | None) -> SyncCallDetails:
+        return SyncCallDetails(
+            method=given.method,
+            timeout=timeout_s,
+            metadata=_metadata(given.metadata, self._token),
+            credentials=given.credentials,
+            wait_for_ready=given.wait_for_ready,
+            compression=given.compression,
+        )
+
+
+def _timeout_s(given_s: float | None, policy: CallPolicy) -> float:
+    timeout_s = policy.timeout_s if given_s is None else given_s
+    serving = current_call()
+    if serving is None:
+        return timeout_s
+    return max(min(timeout_s, serving.time_left_s() - _MARGIN_S), 0)
+
+
+def _metadata(given: Any, token: Token | None) -> list[tuple[str, str | bytes]]:
+    metadata = list(given or ())
+    additions: dict[str, str] = {}
+    if token is not None:
+        additions["authorization"] = f"Bearer {token if isinstance(token, str) else token()}"
+    serving = current_call()
+    if serving is not None:
+        # All calls of one request have the same id and trace, from the edge to the last service.
+        additions |= {"x-request-id": serving.request_id, "traceparent": serving.traceparent}
+    present = {key for key, _ in metadata}
+    return metadata + [(key, value) for key, value in additions.items() if value and key not in present]
+
+
+def _details(
+    given: aio.ClientCallDetails, *, timeout_s: float | None, metadata: Sequence[tuple[str, str | bytes]]
+) -> aio.ClientCallDetails:
+    return aio.ClientCallDetails(
+        method=given.method,
+        timeout=timeout_s,
+        metadata=aio.Metadata(*metadata),
+        credentials=given.credentials,
+        wait_for_ready=given.wait_for_ready,
+    )
+
+
+async def _observed(calling: Awaitable[Any], observation: Observation) -> Any:
+    """Return the call after it has ended and its end is recorded."""
+    code = "CANCELLED"
+    call = None
+    try:
+        call = await calling
+        code = (await call.code()).name
+    except asyncio.CancelledError:
+        if call is not None:
+            call.cancel()  # cancelling the wait for its code does not cancel the call
+        raise
+    finally:
+        observation.end(code)
+    return call
