@@ -14,7 +14,7 @@ from chassis.clock import SystemClock
 from chassis.errors import DatabaseUnavailable
 from chassis.events.cloudevents import Malformed, data_of
 from chassis.idempotency import store
-from chassis.runtime.worker import pause
+from chassis.runtime.periodic import Failures, every
 from order_svc import deleted_buyers, repository
 from order_svc.buyer_projection import KnownUser, UserState, put_users
 from order_svc.commands import CancelOrder
@@ -101,19 +101,20 @@ def erase_texts(connection: Connection, user_ids: Sequence[BuyerId]) -> None:
 
 
 async def look_for_late_orders(database: Database, stopping: asyncio.Event) -> None:
-    """Cancel orders that were placed while their buyer was being deleted, until the process stops."""
+    """Cancel orders that were placed while their buyer was being deleted, every 5 s until `stopping` is set."""
 
     def cancel(connection: Connection) -> int:
         late = deleted_buyers.deleted_with_open_orders(connection, within_s=_LOOK_FOR_S)
         return cancel_open_orders(connection, dict.fromkeys(late, "")) if late else 0
 
-    while not stopping.is_set():
-        try:
-            if cancelled := await database.transaction(cancel):
-                log.info("orders.cancelled_late", count=cancelled)
-        except DatabaseUnavailable as error:
-            log.warning("orders.late_not_looked_for", exc_info=error)
-        await pause(stopping, _LOOK_EVERY_S)
+    async def cancel_some() -> None:
+        if cancelled := await database.transaction(cancel):
+            log.info("orders.cancelled_late", count=cancelled)
+
+    failures = Failures(
+        failed="orders.late_not_looked_for", recovered="orders.late_looked_for", errors=(DatabaseUnavailable,)
+    )
+    await every(_LOOK_EVERY_S, cancel_some, failures=failures, stopping=stopping)
 
 
 def _user(event: CloudEvent) -> KnownUser:

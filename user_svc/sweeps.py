@@ -6,14 +6,12 @@ when a later batch fails. Replicas that sweep at once take different rows (SKIP 
 
 from __future__ import annotations
 
-import asyncio
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
-import structlog
-
+from chassis.runtime.periodic import Failures, every
 from user_svc import attempt_repository
 from user_svc.sessions import repository as session_repository
 
@@ -26,21 +24,15 @@ if TYPE_CHECKING:
     from chassis.clock import Clock
     from chassis.database import Database
 
-log = structlog.get_logger(__name__)
-
 _EVERY_S: Final = 3600.0
 # Long enough to find out why a session ended or an account had to wait.
 _KEPT: Final = timedelta(days=1)
 
 
 async def sweep_forever(database: Database, clock: Clock, *, every_s: float = _EVERY_S) -> None:
-    """Sweep at once and then now and then, until cancelled."""
-    while True:
-        try:
-            await sweep(database, now=clock.now())
-        except Exception as error:
-            log.warning("sessions.sweep_failed", exc_info=error)
-        await asyncio.sleep(every_s)
+    """Sweep at once and then every `every_s`, until cancelled."""
+    failures = Failures(failed="sessions.sweep_failed", recovered="sessions.sweep_recovered")
+    await every(every_s, lambda: sweep(database, now=clock.now()), failures=failures)
 
 
 async def sweep(database: Database, *, now: datetime) -> None:

@@ -5,7 +5,6 @@ The files are read again once they have changed. Connections that exist live on;
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Final, Protocol
@@ -18,6 +17,7 @@ from pydantic import BeforeValidator, FilePath, model_validator
 from pydantic_settings import NoDecode
 
 from chassis.errors import StartupError
+from chassis.runtime.periodic import Failures, every
 from chassis.settings import Section
 from chassis.telemetry import metrics
 
@@ -173,18 +173,22 @@ class CertificateFiles:
     async def renew_forever(self, channel: Renewable) -> None:
         """Renew the channel each time the files have changed."""
         used = self.credentials()
-        while True:
-            await asyncio.sleep(_LOOK_EVERY_S)
+
+        async def renew_if_changed() -> None:
+            nonlocal used
             latest = self.credentials()
-            if latest is used:
-                continue
-            try:
+            if latest is not used:
                 await channel.renew()
-            except TimeoutError:
-                log.warning("tls.channel_not_renewed", consequence="the old connections are used, and new ones tried")
-            else:
                 used = latest
                 log.info("tls.channel_renewed")
+
+        failures = Failures(
+            failed="tls.channel_not_renewed",
+            recovered=None,  # a renewal has an event of its own
+            errors=(TimeoutError,),
+            fields=lambda: {"consequence": "the old connections are used, and new ones tried"},
+        )
+        await every(_LOOK_EVERY_S, renew_if_changed, failures=failures)
 
     def _stamp_now(self) -> tuple[tuple[int, ...], ...]:
         facts = (file.stat() for file in self._files)

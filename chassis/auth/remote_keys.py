@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import time
 from typing import TYPE_CHECKING, Final, Protocol
 
-import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from chassis.errors import KeysUnavailable
+from chassis.runtime.periodic import Failures, every
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-log = structlog.get_logger(__name__)
 
 # Half of the time for which a new key is published before it signs (user_svc: KEYS_PUBLISH_LEAD_S).
 _EVERY_S: Final = 30.0
@@ -60,16 +59,18 @@ class RemoteKeyRing:
         """
         if kid not in self._keys and time.monotonic() - self._asked_at > _PAUSE_S:
             # Shielded: it is asked on behalf of all, and one of them giving up must not end it.
-            await asyncio.shield(self._ask())
+            with contextlib.suppress(Exception):  # without an answer the call is refused, below
+                await asyncio.shield(self._ask())
         if kid not in self._keys and not self._has_answer:
             raise KeysUnavailable
         return self._keys.get(kid)
 
     async def refresh_forever(self) -> None:
-        """Ask for the keys now and then, until cancelled."""
-        while True:
-            await self._ask()
-            await asyncio.sleep(_EVERY_S if self._has_answer else _PAUSE_S)
+        """Ask for the keys every 30 s, and every second while there is no answer, until cancelled."""
+        failures = Failures(
+            failed="keyring.not_refreshed", recovered="keyring.refreshed", first_s=_PAUSE_S, longest_s=_PAUSE_S
+        )
+        await every(_EVERY_S, self._ask, failures=failures)
 
     def _ask(self) -> asyncio.Task[None]:
         if self._asking is None or self._asking.done():
@@ -83,7 +84,8 @@ class RemoteKeyRing:
             keys = await self._ask_for_keys(timeout_s=_TIMEOUT_S, wait_for_ready=not self._keys)
             self._keys = {kid: Ed25519PublicKey.from_public_bytes(key) for kid, key in keys.items()}
             self._has_answer = True
-        except Exception as error:
-            log.warning("keyring.not_refreshed", exc_info=error)
+        except Exception:
             self._has_answer = False
-        self._asked_at = time.monotonic()
+            raise
+        finally:
+            self._asked_at = time.monotonic()

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Final
 
-import structlog
 from sqlalchemy import text
 
+from chassis.runtime.periodic import Failures, every
 from chassis.telemetry import metrics
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from chassis.database import Database
-
-log = structlog.get_logger(__name__)
 
 # Prometheus asks as often; the query reads the index of what is unpublished, which a relay keeps short, and the
 # sizes of files.
@@ -32,16 +29,15 @@ _backlog = text("""
 
 
 async def watch_forever(database: Database, *, every_s: float = _EVERY_S) -> None:
-    """Show the outbox's backlog and size among the metrics, until cancelled."""
+    """Update the metrics of the outbox's backlog and size every `every_s`, until cancelled."""
 
     def look(connection: Connection) -> tuple[int, float, int]:
         row = connection.execute(_backlog).one()
         return int(row.unpublished), float(row.oldest_age_s), int(row.size_bytes)
 
-    while True:
-        try:
-            unpublished, oldest_age_s, size_bytes = await database.read(look)
-            metrics.outbox_looked_at(unpublished=unpublished, oldest_age_s=oldest_age_s, size_bytes=size_bytes)
-        except Exception as error:
-            log.warning("outbox.watch_failed", exc_info=error)
-        await asyncio.sleep(every_s)
+    async def update_metrics() -> None:
+        unpublished, oldest_age_s, size_bytes = await database.read(look)
+        metrics.outbox_looked_at(unpublished=unpublished, oldest_age_s=oldest_age_s, size_bytes=size_bytes)
+
+    failures = Failures(failed="outbox.watch_failed", recovered="outbox.watch_recovered")
+    await every(every_s, update_metrics, failures=failures)

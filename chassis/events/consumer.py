@@ -26,7 +26,7 @@ from chassis.events.cloudevents import CloudEvent, Malformed
 from chassis.events.consumer_group import Entry, GroupMissing
 from chassis.events.inbox import DeadLetter, Number
 from chassis.events.redis_streams import START, BrokerDown, EntryId
-from chassis.runtime.worker import pause
+from chassis.runtime.periodic import Failures, backoff_s, every
 from chassis.settings import Section
 from chassis.telemetry import metrics, tracing
 
@@ -46,6 +46,8 @@ log = structlog.get_logger(__name__)
 _WAIT_S: Final = 0.5
 _LOOK_AGAIN_S: Final = 0.2
 _NOTE_S: Final = 2.0
+# While Redis or the database is away.
+_FIRST_BACKOFF_S: Final = 0.2
 _LONGEST_BACKOFF_S: Final = 5.0
 
 
@@ -62,7 +64,7 @@ class ConsumerSettings(Section, env_prefix="CONSUMER_"):
 
     def pause_s(self, attempts: int) -> float:
         """Return how long an event rests after so many attempts."""
-        return min(self.retry_first_s * 2.0 ** (attempts - 1), self.retry_longest_s)
+        return backoff_s(attempts, first_s=self.retry_first_s, longest_s=self.retry_longest_s)
 
 
 class Handle(Protocol):
@@ -93,40 +95,34 @@ class Consumer:
         self._settings = settings
         self._looks_again_at = 0.0
         self._notes_at = 0.0
-        self._failures = 0
         self._is_mending = False
         self._page_attempts = 0
         self._mends_at = 0.0
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Consume until told to stop."""
-        while not stopping.is_set():
-            try:
-                await self._step()
-            except GroupMissing:
-                await self._join(stopping)
-                continue
-            except (*BrokerDown, DatabaseUnavailable) as error:
-                await self._wait(stopping, error)
-                continue
-            if self._failures:
-                log.info("consumer.goes_on", stream=self._group.stream, failures=self._failures)
-                self._failures = 0
+        """Consume until `stopping` is set."""
+        failures = Failures(
+            failed="consumer.waiting",
+            recovered="consumer.goes_on",
+            errors=(*BrokerDown, DatabaseUnavailable),
+            first_s=_FIRST_BACKOFF_S,
+            longest_s=_LONGEST_BACKOFF_S,
+            fields=lambda: {"stream": self._group.stream},
+        )
+        # No pause after a success: a step waits in Redis until there is something to read.
+        await every(0, self._step_or_join, failures=failures, stopping=stopping)
 
-    async def _join(self, stopping: asyncio.Event) -> None:
+    async def _step_or_join(self) -> bool:
         try:
-            state = await inbox.state(self._database.fetch, self._group.stream)
-            await self._group.create_if_missing(EntryId.parse(state.position))
-        except (*BrokerDown, DatabaseUnavailable) as error:
-            await self._wait(stopping, error)
-            return
-        log.info("consumer.joined", stream=self._group.stream, group=self._group.group, position=state.position)
+            await self._step()
+        except GroupMissing:
+            await self._join()
+        return True
 
-    async def _wait(self, stopping: asyncio.Event, error: Exception) -> None:
-        self._failures += 1
-        if self._failures == 1:  # and not once a second for an hour
-            log.warning("consumer.waiting", stream=self._group.stream, exc_info=error)
-        await pause(stopping, min(0.1 * 2 ** min(self._failures, 10), _LONGEST_BACKOFF_S))
+    async def _join(self) -> None:
+        state = await inbox.state(self._database.fetch, self._group.stream)
+        await self._group.create_if_missing(EntryId.parse(state.position))
+        log.info("consumer.joined", stream=self._group.stream, group=self._group.group, position=state.position)
 
     async def _step(self) -> None:
         # Redis first: what the database knows then is at least as new. And without a database everything would fail.

@@ -28,7 +28,7 @@ from chassis.events import replay
 from chassis.events.cloudevents import CloudEvent, Malformed
 from chassis.events.redis_streams import START, BrokerDown, EntryId, stream_of
 from chassis.events.stream import Ahead, Appending, Lost, Stream
-from chassis.runtime.worker import pause
+from chassis.runtime.periodic import Failures, every
 from chassis.settings import Section
 from chassis.telemetry import metrics, tracing
 
@@ -246,51 +246,46 @@ class Relay:
         self._pages = replay.Pages(broker, self._stream, to_json=self._json)
         self._ticks_at = 0.0
         self._serves_until = 0.0
-        self._failures = 0
         # From zero: Prometheus sees no increase in a counter that begins with its first event.
         metrics.events_cut(self._stream, count=0)
         metrics.events_vanished(self._stream, count=0)
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Publish until told to stop."""
-        while not stopping.is_set():
-            if not await self._publishes():
-                await pause(stopping, self._pause_s())
+        """Publish until `stopping` is set."""
+        poll_s = self._settings.poll_s
+        failures = Failures(
+            failed="relay.waiting",
+            recovered="relay.goes_on",
+            errors=(*BrokerDown, DatabaseUnavailable),
+            first_s=2 * poll_s,
+            longest_s=max(poll_s, _LONGEST_BACKOFF_S),
+            fields=lambda: {"stream": self._stream},
+        )
+        await every(poll_s, self._publish_if_due, failures=failures, stopping=stopping)
 
     async def sweep(self, stopping: asyncio.Event) -> None:
-        """Remove old published events, in small batches, until told to stop."""
-        while not stopping.is_set():
-            await pause(stopping, self._settings.sweep_s)
-            try:
-                while not stopping.is_set() and await self._database.transaction(self._remove_some):
-                    pass
-            except DatabaseUnavailable as error:
-                log.warning("relay.sweep_failed", exc_info=error)
+        """Remove old published events, in batches of at most 1,000, until `stopping` is set."""
+        failures = Failures(
+            failed="relay.sweep_failed", recovered="relay.sweep_recovered", errors=(DatabaseUnavailable,)
+        )
+        await every(
+            self._settings.sweep_s,
+            lambda: self._database.transaction(self._remove_some),
+            failures=failures,
+            stopping=stopping,
+        )
 
-    async def _publishes(self) -> bool:
-        """Do what there is to do; return whether there may be more at once."""
-        try:
-            is_due = time.monotonic() >= self._ticks_at or time.monotonic() < self._serves_until
-            if not is_due and not await self._database.read(lambda connection: connection.scalar(_is_work)):
-                return False
-            outcome, sent = await self._database.transaction(self._publish)
-        except (*BrokerDown, DatabaseUnavailable) as error:
-            self._failures += 1
-            if self._failures == 1:  # and not once a second for an hour
-                log.warning("relay.waiting", stream=self._stream, exc_info=error)
+    async def _publish_if_due(self) -> bool:
+        """Publish a batch if events wait or the stream is due to be compared; return whether there may be more."""
+        is_due = time.monotonic() >= self._ticks_at or time.monotonic() < self._serves_until
+        if not is_due and not await self._database.read(lambda connection: connection.scalar(_is_work)):
             return False
-        if self._failures:
-            log.info("relay.goes_on", stream=self._stream, failures=self._failures)
-            self._failures = 0
+        outcome, sent = await self._database.transaction(self._publish)
         metrics.events_published(self._stream, count=sent)
         has_more = outcome is Outcome.MORE
         # What is sent again is not unpublished, so the next look does not find it there.
         self._ticks_at = 0.0 if has_more else time.monotonic() + _TICK_S
         return has_more
-
-    def _pause_s(self) -> float:
-        poll_s = self._settings.poll_s
-        return min(poll_s * 2.0 ** min(self._failures, 10), max(poll_s, _LONGEST_BACKOFF_S))
 
     def _publish(self, connection: Connection) -> tuple[Outcome, int]:
         """Publish a batch, unless another relay holds the lock; return the result, and the number of events sent."""

@@ -7,7 +7,6 @@ refused instead of being executed again.
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
@@ -17,6 +16,7 @@ from sqlalchemy import text
 
 from chassis.database.database import as_json, execute
 from chassis.errors import AnswerErased, RequestIdReused
+from chassis.runtime.periodic import Failures, every
 from chassis.telemetry import metrics
 
 if TYPE_CHECKING:
@@ -217,9 +217,9 @@ def erase_responses(connection: Connection, resource_ids: Collection[UUID]) -> N
 
 
 async def sweep_forever(database: Database, clock: Clock, *, every_s: float = 600) -> None:
-    """Remove expired keys, in small batches, at once and then now and then, until cancelled.
+    """Remove expired keys in batches of 1,000, at once and then every `every_s`, until cancelled.
 
-    Every replica does it; SKIP LOCKED keeps them out of each other's way.
+    Every replica does it; SKIP LOCKED keeps replicas from waiting for each other's batches.
     """
     batch = text("""
         DELETE FROM idempotency_keys
@@ -233,13 +233,8 @@ async def sweep_forever(database: Database, clock: Clock, *, every_s: float = 60
         ))
     """)
 
-    def remove_some(connection: Connection) -> int:
-        return connection.execute(batch, {"oldest": clock.now() - LIFETIME}).rowcount
+    def remove_batch(connection: Connection) -> bool:
+        return connection.execute(batch, {"oldest": clock.now() - LIFETIME}).rowcount > 0
 
-    while True:
-        try:
-            while await database.transaction(remove_some):
-                pass
-        except Exception as error:
-            log.warning("idempotency.sweep_failed", exc_info=error)
-        await asyncio.sleep(every_s)
+    failures = Failures(failed="idempotency.sweep_failed", recovered="idempotency.sweep_recovered")
+    await every(every_s, lambda: database.transaction(remove_batch), failures=failures)

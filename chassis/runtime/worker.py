@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import signal
 from typing import TYPE_CHECKING
@@ -49,9 +48,3 @@ async def _run(part: Callable[[asyncio.Event], Awaitable[None]], stopping: async
     finally:
         # If one fails the others are cancelled. Redis's client has been seen to swallow that; they do look at this.
         stopping.set()
-
-
-async def pause(stopping: asyncio.Event, seconds: float) -> None:
-    """Return after the time, or as soon as the process is told to stop."""
-    with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(stopping.wait(), seconds)

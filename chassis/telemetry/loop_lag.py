@@ -17,7 +17,10 @@ _EVERY_S: Final = 0.1
 
 
 async def measure_forever() -> None:
-    """Record the delay between a timer's due time and its run, ten times a second, until cancelled."""
+    """Record the delay between a timer's due time and its run, ten times a second, until cancelled.
+
+    Not `periodic.every`: the pause itself is what is measured.
+    """
     while True:
         due = time.monotonic() + _EVERY_S
         await asyncio.sleep(_EVERY_S)

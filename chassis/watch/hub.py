@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final, Generic
 import structlog
 
 from chassis.errors import DatabaseUnavailable, Overloaded, ResumeTokenExpired, ServerStopping, StreamTooSlow
+from chassis.runtime.periodic import Failures, every
 from chassis.watch.changefeed import START, PositionLost
 from chassis.watch.subscription import Delivery, Message, Subscription
 
@@ -73,7 +74,14 @@ class WatchHub(Generic[Message]):
         # Set once rows of another cluster have transaction ids of this one, so that positions can be compared.
         self._is_renumbered = asyncio.Event()
         self._is_stopping = False
-        self._failures = 0
+        # Whatever failed: without an answer of the database, heartbeats must stop.
+        self._failures = Failures(
+            failed="watchers.waiting",
+            recovered="watchers.go_on",
+            first_s=2 * settings.poll_s,
+            longest_s=max(settings.poll_s, _MAX_BACKOFF_S),
+            fields=lambda: {"watchers": len(self._subscriptions)},
+        )
 
     async def watch(self, *, owner: str | None, after: UUID | None, caller: str = "") -> AsyncGenerator[Message, None]:
         """Yield a heartbeat at once, then every change after the token, and a heartbeat at each interval without one.
@@ -104,15 +112,7 @@ class WatchHub(Generic[Message]):
 
     async def run_forever(self) -> None:
         """Push new events to live subscriptions until cancelled. If polling fails, retry with backoff."""
-        while True:
-            try:
-                await self._poll()
-            except Exception as error:  # whatever failed: without an answer of the database, heartbeats must stop
-                self._failures += 1
-                if self._failures == 1:  # one line per outage instead of ten a second
-                    log.warning("watchers.waiting", watchers=len(self._subscriptions), exc_info=error)
-            poll_s = self._settings.poll_s
-            await asyncio.sleep(min(poll_s * 2.0 ** min(self._failures, 10), max(poll_s, _MAX_BACKOFF_S)))
+        await every(self._settings.poll_s, self._poll, failures=self._failures)
 
     def stop(self) -> None:
         """End every stream with ServerStopping and refuse new ones."""
@@ -131,9 +131,6 @@ class WatchHub(Generic[Message]):
         await self._tail_has_work.wait()
         while await self._push_page():
             pass
-        if self._failures:
-            log.info("watchers.go_on", failures=self._failures)
-            self._failures = 0
 
     async def _push_page(self) -> bool:
         """Read one page after the tail and push its events; return whether there may be more pages."""
@@ -194,7 +191,7 @@ class WatchHub(Generic[Message]):
                 await self._is_renumbered.wait()
         except TimeoutError:
             raise DatabaseUnavailable from None
-        if after is None and self._tail is not None and not self._failures:
+        if after is None and self._tail is not None and not self._failures.count:
             return self._tail
         async with self._catch_up_slots:
             if after is None:
@@ -215,7 +212,7 @@ class WatchHub(Generic[Message]):
             if (message := subscription.pop()) is not None:
                 return message
             # No heartbeat while polling fails: the edge then ends the stream as idle, and the client reconnects.
-            if is_due and not self._failures:
+            if is_due and not self._failures.count:
                 subscription.advance_to(self._tail or START)
                 return self._heartbeat(subscription.position.id)
             if subscription.is_caught_up:

@@ -28,6 +28,7 @@ from chassis.server.server import Server, full_name
 from chassis.server.system import SystemServicer
 from chassis.testing import SIGNER, server_settings, services_token, serving
 from chassis.watch.settings import WatchSettings
+from order_svc.buyer_client import GrpcBuyerDirectory
 from order_svc.buyers import BuyersWithProjection
 from order_svc.rpc import OrderServicer, order_watch_hub
 from order_svc.service import OrderService

@@ -33,6 +33,8 @@ _MAKEFILE: Final = (REPOSITORY / "Makefile").read_text()
 ENVOYS_EVENT: Final = "edge.request"
 _OURS: Final = ("chassis/", "devstack/", "envoy/", *(f"{service.name}/" for service in SERVICES))
 _LEVELS: Final = ("debug", "info", "warning", "error", "exception", "critical")
+# Logs the events that are given to its `Failures`.
+_PERIODIC: Final = "chassis/runtime/periodic.py"
 # Made when something runs, for this machine alone.
 _MADE: Final = (".bench/", ".build", ".devstack", ".tools/", ".venv", "docker/secrets", "node_modules")
 
@@ -199,8 +201,16 @@ def _logged() -> Iterator[str]:
     for path in TRACKED:
         if path.endswith(".py") and path.startswith(_OURS):
             for node in ast.walk(ast.parse((REPOSITORY / path).read_text())):
-                if isinstance(node, ast.Call) and ast.unparse(node.func) in {f"log.{level}" for level in _LEVELS}:
+                if not isinstance(node, ast.Call):
+                    continue
+                if ast.unparse(node.func) == "Failures":
+                    yield from (word.value.value for word in node.keywords if _is_event(word))
+                elif ast.unparse(node.func) in {f"log.{level}" for level in _LEVELS} and path != _PERIODIC:
                     yield from _names(node.args[0], path)
+
+
+def _is_event(word: ast.keyword) -> bool:
+    return word.arg in {"failed", "recovered"} and isinstance(word.value, ast.Constant) and word.value.value is not None
 
 
 def _names(argument: ast.expr, path: str) -> list[str]:

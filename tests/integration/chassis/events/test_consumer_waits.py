@@ -17,6 +17,7 @@ from chassis.events import inbox
 from chassis.events.consumer import Consumer, ConsumerSettings
 from chassis.events.consumer_group import ConsumerGroup
 from chassis.events.redis_streams import connect_async
+from chassis.runtime import periodic
 from chassis.testing import until
 from devstack.ports import LOOPBACK, ReservedPort
 from devstack.redis import RedisServer, find_redis
@@ -51,11 +52,12 @@ def without_pauses(
     """Let pauses pass at once; call `then` at each, with all so far and the event that stops the consumer."""
     pauses: list[float] = []
 
-    async def pause(stopping: asyncio.Event, seconds: float) -> None:
+    async def pause(seconds: float, stopping: asyncio.Event | None = None) -> None:
+        assert stopping is not None
         pauses.append(seconds)
         await then(pauses, stopping)
 
-    monkeypatch.setattr(chassis.events.consumer, "pause", pause)
+    monkeypatch.setattr(periodic, "pause", pause)
 
 
 @pytest.mark.parametrize("away", ["Redis", "the database", "the database at the first start"])
