@@ -1,15 +1,14 @@
-"""A process that works in the background until it is told to stop: a relay, a consumer."""
+"""A process that only works in the background: a relay, a consumer."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-import signal
 from typing import TYPE_CHECKING
 
 import structlog
 
-from chassis.runtime.shutdown import force_exit_after_grace
+from chassis.runtime.shutdown import stop_on_signal
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -18,16 +17,16 @@ log = structlog.get_logger(__name__)
 
 
 async def work(name: str, *parts: Callable[[asyncio.Event], Awaitable[None]]) -> None:
-    """Run the parts until SIGTERM or SIGINT, then let each finish what it has begun; by force after 29 s.
+    """Run the parts until SIGTERM or SIGINT, then let each finish the round that it has begun; by force after 29 s.
 
     Args:
         name: of the process, for the log.
         parts: each returns soon after the event that it is given is set.
+
+    Raises:
+        Exception: that of the first part that fails; the other parts are stopped.
     """
-    stopping = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for each in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(each, stopping.set)
+    stopping = stop_on_signal()
     log.info("worker.started", worker=name, pid=os.getpid())
     try:
         async with asyncio.TaskGroup() as tasks:
@@ -35,9 +34,8 @@ async def work(name: str, *parts: Callable[[asyncio.Event], Awaitable[None]]) ->
                 tasks.create_task(_run(part, stopping))
             await stopping.wait()
             log.info("worker.draining", worker=name)
-            force_exit_after_grace()
     except ExceptionGroup as failed:
-        # The first defect ends the process; whoever started it knows errors, and no groups of them.
+        # The command line reports errors, and no groups of them.
         raise failed.exceptions[0] from None
     log.info("worker.stopped", worker=name)
 
@@ -46,5 +44,6 @@ async def _run(part: Callable[[asyncio.Event], Awaitable[None]], stopping: async
     try:
         await part(stopping)
     finally:
-        # If one fails the others are cancelled. Redis's client has been seen to swallow that; they do look at this.
+        # If one part fails the others are cancelled. Redis's client has been seen to swallow a cancel, but every part
+        # looks at this event.
         stopping.set()

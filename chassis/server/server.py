@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-import signal
 import socket
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
@@ -20,7 +19,7 @@ from shop.system.v1.system_service_pb2_grpc import add_SystemServiceServicer_to_
 from chassis.auth.access import AccessControl
 from chassis.errors import StartupError
 from chassis.runtime.gc_tuning import tune_gc
-from chassis.runtime.shutdown import force_exit_after_grace
+from chassis.runtime.shutdown import stop_on_signal
 from chassis.server import contract
 from chassis.server.method_wrapper import HandlerCollector, MethodWrapper
 from chassis.telemetry import loop_lag
@@ -163,10 +162,7 @@ async def run(server: Server, *, background: Sequence[Coroutine[object, object, 
         server: not started yet.
         background: what runs beside the server until it stops.
     """
-    stopping = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for each in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(each, stopping.set)
+    stopping = stop_on_signal()
     tasks = [asyncio.create_task(each) for each in (*background, loop_lag.measure_forever())]
     try:
         port = await server.start()
@@ -174,7 +170,6 @@ async def run(server: Server, *, background: Sequence[Coroutine[object, object, 
         log.info("server.started", port=port, pid=os.getpid())
         await stopping.wait()
         log.info("server.draining")
-        force_exit_after_grace()
         await server.stop()
     finally:
         for task in tasks:
