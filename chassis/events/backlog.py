@@ -1,4 +1,4 @@
-"""How far the outbox is behind, asked for now and then."""
+"""The backlog of the outbox as metrics: how many events are unpublished, how old the oldest is, how large the table."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     from chassis.database import Database
 
-# Prometheus asks as often; the query reads the index of what is unpublished, which a relay keeps short, and the
-# sizes of files.
+# Prometheus' scrape interval. The query is cheap: it reads the index of unpublished events, which a relay keeps short,
+# and file sizes.
 _EVERY_S: Final = 15.0
 
 _backlog = text("""

@@ -20,30 +20,30 @@ if TYPE_CHECKING:
 M = TypeVar("M", bound="Message")
 
 _SPECVERSION: Final = "1.0"
-# The extension orders sequences as texts: so each has as many digits as the largest bigint. Relays of the version
-# before send them without zeros in front.
+# CloudEvents' sequence extension compares sequences as texts, so each is padded to the digits of the largest bigint.
+# Relays of earlier versions send them without padding.
 _SEQUENCE_DIGITS: Final = 19
 
 
 class Malformed(Exception):
-    """What was received is no event of ours."""
+    """The text is not an event of this system."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CloudEvent:
-    """Something that happened to a resource.
+    """A change of a resource.
 
     Attributes:
-        id: the same for every time it is published.
-        source: who tells it: `/order_svc`.
+        id: the same each time it is published.
+        source: the service that publishes it: `/order_svc`.
         type: `order.created`.
         subject: the resource.
-        sequence: counts the resource's changes from 1.
-        time: when it happened, aware.
-        traceparent: the trace of the call that made the change, or empty.
-        data: what happened, as `docs/events.md` says for the type.
-        epoch: grows when the database of the source was restored to an earlier time: then sequences of the epoch
-            before begin again.
+        sequence: the number of the change among the resource's, from 1.
+        time: of the change, aware.
+        traceparent: of the call that made the change, or empty.
+        data: the content, as `docs/events.md` describes it for the type.
+        epoch: grows when the source's database was restored to an earlier time, because the restored database gives out
+            some sequences once more.
     """
 
     id: UUID
@@ -57,7 +57,7 @@ class CloudEvent:
     epoch: int = 0
 
     def to_json(self) -> bytes:
-        """Return the event as it is sent."""
+        """Return the event as it is published."""
         event = {
             "specversion": _SPECVERSION,
             "id": self.id,
@@ -78,10 +78,10 @@ class CloudEvent:
 
     @classmethod
     def from_json(cls, text: str | bytes) -> CloudEvent:
-        """Return the event that was sent.
+        """Return the event of a published text.
 
         Raises:
-            Malformed: it is none.
+            Malformed: the text is no CloudEvent 1.0 with a subject, a sequence and data.
         """
         try:
             event = orjson.loads(text)
@@ -144,10 +144,10 @@ def _conversion_of(field: FieldDescriptor) -> Callable[[Any], object] | None:
 
 
 def data_of(event: CloudEvent, kind: type[M]) -> M:
-    """Return the event's data as the message of its type. Fields that this version does not know are left out.
+    """Return the event's data as the message of its type, without the fields that this version does not know.
 
     Raises:
-        Malformed: it is no such message.
+        Malformed: the data is no such message.
     """
     try:
         return ParseDict(dict(event.data), kind(), ignore_unknown_fields=True)

@@ -1,4 +1,4 @@
-"""What a service does with events beside serving: `relay`, `consume`, `events dlq list | requeue`, `events replay`."""
+"""The event commands of a service: `relay`, `consume`, `events dlq list | requeue`, `events replay`."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from chassis.database import Database
 from chassis.database.settings import DatabaseSettings
 from chassis.errors import StartupError
 from chassis.events import inbox, redis_streams
-from chassis.events.consumer import Consumer, ConsumerSettings, title
+from chassis.events.consumer import Consumer, ConsumerSettings
 from chassis.events.consumer_group import ConsumerGroup
+from chassis.events.processor import title
+from chassis.events.recovery import publish_again
 from chassis.events.redis_streams import BrokerDown, BrokerSettings, stream_of
-from chassis.events.relay import Relay, RelaySettings, publish_again
+from chassis.events.relay import Relay, RelaySettings
 from chassis.runtime.worker import work
 from chassis.settings import load
 
@@ -23,8 +25,8 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import AsyncIterator, Awaitable, Callable
 
-    from chassis.events.consumer import Handle
     from chassis.events.inbox import DeadLetter
+    from chassis.events.processor import Handle
     from chassis.telemetry.settings import TelemetrySettings
 
 T = TypeVar("T")
@@ -32,14 +34,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventCommands:
-    """One service's part in the events.
+    """The commands of one service.
 
     Attributes:
-        telemetry: names the service.
+        telemetry: loads the settings that name the service.
         publishes: the resource whose events it publishes: `order`.
         reads: the resource whose events it reads: `user`.
-        handle: what those do.
-        parts: what else its consumer does until it is told to stop.
+        handle: the effect of the events that it reads.
+        parts: other background work of its consumer; each ends soon after the event that it is given is set.
     """
 
     telemetry: Callable[[], TelemetrySettings]

@@ -1,4 +1,4 @@
-"""A group of consumers at a Redis stream: one consumer of the group gets each entry, until it is acknowledged."""
+"""A group of consumers of a Redis stream: each entry is delivered to one of them, repeatedly until acknowledged."""
 
 from __future__ import annotations
 
@@ -17,23 +17,24 @@ if TYPE_CHECKING:
 
     from chassis.events.replay import Page
 
-# Of pending entries: looked at in one question, taken over at a time, and looked at before others have their turn.
+# Pending entries that one XPENDING returns, and that one claim_stale() claims at most.
 _PAGE: Final = 1000
+# XPENDINGs of one claim_stale(): then new entries have their turn.
 _PAGES: Final = 10
 
 
 class GroupMissing(Exception):
-    """Redis has no such group: at the first start, and after Redis has lost everything."""
+    """Redis has no such group: before the first start, and after Redis has lost everything."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """An entry of the stream, as it was delivered.
+    """A delivered entry of the stream.
 
     Attributes:
-        id: Redis's.
-        text: the event as it was sent.
-        attempts: how often it was delivered, this time included.
+        id: as Redis writes it.
+        text: the event, as JSON.
+        attempts: how often it was delivered, including this time.
     """
 
     id: str
@@ -47,15 +48,15 @@ class Look:
 
     Attributes:
         first: the first entry of the stream; None if it is empty.
-        after: the entry before the first one, as that one says; None if it does not say.
-        last: the last id that the stream has given.
+        after: the entry before the first one, named by that; None if it names none.
+        last: the last id that the stream has generated.
         was_trimmed: whether entries were ever removed.
-        delivered: the last entry that the group got.
-        read: the last entry that the group got through this class; None if it knows nothing.
-        confirmed: the position that was last written beside the effects, as Redis remembers it.
+        delivered: the last entry that was delivered to the group.
+        read: the last entry that was delivered to the group through this class; None if there is none.
+        confirmed: the position that was last saved with the effects, as Redis remembers it.
         pending: how many entries were delivered and not acknowledged.
-        is_broken: whether an entry was missing before one that the group got.
-        watermark: a time up to which the stream is complete; None if no relay has said.
+        is_broken: whether an entry is missing before one that was delivered.
+        watermark: the stream has every change that was committed before this time; None if no relay has set it.
         watermark_entry: the last entry at that time.
     """
 
@@ -81,14 +82,14 @@ class Look:
 
 
 class ConsumerGroup:
-    """One group at one stream. Needs Redis 7.
+    """One group of one stream. Needs Redis 7.
 
-    Every consumer has the same name: what is pending is taken over by its age, whichever process had it.
+    All processes use one consumer name, so that each can claim every pending entry by its age.
 
     Args:
-        broker: with decoded responses.
-        stream: what is read.
-        group: who shares it: a service.
+        broker: Redis, with decoded responses.
+        stream: that is read.
+        group: the service whose processes share the entries.
     """
 
     def __init__(self, broker: Redis, *, stream: str, group: str) -> None:
@@ -100,23 +101,23 @@ class ConsumerGroup:
         self._pending_after = "-"
 
     async def create_if_missing(self, position: EntryId = START) -> None:
-        """Make the group unless there is one. It begins with the first entry behind the position."""
+        """Create the group unless it exists. It begins with the first entry behind the position."""
         await self._run(PLACE, self.group, str(position), "")
 
     async def go_to(self, position: EntryId) -> None:
-        """Move the group: it reads on behind this position, forward or back."""
+        """Move the group, forward or back: the next read begins behind this position."""
         await self._run(PLACE, self.group, str(position), "moves")
 
     async def adopt(self, delivered: EntryId) -> None:
-        """Take a group as it is, that this class did not make."""
+        """Take over a group that a version before this class created, with the last entry delivered to it."""
         await self._broker.hset(self._state, "read", str(delivered))
 
     async def confirm(self, position: EntryId) -> None:
-        """Let Redis remember a position that is written beside the effects."""
+        """Let Redis remember the position that was saved with the effects."""
         await self._broker.hset(self._state, "position", str(position))
 
     async def look(self) -> Look:
-        """Return what there is.
+        """Return the state of the stream and the group.
 
         Raises:
             GroupMissing: there is no group, or no stream.
@@ -143,12 +144,12 @@ class ConsumerGroup:
             pending=int(mine[0]["pending"]),
             is_broken="broken" in state,
             watermark=datetime.fromisoformat(watermark) if watermark else None,
-            # A relay that does not say: then only the end of the stream will do.
+            # Relays of earlier versions name no entry: then the watermark holds at the end of the stream.
             watermark_entry=EntryId.parse(entry) if entry else last,
         )
 
     async def read(self, *, count: int, position: EntryId = START) -> list[Entry]:
-        """Return entries that no consumer has got yet. `position`: nothing up to it is needed."""
+        """Return the next entries, at most `count`. A gap up to `position` is none: what it held took effect."""
         answer = await self._run(READ, self.group, str(count), str(position))
         return [_entry((name, _pairs(fields)), attempts=1) for name, fields in answer]
 
@@ -162,9 +163,12 @@ class ConsumerGroup:
         return int(answer["pending"])
 
     async def claim_stale(self, *, pause_s: Callable[[int], float]) -> list[Entry]:
-        """Return what was delivered and not acknowledged, and has rested since for as long as its attempts ask for.
+        """Claim and return pending entries whose backoff is over.
 
-        Of many entries it returns some; the next call begins behind them, so that no entry keeps others waiting.
+        At most a page of them: the next call continues behind it, so that no entry keeps others waiting.
+
+        Args:
+            pause_s: the backoff after so many attempts.
         """
         shortest_ms = round(1000 * pause_s(1))
         attempts: dict[str, int] = {}
@@ -182,30 +186,30 @@ class ConsumerGroup:
                 break
         if not attempts:
             return []
-        # Nobody else's: whoever claimed one meanwhile has made it young again.
+        # XCLAIM skips entries that another process has claimed meanwhile: their idle time is below the minimum.
         claimed: Any = await self._broker.xclaim(self.stream, self.group, self.group, shortest_ms, list(attempts))
         return [_entry(raw, attempts=attempts[raw[0]]) for raw in claimed if raw]
 
     async def acknowledge(self, entries: Sequence[Entry]) -> None:
-        """Be done with the entries."""
+        """Remove the entries from the pending ones."""
         if entries:
             await self._broker.xack(self.stream, self.group, *(entry.id for entry in entries))
 
     async def old_dead_letters(self) -> list[dict[str, str]]:
-        """Return the dead letters that versions before kept in Redis."""
+        """Return the dead letters that earlier versions kept in Redis."""
         found: Any = await self._broker.xrange(self._old_dead_letters)
         return [fields for _, fields in found]
 
     async def forget_old_dead_letters(self) -> None:
-        """Remove them."""
+        """Remove the dead letters that earlier versions kept in Redis."""
         await self._broker.delete(self._old_dead_letters)
 
     async def ask(self, after: EntryId, *, wait_s: float) -> Page | None:
-        """Return the events behind the position from the outbox; None if no relay has answered in time."""
+        """Return the events behind the position from the outbox; None if no relay answers within `wait_s`."""
         return await replay.ask(self._broker, stream=self.stream, group=self.group, after=after, wait_s=wait_s)
 
     async def send_again(self, event: str) -> bool:
-        """Send an event to the stream once more; return whether it was. Other groups get it too, and know it."""
+        """Append an event to the stream once more; return False if the stream is empty. Other groups skip it."""
         return await append_again(self._broker, self.stream, event)
 
     async def _run(self, script: str, *arguments: str) -> Any:

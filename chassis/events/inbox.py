@@ -1,7 +1,8 @@
-"""The last event of each subject that took effect, written with the effect: so an event takes effect once.
+"""What took effect: the number of each subject's last event, the position in each stream, and dead letters.
 
-Beside it stands what could not take effect, and how far the stream as a whole is known to have: in this database, so
-that a database which is restored to an earlier time knows what it lacks.
+The number is written in the transaction of the effect, so an event that is delivered twice takes effect once. All of it
+is in the database of the effects: if that is restored to an earlier time, so is the position, and the consumer gets the
+events behind it again.
 """
 
 from __future__ import annotations
@@ -57,11 +58,11 @@ DDL_V2: Final = (
     "CREATE INDEX IF NOT EXISTS dead_letters_subject_idx ON dead_letters (stream, subject)",
 )
 
-# More are not counted: a person has to look either way.
+# More are not counted: however many there are, an operator has to look.
 _MANY: Final = 1000
 
-# A row that is there is locked, one that is not is made: two consumers of one subject wait for each other either way.
-# By subject, so that two that lock the same subjects cannot lock each other.
+# Locks the row of each subject, and inserts rows that are missing, so that two consumers of one subject wait for each
+# other. Ordered by subject, so that two transactions with the same subjects cannot deadlock.
 _claim = text("""
     INSERT INTO inbox (stream, subject, sequence)
     SELECT :stream, subject, 0
@@ -90,9 +91,9 @@ _STATE: Final = f"""
         ) AS dead_letters
     FROM (SELECT CAST(%s AS text) AS stream) AS given
 """  # noqa: S608  put together from constants
-# Only from the position that the caller knows: meanwhile another consumer may have moved it, or the database may have
-# been restored.
-_note = text("""
+# Only if the position is still the one that the caller has read: another consumer may have moved it since, or the
+# database may have been restored.
+_save_position = text("""
     INSERT INTO inbox_state (stream, position, as_of)
     VALUES (:stream, :position, CAST(:as_of AS timestamptz))
     ON CONFLICT ON CONSTRAINT inbox_state_pkey DO UPDATE
@@ -105,13 +106,13 @@ _is_incomplete = text("""
     ON CONFLICT ON CONSTRAINT inbox_state_pkey DO UPDATE
     SET incomplete_since = coalesce(inbox_state.incomplete_since, excluded.incomplete_since)
 """)
-_bury = text("""
+_insert_dead_letters = text("""
     INSERT INTO dead_letters (stream, key, subject, sequence, event, reason, attempts, died_at)
     VALUES (:stream, :key, :subject, :sequence, :event, :reason, :attempts, now())
     ON CONFLICT ON CONSTRAINT dead_letters_pkey DO UPDATE
     SET reason = excluded.reason, attempts = excluded.attempts, died_at = excluded.died_at
 """)
-# Of subjects that have come further: what was dead has taken effect since.
+# An event of a later number has taken effect, so the dead letters up to it have too.
 _revive = text("""
     DELETE FROM dead_letters
     USING unnest(CAST(:subjects AS uuid[]), CAST(:sequences AS bigint[])) AS done (subject, sequence)
@@ -129,17 +130,17 @@ _letters = text("""
 
 
 class Number(NamedTuple):
-    """Which event of its subject: of two epochs the later one is newer, whatever the sequences."""
+    """The number of an event among its subject's: ordered by epoch, then by sequence."""
 
     epoch: int
     sequence: int
 
     def is_old(self, *, last: Number) -> bool:
-        """Return whether an event with this number is old news after the last one that took effect."""
+        """Return whether an event with this number took effect already, given the last one that did."""
         return self.epoch < last.epoch or (self.epoch == last.epoch and self.sequence <= last.sequence)
 
     def is_early(self, *, last: Number) -> bool:
-        """Return whether the event before it is still to come."""
+        """Return whether the event before this one has not taken effect yet, given the last one that did."""
         return self.sequence > last.sequence + 1
 
 
@@ -149,9 +150,9 @@ class State:
 
     Attributes:
         position: every entry up to it took effect or is a dead letter; None if nothing is known.
-        as_of: every change until then took effect; None if nothing is known.
-        is_incomplete: whether events are gone that nothing can bring back.
-        dead_letters: how many there are; a thousand at most are counted.
+        as_of: every change committed before this time took effect; None if nothing is known.
+        is_incomplete: whether events were lost that neither the stream nor the outbox has any more.
+        dead_letters: their number, at most 1,000.
     """
 
     position: str | None
@@ -165,11 +166,11 @@ class DeadLetter:
     """An event that could not take effect.
 
     Attributes:
-        key: the event's id, or one of its text.
-        subject: the event's; None if it is no event of ours.
+        key: the event's id; if the entry holds no event, a UUID made of its text.
+        subject: the event's; None if the entry holds no event.
         sequence: the event's, or 0.
-        event: as it was sent.
-        reason: the class of the error, or GAP when the event before it never came.
+        event: the text of the entry.
+        reason: the class of the error, or GAP if the event before it never came.
         attempts: how often it was tried.
     """
 
@@ -182,7 +183,7 @@ class DeadLetter:
 
 
 def claim(connection: Connection, stream: str, subjects: Iterable[UUID]) -> dict[UUID, Number]:
-    """Return the last number of each subject that took effect, 0 for none, and keep others from them."""
+    """Lock the subjects until the end of the transaction; return the number of each one's last event, 0 for none."""
     rows = connection.execute(_claim, {"stream": stream, "subjects": list(dict.fromkeys(subjects))})
     return {row.subject: Number(row.epoch, row.sequence) for row in rows}
 
@@ -204,21 +205,29 @@ async def state(fetch: Fetch, stream: str) -> State:
 
 
 def as_of(connection: Connection, stream: str) -> datetime | None:
-    """Return the time up to which every event of the stream has taken effect; None if it is not known."""
+    """Return the time before which every change of the stream took effect; None if it is not known."""
     found: datetime | None = connection.scalar(_as_of, {"stream": stream})
     return found
 
 
-def note(
+def save_position(
     connection: Connection, stream: str, *, known: str | None, position: EntryId, as_of: datetime | None = None
 ) -> bool:
-    """Write the position, and the time unless it is None; return False, and write nothing, if another was there."""
+    """Write the position, and the time unless it is None; return False, and write nothing, if `known` is outdated.
+
+    Args:
+        connection: inside the transaction.
+        stream: whose position it is.
+        known: the position that the caller has read; None if there was none.
+        position: the new one.
+        as_of: every change committed before this time took effect.
+    """
     values = {"stream": stream, "known": known, "position": str(position), "as_of": as_of}
-    return connection.execute(_note, values).rowcount > 0
+    return connection.execute(_save_position, values).rowcount > 0
 
 
 def set_incomplete(connection: Connection, stream: str) -> None:
-    """Write that events are gone that nothing can bring back."""
+    """Write that events were lost which neither the stream nor the outbox has any more."""
     connection.execute(_is_incomplete, {"stream": stream})
 
 
@@ -236,11 +245,11 @@ def dead_letter(connection: Connection, stream: str, letters: Sequence[DeadLette
         }
         for letter in letters
     ]
-    connection.execute(_bury, rows)
+    connection.execute(_insert_dead_letters, rows)
 
 
 def revive(connection: Connection, stream: str, last: Mapping[UUID, Number]) -> None:
-    """Remove the dead letters of these subjects up to these numbers: they took effect."""
+    """Remove the dead letters of these subjects up to these numbers, because their events took effect."""
     values = {"subjects": list(last), "sequences": [each.sequence for each in last.values()]}
     connection.execute(_revive, {"stream": stream, **values})
 

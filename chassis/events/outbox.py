@@ -1,7 +1,7 @@
-"""Events, written in the transaction of the change that they tell of.
+"""The outbox: each change writes its event there in its own transaction, and a relay publishes it.
 
-An event that is in the outbox tells of a change that is committed, and every committed change has its event there;
-a relay publishes them, at least once, in order per subject.
+So a change is committed if and only if its event is in the outbox. Events are published at least once, in order per
+subject.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ CREATE TABLE outbox (
 CREATE INDEX outbox_unpublished_idx ON outbox (subject, sequence) WHERE published_at IS NULL;
 """
 
-# Where each event stands among all of them for whoever reads them here, in `feed.py`: after everything that was
-# committed before its transaction began. None of those that are older than the column, which was added at once and
-# without a rewrite. Rows that name no number get their transaction's, as those of a replica that is being replaced.
+# The writing transaction, by which the changefeed orders events: after every event that was committed before it began.
+# NULL in rows that are older than the column, which was added without a rewrite. The default is for replicas of the
+# previous version, which do not name the column.
 DDL_V2: Final = (
     "ALTER TABLE outbox ADD COLUMN IF NOT EXISTS transaction xid8",
     "ALTER TABLE outbox ALTER COLUMN transaction SET DEFAULT pg_current_xact_id()",
 )
-# Under which entry of the stream each event was published last, so that what Redis or a reader lacks is found by an
-# index; and in which epoch of the database it was published first (see relay.py). Columns without defaults.
+# The entry id under which each event was last published: an index on it finds the events that Redis or a reader lacks.
+# And the epoch of the database in which it was first published (see recovery.py). Columns without defaults.
 DDL_V3: Final = (
     "ALTER TABLE outbox ADD COLUMN IF NOT EXISTS entry_ms bigint",
     "ALTER TABLE outbox ADD COLUMN IF NOT EXISTS entry_number bigint",
@@ -84,23 +84,23 @@ def insert_from(query: str) -> str:
 
 
 def traceparent_now() -> str:
-    """Return the trace of the call that is being served, or empty."""
+    """Return the traceparent of the current call; empty outside of a call."""
     call = current_call()
     return call.traceparent if call else ""
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A CloudEvent to be: something that happened to a resource.
+    """A change of a resource, to be published as a CloudEvent.
 
     Attributes:
         type: `order.created`.
         subject: the resource.
-        sequence: counts the resource's changes from 1, so that a reader can order them and see a gap.
+        sequence: the number of the change, from 1: a reader orders a resource's changes by it, and sees a gap.
         data: the event's content as JSON; nothing personal.
         occurred_at: when, aware.
-        traceparent: the trace of the call that it happened in: by default the one that is being served now. A batch
-            serves many calls and none, so there it is to be given.
+        traceparent: of the call that made the change; by default the current one. A batch has no current call, so its
+            events need it given.
     """
 
     type: str
@@ -111,7 +111,7 @@ class Event:
     traceparent: str = field(default_factory=traceparent_now)
 
     def row(self) -> dict[str, object]:
-        """Return the event as COLUMNS has it, with an id of its own."""
+        """Return the event as a row of COLUMNS, with a new id."""
         return {
             "event_id": new_id(),
             "event_type": self.type,

@@ -1,10 +1,10 @@
-"""Redis, which carries the events between the services, and its connections."""
+"""Redis as the carrier of events: names of streams and keys, ids of entries, connections."""
 
 from __future__ import annotations
 
 import contextlib
 import threading
-from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple, Self, cast
+from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple, Self
 
 from pydantic import AfterValidator, Field, SecretStr
 from redis import Redis, RedisCluster, Sentinel
@@ -23,28 +23,28 @@ from chassis.events.redis_url import RedisUrl
 from chassis.settings import Section
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Iterator, Sequence
 
     from redis.backoff import AbstractBackoff
 
 BrokerDown: Final = (RedisError, RedisClusterException)
-"""Redis does not answer, or not as it should; for an except clause."""
+"""Redis does not answer, or answers with an error: the classes for an except clause."""
 
 FIELD: Final = "event"
 """The field of an entry that holds the event: a CloudEvent as JSON."""
 AFTER: Final = "after"
-"""The field of an entry that names the entry before it, so that a reader sees whether one is missing in between."""
+"""The field of an entry that names the entry before it. A reader that has not seen that one has found a gap."""
 
 
 class EntryId(NamedTuple):
-    """The id of an entry of a stream. Ids only grow: also after Redis has lost entries."""
+    """The id of an entry of a stream. Ids only grow, even after Redis has lost entries."""
 
     ms: int
     number: int
 
     @classmethod
     def parse(cls, text: str | None) -> Self:
-        """Return the id; that before all entries for None."""
+        """Return the id that Redis writes as `ms-number`; START for None."""
         ms, _, number = (text or "0-0").partition("-")
         return cls(int(ms), int(number))
 
@@ -55,7 +55,7 @@ class EntryId(NamedTuple):
 
 
 START: Final = EntryId(0, 0)
-"""Before every entry."""
+"""Precedes every entry."""
 
 
 def _checked(url: SecretStr) -> SecretStr:
@@ -82,27 +82,30 @@ def stream_of(resource: str) -> str:
 
 
 def key_beside(stream: str, name: str, broker: object) -> str:
-    """Return a key that one script may use together with the stream: on a Cluster it is on the same node."""
+    """Return a key that a script can use together with the stream: on a Cluster both are on one node."""
     if isinstance(broker, (RedisCluster, AsyncRedisCluster)):
         return f"{{{stream}}}:{name}"
     return f"{stream}:{name}"
 
 
 def watermark_of(stream: str, broker: object = None) -> str:
-    """Return the key of a time: every change that was committed before has its event in the stream."""
+    """Return the key of the watermark: every change that was committed before this time has its event in the stream."""
     return key_beside(stream, "as_of", broker)
 
 
 def watermark_entry_of(stream: str, broker: object = None) -> str:
-    """Return the key of an entry id: the events of those changes are in the stream up to this entry."""
+    """Return the key of the watermark's entry: the events of those changes are at or before this entry."""
     return key_beside(stream, "as_of:entry", broker)
 
 
-# A call is tried again at once if its connection turns out to be dead, and later by its caller. With Sentinels each
-# attempt may take another timeout to find the primary.
+# After a failover the name of a managed Redis may belong to another server, while the old one answers as a replica.
+# Such an answer closes the connection, so that the retry looks the name up again.
+_IS_REPLICA: Final[list[type[Exception]]] = [ReadOnlyError]
+# A call is repeated at once if its connection turns out to be dead; later repetitions are its caller's. With Sentinels
+# each attempt may take another timeout, to find the primary.
 _RETRIES: Final = {"server": 2, "sentinel": 1, "cluster": 2}
-# One part of the slots may be away while the others are served. A node that has moved is asked for at once, and hosts
-# that the URL names stay known: behind them may be other nodes after a while.
+# Some slots may be without a node while the others are served. After one redirection the map of slots is loaded again.
+# The hosts of the URL stay known, because other nodes may be behind their names later.
 _CLUSTER: Final[dict[str, Any]] = {
     "require_full_coverage": False,
     "dynamic_startup_nodes": False,
@@ -111,7 +114,7 @@ _CLUSTER: Final[dict[str, Any]] = {
 
 
 class _Cluster(RedisCluster):
-    """A client of a Cluster that connects when it is used, as the others do."""
+    """A Cluster's client that connects at its first command, as the other clients do."""
 
     def __init__(self, **options: Any) -> None:
         self._options: Final = options
@@ -122,7 +125,7 @@ class _Cluster(RedisCluster):
     def execute_command(self, *args: Any, **kwargs: Any) -> Any:
         with self._connecting:
             if not self._is_connected:
-                # Set before: while it connects, it asks the Cluster for its commands through this method.
+                # Before the connection is there, because connecting calls this method to load the Cluster's commands.
                 self._is_connected = True
                 try:
                     super().__init__(**self._options)
@@ -137,52 +140,53 @@ class _Cluster(RedisCluster):
             super().close()
 
 
+class _Classes(NamedTuple):
+    """The classes of redis-py that a client is made of: the same names with and without asyncio."""
+
+    server: Any
+    sentinel: Any
+    cluster: Any
+    cluster_node: Any
+    retry: Any
+
+
+_SYNC: Final = _Classes(Redis, Sentinel, _Cluster, ClusterNode, Retry)
+_ASYNC: Final = _Classes(AsyncRedis, AsyncSentinel, AsyncRedisCluster, AsyncClusterNode, AsyncRetry)
+
+
 @contextlib.contextmanager
 def connect(settings: BrokerSettings) -> Iterator[Redis]:
-    """Yield a client; it connects when it is used, and anew when a connection is lost."""
-    target = settings.target
-    options = {**_options(settings), "retry": Retry(_backoff(), _RETRIES[target.topology])}
+    """Yield a client; it connects when it is used, and reconnects after a connection was lost."""
     with contextlib.ExitStack() as ends:
-        if target.topology == "cluster":
-            nodes = [ClusterNode(host, port) for host, port in target.hosts]  # type: ignore[no-untyped-call]  # as above
-            # A Cluster has the commands of a server.
-            client = cast("Redis", _Cluster(startup_nodes=nodes, **_CLUSTER, **options))
-        elif target.topology == "sentinel":
-            asking = {**_sentinel_options(settings), "retry": Retry(_backoff(), 0)}
-            sentinels: Any = Sentinel(target.hosts, sentinel_kwargs=asking)  # type: ignore[no-untyped-call]  # as above
-            ends.callback(sentinels.close)
-            client = sentinels.master_for(target.service, redis_class=Redis, **options)
-        else:
-            [(host, port)] = target.hosts
-            client = Redis(host=host, port=port, retry_on_error=_IS_REPLICA, **options)
-        ends.callback(client.close)
-        yield client
+        clients = _clients(settings, _SYNC)
+        for each in clients:
+            ends.callback(each.close)
+        yield clients[-1]
 
 
 @contextlib.asynccontextmanager
 async def connect_async(settings: BrokerSettings) -> AsyncIterator[AsyncRedis]:
     """Yield the same for asyncio."""
-    target = settings.target
-    options = {**_options(settings), "retry": AsyncRetry(_backoff(), _RETRIES[target.topology])}
     async with contextlib.AsyncExitStack() as ends:
-        if target.topology == "cluster":
-            nodes = [AsyncClusterNode(host, port) for host, port in target.hosts]
-            client = cast("AsyncRedis", AsyncRedisCluster(startup_nodes=nodes, **_CLUSTER, **options))
-        elif target.topology == "sentinel":
-            asking = {**_sentinel_options(settings), "retry": AsyncRetry(_backoff(), 0)}
-            sentinels: Any = AsyncSentinel(target.hosts, sentinel_kwargs=asking)  # type: ignore[no-untyped-call]  # as above
-            ends.push_async_callback(sentinels.aclose)
-            client = sentinels.master_for(target.service, redis_class=AsyncRedis, **options)
-        else:
-            [(host, port)] = target.hosts
-            client = AsyncRedis(host=host, port=port, retry_on_error=_IS_REPLICA, **options)
-        ends.push_async_callback(client.aclose)
-        yield client
+        clients = _clients(settings, _ASYNC)
+        for each in clients:
+            ends.push_async_callback(each.aclose)
+        yield clients[-1]
 
 
-# Behind the name of a managed Redis may be another server after a failover, and the old one answers as a replica: its
-# connection is closed, and the name looked up again.
-_IS_REPLICA: Final[list[type[Exception]]] = [ReadOnlyError]
+def _clients(settings: BrokerSettings, of: _Classes) -> Sequence[Any]:
+    """Return what has to be closed, the client itself last. A Cluster's client has the commands of a server's."""
+    target = settings.target
+    options = {**_options(settings), "retry": of.retry(_backoff(), _RETRIES[target.topology])}
+    if target.topology == "cluster":
+        nodes = [of.cluster_node(host, port) for host, port in target.hosts]
+        return [of.cluster(startup_nodes=nodes, **_CLUSTER, **options)]
+    if target.topology == "sentinel":
+        asking = {**_sentinel_options(settings), "retry": of.retry(_backoff(), 0)}
+        sentinels = of.sentinel(target.hosts, sentinel_kwargs=asking)
+        return [sentinels, sentinels.master_for(target.service, redis_class=of.server, **options)]
+    [(host, port)] = target.hosts
+    return [of.server(host=host, port=port, retry_on_error=_IS_REPLICA, **options)]
 
 
 def _backoff() -> AbstractBackoff:
@@ -191,11 +195,11 @@ def _backoff() -> AbstractBackoff:
 
 def _options(settings: BrokerSettings) -> dict[str, Any]:
     target = settings.target
-    # A client of a Cluster that loses a node asks each of the hosts in turn for the others: they share two timeouts.
+    # When a node of a Cluster is lost, the client asks the hosts one after the other: together they get two timeouts.
     hosts = len(target.hosts) if target.topology == "cluster" else 1
     timeout_s = max(1, min(settings.timeout_s, 2 * settings.timeout_s / hosts))
     return {
-        # A connection that was idle may be dead; so it is asked before it is used.
+        # A connection may have died while it was idle, so after 30 s it is checked before its next use.
         "health_check_interval": 30,
         **target.options,
         "ssl": target.is_tls,
@@ -206,7 +210,8 @@ def _options(settings: BrokerSettings) -> dict[str, Any]:
 
 def _sentinel_options(settings: BrokerSettings) -> dict[str, Any]:
     target = settings.target
-    # Sentinels answer out of their memory, and are asked one after the other until one answers.
+    # Sentinels answer from memory. The client asks them one after the other until one answers: together they get one
+    # timeout.
     timeout_s = min(1, settings.timeout_s / len(target.hosts))
     return {**target.sentinel_options, **_timeouts(timeout_s), "ssl": target.is_tls}
 

@@ -1,8 +1,8 @@
-"""Events that a reader lacks, from the outbox that they were written to: page by page, over Redis.
+"""Replays events from the outbox to a reader whose stream has lost them: page by page, over Redis.
 
-A reader that finds entries missing behind its position asks the relay for the events behind it, lets the page that it
-gets take effect, moves its position to the page's end, and asks again. A page is a read of the outbox by its index: a
-relay that serves it writes nothing, keeps nothing, and can be killed at any time, and so can the reader.
+If entries behind its position are missing, the reader requests a page of the events behind the position, applies it,
+moves its position to the end of the page, and requests the next one. The relay answers with one indexed read of the
+outbox and keeps no state, so relay and reader can be killed at any time.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ INDEX_V1: Final = (
 
 # Some half MiB in Redis, and 50 ms of the reader.
 _PAGE: Final = 1000
-# A reader that comes later asks again.
+# How long an answer waits for its reader; after that the reader asks again.
 _KEPT_S: Final = 30
 _ANSWER: Final = f"""
 redis.call('DEL', KEYS[2])
@@ -68,10 +68,10 @@ class Page:
 
     Attributes:
         after: the position.
-        last: what the reader has reached with them.
-        is_last: whether the reader can return to the stream behind `last`.
-        is_complete: whether the outbox still had all of them.
-        events: entry id and event as JSON, of each.
+        last: the reader's position after the page.
+        is_last: whether the reader has caught up, and continues with the stream behind `last`.
+        is_complete: whether the outbox still had every event behind `after`.
+        events: entry id and JSON of each event.
     """
 
     after: EntryId
@@ -82,11 +82,11 @@ class Page:
 
 
 class Pages:
-    """The relay's side: answers the readers that ask.
+    """The relay's side: answers the requests of readers.
 
     Args:
-        broker: with decoded responses.
-        stream: whose events.
+        broker: Redis, with decoded responses.
+        stream: that the events belong to.
         to_json: makes the event of a row.
     """
 
@@ -96,42 +96,42 @@ class Pages:
         self._to_json: Final = to_json
 
     def serve(self, connection: Connection, *, last: EntryId) -> int:
-        """Give each reader the page that it asked for; return how many there were.
+        """Answer each request with its page; return how many there were.
 
         Args:
             connection: of a transaction in which every event has its entry.
-            last: the last of them.
+            last: the last of these entries.
         """
-        questions = _questions_of(self._stream, self._broker)
-        wanted: Any = self._broker.hgetall(questions)
-        for group, after in wanted.items():
+        requests = _requests_of(self._stream, self._broker)
+        positions: Any = self._broker.hgetall(requests)
+        for group, after in positions.items():
             page = self._read(connection, EntryId.parse(after), last=last)
-            self._broker.eval(_ANSWER, 2, questions, _answer_of(self._stream, group, self._broker), group, page)
-        return len(wanted)
+            self._broker.eval(_ANSWER, 2, requests, _answer_of(self._stream, group, self._broker), group, page)
+        return len(positions)
 
     def _read(self, connection: Connection, after: EntryId, *, last: EntryId) -> bytes:
-        place = {"ms": after.ms, "number": after.number}
-        rows = connection.execute(_page, {**place, "size": _PAGE}).all()
+        position = {"ms": after.ms, "number": after.number}
+        rows = connection.execute(_page, {**position, "size": _PAGE}).all()
         is_last = len(rows) < _PAGE
         reached = max(after, last) if is_last else EntryId(rows[-1].entry_ms, rows[-1].entry_number)
         page = {
             "after": str(after),
             "last": str(reached),
             "is_last": is_last,
-            "is_complete": connection.scalar(_is_complete, {**place, "stream": self._stream}),
+            "is_complete": connection.scalar(_is_complete, {**position, "stream": self._stream}),
             "events": [(f"{row.entry_ms}-{row.entry_number}", self._to_json(row).decode()) for row in rows],
         }
         return orjson.dumps(page)
 
 
 async def ask(broker: AsyncRedis, *, stream: str, group: str, after: EntryId, wait_s: float) -> Page | None:
-    """Return the events behind the position; None if no relay has answered in time."""
-    await broker.hset(_questions_of(stream, broker), group, str(after))
+    """Request the events behind the position; return None if no relay answers within `wait_s`."""
+    await broker.hset(_requests_of(stream, broker), group, str(after))
     answer: Any = await broker.blpop([_answer_of(stream, group, broker)], timeout=wait_s)
     if answer is None:
         return None
     page = orjson.loads(answer[1])
-    if page["after"] != str(after):  # to what was asked before
+    if page["after"] != str(after):  # the answer to an earlier request
         return None
     return Page(
         after=after,
@@ -142,8 +142,8 @@ async def ask(broker: AsyncRedis, *, stream: str, group: str, after: EntryId, wa
     )
 
 
-def _questions_of(stream: str, broker: object) -> str:
-    """Return the key of what readers ask for: a hash of group and position."""
+def _requests_of(stream: str, broker: object) -> str:
+    """Return the key of the requests: a hash from group to position."""
     return key_beside(stream, "replay", broker)
 
 

@@ -1,7 +1,8 @@
-"""A stream of Redis as its writers see it: each entry names the one before it, and nothing is appended unseen.
+"""A stream of Redis whose readers notice every entry that is missing, and the scripts that work on it.
 
-An entry that Redis lost, or that was cut off, is noticed by the entry after it: its field `after` names an id that the
-reader has not reached. Ids grow as long as the database that publishes exists, also when Redis began anew.
+The field `after` of each entry names the entry before it. If Redis lost that one, or trimmed it, the reader has not
+seen the id that `after` names. Ids grow for the whole life of the publishing database, even if Redis has lost
+everything and begins anew.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ local function append(stream, event, after, floor)
   return redis.call('XADD', stream, id, '{FIELD}', event, '{AFTER}', after)
 end
 """
-# One script, so that nothing is lost or appended between the comparison and the sending.
+# Compares and appends in one script, so that nothing is lost or appended in between.
 _APPEND: Final = (
     _LUA
     + f"""
@@ -60,7 +61,7 @@ local expected, floor, known_after, watermark = ARGV[1], ARGV[2], ARGV[3], ARGV[
 local max_length, longest = tonumber(ARGV[5]), tonumber(ARGV[6])
 local last = last_of(stream)
 local function lost(survivor)
-  -- The time was true of a stream that had all of this.
+  -- The watermark was true of the stream with the entries that it has lost.
   redis.call('DEL', KEYS[2], KEYS[3])
   return {{'lost', survivor}}
 end
@@ -122,14 +123,14 @@ return 1
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """The stream does not have what was sent after this entry. Nothing was appended."""
+    """The stream has lost every entry after this one. Nothing was appended."""
 
     survivor: EntryId
 
 
 @dataclass(frozen=True, slots=True)
 class Ahead:
-    """The stream has entries that the database does not know of, up to this one. Nothing was appended."""
+    """The stream has entries that the database does not know of; this is the last one. Nothing was appended."""
 
     last: EntryId
 
@@ -140,7 +141,7 @@ class Sent:
 
     Attributes:
         entries: the ids of the events, in their order.
-        cut: how many entries were removed that a group had not read.
+        cut: how many entries were trimmed before every group had read them.
     """
 
     entries: Sequence[EntryId]
@@ -149,13 +150,13 @@ class Sent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Appending:
-    """Events to append, and the state of the stream that they follow.
+    """Events to append, and the state that the stream must have.
 
     Attributes:
         events: each as JSON.
         expected: the last entry that the database knows of; nothing is appended unless it is the stream's last.
-        floor: ids of new entries are above this one.
-        after: what is known to stand before the first event, if the stream is empty.
+        floor: the ids of the new entries are greater than this one.
+        after: the entry before the first event, for a stream that has lost it.
         watermark: with these events the stream is complete up to this time; empty if it is not.
     """
 
@@ -170,20 +171,21 @@ class Stream:
     """A stream, for the one relay that publishes to it.
 
     Args:
-        broker: with decoded responses.
+        broker: Redis, with decoded responses.
         name: of the stream.
-        max_length: entries that every group has read are removed above this length.
-        longest: entries that some group has not read are removed above this length.
+        max_length: above this length, entries that every group has read are trimmed.
+        longest: above this length, entries are trimmed though some group has not read them.
     """
 
     def __init__(self, broker: Redis, name: str, *, max_length: int, longest: int) -> None:
         self._broker: Final = broker
-        self._name: Final = name
+        self.name: Final = name
+        self.max_length: Final = max_length
         self._limits: Final = (str(max_length), str(max(longest, max_length)))
         self._keys: Final = (name, watermark_of(name, broker), watermark_entry_of(name, broker))
 
     def append(self, appending: Appending) -> Sent | Lost | Ahead:
-        """Append the events, unless the stream is not what is expected."""
+        """Append the events if the stream ends with `expected`; else return how it differs."""
         ids = (str(appending.expected), str(appending.floor), str(appending.after))
         arguments: list[str | bytes] = [*ids, appending.watermark, *self._limits, *appending.events]
         kind, *rest = cast("list[Any]", self._broker.eval(_APPEND, len(self._keys), *self._keys, *arguments))
@@ -192,13 +194,16 @@ class Stream:
         return (Lost if kind == "lost" else Ahead)(EntryId.parse(rest[0]))
 
     def read_after(self, entry: EntryId, *, count: int) -> list[tuple[EntryId, str]]:
-        """Return the entries behind this one, with their events."""
-        found: Any = self._broker.xrange(self._name, min=f"({entry}", count=count)
+        """Return the next `count` entries behind this one, each with its event."""
+        found: Any = self._broker.xrange(self.name, min=f"({entry}", count=count)
         return [(EntryId.parse(name), fields.get(FIELD, "")) for name, fields in found]
 
 
 async def append_again(broker: AsyncRedis, stream: str, event: str) -> bool:
-    """Append an event that was published before; return whether it was. An empty stream waits for its relay."""
+    """Append an event that was published before; return False if the stream has no entry yet.
+
+    Only the relay, which knows the last entry, can begin a stream.
+    """
     return bool(await broker.eval(_APPEND_AGAIN, 1, stream, event))
 
 
@@ -214,7 +219,7 @@ return {
   redis.call('XINFO', 'GROUPS', stream),
 }
 """
-"""Answers what there is of a stream and of a group's state at one moment; nothing without a stream."""
+"""Returns the state of a stream and of its groups at one moment; false if there is no stream."""
 
 READ: Final = (
     _LUA
@@ -242,7 +247,7 @@ redis.call('HSET', state, 'read', entries[#entries][1])
 return entries
 """
 )
-"""Gives a group its next entries, and keeps the last one that it got, and whether any was missing in between."""
+"""Reads a group's next entries; remembers the last of them as `read`, and as `broken` that one before was missing."""
 
 PLACE: Final = (
     _LUA
@@ -263,4 +268,4 @@ redis.call('HDEL', state, 'broken')
 return 1
 """
 )
-"""Makes a group that begins behind a position; or moves an existing one, if the third argument is not empty."""
+"""Creates a group that begins behind a position; moves an existing one if the third argument is not empty."""

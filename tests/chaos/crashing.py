@@ -10,8 +10,8 @@ import signal
 import sys
 from typing import TYPE_CHECKING, Any
 
-from chassis.events.consumer import Consumer
 from chassis.events.consumer_group import ConsumerGroup
+from chassis.events.processor import EventProcessor
 from chassis.events.relay import Relay
 from chassis.runtime.cli import main
 from order_svc.__main__ import EVENTS as ORDER_EVENTS
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 STEPS: dict[str, tuple[type, str, Callable[[Any], bool]]] = {
     "sent": (Relay, "_send", lambda arguments: bool(arguments[0])),  # published, not marked
     "read": (ConsumerGroup, "read", bool),  # delivered, without effect
-    "applied": (Consumer, "_apply", bool),  # with its effect, not acknowledged
+    "applied": (EventProcessor, "apply", bool),  # with its effect, not acknowledged
 }
 
 

@@ -20,8 +20,9 @@ from sqlalchemy.engine import Engine
 
 from chassis.database import Database, migrations
 from chassis.events import redis_streams, replay
+from chassis.events.recovery import publish_again
 from chassis.events.redis_streams import START, BrokerSettings, EntryId, stream_of
-from chassis.events.relay import Relay, RelaySettings, publish_again
+from chassis.events.relay import Relay, RelaySettings
 from chassis.testing import until
 from devstack.postgres import PostgresServer
 from devstack.redis import RedisServer, find_redis

@@ -21,7 +21,7 @@ from tests.integration.inprocess import database_settings
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
-    from chassis.events.consumer import Handle
+    from chassis.events.processor import Handle
 
     Part = Callable[[asyncio.Event], Awaitable[None]]
 

@@ -159,7 +159,7 @@ def test_what_took_effect_is_counted_per_stream_and_subject(orders: Connection) 
 
 def test_how_far_a_stream_has_come_is_its_own_and_never_goes_back(orders: Connection) -> None:
     def note(stream: str, as_of: datetime, *, known: str | None = "0-0") -> None:
-        assert inbox.note(orders, stream, known=known, position=START, as_of=as_of)
+        assert inbox.save_position(orders, stream, known=known, position=START, as_of=as_of)
 
     for n, stream in enumerate(("a", "b", "c")):
         note(stream, NOW + timedelta(hours=n), known=None)

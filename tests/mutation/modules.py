@@ -8,8 +8,9 @@ _PACKAGES: Final = {
     "chassis/concurrency": "batcher limiter",
     "chassis/database": "statement_pool",
     "chassis/idempotency": "key store inserts transactions",
-    "chassis/events": "outbox relay stream replay consumer consumer_group inbox cloudevents",
-    "chassis/watch": "changefeed hub",
+    "chassis/events": "outbox relay relay_state recovery stream replay consumer consumer_group processor inbox"
+    " cloudevents",
+    "chassis/watch": "changefeed hub subscription",
     "chassis/auth": "access access_tokens remote_keys",
     "chassis/server": "method_wrapper stream_wrapper receiving bounds validation"
     " status if_match pagination conversions",

@@ -48,8 +48,8 @@ ALLOWED: Final = {
         "chassis/events/inbox.py",
         "died_at, sequence, key",
     ): "dead letters as a person reads them, of one subject by sequence",
-    ("chassis/events/relay.py", "coalesce(entry_ms, 0), coalesce(entry_number, position)"): ENTRY,
-    ("chassis/events/relay.py", "coalesce(entry_ms, 0) DESC, coalesce(entry_number, position) DESC"): ENTRY,
+    ("chassis/events/relay_state.py", "coalesce(entry_ms, 0), coalesce(entry_number, position)"): ENTRY,
+    ("chassis/events/relay_state.py", "coalesce(entry_ms, 0) DESC, coalesce(entry_number, position) DESC"): ENTRY,
     ("chassis/events/replay.py", "coalesce(entry_ms, 0), coalesce(entry_number, position)"): ENTRY,
     ("user_svc/keys.py", "active_from DESC"): "a key signs from this time on: the time is what it means",
     ("chassis/events/backlog.py", "min(occurred_at)"): "the age of the oldest event, for a metric",
@@ -109,7 +109,7 @@ def test_the_search_finds_the_known_ones() -> None:
     assert {
         ("chassis/watch/changefeed.py", "transaction, position"),
         ("chassis/watch/changefeed.py", "transaction DESC, position DESC"),
-        ("chassis/events/relay.py", "max(position)"),
+        ("chassis/events/relay_state.py", "max(position)"),
         ("order_svc/repository.py", "version"),
     } <= found()
 

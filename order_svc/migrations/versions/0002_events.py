@@ -2,7 +2,7 @@
 
 from alembic import op
 
-from chassis.events import inbox, relay
+from chassis.events import inbox, relay_state
 
 revision = "0002"
 down_revision = "0001"
@@ -23,4 +23,4 @@ def upgrade() -> None:
     # For orders that were placed while their buyer was being deleted.
     op.execute("CREATE INDEX known_users_deleted_idx ON known_users (applied_at) WHERE state = 'DELETED'")
     op.execute(inbox.DDL_V1)
-    op.execute(relay.DDL_V1)
+    op.execute(relay_state.DDL_V1)

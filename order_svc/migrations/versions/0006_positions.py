@@ -6,7 +6,7 @@ waits.
 
 from alembic import op
 
-from chassis.events import inbox, outbox, relay, replay
+from chassis.events import inbox, outbox, relay_state, replay
 
 revision = "0006"
 down_revision = "0005"
@@ -14,7 +14,7 @@ down_revision = "0005"
 
 def upgrade() -> None:
     """Add the columns, the table and the index."""
-    for statement in (*outbox.DDL_V3, *relay.DDL_V2, *inbox.DDL_V2):
+    for statement in (*outbox.DDL_V3, *relay_state.DDL_V2, *inbox.DDL_V2):
         op.execute(statement)
     with op.get_context().autocommit_block():
         for statement in replay.INDEX_V1:

@@ -5,7 +5,7 @@ Creates tables. The column takes an exclusive lock on users for a moment: its de
 
 from alembic import op
 
-from chassis.events import inbox, relay
+from chassis.events import inbox, relay_state
 
 revision = "0003"
 down_revision = "0002"
@@ -15,4 +15,4 @@ def upgrade() -> None:
     """Add the column, create the tables."""
     op.execute("ALTER TABLE users ADD COLUMN order_count integer NOT NULL DEFAULT 0")
     op.execute(inbox.DDL_V1)
-    op.execute(relay.DDL_V1)
+    op.execute(relay_state.DDL_V1)

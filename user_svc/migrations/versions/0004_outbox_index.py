@@ -2,7 +2,7 @@
 
 from alembic import op
 
-from chassis.events import relay
+from chassis.events import relay_state
 
 revision = "0004"
 down_revision = "0003"
@@ -11,5 +11,5 @@ down_revision = "0003"
 def upgrade() -> None:
     """Replace the index."""
     with op.get_context().autocommit_block():
-        for statement in relay.INDEX_V1:
+        for statement in relay_state.INDEX_V1:
             op.execute(statement)

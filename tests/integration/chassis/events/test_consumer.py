@@ -11,8 +11,8 @@ from sqlalchemy import text
 
 import order_svc.consumer
 from chassis.events.cloudevents import CloudEvent
-from chassis.events.consumer import title
 from chassis.events.consumer_group import ConsumerGroup
+from chassis.events.processor import title
 from chassis.events.redis_streams import FIELD, connect_async, stream_of, watermark_of
 from chassis.telemetry.metrics import REGISTRY
 from chassis.testing import until
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from redis import Redis
     from sqlalchemy import Connection
 
-    from chassis.events.consumer import Handle
+    from chassis.events.processor import Handle
     from tests.integration.conftest import TestDatabase
 
 STREAM = stream_of("thing")

@@ -87,7 +87,7 @@ class LostStream:
 @pytest.fixture(autouse=True)
 def _in_quick_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chassis.events.consumer, "_LOOK_AGAIN_S", 0.01)
-    monkeypatch.setattr(chassis.events.consumer, "_NOTE_S", 0.01)
+    monkeypatch.setattr(chassis.events.consumer, "_SAVE_S", 0.01)
 
 
 async def mend(database: TestDatabase, redis_url: str, stream: LostStream, *, last: str, **settings: Any) -> list[str]:

@@ -182,7 +182,7 @@ class Counting:
         self.calls = Counter[str]()
         for name in ("look", "claim_stale"):
             self._watch(monkeypatch, group, name)
-        self._watch(monkeypatch, inbox, "note")
+        self._watch(monkeypatch, inbox, "save_position")
 
     def _watch(self, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> None:
         original = getattr(owner, name)
@@ -196,7 +196,11 @@ class Counting:
 
 @pytest.mark.parametrize(
     ("often", "seldom", "counted"),
-    [("_LOOK_AGAIN_S", "_WAIT_S", "look"), ("_WAIT_S", "_LOOK_AGAIN_S", "claim_stale"), ("_WAIT_S", "_NOTE_S", "note")],
+    [
+        ("_LOOK_AGAIN_S", "_WAIT_S", "look"),
+        ("_WAIT_S", "_LOOK_AGAIN_S", "claim_stale"),
+        ("_WAIT_S", "_SAVE_S", "save_position"),
+    ],
 )
 async def test_an_idle_consumer_asks_no_more_often_than_it_must(
     orders_database: TestDatabase,
@@ -228,7 +232,7 @@ async def test_an_idle_consumer_asks_no_more_often_than_it_must(
 async def test_the_position_stays_before_an_event_that_has_not_taken_effect(
     orders_database: TestDatabase, redis_url: str, stored: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(chassis.events.consumer, "_NOTE_S", 0.0)
+    monkeypatch.setattr(chassis.events.consumer, "_SAVE_S", 0.0)
     monkeypatch.setattr(chassis.events.consumer, "_LOOK_AGAIN_S", 0.01)
     send(stored, uuid.uuid4(), 2)  # its first event never comes
 

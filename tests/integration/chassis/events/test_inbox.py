@@ -40,7 +40,9 @@ async def test_the_state_of_a_stream_is_its_own(orders_database: TestDatabase) -
     with transaction(orders_database) as connection:
         for number, stream in enumerate(STREAMS, start=1):
             reached = EntryId(number, 0)
-            assert inbox.note(connection, stream, known=None, position=reached, as_of=NOW + timedelta(hours=number))
+            assert inbox.save_position(
+                connection, stream, known=None, position=reached, as_of=NOW + timedelta(hours=number)
+            )
         inbox.dead_letter(connection, "b", [a_letter(1), a_letter(2)])
         inbox.dead_letter(connection, "c", [a_letter(1)])
         inbox.set_incomplete(connection, "c")
@@ -60,10 +62,10 @@ async def test_the_state_of_a_stream_is_its_own(orders_database: TestDatabase) -
 
 def test_a_consumer_that_knows_another_position_moves_nothing(orders_database: TestDatabase) -> None:
     with transaction(orders_database) as connection:
-        assert inbox.note(connection, "a", known=None, position=EntryId(5, 0))
+        assert inbox.save_position(connection, "a", known=None, position=EntryId(5, 0))
 
-        assert not inbox.note(connection, "a", known="4-0", position=EntryId(9, 0), as_of=NOW)
-        assert not inbox.note(connection, "a", known=None, position=START, as_of=NOW)
+        assert not inbox.save_position(connection, "a", known="4-0", position=EntryId(9, 0), as_of=NOW)
+        assert not inbox.save_position(connection, "a", known=None, position=START, as_of=NOW)
 
         assert rows(connection, "SELECT position, as_of FROM inbox_state") == [("5-0", None)]
 

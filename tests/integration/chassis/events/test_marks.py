@@ -32,8 +32,8 @@ import chassis.events.consumer
 import chassis.events.relay
 import order_svc.consumer
 from chassis.events.consumer_group import ConsumerGroup
+from chassis.events.recovery import publish_again
 from chassis.events.redis_streams import connect_async, stream_of
-from chassis.events.relay import publish_again
 from chassis.testing import until
 from tests.integration.conftest import TestDatabase, fresh_database
 from tests.integration.event_flow import consumer, opened, relay, settings_of
@@ -212,7 +212,7 @@ async def _runs(part: Callable[[asyncio.Event], Awaitable[None]]) -> AsyncIterat
 @pytest.fixture(autouse=True)
 def _in_quick_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Note and look as often as the loop turns: what the marks say is tested, and not how seldom they say it."""
-    monkeypatch.setattr(chassis.events.consumer, "_NOTE_S", 0.05)
+    monkeypatch.setattr(chassis.events.consumer, "_SAVE_S", 0.05)
     monkeypatch.setattr(chassis.events.relay, "_TICK_S", 0.05)
 
 

@@ -10,8 +10,8 @@ from structlog.testing import capture_logs
 
 import chassis.events.relay
 from chassis.events.cloudevents import CloudEvent
+from chassis.events.recovery import publish_again
 from chassis.events.redis_streams import FIELD, stream_of, watermark_of
-from chassis.events.relay import publish_again
 from chassis.telemetry.metrics import REGISTRY
 from chassis.testing import LOOPBACK, until
 from tests.integration.event_flow import opened, relay, running
