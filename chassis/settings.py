@@ -17,9 +17,12 @@ Seconds = Annotated[float, Field(gt=0, le=3600)]
 
 
 class Section(BaseSettings):
-    """A group of settings; `class RelaySettings(Section, env_prefix="RELAY_")` reads `RELAY_BATCH` as `batch`."""
+    """A group of settings; `class RelaySettings(Section, env_prefix="RELAY_")` reads `RELAY_BATCH` as `batch`.
 
-    model_config = SettingsConfigDict(frozen=True, extra="ignore")
+    The docstring below a field says what it is and gives the reason of its default; docs/settings.md is made of them.
+    """
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
 
 
 _Section = TypeVar("_Section", bound=BaseSettings)

@@ -19,12 +19,13 @@ class OrderTelemetrySettings(TelemetrySettings):
 class UserServiceSettings(Section, env_prefix="USER_SERVICE_"):
     """The user service, as the order service calls it."""
 
-    # Any gRPC target; several replicas as `ipv4:10.0.0.1:50051,10.0.0.2:50051`, or a name with several addresses.
     url: Annotated[str, Field(min_length=1)]
-    # The DNS name in its certificate. Not the one in its address, which may be any replica's.
+    """Any gRPC target. `dns:///user-svc:50051` finds every replica; so does `ipv4:10.0.0.1:50051,10.0.0.2:50051`."""
     tls_name: Annotated[str, Field(min_length=1)] = "user-svc"
-    # A lookup takes milliseconds. Who waits longer than this waits for a fault, and the breaker should hear of it.
+    """The DNS name in the certificate of the user service. The name in the address may be any replica's."""
     timeout_s: Annotated[float, Field(gt=0, le=30)] = 2
-    # When a replica is silent for this long the next one is asked too: far above what a lookup takes, and three tries
-    # fit into timeout_s.
+    """The deadline of a lookup of buyers. A lookup takes milliseconds: after 2 s the replica has a fault, and the
+    circuit breaker counts it."""
     hedge_after_s: Annotated[float, Field(gt=0, le=30)] = 0.5
+    """If a replica has not answered a lookup after this time, the next replica is asked too. It is far above what a
+    lookup takes, and three tries fit into `USER_SERVICE_TIMEOUT_S`."""

@@ -40,10 +40,12 @@ _ALL: Final = "SELECT kid, sealed_key, active_from FROM signing_keys ORDER BY ac
 class KeySettings(Section, env_prefix="KEYS_"):
     """How signing keys are kept and replaced."""
 
-    # Seals the keys in the database: 32 random bytes, base64url, as Fernet.generate_key() makes them.
     secret: SecretStr
-    # Twice the time for which verifiers remember the keys (the edge and chassis.auth.remote_keys: 30 s).
+    """Encrypts the signing keys in the database: 32 random bytes in base64url, as `openssl rand -base64 32 | tr '+/'
+    '-_'` prints them."""
     publish_lead_s: Annotated[float, Field(ge=0, le=3600)] = 60
+    """How long a new key is published before it signs: twice the time for which the edge and order_svc remember keys,
+    30 s."""
 
     @field_validator("secret")
     @classmethod

@@ -20,19 +20,24 @@ class PasswordSettings(Section, env_prefix="ARGON2_"):
     """The cost of a password hash: OWASP's argon2id with 46 MiB, one pass, one lane (Password Storage Cheat Sheet)."""
 
     memory_kib: Annotated[int, Field(ge=8)] = 47_104
+    """Memory of one hash: 46 MiB, as OWASP recommends with one pass. An older hash is replaced at the next log-in."""
     passes: Annotated[int, Field(ge=1)] = 1
+    """Passes over that memory. OWASP allows less memory with more passes: 19,456 KiB with 2."""
     lanes: Annotated[int, Field(ge=1)] = 1
-    # Hashes at the same time: each takes a core and its memory for tens of milliseconds.
+    """The degree of parallelism; one in each of OWASP's recommendations."""
     workers: Annotated[int, Field(ge=1, le=64)] = 2
-    # Calls that may wait for a thread. Two workers make some 40 hashes a second, so the last of these waits 3 s.
+    """Hashes of a replica at the same time. Each takes a core and its memory for some 60 ms."""
     max_waiting: Annotated[int, Field(ge=1, le=10_000)] = 128
-    # How long a call waits for a thread: a third of the edge's 15 s, since the hash and the database come after it.
+    """Calls that may wait for a worker; further ones are refused with `OVERLOADED`. Two workers make some 40 hashes a
+    second, so the last of these waits 3 s."""
     max_wait_s: Annotated[float, Field(gt=0, le=30)] = 5
+    """How long a call waits for a worker before it is refused with `OVERLOADED`: a third of the edge's 15 s, since the
+    hash and the database come after it."""
 
 
 class PasswordRuleSettings(Section, env_prefix="PASSWORD_"):
     """What a new password must be."""
 
-    # Characters in NFC. NIST SP 800-63B-4, 3.1.1.2: at least 15 where the password is the only factor, else 8.
-    # The contract refuses fewer than 8 by itself; above 64 people with a good password would be refused.
     min_length: Annotated[int, Field(ge=8, le=64)] = 15
+    """Characters of a new password, in NFC. NIST SP 800-63B-4, 3.1.1.2: at least 15 where the password is the only
+    factor, else 8. The contract itself refuses fewer than 8; a minimum above 64 would refuse good passwords."""

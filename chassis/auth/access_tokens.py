@@ -38,11 +38,14 @@ class TokenSettings(Section, env_prefix="TOKEN_"):
     """What all services agree on about access tokens."""
 
     issuer: Annotated[str, Field(min_length=1)] = "https://shop.local"
+    """The issuer of access tokens. The edge knows the default alone and refuses every other token with 401: leave
+    it."""
     audience: Annotated[str, Field(min_length=1)] = "shop"
-    # RFC 9068 wants a client in each token. Users log in to the shop itself, so it is the only one.
+    """The audience of access tokens. As with the issuer, leave it."""
     client_id: Annotated[str, Field(min_length=1)] = "shop"
-    # How far the clocks of two machines may be apart.
+    """The claim `client_id` of new tokens. RFC 9068 requires one; users log in to the shop itself, its only client."""
     leeway_s: Annotated[float, Field(ge=0, le=60)] = 5
+    """How far the clocks of two machines may be apart."""
 
 
 class KeyRing(Protocol):

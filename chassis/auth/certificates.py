@@ -38,20 +38,18 @@ def _split(names: object) -> object:
 
 
 class TlsSettings(Section, env_prefix="TLS_"):
-    """Mutual TLS: all of these, or none for clear text.
-
-    Attributes:
-        cert_file: this process's certificate and what leads from it to the CA, as PEM. It names the service twice: as
-            URI `spiffe://shop/order_svc`, by which servers know their clients, and as a DNS name for its clients.
-        key_file: its private key, as PEM.
-        ca_file: the CAs that the other side's certificate may come from, as PEM; both of them while a CA is replaced.
-        allowed_peers: the services that may connect, separated by commas: `edge,order_svc`.
-    """
+    """Mutual TLS: all of these, or none for clear text."""
 
     cert_file: FilePath | None = None
+    """This process's certificate and the chain to its CA, as PEM. It names the service twice: as the URI
+    `spiffe://shop/order_svc`, by which servers know their clients, and as a DNS name for its clients."""
     key_file: FilePath | None = None
+    """Its private key, as PEM."""
     ca_file: FilePath | None = None
+    """The CAs that the other side's certificate may come from, as PEM; the old and the new one while a CA is
+    replaced."""
     allowed_peers: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = ()
+    """The services that may connect, separated by commas: `edge,order_svc`."""
 
     @model_validator(mode="after")
     def _all_or_none(self) -> Self:

@@ -31,12 +31,12 @@ log = structlog.get_logger(__name__)
 class BreakerSettings(Section, env_prefix="BREAKER_"):
     """When to stop calling a dependency and when to try it again."""
 
-    # Failures in a row until it opens.
     fail_max: Annotated[int, Field(ge=1)] = 5
-    # Successes in a row, once half-open, until it closes.
+    """Failures in a row that open the circuit breaker before the user service."""
     success_threshold: Annotated[int, Field(ge=1)] = 2
-    # How long it stays open before one call is let through to see.
+    """Successes in a row that close it, once it is half-open."""
     reset_timeout_s: Annotated[float, Field(gt=0)] = 60
+    """How long it stays open before one call is let through to try."""
 
 
 class CircuitOpen(Exception):

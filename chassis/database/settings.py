@@ -17,33 +17,39 @@ def _database_url(given: object) -> DatabaseUrl:
 class DatabaseSettings(Section, env_prefix="DATABASE_"):
     """The service's own PostgreSQL database."""
 
-    # In any form that libpq reads; what it says of the timeouts below is overruled.
     url: Annotated[DatabaseUrl, PlainValidator(_database_url)]
-    # For migrations, which need a session of their own, if `url` leads through a pooler.
+    """In any form that libpq reads: `postgresql://user:password@host/users?sslmode=verify-full&sslrootcert=system`. The
+    timeouts below overrule those of the URL."""
     direct_url: Annotated[DatabaseUrl, PlainValidator(_database_url)] | None = None
-    # Connections. replicas x pool_size must stay below max_connections.
+    """The URL of PostgreSQL itself, if `DATABASE_URL` leads through a pooler. Migrations use it: they need a session of
+    their own."""
     pool_size: Annotated[int, Field(ge=4, le=100)] = 8
-    # Of these, for batches of reads. One: while a batch is read the next one gathers, and with two each would be half
-    # as long and cost as much.
+    """Connections of a process. Replicas times pool size must stay below `max_connections`. One connection each is for
+    batches of reads, of new orders and of status changes; all other calls share the rest."""
     read_lanes: Annotated[int, Field(ge=1, le=50)] = 1
-    # Of these, for batches that one statement writes: new orders.
+    """Of these, for batches of reads. While a batch is read the next one gathers; with two connections each batch would
+    be half as long and cost as much."""
     write_lanes: Annotated[int, Field(ge=1, le=50)] = 1
-    # Of these, for batches that take a transaction: orders that move.
+    """Of these, for batches that one statement writes: new orders."""
     transaction_lanes: Annotated[int, Field(ge=1, le=50)] = 1
-    # How long a call waits at most for others once calls come in company; a call that comes alone never waits.
+    """Of these, for batches that take a transaction: status changes."""
     batch_linger_s: Annotated[float, Field(ge=0, le=0.1)] = 0.003
-    # Longer statements save nothing more, and the first of a batch waits for the last. At most the 200 ids of
-    # BatchGetUsers.
+    """How long a call waits at most for others to share a statement, while calls are concurrent; a call that comes
+    alone never waits."""
     batch_max_items: Annotated[int, Field(ge=1, le=200)] = 128
-    # Calls that may wait for their turn. A replica does thousands in a second: who is behind so many waits a good part
-    # of one, and had better go elsewhere.
+    """Calls in one statement. Longer statements save nothing more, and the first call of a batch waits for the last. At
+    most the 200 ids of BatchGetUsers."""
     batch_max_waiting: Annotated[int, Field(ge=1, le=100_000)] = 1024
-    # How long a call waits for a connection to be opened before it is refused.
+    """Calls that may wait for their turn; further ones are refused with `OVERLOADED`. A replica answers thousands a
+    second: behind this many a call would wait for a good part of one."""
     connect_timeout_s: Annotated[int, Field(ge=1, le=30)] = 2
-    # Below the edge's timeout of 15 s, so that a stuck statement is an error with a reason.
+    """How long a call waits for a connection to open before it is refused: an early refusal is better than a queue."""
     statement_timeout_s: Seconds = 5
-    # A row is locked for one short transaction; who waits longer than this waits for a fault.
+    """How long one statement may take. It is below the edge's 15 s, so that a stuck statement is an error with a
+    reason. If the network is dead or the server stopped, the call ends 1 to 1.5 s later."""
     lock_timeout_s: Seconds = 0.5
+    """How long a statement waits for a row lock. A row is locked for one short transaction: a longer wait is a
+    fault."""
 
     @property
     def slow_lanes(self) -> int:

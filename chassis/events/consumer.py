@@ -58,13 +58,15 @@ _LONGEST_BACKOFF_S: Final = 5.0
 class ConsumerSettings(Section, env_prefix="CONSUMER_"):
     """How a consumer reads, and how patient it is."""
 
-    # Events of one transaction.
     batch: Annotated[int, Field(ge=1, le=5000)] = 200
-    # The pause before the second attempt; it doubles with each one.
+    """Events of one transaction, which then takes some ten milliseconds."""
     retry_first_s: Annotated[float, Field(gt=0, le=60)] = 0.2
+    """The pause before the second attempt to apply an event; it doubles with each attempt."""
     retry_longest_s: Annotated[float, Field(gt=0, le=3600)] = 30
-    # Some 80 s in all: a deployment or a lock is over by then, a defect is not.
+    """The longest of these pauses."""
     attempts: Annotated[int, Field(ge=1, le=100)] = 10
+    """Attempts until an event becomes a dead letter. With the pauses above this takes some 80 s: a deployment or a lock
+    has ended by then, a defect has not."""
 
     def pause_s(self, attempts: int) -> float:
         """Return how long an event rests after so many attempts."""

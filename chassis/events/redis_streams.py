@@ -67,8 +67,10 @@ class BrokerSettings(Section, env_prefix="REDIS_"):
     """The Redis that carries the events."""
 
     url: Annotated[SecretStr, AfterValidator(_checked)]
-    # Inside one data centre; a longer wait is one for a fault, and events wait safely in the outbox.
+    """`rediss://user:password@host:6379/0`; [Sentinels and a Cluster](operations.md#redis) have forms of their own."""
     timeout_s: Annotated[float, Field(ge=1, le=30)] = 2
+    """How long Redis may take to connect, and to answer. The Sentinels of a URL share one such time, the hosts of a
+    Cluster two. Events wait safely in the outbox meanwhile."""
 
     @property
     def target(self) -> RedisUrl:

@@ -52,19 +52,21 @@ _SERVES_FOR_S: Final = 5.0
 class RelaySettings(Section, env_prefix="RELAY_"):
     """How a relay publishes."""
 
-    # How long an idle relay waits before it looks again: at most so late is an event, on average half of it.
     poll_s: Annotated[float, Field(ge=0.005, le=10)] = 0.08
-    # Some hundred KiB to Redis at a time, and a transaction of some ten milliseconds.
+    """How often an idle relay polls the outbox: the longest delay of an event; on average it is half of it."""
     batch: Annotated[int, Field(ge=1, le=5000)] = 500
-    # Some 60 MB. Above this, entries go that every group has read.
+    """Events sent at a time: some hundred KiB to Redis, and a transaction of some ten milliseconds."""
     stream_max_length: Annotated[int, Field(ge=1000)] = 100_000
-    # Above this, entries go though a group has not read them: it gets them from the outbox, which is slower. Two such
-    # streams fill the 256 MB that Redis has beside us; a full Redis takes no event of anybody.
+    """Entries of a stream, some 60 MB. Above this, the relay removes entries that every group has read."""
     stream_longest: Annotated[int, Field(ge=1000)] = 200_000
-    # How long published events stay in the outbox, to be published again: a week, for a fault before a long weekend.
+    """Entries of a stream above which the relay removes the oldest, read or not ([StreamCut](runbook.md#streamcut)). A
+    group that had not read them gets them from the outbox, which is slower. Two such streams fill a Redis of 256 MB,
+    and a full Redis takes no events."""
     keep_s: Annotated[int, Field(ge=60)] = 7 * 24 * 3600
-    # How often it is looked for older ones.
+    """How long published events stay in the outbox: 7 days, for a fault before a long weekend. A replay, or a Redis
+    that lost everything, gets them from there."""
     sweep_s: Annotated[float, Field(gt=0, le=3600)] = 60
+    """How often older events are removed."""
 
 
 class Outcome(Enum):

@@ -18,16 +18,23 @@ class TelemetrySettings(Section):
     """
 
     service_name: str
+    """`service` in each log line, `service.name` in traces."""
     service_version: str = "dev"
+    """`version` in each log line; the image sets it."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
-    # Adds combined.log and error.log in this folder to what goes to stdout.
+    """Log lines below this level are not written. Read once, at the start."""
     log_dir: Path | None = None
-    # Serves /metrics, in clear text and to whoever reaches it: for a network that only Prometheus can use. 0 is off.
+    """A folder for `combined.log` and `error.log`, beside standard output. Any tool may rotate them."""
     metrics_port: Annotated[int, Field(ge=0, le=65535)] = 0
+    """The port of `/metrics`, in clear text and without authentication: for a network that only Prometheus can reach. 0
+    is off. Commands that end by themselves ignore it."""
     host: str = "0.0.0.0"  # noqa: S104  Prometheus comes from elsewhere
-    # Where traces go. Without either nothing is exported, and no span is made.
+    """The address to listen on for calls, health checks and metrics; `::` is every address of both families."""
     otel_exporter_otlp_endpoint: str = ""
+    """The receiver of traces, OTLP over gRPC: `http://collector:4317`, or `https://…`. If neither variable is set, no
+    span is made."""
     otel_exporter_otlp_traces_endpoint: str = ""
+    """The same, for traces alone; it overrules `OTEL_EXPORTER_OTLP_ENDPOINT`."""
 
     @property
     def exports_traces(self) -> bool:

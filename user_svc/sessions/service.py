@@ -42,10 +42,10 @@ log = structlog.get_logger(__name__)
 class SessionSettings(Section, env_prefix="SESSION_"):
     """How long tokens and sessions live."""
 
-    # A stolen access token works for so long, and no longer.
     access_lifetime_s: Annotated[int, Field(ge=10, le=3600)] = 900
-    # Who does not come back for a month logs in again.
+    """How long an access token works, and so a stolen one."""
     lifetime_s: Annotated[int, Field(ge=60)] = 30 * 24 * 3600
+    """How long a session lasts from the log-in, however often it is refreshed: 30 days. Then the user logs in again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

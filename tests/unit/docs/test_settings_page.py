@@ -6,7 +6,12 @@ import dataclasses
 import re
 from typing import TYPE_CHECKING, Final
 
+import pytest
+
+from chassis.settings import Section
 from devstack.settings import REPOSITORY
+from docs import settings_page
+from docs.settings_page import NONE, Incomplete, shown
 from envoy.__main__ import _EVERYWHERE
 from envoy.environments import kubernetes
 from envoy.render import Edge
@@ -16,13 +21,14 @@ from tests.support.service_settings import stack_variables, variables
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
-_NONE: Final = "\N{EN DASH}"
+_PAGE: Final = (REPOSITORY / "docs" / "settings.md").read_text()
+_TEMPLATE: Final = settings_page.TEMPLATE.read_text()
 
 
 def _table(heading: str) -> dict[str, str]:
     """Return the variables below the headings of settings.md that match, with their defaults."""
     found: dict[str, str] = {}
-    for part in (REPOSITORY / "docs" / "settings.md").read_text().split("\n## ")[1:]:
+    for part in _PAGE.split("\n## ")[1:]:
         if re.match(heading, part):
             for names, default in re.findall(r"^\| (`[^|]+) \| ([^|]+) \|", part, re.MULTILINE):
                 each = re.findall(r"`([\w-]+)`", names)
@@ -32,22 +38,53 @@ def _table(heading: str) -> dict[str, str]:
 
 
 def _default(field: FieldInfo) -> str:
-    return _NONE if field.is_required() else _shown(field.default)
+    return NONE if field.is_required() else shown(field.default)
 
 
-def _shown(default: object) -> str:
-    if isinstance(default, bool):
-        return str(default).lower()
-    if isinstance(default, tuple):
-        default = ",".join(default)
-    return _NONE if default in {None, ""} else str(default)
+def test_the_page_is_what_the_fields_say() -> None:
+    assert settings_page.page(_TEMPLATE) == _PAGE, "run `make generate`"
 
 
-def test_every_setting_of_the_services_is_documented_with_its_default() -> None:
-    listed = _table("Every|The database|Logs|user_svc|order_svc|Relays") | {"SERVICE_NAME": _NONE}
-    expected = {name: _default(field) for name, field in variables().items()} | {"SERVICE_NAME": _NONE}
+def test_every_setting_of_the_services_has_a_row() -> None:
+    rows = re.findall(r"^\| `([A-Z_0-9]+)` \| .+ \| .+ \| .+\. \|$", _PAGE, re.MULTILINE)
 
-    assert listed == expected
+    assert len(rows) == len(variables()) > 25
+    assert set(rows) == set(variables())
+
+
+@pytest.mark.parametrize(
+    ("section", "readers"),
+    [
+        ("RelaySettings", "both services: `relay`"),
+        ("ConsumerSettings", "both services: `consume`"),
+        ("WatchSettings", "order_svc: `serve`"),
+        ("PasswordRuleSettings", "user_svc: `serve`, `admin create`"),
+        ("BrokerSettings", "both services: `relay`, `consume`, `events dlq requeue`"),
+    ],
+)
+def test_each_table_says_which_processes_read_it(section: str, readers: str) -> None:
+    names = settings_page.variables(settings_page.sections()[section])
+
+    [said] = re.findall(rf"Read by ([^\n]+)\.\n\n[^\n]+\n[^\n]+\n\| `{next(iter(names))}`", _PAGE)
+
+    assert said == readers
+
+
+def test_a_section_that_the_template_lacks_is_missed() -> None:
+    with pytest.raises(Incomplete, match="RelaySettings"):
+        settings_page.page(_TEMPLATE.replace("{{ RelaySettings }}", ""))
+
+
+def test_a_field_without_a_reason_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    class RelaySettings(Section, env_prefix="RELAY_"):
+        batch: int = 500
+
+    known = settings_page.sections() | {"RelaySettings": RelaySettings}
+    monkeypatch.setattr(settings_page, "sections", lambda: known)
+    monkeypatch.setattr(settings_page, "_readers", lambda: dict.fromkeys(known.values(), "all"))
+
+    with pytest.raises(Incomplete, match="RELAY_BATCH has no docstring"):
+        settings_page.page(_TEMPLATE)
 
 
 def test_every_setting_of_the_stack_is_documented_with_its_default() -> None:
@@ -68,7 +105,7 @@ def test_every_variable_of_compose_is_documented_with_its_default() -> None:
 def test_every_option_of_the_edge_is_documented_with_its_default() -> None:
     defaults = {field.name: field.default for field in dataclasses.fields(Edge)}
     defaults["address"] = kubernetes().address
-    expected = {name: _shown(defaults[name]) for name in _EVERYWHERE}
+    expected = {name: shown(defaults[name]) for name in _EVERYWHERE}
 
     assert _table("The edge") == {f"--{name.replace('_', '-')}": text for name, text in expected.items()} | {
         "--hsts": "off",

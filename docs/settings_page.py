@@ -1,0 +1,213 @@
+"""Prints docs/settings.md: the text of settings.tpl.md, with a table of the fields of each section of settings.
+
+`{{ RelaySettings }}` becomes the processes that read the section, and its variables. The description of a variable is
+the docstring below its field.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+import re
+import runpy
+import sys
+from collections import defaultdict
+from pathlib import Path
+from types import CodeType, FunctionType, UnionType
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Union, get_args, get_origin
+from unittest import mock
+
+from pydantic import SecretStr
+
+import chassis
+import order_svc
+import user_svc
+from chassis.runtime import cli
+from chassis.settings import Section
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from pydantic.fields import FieldInfo
+
+TEMPLATE: Final = Path(__file__).parent / "settings.tpl.md"
+NONE: Final = "\N{EN DASH}"
+_SERVICES: Final = (user_svc, order_svc)
+_MARK: Final = re.compile(r"^\{\{ (\w+) \}\}$", re.MULTILINE)
+_UNITS: Final = {"_s": " s", "_kib": " KiB"}
+_KINDS: Final = {bool: "true, false", str: "text", tuple: "names", Path: "a path", SecretStr: "a secret"}
+
+
+class Incomplete(Exception):
+    """The template lacks a section, names one that does not exist, or a field has no docstring."""
+
+
+def sections() -> dict[str, type[Section]]:
+    """Return every section of the chassis and of the services by its name; of those that differ in names, the base."""
+    found: dict[str, type[Section]] = {}
+    for package in (chassis, *_SERVICES):
+        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            if module.name.endswith(("__main__", ".env")) or ".versions" in module.name:
+                continue
+            for _, section in inspect.getmembers(importlib.import_module(module.name), inspect.isclass):
+                if issubclass(section, Section) and Section in section.__bases__ and section.__module__ == module.name:
+                    found[section.__name__] = section
+    return found
+
+
+def variables(section: type[Section]) -> dict[str, FieldInfo]:
+    """Return the variables of a section; a field can have an alias for its variable."""
+    prefix = section.model_config.get("env_prefix", "")
+    return {
+        field.validation_alias if isinstance(field.validation_alias, str) else f"{prefix}{name}".upper(): field
+        for name, field in section.model_fields.items()
+    }
+
+
+def page(template: str) -> str:
+    """Return the page.
+
+    Raises:
+        Incomplete: a section is missing or unknown, or a field is not described.
+    """
+    known, marked = sections(), _MARK.findall(template)
+    if sorted(marked) != sorted(known):
+        raise Incomplete(f"The template's sections are not the code's: {', '.join(set(marked) ^ set(known))}")
+    readers, listed = _readers(), set[str]()
+
+    def table(mark: re.Match[str]) -> str:
+        section = known[mark[1]]
+        rows = [_row(name, field, section) for name, field in variables(section).items() if name not in listed]
+        listed.update(variables(section))
+        head = ["| variable | value | default | what, and why |", "|---|---|---|---|"]
+        return "\n".join([f"Read by {readers[section]}.", "", *head, *rows])
+
+    return _MARK.sub(table, template)
+
+
+def _row(name: str, field: FieldInfo, section: type[Section]) -> str:
+    if not field.description:
+        raise Incomplete(f"{section.__name__}: {name} has no docstring")
+    description = " ".join(field.description.split()).replace("|", "\\|")
+    return f"| `{name}` | {_value(name, field)} | {_default(name, field, section)} | {description} |"
+
+
+def _value(name: str, field: FieldInfo) -> str:
+    unit = next((unit for suffix, unit in _UNITS.items() if name.lower().endswith(suffix)), "")
+    low, high = (_bound(field, *kinds) for kinds in (("ge", "gt"), ("le", "lt")))
+    if low and high:
+        return f"{low[1]} to {high[1]}{unit}" if low[0] == "ge" else f"above {low[1]}, to {high[1]}{unit}"
+    if low:
+        return f"{low[1]}{unit} or more" if low[0] == "ge" else f"above {low[1]}{unit}"
+    return _kind(name, field.annotation)
+
+
+def _bound(field: FieldInfo, *kinds: str) -> tuple[str, str] | None:
+    for each in field.metadata:
+        for kind in kinds:
+            if (bound := getattr(each, kind, None)) is not None:
+                return kind, str(bound)
+    return None
+
+
+def _kind(name: str, annotation: Any) -> str:
+    if get_origin(annotation) is Literal:
+        return ", ".join(get_args(annotation))
+    if name.endswith("URL"):
+        return "a URL"
+    if get_origin(annotation) in {Union, UnionType}:  # Path | None
+        annotation = get_args(annotation)[0]
+    if get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
+    return _KINDS[get_origin(annotation) or annotation]
+
+
+def _default(name: str, field: FieldInfo, section: type[Section]) -> str:
+    if field.is_required():
+        own = sorted({each.model_fields[name.lower()].default for each in section.__subclasses__()})
+        return ", ".join(own) or "required"
+    return shown(field.default)
+
+
+def shown(default: object) -> str:
+    """Return a default as the page has it."""
+    if isinstance(default, bool):
+        return str(default).lower()
+    if isinstance(default, tuple):
+        default = ",".join(default)
+    return NONE if default in {None, ""} else str(default)
+
+
+def _readers() -> dict[type[Section], str]:
+    """Return which commands of which services read each section: `serve` and `relay` of both services."""
+    reading: dict[type[Section], dict[str, tuple[str, ...]]] = defaultdict(dict)
+    for service in _SERVICES:
+        found: dict[type[Section], list[str]] = defaultdict(list)
+        for name, run in commands_of(service.__name__).items():
+            for section in _read_by(run):
+                found[section].append(f"`{name}`")
+        for section, names in found.items():
+            reading[section][service.__name__] = tuple(names)
+    return {section: _named(services) for section, services in reading.items()}
+
+
+def _named(services: dict[str, tuple[str, ...]]) -> str:
+    common = tuple(name for name in next(iter(services.values())) if all(name in names for names in services.values()))
+    if len(services) < len(_SERVICES):
+        return "; ".join(f"{service}: {', '.join(names)}" for service, names in services.items())
+    own = [
+        f"; {service} also by {', '.join(name for name in names if name not in common)}"
+        for service, names in services.items()
+        if set(names) - set(common)
+    ]
+    return f"both services: {', '.join(common)}{''.join(own)}"
+
+
+def commands_of(package: str) -> dict[str, Callable[..., Any]]:
+    """Return the commands of `python -m PACKAGE`, by name."""
+    found: dict[str, Callable[..., Any]] = {}
+    with mock.patch.object(cli, "main", lambda _package, commands: found.update(commands)):
+        runpy.run_module(package, run_name="__main__")
+    return found
+
+
+def _read_by(command: Callable[..., Any]) -> set[type[Section]]:
+    """Return the sections that a command loads, itself or by functions of its module and methods of its class."""
+    found: set[type[Section]] = set()
+    owner = getattr(command, "__self__", None)
+    rest, seen = [inspect.unwrap(getattr(command, "__func__", command))], set[FunctionType]()
+    while rest:
+        function = rest.pop()
+        if not isinstance(function, FunctionType) or function in seen:
+            continue
+        seen.add(function)
+        for name in _names(function.__code__):
+            for value in _meanings(name, function, owner):
+                if isinstance(value, type) and issubclass(value, Section):
+                    found |= {each for each in value.__mro__ if Section in each.__bases__}
+                elif getattr(value, "__module__", None) in {function.__module__, "__main__"}:
+                    rest.append(inspect.unwrap(value))
+    return found
+
+
+def _names(code: CodeType) -> Iterator[str]:
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _names(constant)
+
+
+def _meanings(name: str, function: FunctionType, owner: object) -> Iterator[Any]:
+    """Yield what a name can mean in a function: a global, or an attribute of the module's classes or of the owner."""
+    yield function.__globals__.get(name)
+    held = getattr(owner, name, None)
+    yield getattr(held, "__func__", held)
+    for each in list(function.__globals__.values()):
+        if isinstance(each, type) and each.__module__ == function.__module__ and name in vars(each):
+            value = vars(each)[name]
+            yield value.fget if isinstance(value, property) else value
+
+
+if __name__ == "__main__":
+    sys.stdout.write(page(TEMPLATE.read_text()))
