@@ -24,7 +24,7 @@ import chassis
 import order_svc
 import user_svc
 from chassis.runtime import cli
-from chassis.settings import Section
+from chassis.settings import Section, constants, variable_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -57,12 +57,10 @@ def sections() -> dict[str, type[Section]]:
 
 
 def variables(section: type[Section]) -> dict[str, FieldInfo]:
-    """Return the variables of a section; a field can have an alias for its variable."""
-    prefix = section.model_config.get("env_prefix", "")
-    return {
-        field.validation_alias if isinstance(field.validation_alias, str) else f"{prefix}{name}".upper(): field
-        for name, field in section.model_fields.items()
-    }
+    """Return the variables of a section, without those of its constants."""
+    fixed = constants(section)
+    named = {variable_of(section, name): field for name, field in section.model_fields.items()}
+    return {name: field for name, field in named.items() if name not in fixed}
 
 
 def page(template: str) -> str:
@@ -71,7 +69,8 @@ def page(template: str) -> str:
     Raises:
         Incomplete: a section is missing or unknown, or a field is not described.
     """
-    known, marked = sections(), _MARK.findall(template)
+    known = {name: section for name, section in sections().items() if variables(section)}
+    marked = _MARK.findall(template)
     if sorted(marked) != sorted(known):
         raise Incomplete(f"The template's sections are not the code's: {', '.join(set(marked) ^ set(known))}")
     readers, listed = _readers(), set[str]()

@@ -135,8 +135,8 @@ class Edge:
         drain_s: how long HTTP/2 callers may still send calls once the edge drains, in whole seconds. Give Envoy the
             same as `--drain-time-s`, and wait as long before SIGTERM (README.md, "Stop").
         has_reflection: whether `grpc.reflection.*` is routed; the services must serve it too.
-        token_issuer: who must have issued an access token, as the services' TOKEN_ISSUER.
-        token_audience: for whom it must be, as the services' TOKEN_AUDIENCE.
+        token_issuer: who must have issued an access token, as `chassis.auth.access_tokens` has it.
+        token_audience: for whom it must be, the same.
         rate_limit: how many calls one address may make in 15 minutes. An IPv6 address stands for its /64 network,
             which is what one customer gets.
         public_write_limit: the same for what anybody may do without a token: to log in, to refresh, to register.

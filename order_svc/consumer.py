@@ -43,7 +43,7 @@ _MESSAGES: Final[Mapping[str, type[UserCreated | UserUpdated | UserDeleted]]] = 
 _REASON: Final = "The user was deleted."
 _BATCH: Final = 500
 
-# An order is placed at most MAX_CALL_S, 30 s, after its buyer was looked up. The event of a deletion misses an order
+# An order is placed at most 30 s (`max_call_s`) after its buyer was looked up. The event of a deletion misses an order
 # that is placed while it is applied, so for some time after it such orders are looked for.
 _LOOK_EVERY_S: Final = 5.0
 _LOOK_FOR_S: Final = 300.0

@@ -20,6 +20,7 @@ _SETTINGS = (
     "HOST",
     "LOG_LEVEL",
     "MAX_CALL_S",
+    "MAX_CONNECTION_AGE_S",
     "MAX_STREAM_S",
     "PASSWORD_",
     "PORT",

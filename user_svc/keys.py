@@ -11,17 +11,17 @@ import secrets
 import time
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Final
 
 from cryptography.fernet import Fernet, InvalidToken
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from pydantic import Field, SecretStr, field_validator
+from pydantic import SecretStr, field_validator
 from sqlalchemy import Connection, delete, insert, select, text
 
 from chassis.database import locks
 from chassis.database.database import execute
 from chassis.errors import DatabaseUnavailable, StartupError
-from chassis.settings import Section
+from chassis.settings import Constant, Section
 from user_svc.tables import signing_keys
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class KeySettings(Section, env_prefix="KEYS_"):
     secret: SecretStr
     """Encrypts the signing keys in the database: 32 random bytes in base64url, as `openssl rand -base64 32 | tr '+/'
     '-_'` prints them."""
-    publish_lead_s: Annotated[float, Field(ge=0, le=3600)] = 60
+    publish_lead_s: Constant[float] = 60
     """How long a new key is published before it signs: twice the time for which the edge and order_svc remember keys,
     30 s."""
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from chassis.settings import Section
+from chassis.settings import Constant, Section
 from chassis.telemetry.settings import TelemetrySettings
 
 
@@ -23,14 +23,14 @@ class PasswordSettings(Section, env_prefix="ARGON2_"):
     """Memory of one hash: 46 MiB, as OWASP recommends with one pass. An older hash is replaced at the next log-in."""
     passes: Annotated[int, Field(ge=1)] = 1
     """Passes over that memory. OWASP allows less memory with more passes: 19,456 KiB with 2."""
-    lanes: Annotated[int, Field(ge=1)] = 1
+    lanes: Constant[int] = 1
     """The degree of parallelism; one in each of OWASP's recommendations."""
     workers: Annotated[int, Field(ge=1, le=64)] = 2
     """Hashes of a replica at the same time. Each takes a core and its memory for some 60 ms."""
-    max_waiting: Annotated[int, Field(ge=1, le=10_000)] = 128
+    max_waiting: Constant[int] = 128
     """Calls that may wait for a worker; further ones are refused with `OVERLOADED`. Two workers make some 40 hashes a
     second, so the last of these waits 3 s."""
-    max_wait_s: Annotated[float, Field(gt=0, le=30)] = 5
+    max_wait_s: Constant[float] = 5
     """How long a call waits for a worker before it is refused with `OVERLOADED`: a third of the edge's 15 s, since the
     hash and the database come after it."""
 

@@ -16,7 +16,7 @@ from chassis.runtime.periodic import Failures, every
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# Half of the time for which a new key is published before it signs (user_svc: KEYS_PUBLISH_LEAD_S).
+# Half of the time for which a new key is published before it signs (`publish_lead_s` of user_svc).
 _EVERY_S: Final = 30.0
 # How often tokens with unknown keys may make us ask: anybody can send those.
 _PAUSE_S: Final = 1.0

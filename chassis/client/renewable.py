@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 # A handshake takes milliseconds; a server that does not answer within this time is down.
 _READY_TIMEOUT_S: Final = 5.0
-# The old channel is closed after this time: no call of a service takes longer (MAX_CALL_S).
+# The old channel is closed after this time: no call of a service takes longer (`max_call_s`).
 _CLOSE_AFTER_S: Final = 30.0
 
 

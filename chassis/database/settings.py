@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import Annotated
 
-from pydantic import Field, PlainValidator, model_validator
+from pydantic import Field, PlainValidator
 
 from chassis.database.url import DatabaseUrl
-from chassis.settings import Seconds, Section
+from chassis.settings import Constant, Seconds, Section
 
 
 def _database_url(given: object) -> DatabaseUrl:
@@ -26,20 +26,20 @@ class DatabaseSettings(Section, env_prefix="DATABASE_"):
     pool_size: Annotated[int, Field(ge=4, le=100)] = 8
     """Connections of a process. Replicas times pool size must stay below `max_connections`. One connection each is for
     batches of reads, of new orders and of status changes; all other calls share the rest."""
-    read_lanes: Annotated[int, Field(ge=1, le=50)] = 1
+    read_lanes: Constant[int] = 1
     """Of these, for batches of reads. While a batch is read the next one gathers; with two connections each batch would
     be half as long and cost as much."""
-    write_lanes: Annotated[int, Field(ge=1, le=50)] = 1
+    write_lanes: Constant[int] = 1
     """Of these, for batches that one statement writes: new orders."""
-    transaction_lanes: Annotated[int, Field(ge=1, le=50)] = 1
+    transaction_lanes: Constant[int] = 1
     """Of these, for batches that take a transaction: status changes."""
-    batch_linger_s: Annotated[float, Field(ge=0, le=0.1)] = 0.003
+    batch_linger_s: Constant[float] = 0.003
     """How long a call waits at most for others to share a statement, while calls are concurrent; a call that comes
     alone never waits."""
-    batch_max_items: Annotated[int, Field(ge=1, le=200)] = 128
+    batch_max_items: Constant[int] = 128
     """Calls in one statement. Longer statements save nothing more, and the first call of a batch waits for the last. At
     most the 200 ids of BatchGetUsers."""
-    batch_max_waiting: Annotated[int, Field(ge=1, le=100_000)] = 1024
+    batch_max_waiting: Constant[int] = 1024
     """Calls that may wait for their turn; further ones are refused with `OVERLOADED`. A replica answers thousands a
     second: behind this many a call would wait for a good part of one."""
     connect_timeout_s: Annotated[int, Field(ge=1, le=30)] = 2
@@ -55,9 +55,3 @@ class DatabaseSettings(Section, env_prefix="DATABASE_"):
     def slow_lanes(self) -> int:
         """How many connections are left for everything that is no batch."""
         return self.pool_size - self.read_lanes - self.write_lanes - self.transaction_lanes
-
-    @model_validator(mode="after")
-    def _leave_some_for_the_rest(self) -> Self:
-        if self.slow_lanes < 1:
-            raise ValueError("POOL_SIZE must be larger than READ_LANES, WRITE_LANES and TRANSACTION_LANES together")
-        return self

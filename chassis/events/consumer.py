@@ -28,7 +28,7 @@ from chassis.events.consumer_group import Entry, GroupMissing
 from chassis.events.processor import EventProcessor, OutOfOrder, letter_of, parsed
 from chassis.events.redis_streams import START, BrokerDown, EntryId
 from chassis.runtime.periodic import Failures, backoff_s, every
-from chassis.settings import Section
+from chassis.settings import Constant, Section
 from chassis.telemetry import metrics
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ _LONGEST_BACKOFF_S: Final = 5.0
 class ConsumerSettings(Section, env_prefix="CONSUMER_"):
     """How a consumer reads, and how patient it is."""
 
-    batch: Annotated[int, Field(ge=1, le=5000)] = 200
+    batch: Constant[int] = 200
     """Events of one transaction, which then takes some ten milliseconds."""
     retry_first_s: Annotated[float, Field(gt=0, le=60)] = 0.2
     """The pause before the second attempt to apply an event; it doubles with each attempt."""

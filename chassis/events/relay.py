@@ -25,7 +25,7 @@ from chassis.events.cloudevents import CloudEvent
 from chassis.events.redis_streams import START, BrokerDown, stream_of
 from chassis.events.stream import Ahead, Appending, Lost, Sent, Stream
 from chassis.runtime.periodic import Failures, every
-from chassis.settings import Section
+from chassis.settings import Constant, Section
 from chassis.telemetry import metrics, tracing
 
 if TYPE_CHECKING:
@@ -52,9 +52,9 @@ _SERVES_FOR_S: Final = 5.0
 class RelaySettings(Section, env_prefix="RELAY_"):
     """How a relay publishes."""
 
-    poll_s: Annotated[float, Field(ge=0.005, le=10)] = 0.08
+    poll_s: Constant[float] = 0.08
     """How often an idle relay polls the outbox: the longest delay of an event; on average it is half of it."""
-    batch: Annotated[int, Field(ge=1, le=5000)] = 500
+    batch: Constant[int] = 500
     """Events sent at a time: some hundred KiB to Redis, and a transaction of some ten milliseconds."""
     stream_max_length: Annotated[int, Field(ge=1000)] = 100_000
     """Entries of a stream, some 60 MB. Above this, the relay removes entries that every group has read."""
@@ -65,7 +65,7 @@ class RelaySettings(Section, env_prefix="RELAY_"):
     keep_s: Annotated[int, Field(ge=60)] = 7 * 24 * 3600
     """How long published events stay in the outbox: 7 days, for a fault before a long weekend. A replay, or a Redis
     that lost everything, gets them from there."""
-    sweep_s: Annotated[float, Field(gt=0, le=3600)] = 60
+    sweep_s: Constant[float] = 60
     """How often older events are removed."""
 
 

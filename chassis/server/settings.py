@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from chassis.settings import Seconds, Section
+from chassis.settings import Constant, Seconds, Section
 
 
 class ServerSettings(Section):
@@ -27,12 +27,12 @@ class ServerSettings(Section):
     stop_grace_s: Annotated[float, Field(ge=0, le=12)] = 10
     """How long calls may take to finish after that. It is longer than `DATABASE_STATEMENT_TIMEOUT_S`, the slowest
     statement that may finish."""
-    max_call_s: Seconds = 30
+    max_call_s: Constant[float] = 30
     """The deadline of a call that brings none, and the longest one."""
     max_connection_age_s: Seconds = 20
     """Age at which a connection ends, give or take a tenth; its calls finish first. The caller then connects anew and
     asks DNS again, so a replica that was added gets calls within 30 s: 1 s between two questions and 5 s in a DNS cache
     included."""
-    max_stream_s: Seconds = 3600
+    max_stream_s: Constant[float] = 3600
     """How long a stream lasts at most; it ends earlier with its access token. Streams that end and are opened again
     spread evenly over the replicas."""

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import functools
+import re
 from typing import Any, Final
 
 import kubernetes_validate
 import pytest
 import yaml
 
+from chassis.settings import constants
+from docs import settings_page
 from tests.helm.chart import CHART, helm, refusal, values_file
 from tests.helm.test_chart import OTHERS, VERSIONS
 
@@ -289,7 +292,8 @@ NONSENSE: Final = {
     "serviceDefaults: {env: {HEALTH_PORT: 0}}": "env.HEALTH_PORT: the chart sets it itself",
     "serviceDefaults: {env: {PORT: 1}}": "env.PORT: the chart sets it itself",
     "env: {HOST: 127.0.0.1}": "env.HOST: the chart sets it itself",
-    "env: {TOKEN_ISSUER: x}": "env.TOKEN_ISSUER: the chart sets it itself",
+    "env: {TOKEN_ISSUER: x}": "env.TOKEN_ISSUER: this is no setting",
+    _REDIS + "serviceDefaults: {relay: {env: {RELAY_BATCH: 9}}}": "env.RELAY_BATCH: this is no setting",
     "env: {OTEL_EXPORTER_OTLP_ENDPOINT: 'http://c:4317'}": "set observability.otlpEndpoint",
     "serviceDefaults: {migrations: {env: {SECRETS_DIR: /x}}}": "env.SECRETS_DIR",
     "serviceDefaults: {env: {A: [1]}}": "env",
@@ -422,3 +426,10 @@ def test_a_label_is_one_whatever_the_version_is() -> None:
             version = each["metadata"]["labels"]["app.kubernetes.io/version"]
             assert len(version) <= 63
             assert version[-1].isalnum()
+
+
+def test_the_chart_refuses_every_variable_that_the_services_refuse() -> None:
+    [listed] = re.findall(r"\$constants := list (.+) }}", (CHART / "templates" / "refusals.yaml").read_text())
+    sections = settings_page.sections().values()
+
+    assert re.findall(r'"(\w+)"', listed) == sorted(name for section in sections for name in constants(section))

@@ -1,20 +1,25 @@
 from __future__ import annotations
 
+import base64
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import pytest
 from pydantic import ValidationError
 
 from chassis.client.breaker import BreakerSettings
 from chassis.database.settings import DatabaseSettings
+from chassis.database.url import DatabaseUrl
+from chassis.events.relay import RelaySettings
 from chassis.server.settings import ServerSettings
-from chassis.settings import load
+from chassis.settings import constants, load
 from chassis.watch.settings import WatchSettings
+from docs import settings_page
 from order_svc.settings import OrderTelemetrySettings, UserServiceSettings
 from user_svc.settings import PasswordSettings, UserTelemetrySettings
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from pydantic_settings import BaseSettings
@@ -108,7 +113,7 @@ def test_a_variable_that_is_missing_is_named(capsys: pytest.CaptureFixture[str])
         (ServerSettings, "PORT", "65536"),
         (ServerSettings, "DRAIN_S", "-1"),
         (ServerSettings, "DRAIN_S", "nan"),
-        (ServerSettings, "MAX_CALL_S", "inf"),
+        (ServerSettings, "MAX_CONNECTION_AGE_S", "inf"),
         (ServerSettings, "GRPC_REFLECTION", SECRET),
         (BreakerSettings, "BREAKER_FAIL_MAX", "0"),
         (BreakerSettings, "BREAKER_RESET_TIMEOUT_S", "0"),
@@ -132,16 +137,70 @@ def test_a_mistake_names_the_variable_and_never_its_value(
     assert SECRET not in mistakes[0]
 
 
-def test_lanes_that_leave_none_for_the_rest_are_a_mistake(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+SECTIONS: Final = settings_page.sections().values()
+CONSTANTS: Final = {name: section for section in SECTIONS for name in constants(section)}
+REQUIRED: Final = {
+    "DATABASE_URL": "postgresql://localhost/users",
+    "KEYS_SECRET": base64.urlsafe_b64encode(bytes(32)).decode(),
+    "REDIS_URL": "redis://localhost/0",
+    "SERVICE_NAME": "order_svc",
+    "USER_SERVICE_URL": "localhost:50051",
+}
+
+
+@pytest.mark.parametrize("name", CONSTANTS)
+@pytest.mark.parametrize("spelt", [str.upper, str.lower])
+def test_a_variable_that_would_set_a_constant_is_refused_in_one_line(
+    name: str, spelt: Callable[[str], str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("DATABASE_URL", "postgresql://localhost/users")
-    monkeypatch.setenv("DATABASE_POOL_SIZE", "4")
-    monkeypatch.setenv("DATABASE_READ_LANES", "2")
+    for required, value in REQUIRED.items():
+        monkeypatch.setenv(required, value)
+    monkeypatch.setenv(spelt(name), SECRET)
 
-    [mistake] = mistakes_of(DatabaseSettings, capsys)
+    mistakes = mistakes_of(CONSTANTS[name], capsys)
 
-    assert "POOL_SIZE must be larger than READ_LANES, WRITE_LANES and TRANSACTION_LANES together" in mistake
+    value = constants(CONSTANTS[name])[name]
+    assert f"{name}: this is no setting, the value is always {value}. Remove the variable" in mistakes
+    assert {line.partition(":")[0] for line in mistakes} == {name}
+    assert SECRET not in "".join(mistakes)
+
+
+def test_a_file_that_would_set_a_constant_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "RELAY_BATCH").write_text("500")
+    monkeypatch.setenv("SECRETS_DIR", str(tmp_path))
+
+    assert mistakes_of(RelaySettings, capsys) == [
+        "RELAY_BATCH: this is no setting, the value is always 500. Remove the variable"
+    ]
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_every_section_is_loaded_while_no_variable_would_set_a_constant(
+    section: type[BaseSettings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for required, value in REQUIRED.items():
+        monkeypatch.setenv(required, value)
+
+    assert isinstance(load(section), section)
+
+
+def test_every_variable_of_an_earlier_release_is_read_or_refused() -> None:
+    gone = """
+        TOKEN_ISSUER TOKEN_AUDIENCE TOKEN_CLIENT_ID TOKEN_LEEWAY_S MAX_CALL_S MAX_STREAM_S
+        DATABASE_READ_LANES DATABASE_WRITE_LANES DATABASE_TRANSACTION_LANES
+        DATABASE_BATCH_LINGER_S DATABASE_BATCH_MAX_ITEMS DATABASE_BATCH_MAX_WAITING
+        USER_SERVICE_TLS_NAME USER_SERVICE_TIMEOUT_S USER_SERVICE_HEDGE_AFTER_S
+        WATCH_POLL_S WATCH_PAGE WATCH_BUFFER RELAY_POLL_S RELAY_BATCH RELAY_SWEEP_S CONSUMER_BATCH
+        ARGON2_LANES ARGON2_MAX_WAITING ARGON2_MAX_WAIT_S KEYS_PUBLISH_LEAD_S
+    """
+
+    assert set(gone.split()) <= CONSTANTS.keys()
+
+
+def test_the_smallest_pool_has_a_connection_for_calls_that_are_not_batched() -> None:
+    assert DatabaseSettings(url=DatabaseUrl.parse("postgresql://localhost/users"), pool_size=4).slow_lanes == 1
 
 
 def test_every_mistake_has_a_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -163,7 +222,7 @@ def test_every_mistake_has_a_line(monkeypatch: pytest.MonkeyPatch, capsys: pytes
         (DatabaseSettings, "pool_size"),
         (BreakerSettings, "fail_max"),
         (UserTelemetrySettings, "service_name"),
-        (UserServiceSettings, "timeout_s"),
+        (UserServiceSettings, "url"),
         (PasswordSettings, "workers"),
     ],
 )
