@@ -1,8 +1,9 @@
 """What a relay does when its stream and its database do not agree, because Redis or the database went back in time.
 
 - Redis lost entries: the events behind the last surviving entry are sent again (`after_loss`).
-- The stream has entries that the database does not know of: they are matched with the outbox (`match_entries`). Either a
-  relay was killed between sending and marking, or the database was restored to an earlier time: then a new epoch begins.
+- The stream has entries that the database does not know of: they are matched with the outbox (`match_entries`). Either
+  a relay was killed between sending and marking, or the database was restored to an earlier time: then a new epoch
+  begins.
 - An operator has events published once more (`publish_again`).
 """
 

@@ -54,7 +54,7 @@ def world(shared_world: EventWorld) -> EventWorld:
         ("applied", "consumer killed between effect and acknowledgement"),
     ],
 )
-def test_who_dies_at_the_worst_moment_loses_and_doubles_nothing(
+def test_a_process_killed_at_the_worst_step_loses_and_doubles_nothing(
     world: EventWorld, rounds: range, report: Report, step: str, meaning: str
 ) -> None:
     start, other = (world.relay, world.consumer) if step == "sent" else (world.consumer, world.relay)
@@ -92,7 +92,7 @@ def test_two_relays_and_two_consumers_that_are_killed_in_turn_keep_the_order(
 
 
 @pytest.mark.parametrize("fault", ["restarted", "kill -9", "flushed", "PostgreSQL kill -9"])
-def test_what_a_server_forgets_is_published_again(
+def test_events_that_redis_lost_are_published_again(
     world: EventWorld, redis: RedisServer, rounds: range, report: Report, fault: str
 ) -> None:
     world.relay()

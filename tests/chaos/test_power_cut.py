@@ -49,7 +49,7 @@ def _running(settings: Settings) -> Iterator[subprocess.Popen[str]]:
 
 
 @pytest.mark.parametrize("victims", ["devstack", "everything"])
-async def test_what_was_acknowledged_outlives_the_stack(victims: str, tmp_path: Path, report: Report) -> None:
+async def test_acknowledged_writes_survive_the_stack_being_killed(victims: str, tmp_path: Path, report: Report) -> None:
     settings = Settings(home=tmp_path / "home", edge_port=free_port(), **NO_LIMITS)
     edge_url = f"http://127.0.0.1:{settings.edge_port}"
 

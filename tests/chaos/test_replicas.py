@@ -50,9 +50,7 @@ async def test_a_killed_replica_costs_no_read_and_doubles_no_write(
 
 
 @pytest.mark.parametrize("service", ["order_svc", "user_svc"])
-async def test_nobody_notices_that_a_replica_is_told_to_stop(
-    service: str, stack: Stack, rounds: range, report: Report
-) -> None:
+async def test_stopping_a_replica_fails_no_call(service: str, stack: Stack, rounds: range, report: Report) -> None:
     replicas = itertools.cycle(stack.replicas(service))
 
     async with under_load(stack.edge_url, token=admins_token(stack)) as traffic:
@@ -67,7 +65,7 @@ async def test_nobody_notices_that_a_replica_is_told_to_stop(
     assert findings.is_clean, findings
 
 
-async def test_nobody_notices_a_rollout_of_both_services(stack: Stack, rounds: range, report: Report) -> None:
+async def test_a_rollout_of_both_services_fails_no_call(stack: Stack, rounds: range, report: Report) -> None:
     async with under_load(stack.edge_url, token=admins_token(stack)) as traffic:
         for _ in rounds:
             await asyncio.gather(*(faults.roll_out(stack, service) for service in stack.service_names))

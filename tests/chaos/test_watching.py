@@ -37,7 +37,7 @@ def events_in(stack: Stack) -> list[str]:
         return [str(event_id) for (event_id,) in rows]
 
 
-async def test_watchers_miss_nothing_and_are_told_nothing_twice(stack: Stack, rounds: range, report: Report) -> None:
+async def test_watchers_receive_each_change_exactly_once(stack: Stack, rounds: range, report: Report) -> None:
     token = admins_token(stack)
     load = Load(rest_buyers=2, grpc_buyers=1, patience_s=20)
     assert stack.postgres

@@ -60,7 +60,7 @@ def _run(commands: str, *, system: ComposedSystem, docker: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-async def test_what_was_acknowledged_before_a_backup_is_there_after_a_restore(
+async def test_writes_acknowledged_before_a_backup_are_there_after_a_restore(
     system: ComposedSystem, admin_token: str, docker: Path, report: Report
 ) -> None:
     async with under_load(system.edge_url, token=admin_token) as traffic:

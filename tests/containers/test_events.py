@@ -37,7 +37,7 @@ def test_an_order_raises_the_order_count_of_its_user(edge: Edge, world: World) -
 
 
 @pytest.mark.parametrize("carrier", CARRIERS)
-def test_what_was_ordered_while_a_carrier_was_away_is_made_up_for(
+def test_orders_placed_while_redis_or_a_relay_was_down_are_delivered_later(
     system: ComposedSystem, edge: Edge, world: World, carrier: str
 ) -> None:
     user = world.user()

@@ -87,7 +87,7 @@ def test_psycopg_finds_the_public_authorities(image: str) -> None:
 
 
 @pytest.mark.parametrize("image", SERVICES)
-def test_a_service_that_was_given_nothing_says_what_it_lacks(image: str) -> None:
+def test_a_service_without_settings_names_the_missing_one(image: str) -> None:
     with pytest.raises(AssertionError, match="_URL: Field required"):
         podman("run", "--rm", "--network", "none", _name(image))
 

@@ -59,7 +59,7 @@ def test_it_fetches_from_every_process_once_and_from_nothing_else(prometheus: st
     assert len(targets) == PROCESSES.total()
 
 
-def test_it_knows_our_alerts_and_none_says_that_a_process_is_down(prometheus: str) -> None:
+def test_prometheus_loads_the_alerts_and_no_alert_reports_a_process_as_down(prometheus: str) -> None:
     until(lambda: _up(prometheus) == PROCESSES, timeout_s=90)
 
     rules = {rule["name"]: rule for group in _ask(prometheus, "rules")["groups"] for rule in group["rules"]}

@@ -39,7 +39,7 @@ def _status(container: Container) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("service", OURS)
-def test_process_1_is_nobody_and_may_nothing(system: ComposedSystem, service: str) -> None:
+def test_process_1_runs_as_an_unprivileged_user_without_capabilities(system: ComposedSystem, service: str) -> None:
     for container in system.containers(service):
         status = _status(container)
 
@@ -87,7 +87,7 @@ def test_the_files_of_the_page_are_in_the_image(system: ComposedSystem, file: Fi
 
 
 @pytest.mark.parametrize("service", ["order-svc", "user-svc"])
-async def test_nobody_notices_that_a_container_is_stopped(
+async def test_stopping_a_container_fails_no_call(
     system: ComposedSystem, admin_token: str, service: str, report: Report
 ) -> None:
     async with under_load(system.edge_url, token=admin_token) as traffic:
@@ -123,7 +123,7 @@ async def test_a_killed_container_heals(system: ComposedSystem, admin_token: str
     assert findings.is_clean, findings
 
 
-async def test_a_stopped_edge_finishes_what_it_has_begun(
+async def test_a_stopped_edge_finishes_the_calls_that_are_under_way(
     system: ComposedSystem, admin_token: str, report: Report
 ) -> None:
     [edge] = system.containers("edge")

@@ -74,7 +74,7 @@ def new_subject(world: World) -> Subject:
 
 
 @pytest.mark.parametrize("rpc", RPCS, ids=name_of)
-def test_both_doors_let_in_whom_the_contract_lets_in(world: World, doors: Doors, staff: Tokens, rpc: Rpc) -> None:
+def test_rest_and_grpc_admit_the_callers_of_the_contract(world: World, doors: Doors, staff: Tokens, rpc: Rpc) -> None:
     method = f"{rpc.service}.{rpc.name}"
     outcomes: dict[tuple[str, str], str] = {}
 

@@ -131,7 +131,7 @@ def limit_of(path: str) -> int:
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("rpc", ATTACKED, ids=name_of)
-def test_no_request_costs_everybody_else_much(system: System, rpc: Rpc, tell: Print) -> None:
+def test_no_request_costs_other_callers_much(system: System, rpc: Rpc, tell: Print) -> None:
     attacks = list(attacks_on(rpc, limit=limit_of))
     if IS_LONG:
         waves = [(attack.name, [attack] * AT_ONCE) for attack in attacks]
@@ -161,7 +161,7 @@ def test_a_body_that_is_too_large_is_refused_before_it_is_sent(system: System) -
 # Connections
 
 
-def test_answers_that_nobody_reads_are_bounded(system: System, tell: Print) -> None:
+def test_unread_answers_are_bounded(system: System, tell: Print) -> None:
     address = next_attacker()
 
     with system.meter() as meter, ExitStack() as open_ones:
@@ -177,14 +177,14 @@ def test_answers_that_nobody_reads_are_bounded(system: System, tell: Print) -> N
 
 
 @only_in_the_long_form
-def test_an_answer_that_nobody_reads_is_given_up(system: System) -> None:
+def test_an_unread_answer_is_abandoned(system: System) -> None:
     with Http2Connection(system.port, address=next_attacker(), window=0) as connection:
         stream = connection.get(SCRIPT)
 
         until(lambda: stream in connection.resets(timeout_s=0.2), timeout_s=40)
 
 
-def test_the_page_is_there_for_everybody_else_when_one_address_has_had_enough(system: System) -> None:
+def test_one_address_over_its_limit_does_not_block_the_page_for_others(system: System) -> None:
     with system.caller(next_attacker()) as greedy, system.caller(next_attacker()) as neighbour:
         started = time.monotonic()
         answers = [greedy.get(SCRIPT) for _ in range(45)]
@@ -200,7 +200,7 @@ def test_the_page_is_there_for_everybody_else_when_one_address_has_had_enough(sy
         assert neighbour.get(SCRIPT).status_code == 200
 
 
-def test_health_is_told_300_times_a_minute(system: System) -> None:
+def test_health_is_answered_300_times_a_minute(system: System) -> None:
     with system.caller(next_attacker()) as monitor:
         statuses = Counter(monitor.get("/health").status_code for _ in range(400))
 
@@ -210,7 +210,7 @@ def test_health_is_told_300_times_a_minute(system: System) -> None:
         assert monitor.get("/api/v1/orders").status_code == 401
 
 
-def test_health_cannot_be_watched_by_a_thousand(system: System, tell: Print) -> None:
+def test_a_thousand_health_watches_are_refused(system: System, tell: Print) -> None:
     address = next_attacker()
 
     with system.meter() as meter, ExitStack() as open_ones:
@@ -231,7 +231,7 @@ def _check() -> Attack:
     return Attack(rpc=BY_NAME["GetHealth"], name="", verb="POST", path=CHECK, headers=headers, body=bytes(5))
 
 
-def test_calls_that_are_begun_and_left_cost_little(system: System, tell: Print) -> None:
+def test_calls_that_are_begun_and_abandoned_cost_little(system: System, tell: Print) -> None:
     address = next_attacker()
     message = users.GetUserRequest(id=str(uuid4())).SerializeToString()
 
@@ -277,9 +277,7 @@ def _a_byte_from_each(senders: list[socket.socket]) -> Iterator[str]:
 
 
 @only_in_the_long_form
-def test_an_address_with_every_connection_that_there_is_keeps_others_out_for_seconds_at_most(
-    system: System, tell: Print
-) -> None:
+def test_an_address_that_holds_every_connection_blocks_others_for_seconds_at_most(system: System, tell: Print) -> None:
     wanted = 10_050  # 10,000 is what the edge has
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < wanted + 1_000:
@@ -304,7 +302,7 @@ def test_an_address_with_every_connection_that_there_is_keeps_others_out_for_sec
 
 @only_in_the_long_form
 @pytest.mark.timeout(900)
-def test_the_largest_pages_that_nobody_reads_are_bounded(system: System, tell: Print) -> None:
+def test_unread_pages_of_the_largest_size_are_bounded(system: System, tell: Print) -> None:
     _place_the_largest_orders(system)
     address = next_attacker()
     page = {

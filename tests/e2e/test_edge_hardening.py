@@ -261,14 +261,14 @@ def framed(message: bytes) -> bytes:
 # Who calls
 
 
-def test_there_is_a_key_before_anybody_logs_in(system: Stack, stranger: httpx.Client) -> None:
+def test_a_key_is_published_before_the_first_login(system: Stack, stranger: httpx.Client) -> None:
     # The first of all tests here. Who verifies tokens remembers the answer, and would refuse the first users for it.
     response = stranger.get("/.well-known/jwks.json")
 
     assert len(response.json()["keys"]) == 1
 
 
-def test_a_user_registers_logs_in_goes_on_and_logs_out_over_rest(ada: User) -> None:
+def test_a_user_registers_logs_in_refreshes_and_logs_out_over_rest(ada: User) -> None:
     me = ada.client.get(ada.path, headers=ada.bearer)
     refreshed = ada.client.post("/api/v1/sessions:refresh", json={"refreshToken": ada.refresh_token})
     bearer = {"authorization": f"Bearer {refreshed.json()['accessToken']}"}
@@ -313,7 +313,9 @@ def test_a_forged_token_is_refused_in_one_shape(
     assert grpc_refusal(channel, token, user_id=forger.user.id) == (grpc.StatusCode.UNAUTHENTICATED, "TOKEN_INVALID")
 
 
-def test_an_expired_token_is_told_from_a_bad_one(stranger: httpx.Client, forger: Forger, channel: grpc.Channel) -> None:
+def test_an_expired_token_has_a_reason_of_its_own(
+    stranger: httpx.Client, forger: Forger, channel: grpc.Channel
+) -> None:
     token = forger.token(iat=int(time.time()) - 1000, exp=int(time.time()) - 60)
 
     response = stranger.get(forger.user.path, headers={"authorization": f"Bearer {token}"})
@@ -324,7 +326,9 @@ def test_an_expired_token_is_told_from_a_bad_one(stranger: httpx.Client, forger:
 
 
 @pytest.mark.parametrize("authorization", [None, "Basic YTpi", "Bearer", "Token x", "Basic Bearer {}", "Bearer {}, {}"])
-def test_what_is_no_bearer_token_is_none(stranger: httpx.Client, forger: Forger, authorization: str | None) -> None:
+def test_other_authorization_schemes_count_as_no_token(
+    stranger: httpx.Client, forger: Forger, authorization: str | None
+) -> None:
     token = forger.token()
     headers = {} if authorization is None else {"authorization": authorization.format(token, token)}
 
@@ -344,7 +348,7 @@ def test_the_edge_and_the_service_refuse_a_token_in_the_same_words(stranger: htt
 
 
 @pytest.mark.parametrize("name", ["access_token", "token", "authorization"])
-def test_a_token_in_the_query_lets_nobody_in_and_is_in_no_log(
+def test_a_token_in_the_query_is_ignored_and_in_no_log(
     system: Stack, stranger: httpx.Client, forger: Forger, name: str
 ) -> None:
     token = forger.token()
@@ -356,7 +360,7 @@ def test_a_token_in_the_query_lets_nobody_in_and_is_in_no_log(
         assert token not in log.read_text(), log
 
 
-def test_a_bad_token_does_not_keep_anybody_from_what_is_public(stranger: httpx.Client) -> None:
+def test_a_bad_token_does_not_block_public_methods(stranger: httpx.Client) -> None:
     response = stranger.get("/.well-known/jwks.json", headers={"authorization": "Bearer x.y.z"})
 
     assert response.status_code == 200
@@ -365,7 +369,7 @@ def test_a_bad_token_does_not_keep_anybody_from_what_is_public(stranger: httpx.C
 # What they may see and set
 
 
-def test_somebody_elses_user_is_answered_as_one_that_does_not_exist(ada: User, forger: Forger) -> None:
+def test_another_user_is_answered_as_a_missing_one(ada: User, forger: Forger) -> None:
     absent = str(UUID(int=7, version=4))
 
     foreign = ada.client.get(forger.user.path, headers=ada.bearer)
@@ -376,7 +380,7 @@ def test_somebody_elses_user_is_answered_as_one_that_does_not_exist(ada: User, f
 
 
 @pytest.mark.parametrize("method", ["PATCH", "DELETE"])
-def test_somebody_elses_user_cannot_be_changed(ada: User, forger: Forger, method: str) -> None:
+def test_another_user_cannot_be_changed(ada: User, forger: Forger, method: str) -> None:
     body = {"displayName": "Eve"} if method == "PATCH" else None
 
     response = ada.client.request(method, forger.user.path, json=body, headers=ada.bearer)
@@ -391,7 +395,7 @@ def test_an_id_in_the_query_does_not_replace_the_one_in_the_path(ada: User, forg
 
 
 @pytest.mark.parametrize("field", [{"roles": ["ROLE_ADMIN"]}, {"state": "USER_STATE_SUSPENDED"}, {"createdAt": "x"}])
-def test_what_the_server_decides_cannot_be_sent(ada: User, field: dict[str, object]) -> None:
+def test_fields_that_the_server_decides_cannot_be_sent(ada: User, field: dict[str, object]) -> None:
     in_the_body = ada.client.patch(ada.path, json={"displayName": "A", **field}, headers=ada.bearer)
     in_the_query = ada.client.patch(
         ada.path, params={name: str(value) for name, value in field.items()}, json={}, headers=ada.bearer
@@ -432,7 +436,7 @@ def test_after_100_calls_an_address_has_to_wait_and_others_do_not(system: Stack,
         ("/api/v1/users", {"email": "", "password": "", "displayName": ""}),
     ],
 )
-def test_what_anybody_may_write_is_let_in_20_times(stranger: httpx.Client, path: str, body: object) -> None:
+def test_each_public_write_is_limited_to_20(stranger: httpx.Client, path: str, body: object) -> None:
     statuses = {stranger.post(path, json=body).status_code for _ in range(20)}
     refusal = stranger.post(path, json=body)
     elsewhere = stranger.get("/api/v1/orders")
@@ -443,7 +447,7 @@ def test_what_anybody_may_write_is_let_in_20_times(stranger: httpx.Client, path:
     assert elsewhere.status_code == 401
 
 
-def test_the_ways_to_log_in_share_one_limit(stranger: httpx.Client) -> None:
+def test_rest_and_grpc_logins_share_one_limit(stranger: httpx.Client) -> None:
     for attempt in range(20):
         path = ("/api//v1/./sessions?a=" + str(attempt), "/api/v1/sessions", "/api/v1/sessions:refresh")[attempt % 3]
         stranger.post(path, json={})
@@ -454,7 +458,7 @@ def test_the_ways_to_log_in_share_one_limit(stranger: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize("headers", [GRPC, GRPC_WEB], ids=["grpc", "grpc-web"])
-def test_grpc_callers_learn_of_the_limit_in_their_own_way(stranger: httpx.Client, headers: dict[str, str]) -> None:
+def test_grpc_callers_get_the_limit_as_a_grpc_status(stranger: httpx.Client, headers: dict[str, str]) -> None:
     for _ in range(100):
         stranger.get("/api/v1/orders")
 
@@ -476,7 +480,7 @@ def status_of(response: httpx.Response) -> status_pb2.Status:
 @pytest.mark.parametrize(
     "header", ["x-forwarded-for", "forwarded", "x-real-ip", "x-envoy-external-address", "client-ip"]
 )
-def test_an_address_that_a_caller_claims_is_not_counted_for(stranger: httpx.Client, header: str) -> None:
+def test_a_claimed_address_has_no_limit_of_its_own(stranger: httpx.Client, header: str) -> None:
     for number in range(100):
         value = f"203.0.113.{number}"
         stranger.get("/api/v1/orders", headers={header: f"for={value}" if header == "forwarded" else value})
@@ -500,7 +504,7 @@ def test_health_checks_and_preflights_are_not_counted(stranger: httpx.Client) ->
 
 
 @pytest.mark.parametrize("path", ["/api/v1/orders", "/api/v1/users/1", "/api/v1/orders/1:cancel", "/health", GET_USER])
-def test_a_page_of_ours_may_call_everything(stranger: httpx.Client, path: str) -> None:
+def test_a_page_of_an_allowed_origin_may_call_every_method(stranger: httpx.Client, path: str) -> None:
     asked = {
         "origin": ORIGIN,
         "access-control-request-method": "POST",
@@ -529,7 +533,7 @@ def test_a_page_of_ours_may_call_everything(stranger: httpx.Client, path: str) -
         "https://a.shop.example",
     ],
 )
-def test_a_page_of_somebody_else_may_not(stranger: httpx.Client, origin: str) -> None:
+def test_a_page_of_another_origin_may_not_call(stranger: httpx.Client, origin: str) -> None:
     preflight = stranger.options("/api/v1/orders", headers={"origin": origin, "access-control-request-method": "POST"})
     call = stranger.get("/api/v1/orders", headers={"origin": origin})
 
@@ -570,7 +574,7 @@ ANSWERS: Final[dict[str, tuple[int, Callable[[httpx.Client, User], httpx.Respons
 
 
 @pytest.mark.parametrize(("status", "ask"), ANSWERS.values(), ids=ANSWERS)
-def test_every_answer_has_the_security_headers_and_none_tells_of_the_edge(
+def test_every_answer_has_the_security_headers_and_does_not_reveal_the_edge(
     stranger: httpx.Client, ada: User, status: int, ask: Callable[[httpx.Client, User], httpx.Response]
 ) -> None:
     response = ask(stranger, ada)
@@ -706,7 +710,7 @@ TOLERATED: Final = {
 
 
 @pytest.mark.parametrize("shape", TOLERATED.values(), ids=TOLERATED)
-def test_what_envoy_tolerates_is_one_request_and_hides_none(system: Stack, shape: bytes) -> None:
+def test_a_request_that_envoy_tolerates_is_one_request_and_hides_no_second(system: Stack, shape: bytes) -> None:
     # Envoy reads these as RFC 9112 lets a server read them (2.2, 5.2). Nothing can hide in them: to the services each
     # request travels in HTTP/2 frames of its own.
     answer = spoken(system, shape + SMUGGLED)
@@ -729,7 +733,7 @@ def test_a_slow_sender_of_headers_is_cut_off_after_10_seconds(system: Stack) -> 
     assert not answer or answer.split()[1] == b"504"
 
 
-def test_who_opens_calls_only_to_reset_them_is_cut_off(system: Stack) -> None:
+def test_a_connection_that_only_opens_and_resets_calls_is_closed(system: Stack) -> None:
     port = urlsplit(system.edge_url).port
     headers = b"\x82\x86\x04\x07/health\x01\x01a"  # GET, http, :path, :authority, as RFC 7541 writes them
 

@@ -26,7 +26,7 @@ def test_the_service_that_was_asked_answers(edge: Edge, path: str, service: str)
     assert float(health["uptime"].removesuffix("s")) > 0
 
 
-def test_the_edge_is_content(edge: Edge) -> None:
+def test_the_edges_health_check_succeeds(edge: Edge) -> None:
     assert edge.http.get("/healthz").status_code == 200
 
 

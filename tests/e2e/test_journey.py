@@ -75,7 +75,9 @@ COMMAND_LINES = [pytest.param(by_buf, id="buf"), pytest.param(by_grpcurl, id="gr
 
 
 @pytest.mark.parametrize("command_line", COMMAND_LINES)
-def test_what_rest_made_everybody_sees(edge: Edge, command_line: Callable[[Edge], Call]) -> None:
+def test_resources_created_over_rest_are_visible_to_every_client(
+    edge: Edge, command_line: Callable[[Edge], Call]
+) -> None:
     call = command_line(edge)
 
     with connect_sync(edge.authority, token=edge.token) as channel:
@@ -91,7 +93,7 @@ def test_what_rest_made_everybody_sees(edge: Edge, command_line: Callable[[Edge]
     assert _same(call("shop.order.v1.OrderService/GetOrder", {"id": order["id"]}), Order) == order
 
 
-async def test_what_a_typed_stub_made_everybody_sees(edge: Edge) -> None:
+async def test_resources_created_by_a_typed_stub_are_visible_to_every_client(edge: Edge) -> None:
     async with connect(edge.authority, token=edge.token) as channel:
         user = await UserServiceStub(channel).CreateUser(create_user_request())
         seen_user = rest_outcome(edge.http.get(f"/api/v1/users/{user.id}")).body
@@ -103,7 +105,9 @@ async def test_what_a_typed_stub_made_everybody_sees(edge: Edge) -> None:
 
 
 @pytest.mark.parametrize("command_line", COMMAND_LINES)
-def test_what_a_command_line_made_everybody_sees(edge: Edge, command_line: Callable[[Edge], Call]) -> None:
+def test_resources_created_by_a_command_line_are_visible_to_every_client(
+    edge: Edge, command_line: Callable[[Edge], Call]
+) -> None:
     call = command_line(edge)
 
     user = call("shop.user.v1.UserService/CreateUser", request_json(create_user_request()))

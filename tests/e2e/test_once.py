@@ -70,7 +70,7 @@ def test_without_a_key_two_requests_are_two_orders(world: World, order_json: Jso
     assert sorted(orders_of(world, order_json)) == sorted([first, second])
 
 
-def test_a_callers_own_x_request_id_is_no_key(world: World, order_json: Json) -> None:
+def test_a_callers_own_x_request_id_is_not_a_key(world: World, order_json: Json) -> None:
     own = {"x-request-id": new_uuid()}
 
     first, second = place(world, order_json, **own), place(world, order_json, **own)

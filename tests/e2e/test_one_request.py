@@ -89,7 +89,7 @@ def _shape(heard: Heard) -> Any:
 
 
 @pytest.mark.parametrize("binding", BINDINGS, ids=name_of)
-def test_what_is_not_the_plain_form_is_refused_or_treated_as_it(world: World, binding: Binding) -> None:
+def test_a_variation_of_a_request_is_refused_or_means_the_plain_form(world: World, binding: Binding) -> None:
     with Wire(world.edge.url) as wire:
         complaints = Differences(world, binding, wire).found()
 

@@ -70,7 +70,7 @@ def test_an_offer_to_upgrade_is_ignored(edge: Edge, path: str, protocol: str) ->
 
 @pytest.mark.parametrize("request_line", ["GET /healthz HTTP/1.0", "GET /api/v1/users HTTP/1.0"])
 @pytest.mark.parametrize("host", ["", "Host: shop.example\r\n"])
-def test_a_client_of_http_1_0_learns_what_is_wanted(edge: Edge, request_line: str, host: str) -> None:
+def test_a_client_of_http_1_0_is_asked_for_http_1_1(edge: Edge, request_line: str, host: str) -> None:
     parts = urlsplit(edge.url)
     with socket.create_connection((parts.hostname, parts.port), timeout=5) as connection:
         connection.sendall(f"{request_line}\r\n{host}\r\n".encode())
@@ -112,7 +112,7 @@ def test_a_write_with_the_current_etag_in_its_header_is_done(world: World, bindi
 
 
 @pytest.mark.parametrize("binding", CONDITIONAL, ids=name_of)
-def test_a_star_matches_whatever_is_there(world: World, binding: Binding) -> None:
+def test_if_match_with_a_star_matches_any_existing_resource(world: World, binding: Binding) -> None:
     assert sent(world, binding, **{"if-match": "*"}).is_success
 
 
@@ -182,7 +182,7 @@ def test_the_key_of_a_write_stands_in_quotes_or_not(world: World, form: str) -> 
 
 
 @pytest.mark.parametrize("key", ['"', '""', '"{}', "{}, {}", '"{}", "{}"', "urn:uuid:{}", "junk"])
-def test_a_key_that_is_none_is_refused_by_the_headers_name(world: World, key: str) -> None:
+def test_a_malformed_key_is_refused_by_the_headers_name(world: World, key: str) -> None:
     headers = {"idempotency-key": key.format(new_uuid(), new_uuid())}
 
     response = world.edge.http.patch(f"/api/v1/users/{world.user().id}", json={"displayName": "A"}, headers=headers)
@@ -195,7 +195,7 @@ def test_a_key_that_is_none_is_refused_by_the_headers_name(world: World, key: st
 
 @pytest.mark.parametrize("path", [KEYS, *(file.path for file in FILES)])
 @pytest.mark.parametrize("origin", [None, "http://localhost:3000", "https://elsewhere.example"])
-def test_what_may_be_kept_says_that_it_depends_on_the_origin(edge: Edge, path: str, origin: str | None) -> None:
+def test_cacheable_answers_vary_by_origin(edge: Edge, path: str, origin: str | None) -> None:
     response = edge.http.get(path, headers={"origin": origin} if origin else {})
 
     varies = {name.strip().lower() for value in response.headers.get_list("vary") for name in value.split(",")}
@@ -237,13 +237,13 @@ def test_the_query_says_more_than_the_header(world: World) -> None:
     assert again[0] == f"id: {begin}"
 
 
-def test_an_event_id_is_no_way_into_the_query(edge: Edge) -> None:
+def test_a_last_event_id_cannot_inject_query_parameters(edge: Edge) -> None:
     outcome = require_clean_error(edge.http.get("/api/v1/orders:watch", headers={"last-event-id": "a&userId=b"}))
 
     assert outcome.fields == ["resumeToken"]
 
 
-def test_browsers_are_told_to_insist_on_tls_only_where_an_operator_says_so(edge: Edge) -> None:
+def test_hsts_is_sent_only_if_an_operator_turns_it_on(edge: Edge) -> None:
     assert "strict-transport-security" not in edge.http.get("/health").headers
 
 

@@ -315,7 +315,7 @@ def test_every_reason_of_the_contract_has_a_scenario() -> None:
 
 
 @pytest.mark.parametrize("key", SCENARIOS, ids="-".join)
-def test_callers_hear_the_reason_as_the_contract_has_it(world: World, key: tuple[str, str]) -> None:
+def test_every_reason_is_answered_as_the_contract_says(world: World, key: tuple[str, str]) -> None:
     scenario, reason = SCENARIOS[key], REASONS[key]
 
     outcomes = scenario.cause(world)
@@ -336,7 +336,7 @@ def test_callers_hear_the_reason_as_the_contract_has_it(world: World, key: tuple
     assert scenario.has_many_words or len({outcome.body["message"] for outcome in outcomes}) == 1
 
 
-def test_a_refusal_for_now_says_when_to_try_again(world: World) -> None:
+def test_a_temporary_refusal_has_a_time_to_retry(world: World) -> None:
     request = users.GetUserRequest(id=world.user().id)
 
     with world.locked("users"):

@@ -184,7 +184,7 @@ def test_the_log_lines_of_a_call_name_its_trace_and_its_span(traced: Traced) -> 
     assert server.attributes["shop.request_id"] == request_id
 
 
-def test_a_refused_call_has_its_code_and_reason_and_is_no_fault_of_the_service(traced: Traced) -> None:
+def test_a_refused_call_has_its_code_and_reason_and_is_not_an_error_of_the_service(traced: Traced) -> None:
     response = traced.get(f"/api/v1/orders/{new_uuid()}")
 
     assert response.status_code == 404

@@ -95,7 +95,7 @@ def web_messages(response: httpx.Response, *, is_text: bool) -> Iterator[orders.
             buffer = buffer[end:]
 
 
-def test_the_typed_client_watches_as_who_it_is(world: World, edge: Edge) -> None:
+def test_the_typed_client_watches_with_its_own_token(world: World, edge: Edge) -> None:
     buyer = world.user()
 
     with connect_sync(edge.authority, token=world.token_of(buyer)) as channel:
@@ -119,7 +119,7 @@ async def test_the_typed_client_watches_under_asyncio(world: World, edge: Edge) 
     assert first.resume_token
 
 
-def test_a_quiet_stream_shows_signs_of_life(edge: Edge) -> None:
+def test_a_quiet_stream_sends_heartbeats(edge: Edge) -> None:
     with edge.http.stream("GET", PATH) as response:
         events = server_sent(response)
         signs = [next(events) for _ in range(3)]

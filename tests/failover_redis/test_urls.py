@@ -54,7 +54,7 @@ def append(client: Redis, *events: bytes) -> Sent:
     return sent
 
 
-async def test_what_a_relay_sends_reaches_a_group(topology: Topology) -> None:
+async def test_events_that_a_relay_publishes_reach_a_group(topology: Topology) -> None:
     settings = settings_of(f"{topology.url}&{OPTIONS}")
     with connect(settings) as relay:
         append(relay, b"one", b"two")

@@ -133,7 +133,7 @@ def test_every_release_is_installed_from_the_chart() -> None:
         assert {str(CHART.relative_to(CHART.parents[1]))} & set(each.words) or any("://" in word for word in each.words)
 
 
-def test_a_restart_for_a_new_password_forgets_no_pod_that_has_it() -> None:
+def test_a_restart_for_a_new_password_restarts_every_pod_that_reads_it() -> None:
     having: dict[str, set[str]] = {}
     for each in manifests("production", "Deployment"):
         for name in _secrets_of(each):

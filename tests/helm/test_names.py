@@ -91,7 +91,7 @@ def test_an_edge_with_a_name_looks_for_services_with_that_name() -> None:
     assert hosts <= services
 
 
-def test_a_caller_is_told_the_name_of_the_service_that_it_calls() -> None:
+def test_the_order_service_is_configured_with_the_user_services_name() -> None:
     [orders] = [
         each
         for each in named("default", "--set", "fullnameOverride=second")
@@ -119,7 +119,7 @@ def test_an_operator_may_say_where_a_service_is() -> None:
     assert urls == ["a:1"]
 
 
-def test_the_label_of_a_name_selects_what_carries_it() -> None:
+def test_the_label_of_a_name_selects_its_pods() -> None:
     for each in named("production", "--set", "nameOverride=stage"):
         assert each["metadata"]["labels"]["app.kubernetes.io/name"] == "stage"
         if each["kind"] in {"Deployment", "NetworkPolicy"}:

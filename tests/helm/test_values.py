@@ -420,7 +420,7 @@ def test_nonsense_is_refused_with_its_reason(values: str, why: str) -> None:
     assert why in refusal(with_base(values))
 
 
-def test_a_label_is_one_whatever_the_version_is() -> None:
+def test_every_version_makes_a_valid_label() -> None:
     for values in ("image: {registry: r/s, tag: v1-}", f"image: {{registry: r/s, tag: {'a' * 70}}}"):
         for each in _rendered(values):
             version = each["metadata"]["labels"]["app.kubernetes.io/version"]

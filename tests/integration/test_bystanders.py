@@ -100,7 +100,7 @@ def kept(connection: Connection) -> list[UUID]:
     return [found for (found,) in rows(connection, query)]
 
 
-def test_erasing_the_answers_about_a_resource_leaves_those_about_others(users: Connection) -> None:
+def test_erasing_the_stored_responses_about_one_resource_leaves_the_others(users: Connection) -> None:
     keep(users, ALL)
 
     store.erase_responses(users, [OURS])
@@ -111,7 +111,7 @@ def test_erasing_the_answers_about_a_resource_leaves_those_about_others(users: C
     assert rows(users, query) == [(BEFORE, False), (OURS, True), (AFTER, False)]
 
 
-def test_an_answer_is_kept_with_its_own_key_only(users: Connection) -> None:
+def test_a_response_is_stored_with_its_own_key_only(users: Connection) -> None:
     store.claim(users, [key(1), key(2), key(3)])
 
     store.complete(users, [(key(2), OURS)], codec=CODEC)
@@ -131,7 +131,7 @@ def test_a_key_that_is_released_is_free_and_the_others_are_not(users: Connection
     assert store.claim(users, [key(1), key(2), key(3)]) == {("ada", "/method", OURS)}
 
 
-def test_an_expired_key_that_is_taken_over_holds_nothing_of_the_one_before(users: Connection) -> None:
+def test_an_expired_key_that_is_claimed_again_holds_no_earlier_response(users: Connection) -> None:
     keep(users, [OURS])
     later = NOW + timedelta(hours=24, seconds=1)
     again = IdempotencyKey("ada", "/method", OURS, b"other content", later)
@@ -145,7 +145,7 @@ def test_an_expired_key_that_is_taken_over_holds_nothing_of_the_one_before(users
 # The inbox
 
 
-def test_what_took_effect_is_counted_per_stream_and_subject(orders: Connection) -> None:
+def test_sequences_are_kept_per_stream_and_subject(orders: Connection) -> None:
     for stream in ("a", "b", "c"):
         inbox.claim(orders, stream, ALL)
 
@@ -157,7 +157,7 @@ def test_what_took_effect_is_counted_per_stream_and_subject(orders: Connection) 
     assert inbox.claim(orders, "c", ALL) == dict.fromkeys(ALL, none)
 
 
-def test_how_far_a_stream_has_come_is_its_own_and_never_goes_back(orders: Connection) -> None:
+def test_the_watermark_of_a_stream_is_its_own_and_never_decreases(orders: Connection) -> None:
     def note(stream: str, as_of: datetime, *, known: str | None = "0-0") -> None:
         assert inbox.save_position(orders, stream, known=known, position=START, as_of=as_of)
 
@@ -221,7 +221,7 @@ def updated(order: Order, status: OrderStatus) -> StatusUpdate:
 
 
 @pytest.mark.parametrize("stranger", [BEFORE, AFTER])
-def test_an_owner_sees_no_order_of_a_user_who_is_older_or_younger(orders: Connection, stranger: UUID) -> None:
+def test_an_owner_sees_no_order_of_a_user_with_a_neighbouring_id(orders: Connection, stranger: UUID) -> None:
     place(orders, an_order_of(OURS))
     wanted = [
         orders_repository.OrderLookup(OrderId(OURS), BuyerId(stranger)),
@@ -244,7 +244,7 @@ def test_each_order_is_found_by_its_own_id(orders: Connection) -> None:
     assert [each and each.id for each in found] == [AFTER, BEFORE, None, OURS]
 
 
-def test_an_order_moves_on_alone_and_as_a_whole(orders: Connection) -> None:
+def test_a_status_change_writes_its_own_order_completely_and_no_other(orders: Connection) -> None:
     placed = {number: an_order_of(OURS, number=number) for number in ALL}
     for order in placed.values():
         place(orders, order)
@@ -261,7 +261,7 @@ def test_an_order_moves_on_alone_and_as_a_whole(orders: Connection) -> None:
 
 
 @pytest.mark.parametrize("version", [1, 3])
-def test_an_order_is_not_written_over_a_version_that_was_not_read(orders: Connection, version: int) -> None:
+def test_an_order_is_not_written_over_an_unread_version(orders: Connection, version: int) -> None:
     place(orders, an_order_of(OURS, version=version))
 
     orders_repository.update_orders(orders, [updated(an_order_of(OURS, version=2), OrderStatus.CONFIRMED)])
@@ -276,7 +276,7 @@ def know(connection: Connection, user_id: UUID, state: UserState, *, at: datetim
     buyer_projection.put_users(connection, [KnownUser(id=BuyerId(user_id), state=state, updated_at=at)])
 
 
-def test_what_is_known_of_a_user_follows_its_last_event_and_of_others_stays(orders: Connection) -> None:
+def test_the_projection_of_a_user_follows_its_last_event_and_leaves_the_others(orders: Connection) -> None:
     for user_id in ALL:
         know(orders, user_id, UserState.ACTIVE)
 
@@ -290,7 +290,7 @@ def test_what_is_known_of_a_user_follows_its_last_event_and_of_others_stays(orde
     assert buyer_projection.find_states(orders, [BuyerId(OURS)]) == {OURS: UserState.SUSPENDED}
 
 
-def test_who_is_deleted_stays_deleted_and_was_so_from_the_first_event_on(orders: Connection) -> None:
+def test_a_deleted_user_stays_deleted_with_the_time_of_the_first_event(orders: Connection) -> None:
     know(orders, OURS, UserState.DELETED)
 
     know(orders, OURS, UserState.ACTIVE, at=NOW + timedelta(hours=1))
@@ -298,7 +298,7 @@ def test_who_is_deleted_stays_deleted_and_was_so_from_the_first_event_on(orders:
     assert rows(orders, "SELECT state, updated_at FROM known_users") == [("DELETED", NOW)]
 
 
-def test_the_moment_of_a_change_is_when_it_took_effect_here(orders: Connection, orders_database: TestDatabase) -> None:
+def test_a_change_has_the_time_at_which_it_took_effect(orders: Connection, orders_database: TestDatabase) -> None:
     know(orders, OURS, UserState.ACTIVE)
     orders.exec_driver_sql("UPDATE known_users SET applied_at = applied_at - interval '1 day'")
 
@@ -307,7 +307,7 @@ def test_the_moment_of_a_change_is_when_it_took_effect_here(orders: Connection, 
     assert rows(orders, "SELECT applied_at = now() FROM known_users") == [(True,)]
 
 
-def test_only_open_orders_of_these_users_are_to_be_cancelled_the_oldest_first(orders: Connection) -> None:
+def test_only_open_orders_of_the_given_users_are_found_for_cancellation_oldest_first(orders: Connection) -> None:
     numbers = [UUID(int=n) for n in range(1, 8)]
     owners = [OURS, OURS, OURS, OURS, BEFORE, AFTER, OURS]
     states = [OrderStatus.CONFIRMED, OrderStatus.SHIPPED, OrderStatus.PENDING, OrderStatus.CANCELLED]
@@ -319,7 +319,7 @@ def test_only_open_orders_of_these_users_are_to_be_cancelled_the_oldest_first(or
     assert deleted_buyers.open_orders_of(orders, [BuyerId(OURS)], batch=2) == [numbers[0], numbers[2]]
 
 
-def test_who_was_deleted_lately_and_has_open_orders_is_found_once(orders: Connection) -> None:
+def test_a_recently_deleted_user_with_open_orders_is_found_once(orders: Connection) -> None:
     long_ago, with_shipped, active = UUID(int=4), UUID(int=5), UUID(int=6)
     for user_id in (OURS, long_ago, with_shipped, BEFORE):
         know(orders, user_id, UserState.DELETED)
@@ -371,7 +371,7 @@ def test_a_new_hash_is_its_users_only(users: Connection) -> None:
 
 
 @pytest.mark.parametrize("owner", ALL)
-def test_who_may_change_only_themselves_locks_nobody_else(users: Connection, owner: UUID) -> None:
+def test_a_lookup_by_an_owner_locks_the_owners_row_only(users: Connection, owner: UUID) -> None:
     sign_up(users)
 
     found = users_repository.lock_users(users, [UserId(number) for number in (AFTER, OURS)], owner=UserId(owner))
@@ -380,7 +380,7 @@ def test_who_may_change_only_themselves_locks_nobody_else(users: Connection, own
 
 
 @pytest.mark.parametrize(("version", "expected"), [(2, "new"), (1, "Ada"), (3, "Ada")])
-def test_a_user_is_written_over_the_version_that_was_read_and_nobody_else_is(
+def test_a_user_is_written_over_the_read_version_and_no_other_user_is(
     users: Connection, version: int, expected: str
 ) -> None:
     sign_up(users)
@@ -416,7 +416,7 @@ def test_a_session_is_ended_alone_and_by_its_owner(users: Connection, owner: UUI
     assert ended(users) == expected
 
 
-def test_the_first_end_of_a_session_is_the_one_that_counts(users: Connection) -> None:
+def test_a_session_keeps_its_first_end(users: Connection) -> None:
     sign_up(users)
     log_in(users, OURS)
     session_repository.end_session(users, SessionId(OURS), owner=None, now=NOW)
@@ -427,7 +427,7 @@ def test_the_first_end_of_a_session_is_the_one_that_counts(users: Connection) ->
     assert rows(users, "SELECT ended_at FROM sessions") == [(NOW,)]
 
 
-def test_sessions_of_a_user_end_but_the_one_and_those_of_others(users: Connection) -> None:
+def test_a_users_other_sessions_end_and_sessions_of_other_users_stay(users: Connection) -> None:
     sign_up(users)
     for number in ALL:
         log_in(users, number)
@@ -439,7 +439,7 @@ def test_sessions_of_a_user_end_but_the_one_and_those_of_others(users: Connectio
     assert ended(users) == [BEFORE, AFTER]
 
 
-def test_all_sessions_are_ended_in_portions_each_once_and_those_that_had_ended_stay_as_they_were(
+def test_all_open_sessions_are_ended_once_in_batches(
     users: Connection,
 ) -> None:
     sign_up(users)
@@ -503,7 +503,7 @@ def test_each_failure_from_the_fifth_on_doubles_the_wait_of_its_account_alone(us
     assert rows(users, "SELECT failures, locked_until FROM login_attempts WHERE account = 'other'") == [(1, NOW)]
 
 
-def test_an_attempt_that_is_settled_frees_its_own_place_only(users: Connection) -> None:
+def test_a_settled_attempt_frees_its_own_reservation_only(users: Connection) -> None:
     free = 5
     assert all(attempt_repository.reserve(users, b"a", UUID(int=n), now=NOW) for n in range(free))
     assert not attempt_repository.reserve(users, b"a", UUID(int=99), now=NOW)
@@ -542,7 +542,7 @@ def test_failures_are_forgotten_after_a_day(users: Connection, later: timedelta,
     assert rows(users, "SELECT failures FROM login_attempts") == [(failures,)]
 
 
-def test_what_is_outdated_is_removed_and_nothing_else(users: Connection) -> None:
+def test_only_outdated_rows_are_removed(users: Connection) -> None:
     sign_up(users)
     day = timedelta(days=1)
     for number in range(1, 7):

@@ -60,7 +60,7 @@ def stored_text(stored: Redis) -> str:
     return str((streams, hashes))
 
 
-async def test_what_a_deleted_user_wrote_is_nowhere(
+async def test_text_of_a_deleted_user_is_in_no_table(
     users: UserServiceAsyncStub,
     sessions: SessionServiceAsyncStub,
     orders: OrderServiceAsyncStub,
@@ -137,7 +137,7 @@ async def test_what_a_deleted_user_wrote_is_nowhere(
     ]
 
 
-async def test_what_others_wrote_stays(
+async def test_text_of_other_users_stays(
     users: UserServiceAsyncStub,
     orders: OrderServiceAsyncStub,
     users_database: TestDatabase,

@@ -94,7 +94,7 @@ def count(database: TestDatabase, table: str) -> int:
     return int(number)
 
 
-async def test_the_sweep_removes_what_has_been_over_for_a_day(
+async def test_the_sweep_removes_rows_that_expired_a_day_ago(
     sessions: SessionServiceAsyncStub, users: UserServiceAsyncStub, users_database: TestDatabase, clock: ManualClock
 ) -> None:
     def log_in(email: str = "ada@example.com", password: str = PASSWORD) -> Awaitable[pb.Session]:
@@ -125,7 +125,7 @@ async def test_the_sweep_removes_what_has_been_over_for_a_day(
 
 
 @pytest.mark.parametrize("column", ["expires_at", "ended_at"])
-async def test_the_sweep_takes_few_rows_at_once_however_many_there_are(
+async def test_the_sweep_deletes_in_small_batches(
     database: Database, users_copy: TestDatabase, clock: ManualClock, column: str
 ) -> None:
     a_user(users_copy)
@@ -149,7 +149,7 @@ async def test_the_sweep_takes_few_rows_at_once_however_many_there_are(
     assert (count(users_copy, "login_attempts"), count(users_copy, "attempt_reservations")) == (0, 0)
 
 
-async def test_a_sweep_that_fails_half_way_keeps_what_it_did_and_the_next_goes_on(
+async def test_a_sweep_that_fails_half_way_keeps_its_batches_and_the_next_one_continues(
     database: Database, users_copy: TestDatabase, clock: ManualClock
 ) -> None:
     a_user(users_copy)
@@ -187,7 +187,7 @@ async def test_two_replicas_that_sweep_at_once_do_not_wait_for_each_other(
     assert (count(users_copy, "sessions"), count(users_copy, "refresh_tokens")) == (0, 0)
 
 
-async def test_the_sessions_of_everybody_are_ended_in_portions_and_nobody_elses_time_changes(
+async def test_all_open_sessions_are_ended_in_batches_and_ended_sessions_keep_their_time(
     users_copy: TestDatabase,
 ) -> None:
     a_user(users_copy)
@@ -204,7 +204,7 @@ async def test_the_sessions_of_everybody_are_ended_in_portions_and_nobody_elses_
     assert users_copy.query("SELECT count(*) FROM sessions WHERE ended_at < now() - interval '50 minutes'") == [(5,)]
 
 
-async def test_who_was_logged_in_is_so_no_longer_when_all_sessions_are_ended(users_copy: TestDatabase) -> None:
+async def test_ending_all_sessions_logs_every_user_out(users_copy: TestDatabase) -> None:
     async with (
         user_service(database_settings(users_copy.url)) as address,
         plain_channel(address, token="") as channel,
@@ -251,7 +251,7 @@ SEEN_IN = {
 }
 
 
-def test_everything_that_runs_for_ever_is_seen_at_work() -> None:
+def test_every_endless_loop_is_observed_by_a_test() -> None:
     packages = ("chassis", "user_svc", "order_svc")
     found = {
         str(path.relative_to(REPOSITORY))

@@ -49,7 +49,7 @@ def test_an_upgrade_changes_the_image(cluster: Cluster) -> None:
 
 
 @with_either_helm
-def test_turning_autoscaling_on_takes_no_pod_away(cluster: Cluster) -> None:
+def test_turning_autoscaling_on_removes_no_pod(cluster: Cluster) -> None:
     cluster.upgrade("--set", "services.order-svc.replicas=4")
     fewest = _Fewest(cluster, "order-svc")
 

@@ -99,7 +99,7 @@ def found() -> set[tuple[str, str]]:
     }
 
 
-def test_whatever_is_ordered_goes_by_an_exact_sequence_or_has_a_reason_not_to() -> None:
+def test_every_order_by_uses_an_exact_sequence_or_has_its_reason() -> None:
     inexact = {(path, ordering) for path, ordering in found() if not is_exact(ordering)}
 
     assert inexact == set(ALLOWED)

@@ -80,7 +80,7 @@ def test_every_test_asserts_something() -> None:
         ("'assert'", False),
     ],
 )
-def test_a_test_is_found_by_what_it_does_not_say(body: str, *, asserts: bool) -> None:
+def test_a_test_without_an_assertion_is_found(body: str, *, asserts: bool) -> None:
     helpers = """
 def until(condition): assert condition
 def check(value): assert value

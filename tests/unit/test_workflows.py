@@ -80,7 +80,7 @@ def test_each_image_is_released_for_each_architecture_and_named_in_the_chart() -
     assert set(re.findall(r"--digest \"([\w-]+)=", package)) == set(built["image"])
 
 
-def test_what_is_pinned_is_found_by_what_proposes_newer_versions() -> None:
+def test_every_pinned_version_is_matched_by_renovate() -> None:
     config = json.loads((REPOSITORY / "renovate.json").read_text())
     found: dict[str, set[str]] = {}
     for manager in config["customManagers"]:
@@ -105,7 +105,7 @@ def test_what_is_pinned_is_found_by_what_proposes_newer_versions() -> None:
         assert [path for path in files if not any(re.search(pattern, path) for pattern in patterns)] == []
 
 
-def test_the_workflows_are_what_github_takes() -> None:
+def test_the_workflows_are_valid() -> None:
     actionlint = REPOSITORY / ".tools" / "actionlint"
     if not actionlint.exists():
         pytest.skip("actionlint is not there: `make actionlint` builds it where Go is")

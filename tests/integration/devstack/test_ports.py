@@ -29,7 +29,7 @@ def test_a_server_can_listen_at_a_reserved_port_and_come_back() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux keeps the port")
-def test_a_reserved_port_is_given_to_nobody_who_asks_for_any() -> None:
+def test_a_reserved_port_is_not_given_to_other_sockets() -> None:
     reserved = ReservedPort()
 
     others = [_server(0) for _ in range(200)]

@@ -47,7 +47,7 @@ def test_a_role_owns_its_database(server: PostgresServer) -> None:
         ("user_svc", "template1"),
     ],
 )
-def test_a_role_cannot_enter_a_database_of_others(server: PostgresServer, role: str, database: str) -> None:
+def test_a_role_cannot_enter_another_roles_database(server: PostgresServer, role: str, database: str) -> None:
     with pytest.raises(psycopg.OperationalError, match="permission denied for database"):
         _execute(server.url(database, role=role), "SELECT 1")
 
@@ -59,7 +59,7 @@ def test_a_role_with_a_wrong_password_stays_out(server: PostgresServer) -> None:
         _execute(server.url("users", role="user_svc").replace(password, "guess"), "SELECT 1")
 
 
-def test_the_url_for_people_names_no_password_and_works(server: PostgresServer) -> None:
+def test_the_displayed_url_has_no_password_and_works(server: PostgresServer) -> None:
     url = server.psql_url("users", role="user_svc")
 
     assert server.passwords.password_of("user_svc") not in url
@@ -85,7 +85,7 @@ def test_a_database_is_a_copy_of_its_template(server: PostgresServer) -> None:
     server.drop_database("template_of_ours")
 
 
-def test_what_was_committed_survives_a_kill(server: PostgresServer) -> None:
+def test_committed_rows_survive_a_kill(server: PostgresServer) -> None:
     url = server.url("users", role="user_svc")
     _execute(url, "CREATE TABLE survivors AS SELECT 42 AS answer")
 
@@ -95,7 +95,7 @@ def test_what_was_committed_survives_a_kill(server: PostgresServer) -> None:
     assert _execute(url, "SELECT answer FROM survivors") == [(42,)]
 
 
-def test_a_stale_pid_file_that_names_a_living_process_is_no_obstacle(server: PostgresServer) -> None:
+def test_a_stale_pid_file_with_the_id_of_another_process_is_ignored(server: PostgresServer) -> None:
     pid_file = next(server.passwords.path.parent.rglob("postmaster.pid"))
     contents = pid_file.read_text()
     server.kill()

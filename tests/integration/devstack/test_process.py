@@ -41,7 +41,7 @@ def _is_running(pid: int) -> bool:
         return False
 
 
-def test_a_killed_child_comes_back_and_somebody_is_told(tmp_path: Path) -> None:
+def test_a_killed_child_is_restarted_and_reported(tmp_path: Path) -> None:
     told: list[str] = []
     process = _process(tmp_path, FOREVER, report=told.append)
     process.start()

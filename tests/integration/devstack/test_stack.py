@@ -183,7 +183,7 @@ def test_an_interrupted_start_leaves_nothing_running(tmp_path: Path) -> None:
     assert not _processes_of(tmp_path)
 
 
-def test_what_a_killed_stack_leaves_behind_does_not_hinder_the_next(tmp_path: Path) -> None:
+def test_leftovers_of_a_killed_stack_do_not_hinder_the_next(tmp_path: Path) -> None:
     home, port = tmp_path / "home", free_port()
     with _up(home, port) as killed:
         _read_until_ready(killed)

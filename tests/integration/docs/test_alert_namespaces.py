@@ -74,7 +74,7 @@ def test_a_dashboard_shows_one_namespace_at_a_time() -> None:
 
 
 @pytest.mark.parametrize("path", _TESTS, ids=lambda path: path.name)
-def test_what_happens_in_staging_pages_nobody_for_production(path: Path, tmp_path: Path) -> None:
+def test_alerts_of_one_namespace_ignore_the_metrics_of_another(path: Path, tmp_path: Path) -> None:
     """Every test of the rules once more, with its series in two namespaces, and with the rules of one of them."""
     # As text: YAML takes promtool's 0x21, which is 0 and 21 times 0 more, for a number.
     both = yaml.load(path.read_text(), Loader=yaml.BaseLoader)

@@ -201,7 +201,7 @@ def test_prometheus_reaches_the_metrics_and_nothing_else_of_the_admin_interface(
     assert metrics["address"]["socket_address"]["port_value"] == 9903
 
 
-def test_nothing_is_traced_unless_somebody_takes_the_traces() -> None:
+def test_nothing_is_traced_without_a_receiver() -> None:
     assert "tracing" not in connection_manager(ENVIRONMENTS["kubernetes"])
     assert connection_manager(ENVIRONMENTS["traced"])["tracing"]["random_sampling"] == {"value": 0.5}
 
@@ -213,7 +213,7 @@ def test_a_traced_request_keeps_its_id_and_its_query_is_in_no_span() -> None:
     assert manager["tracing"]["max_path_tag_length"] == 0
 
 
-def test_what_a_caller_says_about_traces_is_dropped(edge: Edge) -> None:
+def test_trace_headers_of_a_caller_are_dropped(edge: Edge) -> None:
     mutations = connection_manager(edge)["early_header_mutation_extensions"][0]["typed_config"]["mutations"]
 
     removed = {each.get("remove") for each in mutations}
@@ -228,12 +228,12 @@ def test_what_a_caller_says_about_traces_is_dropped(edge: Edge) -> None:
         ("https://[::1]:1/", Address("::1", 1, has_tls=True)),
     ],
 )
-def test_an_address_is_a_host_and_a_port(text: str, address: Address) -> None:
+def test_an_address_has_a_host_and_a_port(text: str, address: Address) -> None:
     assert Address.parse(text) == address
 
 
 @pytest.mark.parametrize("text", ["otel", "ftp://otel:4317", "otel:port", ":4317", ""])
-def test_what_is_no_address_is_refused(text: str) -> None:
+def test_a_malformed_address_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"."):
         Address.parse(text)
 
@@ -298,7 +298,7 @@ def test_creations_over_rest_are_201_and_nothing_else_is(edge: Edge) -> None:
     assert all(match["headers"][0]["name"] == "x-envoy-original-path" for match in created)
 
 
-def test_reflection_is_for_those_who_develop() -> None:
+def test_reflection_is_reachable_in_development_only() -> None:
     reflected = {
         name
         for name, edge in ENVIRONMENTS.items()
@@ -355,7 +355,7 @@ def needs_token(edge: Edge, *, verb: str, path: str) -> bool:
 
 
 @pytest.mark.parametrize("binding", CONTRACT.bindings, ids=lambda binding: f"{binding.method} {binding.path}")
-def test_a_token_is_asked_for_wherever_the_contract_does_not_say_public(binding: Binding, edge: Edge) -> None:
+def test_a_token_is_required_for_every_method_that_is_not_public(binding: Binding, edge: Edge) -> None:
     path = re.sub(r"\{[^}]+\}", "0197", binding.path)
 
     assert needs_token(edge, verb=binding.verb, path=path) is not binding.is_public
@@ -363,7 +363,7 @@ def test_a_token_is_asked_for_wherever_the_contract_does_not_say_public(binding:
 
 
 @pytest.mark.parametrize("path", ["/api/", "/api/v1/users/", "/api/v1/users:export", "/shop.user.v1.UserService/New"])
-def test_what_the_contract_does_not_have_reaches_no_service(path: str, edge: Edge) -> None:
+def test_paths_outside_the_contract_reach_no_service(path: str, edge: Edge) -> None:
     assert not is_let_in(route_of(edge, verb="POST", path=path, **{"content-type": "application/grpc"}))
 
 
@@ -376,7 +376,7 @@ def test_without_a_token_a_service_gets_only_what_the_contract_calls_public(edge
             assert route["match"]["path"] in public, route["match"]
 
 
-def test_a_method_at_a_path_where_no_token_is_asked_for_is_refused(tmp_path: Path) -> None:
+def test_a_method_at_a_path_without_a_token_check_is_refused(tmp_path: Path) -> None:
     contract = FileDescriptorSet.FromString(DESCRIPTOR_SET.read_bytes())
     (get_user,) = [
         method
@@ -393,7 +393,7 @@ def test_a_method_at_a_path_where_no_token_is_asked_for_is_refused(tmp_path: Pat
         render(ENVIRONMENTS["compose"], descriptor_set=descriptor_set)
 
 
-def test_the_edge_and_the_services_want_the_same_of_a_token(edge: Edge) -> None:
+def test_the_edge_and_the_services_have_the_same_requirements_for_tokens(edge: Edge) -> None:
     provider = http_filter(edge, "envoy.filters.http.jwt_authn")["providers"]["shop"]
     services = TokenSettings()
 
@@ -410,7 +410,7 @@ def removed_from_every_request(edge: Edge) -> set[str]:
     }
 
 
-def test_nobody_can_say_in_a_header_who_they_are(edge: Edge) -> None:
+def test_identity_headers_of_callers_are_removed(edge: Edge) -> None:
     removed = removed_from_every_request(edge)
 
     assert {"x-user-", "x-jwt-", "x-edge-", "x-envoy-", "x-forwarded-client-cert", "x-request-id"} <= removed
@@ -418,7 +418,7 @@ def test_nobody_can_say_in_a_header_who_they_are(edge: Edge) -> None:
     assert "authorization" not in removed
 
 
-def test_x_forwarded_for_is_believed_as_far_as_there_are_proxies_of_ours() -> None:
+def test_x_forwarded_for_is_trusted_for_the_configured_number_of_proxies() -> None:
     alone = ENVIRONMENTS["kubernetes"]
     behind_one = replace(alone, trusted_hops=1)
 
@@ -437,7 +437,7 @@ def test_no_page_may_call_unless_its_origin_is_named() -> None:
 @pytest.mark.parametrize(
     "origin", ["*", "shop.example", "https://shop.example/", "https://*.example", "https://", "file://shop"]
 )
-def test_what_is_no_origin_is_refused(origin: str) -> None:
+def test_a_malformed_origin_is_refused(origin: str) -> None:
     with pytest.raises(ValueError, match="must be an origin"):
         replace(ENVIRONMENTS["compose"], cors_origins=(origin,))
 
@@ -451,7 +451,7 @@ def test_100_calls_in_15_minutes_are_the_limit_unless_set(edge: Edge) -> None:
     assert buckets == [(100, "900s"), (20, "900s")]
 
 
-def test_a_service_that_no_cluster_serves_cannot_be_forgotten(tmp_path: Path) -> None:
+def test_a_service_without_a_cluster_is_refused(tmp_path: Path) -> None:
     contract = FileDescriptorSet.FromString(DESCRIPTOR_SET.read_bytes())
     file = contract.file.add(name="shop/stock/v1/stock.proto", package="shop.stock.v1")
     file.service.add(name="StockService")
@@ -565,7 +565,7 @@ def reason_of(response: httpx.Response) -> str:
         ("GET", "/healthz", 503, "SERVICE_UNAVAILABLE"),
     ],
 )
-def test_what_the_edge_refuses_has_the_shape_of_a_services_error(
+def test_refusals_of_the_edge_have_the_shape_of_a_services_error(
     lonely_edge: httpx.Client, method: str, path: str, status: int, reason: str
 ) -> None:
     response = lonely_edge.request(method, path)
@@ -612,7 +612,7 @@ def test_a_struct_may_hold_any_name(lonely_edge: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize("content_type", ["text/plain", "application/x-www-form-urlencoded", ""])
-def test_a_body_that_does_not_call_itself_json_is_refused(lonely_edge: httpx.Client, content_type: str) -> None:
+def test_a_body_without_a_json_content_type_is_refused(lonely_edge: httpx.Client, content_type: str) -> None:
     headers = {"content-type": content_type} if content_type else {}
 
     response = lonely_edge.post("/api/v1/orders", content="{}", headers=headers)
@@ -655,7 +655,7 @@ def test_a_body_may_be_as_large_as_a_valid_request(lonely_edge: httpx.Client, bi
 @pytest.mark.parametrize(
     "rpc", [f"/{service}/{method}" for service in CONTRACT.services for method in CONTRACT.methods(service)]
 )
-def test_so_may_a_message(lonely_edge: httpx.Client, rpc: str) -> None:
+def test_a_message_may_be_as_large_as_a_valid_request(lonely_edge: httpx.Client, rpc: str) -> None:
     service, method = rpc[1:].split("/")
     limit = CONTRACT.body_limit(service, method)
 
@@ -668,7 +668,7 @@ def test_so_may_a_message(lonely_edge: httpx.Client, rpc: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["/", "/docs", "/health", "/nowhere", "/.well-known/jwks.json", "/api/v1/orders/"])
-def test_where_no_body_belongs_no_more_than_64_kib_are_kept(lonely_edge: httpx.Client, path: str) -> None:
+def test_a_route_without_a_body_buffers_at_most_64_kib(lonely_edge: httpx.Client, path: str) -> None:
     # Of a body that is not finished nothing is known but its size.
     with socket.create_connection(("127.0.0.1", lonely_edge.base_url.port or 0), timeout=10) as connection:
         head = f"POST {path} HTTP/1.1\r\nhost: shop\r\nauthorization: {lonely_edge.headers['authorization']}\r\n"
@@ -706,7 +706,7 @@ def test_an_address_may_fetch_the_page_20_times_and_ask_for_health_300_times_a_m
     assert (health["max_tokens"], health["fill_interval"]) == (300, "60s")
 
 
-def test_who_may_call_more_may_read_and_ask_more() -> None:
+def test_a_higher_rate_limit_raises_the_limits_of_the_page_and_of_health() -> None:
     generous = replace(ENVIRONMENTS["kubernetes"], rate_limit=1_000_000_000)
     limits = http_filter(generous, "envoy.filters.http.local_ratelimit.apart")
 
@@ -747,7 +747,7 @@ def test_the_edges_container_has_room_for_more_than_envoys_heap(file: str, place
     assert int(limits["memory"].rstrip("Mi")) * 2**20 - heap >= 384 * 2**20
 
 
-def test_callers_learn_when_to_try_again(lonely_edge: httpx.Client) -> None:
+def test_callers_are_told_when_to_retry(lonely_edge: httpx.Client) -> None:
     response = lonely_edge.get("/api/v1/users/1")
 
     assert response.headers["retry-after"] == "1"
@@ -760,7 +760,7 @@ def test_a_callers_own_request_id_is_not_taken(lonely_edge: httpx.Client) -> Non
     assert response.headers["x-request-id"] != "mine"
 
 
-def test_the_edge_does_not_say_what_it_is(lonely_edge: httpx.Client) -> None:
+def test_the_edge_does_not_reveal_its_software(lonely_edge: httpx.Client) -> None:
     response = lonely_edge.get("/api/v1/users/1")
 
     assert "server" not in response.headers
@@ -797,7 +797,7 @@ def test_a_file_that_has_not_changed_is_not_sent_again(lonely_edge: httpx.Client
     assert older.status_code == 200
 
 
-def test_the_page_is_compressed_for_those_who_can_read_it(lonely_edge: httpx.Client) -> None:
+def test_the_page_is_compressed_for_clients_that_accept_it(lonely_edge: httpx.Client) -> None:
     compressed = lonely_edge.get("/docs/swagger-ui.css", headers={"accept-encoding": "gzip"})
     plain = lonely_edge.get("/docs/swagger-ui.css", headers={"accept-encoding": "identity"})
 
@@ -819,7 +819,7 @@ def test_the_root_leads_to_the_page(lonely_edge: httpx.Client, path: str) -> Non
     assert (response.status_code, response.headers["location"]) == (302, "/docs")
 
 
-def test_a_file_that_is_not_installed_cannot_be_forgotten() -> None:
+def test_a_page_file_that_is_not_installed_is_refused() -> None:
     file = File(path="/docs/nowhere.js", source="node_modules/nowhere.js", content_type="text/javascript")
 
     with pytest.raises(FileMissing, match="make setup"):
@@ -833,7 +833,9 @@ def test_the_page_is_only_for_reading(lonely_edge: httpx.Client, method: str) ->
     assert (response.status_code, reason_of(response)) == (404, "ROUTE_NOT_FOUND")
 
 
-def test_who_cannot_be_checked_is_not_told_to_log_in_again(keyless_edge: httpx.Client) -> None:
+def test_while_tokens_cannot_be_verified_the_answer_is_unavailable(
+    keyless_edge: httpx.Client,
+) -> None:
     response = keyless_edge.get("/api/v1/users/1")
 
     assert (response.status_code, reason_of(response)) == (503, "SERVICE_UNAVAILABLE")
@@ -916,15 +918,15 @@ PROVOKED: dict[str, tuple[str, int, bytes]] = {
 """What callers and replicas can do wrong, each with how its refusal begins, and its status."""
 
 PROVOKED_ELSEWHERE = {
-    "The call took too long": "e2e/test_reasons, and test_edge_hardening for slow senders: it takes seconds",
-    "Tokens cannot be checked": "test_who_cannot_be_checked_is_not_told_to_log_in_again: it takes an edge without keys",
-    "A header or the body": "only over gRPC, where the edge's own words are not told: e2e/test_bad_input",
-    "Something went wrong at the edge": "nothing known: a script of the edge would have to fail",
+    "The call took too long": "e2e/test_reasons, and test_edge_hardening for slow senders: takes seconds",
+    "Tokens cannot be checked": "test_while_tokens_cannot_be_verified_the_answer_is_unavailable: no keys there",
+    "A header or the body": "only over gRPC, where the edge's own message is not sent: e2e/test_bad_input",
+    "Something went wrong at the edge": "no known cause: a script of the edge would have to fail",
 }
 
 
 @pytest.mark.parametrize(("begin", "status", "request_bytes"), PROVOKED.values(), ids=PROVOKED)
-def test_every_refusal_names_the_fault_and_who_made_it(
+def test_every_refusal_says_whether_the_caller_or_the_service_is_at_fault(
     lonely_edge: httpx.Client, begin: str, status: int, request_bytes: bytes
 ) -> None:
     answered, body = spoken(lonely_edge, request_bytes)
@@ -955,7 +957,7 @@ def test_filters_come_in_the_order_in_which_they_depend_on_each_other(edge: Edge
     assert [name for name in names if name in in_order] == in_order
 
 
-def test_a_call_is_tried_again_on_another_replica_and_a_write_only_if_none_has_seen_it(edge: Edge) -> None:
+def test_a_read_is_retried_on_another_replica_and_a_write_only_if_no_replica_received_it(edge: Edge) -> None:
     reads = {binding.rpc for binding in CONTRACT.bindings if binding.verb == "GET"}
 
     for route in routes(edge):
@@ -983,7 +985,7 @@ def test_keys_are_known_before_they_sign(edge: Edge) -> None:
 
 
 @pytest.mark.parametrize("binding", CONTRACT.bindings, ids=lambda binding: f"{binding.method} {binding.path}")
-def test_a_route_says_which_limit_counts(binding: Binding, edge: Edge) -> None:
+def test_every_route_names_its_rate_limit(binding: Binding, edge: Edge) -> None:
     path = re.sub(r"\{[^}]+\}", "0197", binding.path)
     over_rest = route_of(edge, verb=binding.verb, path=path)
     over_grpc = route_of(edge, verb="POST", path=binding.rpc, **{"content-type": "application/grpc"})
@@ -993,7 +995,7 @@ def test_a_route_says_which_limit_counts(binding: Binding, edge: Edge) -> None:
         assert (limit == "public_write") is (binding.is_public and binding.verb != "GET")
 
 
-def test_limits_count_by_what_the_route_says_and_by_address(edge: Edge) -> None:
+def test_rate_limits_count_by_route_and_address(edge: Edge) -> None:
     limits = http_filter(edge, "envoy.filters.http.local_ratelimit")
 
     of_all, of_public_writes = ([next(iter(each)) for each in limit["actions"]] for limit in limits["rate_limits"])
@@ -1009,7 +1011,7 @@ def test_a_variable_is_one_segment_without_a_colon(binding: Binding, value: str,
     assert not is_let_in(route_of(edge, verb=binding.verb, path=path))
 
 
-def test_what_reaches_no_service_is_not_transcoded(edge: Edge) -> None:
+def test_routes_without_a_service_are_not_transcoded(edge: Edge) -> None:
     transcoder = "envoy.filters.http.grpc_json_transcoder"
 
     for route in routes(edge):
@@ -1018,7 +1020,7 @@ def test_what_reaches_no_service_is_not_transcoded(edge: Edge) -> None:
             assert route["typed_per_filter_config"][transcoder]["disabled"] is True
 
 
-def test_only_what_happens_to_connections_ejects_a_replica(edge: Edge) -> None:
+def test_only_connection_failures_eject_a_replica(edge: Edge) -> None:
     for cluster in configuration(edge)["static_resources"]["clusters"]:
         if cluster["name"].removesuffix("_streams") in SERVED_BY:
             outliers = cluster["outlier_detection"]
@@ -1026,7 +1028,7 @@ def test_only_what_happens_to_connections_ejects_a_replica(edge: Edge) -> None:
             assert outliers["enforcing_consecutive_5xx"] == outliers["enforcing_consecutive_gateway_failure"] == 0
 
 
-def test_a_call_to_a_replica_is_of_grpc_whatever_the_caller_left_out(edge: Edge) -> None:
+def test_calls_to_replicas_have_the_headers_of_grpc_also_if_the_caller_omits_them(edge: Edge) -> None:
     [host] = connection_manager(edge)["route_config"]["virtual_hosts"]
 
     assert {"key": "te", "value": "trailers"} in [each["header"] for each in host["request_headers_to_add"]]
@@ -1060,7 +1062,7 @@ def test_a_body_that_is_not_strictly_json_is_refused(lonely_edge: httpx.Client, 
 
 
 @pytest.mark.parametrize("query", ["id=1", "%69d=1", "etag=a&etag=b", "requestId=a&request_id=b", "etag"])
-def test_a_query_that_says_something_twice_is_refused(lonely_edge: httpx.Client, query: str) -> None:
+def test_a_query_with_a_repeated_parameter_is_refused(lonely_edge: httpx.Client, query: str) -> None:
     response = lonely_edge.delete(f"/api/v1/users/1?{query}")
 
     assert (response.status_code, reason_of(response)) == (400, "MALFORMED_REQUEST")
@@ -1087,7 +1089,7 @@ def test_a_secret_in_an_address_is_refused(lonely_edge: httpx.Client, verb: str,
     assert "is a secret: send it in a body" in answer.json()["message"]
 
 
-def test_hsts_is_for_operators_to_turn_on(edge: Edge) -> None:
+def test_hsts_is_off_unless_an_operator_turns_it_on(edge: Edge) -> None:
     def says_so(edge: Edge) -> bool:
         return "strict-transport-security" in str(http_filter(edge, "envoy.filters.http.header_mutation"))
 

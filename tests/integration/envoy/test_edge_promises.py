@@ -110,7 +110,7 @@ def test_reads_are_sent_to_a_second_replica_after_a_second_and_nothing_else_is(e
 
 
 @EDGES
-def test_every_filter_stands_before_those_that_it_spares_or_serves(edge: Edge) -> None:
+def test_every_filter_precedes_the_filters_that_depend_on_it(edge: Edge) -> None:
     names = [each["name"].removeprefix("envoy.filters.http.") for each in connection_manager(edge)["http_filters"]]
     order = ["header_mutation", "health_check", "cors", "grpc_web", "local_ratelimit", "jwt_authn"]
     order += ["buffer", "lua", "grpc_json_transcoder", "router"]
@@ -170,7 +170,7 @@ def test_calls_that_wait_are_bounded_and_streams_by_the_connections(edge: Edge) 
 
 
 @EDGES
-def test_what_one_connection_may_send_is_bounded(edge: Edge) -> None:
+def test_the_bytes_of_one_connection_are_bounded(edge: Edge) -> None:
     manager = connection_manager(edge)
     http2 = manager["http2_protocol_options"]
 
@@ -185,7 +185,7 @@ def test_what_one_connection_may_send_is_bounded(edge: Edge) -> None:
 
 
 @EDGES
-def test_memory_is_turned_away_before_the_kernel_ends_the_edge(edge: Edge) -> None:
+def test_load_is_shed_before_the_kernel_kills_the_edge_for_its_memory(edge: Edge) -> None:
     overload = configuration(edge)["overload_manager"]
     heap = next(each for each in overload["resource_monitors"] if "heap" in each["name"])
     thresholds = {
@@ -213,7 +213,7 @@ def test_tls_is_at_least_1_2_on_both_sides(environment: str) -> None:
 
 
 @EDGES
-def test_what_cannot_be_understood_is_refused_and_not_dropped(edge: Edge) -> None:
+def test_malformed_messages_are_refused_and_not_dropped(edge: Edge) -> None:
     transcoder = http_filter(edge, "envoy.filters.http.grpc_json_transcoder")
 
     assert all(transcoder["request_validation_options"].values())
@@ -223,7 +223,7 @@ def test_what_cannot_be_understood_is_refused_and_not_dropped(edge: Edge) -> Non
 
 
 @EDGES
-def test_the_limit_of_calls_is_enforced_on_everybody_and_said_so_that_nobody_repeats_at_once(edge: Edge) -> None:
+def test_the_rate_limit_is_enforced_on_every_caller_with_a_time_to_retry(edge: Edge) -> None:
     limit = http_filter(edge, "envoy.filters.http.local_ratelimit")
 
     for part in ("filter_enabled", "filter_enforced"):

@@ -67,7 +67,7 @@ def status(repository: Path) -> str:
     return subprocess.run(command, cwd=repository, capture_output=True, text=True, check=True).stdout
 
 
-def test_a_fault_that_no_test_notices_is_told_with_its_place_and_its_change(repository: Path) -> None:
+def test_a_surviving_mutant_is_reported_with_its_line_and_diff(repository: Path) -> None:
     before = status(repository)
 
     done = mutants(repository)
@@ -80,7 +80,7 @@ def test_a_fault_that_no_test_notices_is_told_with_its_place_and_its_change(repo
     assert (repository / "chassis" / "till.py").read_text() == TILL
 
 
-def test_a_survivor_is_tried_again_when_its_tests_have_changed_and_what_is_killed_is_not(repository: Path) -> None:
+def test_a_survivor_is_run_again_when_its_tests_change_and_a_killed_mutant_is_not(repository: Path) -> None:
     mutants(repository)
     (repository / "tests" / "unit" / "test_till.py").write_text(STRICT)
 
@@ -93,7 +93,7 @@ def test_a_survivor_is_tried_again_when_its_tests_have_changed_and_what_is_kille
     assert "chassis/till.py:2 killed" not in third.stdout
 
 
-def test_tests_that_fail_without_a_fault_are_no_judges(repository: Path) -> None:
+def test_tests_that_fail_without_a_fault_are_left_out(repository: Path) -> None:
     (repository / "tests" / "unit" / "test_till.py").write_text(LAX + "    assert is_refused(3, 3)\n")
 
     done = mutants(repository)

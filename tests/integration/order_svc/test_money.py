@@ -121,7 +121,7 @@ def test_the_contract_takes_amounts_and_currencies() -> None:
 
 
 @pytest.mark.parametrize(("method", "place"), CURRENCIES, ids=label)
-async def test_what_is_no_currency_is_refused_wherever_one_is_taken(
+async def test_an_invalid_currency_is_refused_in_every_field_that_takes_one(
     orders: OrderServiceAsyncStub, buyer: User, method: MethodDescriptor, place: Place
 ) -> None:
     for code in NO_CURRENCIES:

@@ -249,7 +249,7 @@ async def test_an_order_goes_all_the_way_to_its_buyer(
 
 
 @pytest.mark.parametrize("current", STAFF, ids=short_name)
-async def test_staff_moves_an_order_where_the_contract_says_and_nowhere_else(
+async def test_staff_can_make_the_transitions_of_the_contract_and_no_others(
     orders: OrderServiceAsyncStub, buyer: User, current: order_pb2.OrderStatus.ValueType
 ) -> None:
     allowed = STAFF[current]
@@ -273,7 +273,9 @@ async def test_staff_moves_an_order_where_the_contract_says_and_nowhere_else(
 
 
 @pytest.mark.parametrize("status", [0, 99])
-async def test_a_status_that_is_none_is_refused(orders: OrderServiceAsyncStub, buyer: User, status: int) -> None:
+async def test_an_unknown_status_of_an_update_is_refused(
+    orders: OrderServiceAsyncStub, buyer: User, status: int
+) -> None:
     order = await orders.CreateOrder(create_order_request(buyer.id))
     request = pb.UpdateOrderStatusRequest(id=order.id)
     request.status = status  # type: ignore[assignment]  # as a newer client would send it
@@ -356,7 +358,7 @@ async def test_orders_are_listed_newest_first_by_buyer_and_status(orders: OrderS
     assert await listed(user_id=buyer.id, status=SHIPPED) == []
 
 
-async def test_the_history_tells_every_change_oldest_first(
+async def test_the_history_lists_every_change_oldest_first(
     orders: OrderServiceAsyncStub, buyer: User, clock: ManualClock
 ) -> None:
     order = await orders.CreateOrder(create_order_request(buyer.id))

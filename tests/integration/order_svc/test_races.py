@@ -109,7 +109,7 @@ async def test_one_of_10_status_changes_with_one_etag_wins(orders: OrderServiceA
 
 
 @pytest.mark.parametrize("attempt", range(5))
-async def test_a_history_is_legal_whoever_wins(
+async def test_a_history_is_legal_whichever_writer_wins(
     orders: OrderServiceAsyncStub, orders_database: TestDatabase, buyer: User, attempt: int
 ) -> None:
     order = await orders.CreateOrder(create_order_request(buyer.id))

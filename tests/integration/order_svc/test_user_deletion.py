@@ -163,7 +163,7 @@ async def test_a_write_that_is_repeated_after_its_user_was_deleted_is_not_done_a
     assert users_database.everything() == before
 
 
-async def test_no_content_finds_out_what_an_erased_request_said(users: UserServiceAsyncStub) -> None:
+async def test_an_erased_request_cannot_be_recovered_by_guessing_its_content(users: UserServiceAsyncStub) -> None:
     request = create_user_request(request_id=new_uuid())
     as_caller = bearer(admins_token())
     created = await users.CreateUser(request, metadata=as_caller)

@@ -43,7 +43,7 @@ async def address() -> AsyncIterator[str]:
     await server.stop(None)
 
 
-async def test_a_call_that_the_user_service_ends_is_no_answer_and_nobodys_giving_up(address: str) -> None:
+async def test_a_call_that_the_user_service_cancels_counts_as_its_failure(address: str) -> None:
     breaker = Breaker("user_svc", BreakerSettings(fail_max=2), is_failure=is_dependency_failure)
     async with connect(address) as channel:
         users = GrpcBuyerDirectory(channel, breaker)

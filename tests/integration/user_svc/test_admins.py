@@ -46,9 +46,7 @@ async def service(users_database: TestDatabase, clock: ManualClock) -> AsyncIter
     await passwords.close()
 
 
-async def test_the_first_admin_is_a_new_user_of_whom_others_hear(
-    service: UserService, users_database: TestDatabase
-) -> None:
+async def test_the_first_admin_is_a_new_user_with_an_event(service: UserService, users_database: TestDatabase) -> None:
     admin = await service.make_admin(an_admin())
 
     assert admin.roles == (Role.USER, Role.ADMIN)
@@ -79,7 +77,7 @@ async def test_an_admin_with_a_weak_password_is_not_made(service: UserService, u
     assert users_database.query(ROLES) == []
 
 
-async def test_who_takes_the_email_at_the_same_moment_does_not_become_an_admin(
+async def test_a_user_who_registers_the_email_at_the_same_moment_does_not_become_an_admin(
     service: UserService, users_database: TestDatabase
 ) -> None:
     query = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"

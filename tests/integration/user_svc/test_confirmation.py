@@ -111,7 +111,7 @@ async def test_an_admin_needs_no_password(users: UserServiceAsyncStub, ada: User
 
 
 @BY_NAME
-async def test_the_password_of_somebody_else_opens_nothing(users: UserServiceAsyncStub, ada: User, name: str) -> None:
+async def test_another_users_password_confirms_nothing(users: UserServiceAsyncStub, ada: User, name: str) -> None:
     eve = await users.CreateUser(create_user_request())
 
     refusal = await refusal_of(getattr(users, name)(CALLS[name](ada.id, PASSWORD), metadata=bearer(token_of(eve.id))))
@@ -127,7 +127,7 @@ async def test_a_name_and_a_profile_change_without_the_password(users: UserServi
     assert changed.display_name == "Ada King"
 
 
-async def test_who_is_deleted_already_needs_no_password(users: UserServiceAsyncStub, ada: User) -> None:
+async def test_a_repeated_deletion_needs_no_password(users: UserServiceAsyncStub, ada: User) -> None:
     as_owner = bearer(token_of(ada.id))
     await users.DeleteUser(pb.DeleteUserRequest(id=ada.id, current_password=PASSWORD), metadata=as_owner)
 

@@ -196,7 +196,7 @@ async def test_every_way_to_write_an_email_is_one_account(
     assert [each.reason for each in refusals] == ["INVALID_CREDENTIALS"] * FREE + ["TOO_MANY_ATTEMPTS"]
 
 
-async def test_guesses_tell_nothing_about_whether_there_is_an_account(
+async def test_guesses_do_not_reveal_whether_an_account_exists(
     sessions: SessionServiceAsyncStub, clock: ManualClock, argon2_runs: Argon2Runs
 ) -> None:
     told: dict[str, list[bytes]] = {EMAIL: [], NOBODY: []}
@@ -213,7 +213,7 @@ async def test_guesses_tell_nothing_about_whether_there_is_an_account(
     assert runs[EMAIL] == runs[NOBODY]
 
 
-async def test_a_clock_that_is_behind_locks_nobody_out_of_the_free_tries(
+async def test_a_clock_that_is_behind_does_not_lock_an_account_during_its_free_attempts(
     sessions: SessionServiceAsyncStub, ada: str, clock: ManualClock
 ) -> None:
     # Another replica's, or this one's: two calls read the clock in one order and reach the database in the other.
@@ -350,7 +350,7 @@ async def test_guesses_whose_callers_leave_count_all_the_same(
     assert users_database.query("SELECT failures FROM login_attempts") == [(runs.count,)]
 
 
-async def test_what_a_dead_replica_has_reserved_is_free_again_after_10_seconds(
+async def test_reservations_of_a_dead_replica_expire_after_10_seconds(
     sessions: SessionServiceAsyncStub,
     ada: str,
     users_database: TestDatabase,
@@ -527,7 +527,7 @@ async def test_wherever_a_password_is_checked_the_account_waits_after_5_wrong_on
     await guess_by(PASSWORD)
 
 
-async def test_a_password_that_is_changed_twice_by_one_request_at_once_locks_nobody(
+async def test_one_change_of_a_password_that_is_sent_twice_at_once_does_not_lock_the_account(
     users: UserServiceAsyncStub, sessions: SessionServiceAsyncStub
 ) -> None:
     victim = Victim(users, sessions)
@@ -553,7 +553,7 @@ async def test_a_password_that_is_changed_twice_by_one_request_at_once_locks_nob
     ],
     ids=["too many wait", "too long a wait"],
 )
-async def test_who_would_wait_too_long_for_a_hash_is_refused_before_it_and_uses_up_no_try(
+async def test_a_login_that_would_wait_too_long_for_a_hash_is_refused_and_uses_no_attempt(
     users_database: TestDatabase, clock: ManualClock, monkeypatch: pytest.MonkeyPatch, hashing: PasswordSettings
 ) -> None:
     settings = database_settings(users_database.url)

@@ -62,7 +62,7 @@ async def changing(database: TestDatabase, statement: str, *, until_waiting: int
 
 
 @pytest.mark.parametrize("name", CALLS)
-async def test_a_password_that_was_replaced_meanwhile_opens_nothing(
+async def test_a_password_that_is_replaced_during_its_check_opens_nothing(
     users: UserServiceAsyncStub, users_database: TestDatabase, ada: User, name: str
 ) -> None:
     events = users_database.query("SELECT type FROM outbox")
@@ -76,7 +76,7 @@ async def test_a_password_that_was_replaced_meanwhile_opens_nothing(
     assert users_database.query("SELECT type FROM outbox") == events
 
 
-async def test_two_changes_at_once_with_one_key_and_two_passwords_are_no_repetition(
+async def test_one_key_with_two_passwords_at_once_is_refused_as_reused(
     users: UserServiceAsyncStub, users_database: TestDatabase, ada: User
 ) -> None:
     key = new_uuid()
@@ -94,7 +94,7 @@ async def test_two_changes_at_once_with_one_key_and_two_passwords_are_no_repetit
     assert users_database.query("SELECT type FROM outbox") == [("user.created",), ("user.updated",)]
 
 
-async def test_an_update_of_nothing_tells_that_the_user_is_deleted(users: UserServiceAsyncStub, ada: User) -> None:
+async def test_an_empty_update_of_a_deleted_user_is_refused(users: UserServiceAsyncStub, ada: User) -> None:
     await users.DeleteUser(pb.DeleteUserRequest(id=ada.id))
 
     refusal = await refusal_of(users.UpdateUser(pb.UpdateUserRequest(id=ada.id)))

@@ -74,7 +74,7 @@ async def test_a_login_begins_a_session(sessions: SessionServiceAsyncStub, ada: 
     assert len(base64.urlsafe_b64decode(session.refresh_token + "=")) == 32
 
 
-async def test_an_access_token_says_what_rfc_9068_wants(
+async def test_an_access_token_has_the_claims_of_rfc_9068(
     sessions: SessionServiceAsyncStub, ada: str, clock: ManualClock
 ) -> None:
     session = await log_in(sessions)
@@ -97,7 +97,7 @@ async def test_an_access_token_says_what_rfc_9068_wants(
     }
 
 
-async def test_an_access_token_opens_what_is_its_users(
+async def test_an_access_token_gives_access_to_its_users_resources(
     sessions: SessionServiceAsyncStub, users: UserServiceAsyncStub, ada: str
 ) -> None:
     session = await log_in(sessions)
@@ -107,7 +107,7 @@ async def test_an_access_token_opens_what_is_its_users(
     assert user.email == EMAIL
 
 
-async def test_who_may_not_log_in_learns_nothing_about_why(
+async def test_every_refused_login_has_the_same_answer(
     sessions: SessionServiceAsyncStub, users: UserServiceAsyncStub, users_database: TestDatabase
 ) -> None:
     ids = [
@@ -233,11 +233,11 @@ async def test_a_session_is_over_after_30_days_however_often_it_is_refreshed(
 
 
 @pytest.mark.parametrize("token", ["made up", "x" * 43, "x" * 128, "nul \0", "ünïcode"])
-async def test_a_refresh_token_of_nobody_is_invalid(sessions: SessionServiceAsyncStub, token: str) -> None:
+async def test_an_unknown_refresh_token_is_invalid(sessions: SessionServiceAsyncStub, token: str) -> None:
     assert outcome(await refusal_of(refresh(sessions, token))) == TOKEN_INVALID
 
 
-async def test_a_session_of_a_user_who_is_suspended_goes_no_further(
+async def test_a_session_of_a_suspended_user_cannot_be_refreshed(
     sessions: SessionServiceAsyncStub, users_database: TestDatabase, ada: str
 ) -> None:
     session = await log_in(sessions)
@@ -267,7 +267,7 @@ async def test_a_logout_ends_the_session_and_no_other(sessions: SessionServiceAs
     assert (await refresh(sessions, other.refresh_token)).id == other.id
 
 
-async def test_a_logout_of_somebody_else_looks_the_same_and_does_nothing(
+async def test_a_logout_of_another_users_session_looks_the_same_and_does_nothing(
     sessions: SessionServiceAsyncStub, ada: str
 ) -> None:
     session = await log_in(sessions)
@@ -288,7 +288,7 @@ async def test_a_second_logout_succeeds(sessions: SessionServiceAsyncStub, ada: 
     assert await sessions.DeleteSession(request, metadata=metadata) == Empty()
 
 
-async def test_an_admin_ends_anybodys_session(sessions: SessionServiceAsyncStub, ada: str) -> None:
+async def test_an_admin_can_end_every_session(sessions: SessionServiceAsyncStub, ada: str) -> None:
     session = await log_in(sessions)
 
     await sessions.DeleteSession(pb.DeleteSessionRequest(id=session.id), metadata=bearer(admins_token()))

@@ -87,7 +87,7 @@ async def test_5_replicas_that_start_together_make_one_key(keyless: TestDatabase
     assert keyless.query("SELECT count(*) FROM signing_keys") == [(1,)]
 
 
-async def test_who_asks_for_the_keys_first_gets_one(keyless: TestDatabase) -> None:
+async def test_the_first_request_for_the_keys_creates_one(keyless: TestDatabase) -> None:
     # Before any login: a verifier that was told of none would wait until it asks again.
     async with (
         user_service(database_settings(keyless.url)) as address,
@@ -205,7 +205,7 @@ async def test_known_keys_stay_known_while_the_database_is_away(
             await stranger.current()
 
 
-async def test_a_key_of_another_secret_is_not_read_and_none_is_put_beside_it(
+async def test_a_key_sealed_with_another_secret_is_not_read_and_no_key_is_added(
     keyless: TestDatabase, clock: ManualClock
 ) -> None:
     settings = KeySettings(secret=OTHER_SECRET)
@@ -243,7 +243,7 @@ def test_a_wrong_secret_is_one_clear_line_and_no_replica(users_copy: TestDatabas
         assert ended.stderr == "KEYS_SECRET is not the secret that the signing keys are sealed with.\n"
 
 
-def test_a_secret_that_is_none_is_one_clear_line() -> None:
+def test_a_malformed_secret_is_one_clear_line() -> None:
     ended = run("user_svc", "keys list", DATABASE_URL=f"postgresql://{LOOPBACK}/none", KEYS_SECRET="canary")
 
     assert ended.returncode == 1
@@ -311,7 +311,7 @@ async def test_100_callers_at_the_start_ask_once(users_address: str) -> None:
     assert asked(logged) == 1
 
 
-async def test_whose_user_service_was_never_there_cannot_say_that_a_token_is_bad() -> None:
+async def test_until_the_keys_were_fetched_a_token_is_refused_as_unavailable() -> None:
     async with connect(f"{LOOPBACK}:1") as channel:
         tokens = AccessTokens(TokenSettings(), RemoteKeyRing(keys_of_user_service(channel)))
 

@@ -180,7 +180,7 @@ async def test_a_password_is_the_same_in_every_unicode_form(
     assert session.user_id == user.id
 
 
-async def test_a_hash_of_what_was_typed_still_counts_and_becomes_one_of_its_nfc(
+async def test_a_hash_of_the_typed_form_still_opens_and_is_replaced_by_one_of_the_nfc_form(
     users: UserServiceAsyncStub, sessions: SessionServiceAsyncStub, users_database: TestDatabase
 ) -> None:
     user = await users.CreateUser(create_user_request())

@@ -290,7 +290,7 @@ async def test_a_stale_etag_is_refused_with_the_current_one(users: UserServiceAs
     assert (await users.GetUser(pb.GetUserRequest(id=user.id))).display_name == "B"
 
 
-async def test_a_password_is_changed_by_who_knows_it(users: UserServiceAsyncStub) -> None:
+async def test_a_password_is_changed_with_the_current_one(users: UserServiceAsyncStub) -> None:
     user = await users.CreateUser(create_user_request())
 
     changed = await users.ChangePassword(change_password(user.id), metadata=bearer(token_of(user.id)))

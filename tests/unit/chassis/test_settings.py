@@ -43,7 +43,7 @@ def mistakes_of(section: type[BaseSettings], capsys: pytest.CaptureFixture[str])
     return output.err.splitlines()
 
 
-def test_what_is_not_set_has_a_default() -> None:
+def test_unset_settings_have_defaults() -> None:
     server = load(ServerSettings)
 
     assert (server.host, server.port, server.grpc_reflection) == ("0.0.0.0", 50051, False)
@@ -235,7 +235,9 @@ def test_settings_cannot_be_changed(section: type[BaseSettings], name: str, monk
         setattr(settings, name, 1)
 
 
-def test_what_is_not_in_the_environment_is_in_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_missing_in_the_environment_are_read_from_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "DATABASE_URL").write_text("postgresql://user_svc:from-a-file@db/users\n")
     (tmp_path / "DATABASE_POOL_SIZE").write_text("3")
     monkeypatch.setenv("SECRETS_DIR", str(tmp_path))

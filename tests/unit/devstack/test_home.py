@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def test_a_home_in_use_is_refused_and_says_by_whom(tmp_path: Path) -> None:
+def test_a_home_in_use_is_refused_with_the_id_of_its_process(tmp_path: Path) -> None:
     with (
         Home(tmp_path / "home").claimed(),
         pytest.raises(StackError, match=f"pid {os.getpid()}"),

@@ -9,7 +9,7 @@ from devstack.errors import StackError
 from devstack.ports import LOOPBACK, reserve_edge_port
 
 
-def test_a_port_that_is_let_go_meanwhile_is_not_taken() -> None:
+def test_a_port_that_is_released_in_time_is_reserved() -> None:
     with socket.create_server((LOOPBACK, 0)) as leaving:
         timer = threading.Timer(0.2, leaving.close)
         timer.start()
@@ -20,7 +20,7 @@ def test_a_port_that_is_let_go_meanwhile_is_not_taken() -> None:
     reserved.release()
 
 
-def test_a_port_that_somebody_keeps_is_told_with_what_sets_it() -> None:
+def test_a_taken_port_is_reported_with_the_setting_that_changes_it() -> None:
     with socket.create_server((LOOPBACK, 0)) as kept:
         port = kept.getsockname()[1]
         with pytest.raises(StackError, match=f"^port {port} is taken: .* set SHOP_EDGE_PORT to another$"):

@@ -33,7 +33,7 @@ def test_without_variables_the_documented_defaults_hold() -> None:
     assert (settings.edge_port, settings.home, settings.replicas) == (8080, REPOSITORY / ".devstack", 2)
 
 
-def test_an_empty_variable_is_no_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SHOP_EDGE_PORT", "")
 
     assert Settings.from_environment().edge_port == 8080
@@ -110,7 +110,7 @@ def test_origins_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.parametrize(("experiments", "unknown"), [(OWN_POLLER, 0), (f"{OWN_POLLER},-nothing", 1)])
-def test_grpcio_knows_what_it_is_told_of_its_sockets(experiments: str, unknown: int) -> None:
+def test_grpcio_recognises_the_configured_experiments(experiments: str, unknown: int) -> None:
     # It will mean nothing one day (docs/adr/0023).
     command = (sys.executable, "-c", "import grpc; grpc.insecure_channel('ipv4:127.0.0.1:1').close()")
     told = subprocess.run(command, env={"GRPC_EXPERIMENTS": experiments}, capture_output=True, text=True, check=True)

@@ -63,7 +63,7 @@ def test_each_place_is_changed_once_and_in_code_that_runs() -> None:
     } - {("Till.take", "if not quantity is not None and quantity <= LARGEST:")}
 
 
-def test_what_python_reads_as_the_original_is_no_mutant() -> None:
+def test_a_change_that_compiles_to_the_same_code_is_not_a_mutant() -> None:
     source = '''\
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_a_clause_that_a_value_is_put_into_is_not_cut_in_two() -> None:
     assert faults_of("SELECT a FROM t WHERE b = ", goes_on=True) == set()
 
 
-def test_an_equivalent_is_known_by_what_it_changes_wherever_its_line_has_gone() -> None:
+def test_an_equivalent_mutant_is_recognised_by_its_change_and_not_by_its_line() -> None:
     [mutant] = [each for each in mutants_of(MODULE, TILL) if each.after == "LARGEST = 4"]
     [moved] = [each for each in mutants_of(MODULE, "\n\n" + TILL) if each.after == "LARGEST = 4"]
 
@@ -130,7 +130,7 @@ def test_an_equivalent_is_known_by_what_it_changes_wherever_its_line_has_gone() 
 
 
 @pytest.mark.parametrize("changes", [{"function": "Till.give"}, {"before": "LARGEST = 5"}, {"after": "LARGEST = 6"}])
-def test_an_equivalent_that_is_no_mutant_any_more_is_stale(changes: dict[str, str]) -> None:
+def test_an_equivalent_without_its_mutant_is_stale(changes: dict[str, str]) -> None:
     mutants = mutants_of(MODULE, TILL)
     known, gone = entry(mutants[0]), entry(mutants[0], **changes)
 
@@ -138,7 +138,7 @@ def test_an_equivalent_that_is_no_mutant_any_more_is_stale(changes: dict[str, st
     assert equivalents.stale([gone], mutants, module="chassis/other.py") == []
 
 
-def test_a_mutant_is_run_against_the_tests_that_run_its_statement_those_about_it_first() -> None:
+def test_a_mutant_is_run_against_the_tests_that_cover_it_the_closest_first() -> None:
     tests = ("tests/unit/test_shop.py::test_much", "tests/unit/test_till.py::test_till", "tests/unit/test_x.py::test_x")
     covered = Covered(
         tests={MODULE: {16: set(tests), 17: set(tests[:2]), 5: set()}},
@@ -162,7 +162,7 @@ def test_tests_beyond_the_budget_are_left_out() -> None:
     assert covered.tests_of(mutant, TILL, sources={MODULE: TILL}) == tests[:2]
 
 
-def test_a_test_of_hundreds_of_parameters_leaves_room_for_the_others() -> None:
+def test_a_test_with_hundreds_of_parameters_does_not_crowd_out_others() -> None:
     parametrized = [f"tests/unit/test_x.py::test_x[{n:03}]" for n in range(500)]
     tests = [*parametrized, "tests/unit/test_y.py::test_y"]
     covered = Covered({MODULE: {17: tests}}, dict.fromkeys(tests, 0.001), dict.fromkeys(tests, 1))
@@ -172,7 +172,7 @@ def test_a_test_of_hundreds_of_parameters_leaves_room_for_the_others() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "old and old"])
-def test_a_fault_whose_old_text_is_not_there_once_is_an_error(text: str) -> None:
+def test_a_fault_whose_old_text_does_not_occur_exactly_once_is_an_error(text: str) -> None:
     fault = Fault(what="something", file="edge.yaml", old="old", new="new", test="tests")
 
     with pytest.raises(FaultUnknown, match="something"):
@@ -180,14 +180,14 @@ def test_a_fault_whose_old_text_is_not_there_once_is_an_error(text: str) -> None
     assert fault.planted_in("the old one") == "the new one"
 
 
-def test_every_fault_of_the_configuration_changes_something_and_is_told_apart() -> None:
+def test_every_configured_fault_changes_its_file_and_has_a_unique_name() -> None:
     faults = configuration.read()
 
     assert all(fault.old != fault.new for fault in faults)
     assert len({fault.what for fault in faults}) == len(faults)
 
 
-def test_of_survivors_alone_what_was_never_run_is_left_and_said_to_be(tmp_path: Path) -> None:
+def test_a_run_of_survivors_skips_and_reports_mutants_that_were_never_run(tmp_path: Path) -> None:
     nothing_runs: Any = None
     session = Session(
         workspace=nothing_runs,

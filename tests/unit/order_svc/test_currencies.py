@@ -34,7 +34,7 @@ def refusal_of(price: Decimal, *, currency_code: str) -> InvalidFields | None:
     return None
 
 
-def test_the_list_has_what_everybody_knows_of_it() -> None:
+def test_the_list_has_the_well_known_currencies() -> None:
     known = {"EUR": 2, "USD": 2, "HUF": 2, "JPY": 0, "KRW": 0, "ISK": 0, "KWD": 3, "BHD": 3, "TND": 3, "CLF": 4}
 
     assert {code: DECIMALS[code] for code in known} == known
@@ -43,7 +43,7 @@ def test_the_list_has_what_everybody_knows_of_it() -> None:
     assert not {"ZZZ", "DEM", "HRK"} & set(DECIMALS)
 
 
-def test_whatever_is_no_currency_is_refused_by_its_field() -> None:
+def test_an_invalid_currency_is_an_invalid_field() -> None:
     for code in ["", "eur", "EURO", *NO_CURRENCY]:
         with pytest.raises(InvalidFields) as refused:
             price_items([a_new_item(unit_price=Decimal(1))], currency_code=code)
@@ -94,7 +94,7 @@ def test_a_price_is_kept_exactly_or_refused(price: Decimal, code: str) -> None:
 
 
 @given(st.integers(0, 10**9), st.integers(1, 10_000), st.sampled_from(sorted(DECIMALS)))
-def test_every_amount_is_told_with_the_decimals_of_its_currency(minor_units: int, quantity: int, code: str) -> None:
+def test_every_amount_has_the_decimals_of_its_currency(minor_units: int, quantity: int, code: str) -> None:
     price = Decimal(minor_units).scaleb(-DECIMALS[code])
     # Nine decimals, as an amount comes from the wire.
     items = price_items([a_new_item(unit_price=price + Decimal("0E-9"), quantity=quantity)], currency_code=code)

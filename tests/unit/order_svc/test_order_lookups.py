@@ -17,9 +17,7 @@ ITEM = {"productId": "sku-1", "name": "Tea", "quantity": 2, "unitPrice": "3.50"}
 
 
 @pytest.mark.parametrize(("orders", "items", "least_turns"), [(64, 100, 12), (128, 2, 0)])
-async def test_others_have_their_turn_while_many_large_orders_are_read(
-    orders: int, items: int, least_turns: int
-) -> None:
+async def test_reading_many_large_orders_yields_to_other_calls(orders: int, items: int, least_turns: int) -> None:
     async def run(_statement: str, *_parameters: object) -> Rows:
         columns = (UUID(SOME_ID), UUID(OTHER_ID), "PENDING", "EUR", [ITEM] * items, "", NOON, NOON, 1)
         return [(n, *columns) for n in range(orders, 0, -1)]

@@ -134,12 +134,12 @@ def test_an_amount_is_written_to_the_wire_exactly(amount: Decimal) -> None:
 
 
 @pytest.mark.parametrize("etag", ["", "v3"])
-def test_an_order_accepts_no_etag_and_its_own(etag: str) -> None:
+def test_an_order_accepts_a_missing_etag_and_its_own(etag: str) -> None:
     an_order(version=3).require_etag(etag)
 
 
 @pytest.mark.parametrize("etag", ["v2", "v4", "v33", "3", "V3", "v3\0", '"v3"'])
-def test_an_order_refuses_every_other_etag_and_tells_its_own(etag: str) -> None:
+def test_an_order_refuses_every_other_etag_and_names_its_own(etag: str) -> None:
     with pytest.raises(EtagMismatch) as refused:
         an_order(version=3).require_etag(etag)
 

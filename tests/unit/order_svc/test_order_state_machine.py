@@ -90,7 +90,7 @@ TestOrderLife.settings = settings(max_examples=60, stateful_step_count=20)
 @pytest.mark.parametrize("by", Actor)
 @pytest.mark.parametrize("wanted", OrderStatus)
 @pytest.mark.parametrize("start", OrderStatus)
-def test_every_single_move_is_the_contracts(start: OrderStatus, wanted: OrderStatus, by: Actor) -> None:
+def test_every_transition_is_as_the_contract_says(start: OrderStatus, wanted: OrderStatus, by: Actor) -> None:
     order = an_order(status=start)
     is_allowed = by.value in CONTRACT.get((start.value, wanted.value), set())
 

@@ -27,5 +27,5 @@ def test_a_ratio_is_the_median_of_the_rounds_ratios_at_the_worst_concurrency() -
     assert _VS_EMPTY.is_met_by(ratio)
 
 
-def test_what_was_not_measured_has_no_ratio() -> None:
+def test_an_unmeasured_value_has_no_ratio() -> None:
     assert _VS_EMPTY.ratio({}) is None

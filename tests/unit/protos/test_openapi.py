@@ -105,7 +105,7 @@ def test_every_way_to_call_a_method_is_an_operation(binding: Binding) -> None:
     assert found["description"]
 
 
-def test_there_is_no_operation_that_no_method_has() -> None:
+def test_every_operation_belongs_to_a_method() -> None:
     assert len(OPERATIONS) == len(BINDINGS)
     assert len({each["operationId"] for each in OPERATIONS}) == len(OPERATIONS)
 
@@ -188,7 +188,7 @@ def test_no_query_holds_a_secret() -> None:
     assert not {name for name in names if "password" in name.lower() or "refreshToken" in name}
 
 
-def test_answers_hold_what_cannot_be_absent() -> None:
+def test_answers_require_the_fields_that_are_always_present() -> None:
     assert SCHEMAS["Money"]["required"] == ["currencyCode", "units", "nanos"]
     assert "createdAt" not in SCHEMAS["Order"]["required"]
     assert SCHEMAS["Money"]["properties"]["units"]["type"] == "string"
@@ -207,7 +207,7 @@ def test_the_rules_of_the_contract_are_those_of_the_document() -> None:
     assert order["userId"]["format"] == "uuid"
 
 
-def test_a_status_that_nobody_may_ask_for_is_not_offered() -> None:
+def test_a_status_that_no_caller_may_set_is_not_offered() -> None:
     statuses = SCHEMAS["UpdateOrderStatusRequest"]["properties"]["status"]["enum"]
 
     assert "ORDER_STATUS_UNSPECIFIED" not in statuses
@@ -232,7 +232,7 @@ def test_the_toy_contract_of_these_tests_is_a_good_one() -> None:
     ],
     ids=str,
 )
-def test_a_comment_that_cannot_be_understood_ends_the_generation(comments: dict[str, str]) -> None:
+def test_an_unparsable_comment_ends_the_generation(comments: dict[str, str]) -> None:
     with pytest.raises(BadComment):
         document_of(a_contract(**comments))
 
@@ -247,7 +247,7 @@ def test_a_field_without_an_example_ends_the_generation() -> None:
         document_of(a_contract(field="colour"))
 
 
-def test_a_rule_that_nobody_translated_ends_the_generation() -> None:
+def test_an_untranslated_rule_ends_the_generation() -> None:
     contract = a_contract()
     options = contract.file[-1].message_type[0].field[0].options
     options.Extensions[validate_pb2.field].string.email = True
@@ -256,7 +256,7 @@ def test_a_rule_that_nobody_translated_ends_the_generation() -> None:
         document_of(contract)
 
 
-def test_operations_say_who_may_call_them() -> None:
+def test_operations_document_their_roles() -> None:
     paths = DOCUMENT["paths"]
 
     log_in, get_user = paths["/api/v1/sessions"]["post"], paths["/api/v1/users/{id}"]["get"]
@@ -268,7 +268,7 @@ def test_operations_say_who_may_call_them() -> None:
     assert "403" not in log_in["responses"]
 
 
-def test_an_rpc_that_does_not_say_who_may_call_it_ends_the_generation() -> None:
+def test_an_rpc_without_an_access_rule_ends_the_generation() -> None:
     contract = a_contract()
     contract.file[-1].service[0].method[0].options.ClearExtension(access_pb2.access)
 

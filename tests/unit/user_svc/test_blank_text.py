@@ -116,7 +116,7 @@ def rules_broken(
     return set()
 
 
-def test_the_contract_has_fields_that_want_text() -> None:
+def test_the_contract_has_fields_that_need_visible_text() -> None:
     assert {"CreateOrderRequest.product_id", "CreateOrderRequest.name", "CreateUserRequest.display_name"} <= set(NAMES)
 
 

@@ -49,7 +49,7 @@ class Work:
 
 
 @pytest.mark.parametrize(("workers", "waiting"), [(1, 1), (2, 3)])
-def test_as_many_have_a_place_as_may_hash_and_wait_whoever_has_left_before(workers: int, waiting: int) -> None:
+def test_running_and_waiting_hashes_are_bounded_and_free_their_places(workers: int, waiting: int) -> None:
     passwords = Passwords(settings(workers=workers, max_waiting=waiting))
 
     for _ in range(2):
@@ -61,7 +61,7 @@ def test_as_many_have_a_place_as_may_hash_and_wait_whoever_has_left_before(worke
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-async def test_no_more_run_than_there_are_workers_and_the_next_one_follows(workers: int) -> None:
+async def test_no_more_hashes_run_than_there_are_workers_and_the_rest_follow(workers: int) -> None:
     passwords = Passwords(settings(workers=workers))
     work = Work()
     calls = [asyncio.create_task(passwords.in_turn(work)) for _ in range(5)]
@@ -76,7 +76,7 @@ async def test_no_more_run_than_there_are_workers_and_the_next_one_follows(worke
     await passwords.close()
 
 
-async def test_work_whose_caller_has_left_keeps_its_turn_until_its_end(passwords: Passwords) -> None:
+async def test_a_running_hash_of_a_cancelled_call_occupies_its_worker_until_its_end(passwords: Passwords) -> None:
     left, next_one = Work(), Work()
     caller = asyncio.create_task(passwords.in_turn(left))
     await some_turns()
@@ -94,7 +94,7 @@ async def test_work_whose_caller_has_left_keeps_its_turn_until_its_end(passwords
 
 
 @pytest.mark.parametrize("failure", [None, RuntimeError("canary")])
-async def test_a_stop_waits_for_what_is_under_way_and_begins_nothing_more(failure: Exception | None) -> None:
+async def test_a_stop_waits_for_running_hashes_and_starts_no_other(failure: Exception | None) -> None:
     passwords = Passwords(settings(workers=2))
     works = [Work(failure), Work()]
     callers = [asyncio.create_task(passwords.in_turn(work)) for work in works]
@@ -115,7 +115,7 @@ async def test_a_stop_waits_for_what_is_under_way_and_begins_nothing_more(failur
         await passwords.hash("a password of tests")
 
 
-async def test_a_failure_whose_caller_has_left_is_no_error_of_the_loop(passwords: Passwords) -> None:
+async def test_a_failure_of_a_cancelled_call_is_not_reported_by_the_loop(passwords: Passwords) -> None:
     told: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _loop, about: told.append(about))
     work = Work(RuntimeError("canary"))
@@ -131,7 +131,7 @@ async def test_a_failure_whose_caller_has_left_is_no_error_of_the_loop(passwords
     assert [about["message"] for about in told if "never retrieved" in about["message"]] == []
 
 
-async def test_nothing_is_kept_of_a_turn_that_is_over(passwords: Passwords) -> None:
+async def test_a_finished_hash_leaves_no_reference(passwords: Passwords) -> None:
     def tasks_that_ended() -> int:
         gc.collect()
         return sum(isinstance(each, asyncio.Task) and each.done() for each in gc.get_objects())

@@ -65,7 +65,7 @@ def test_a_small_profile_is_accepted(profile: dict[str, object]) -> None:
         ({"k": "\\" + NUL}, "string.no_nul"),
     ],
 )
-def test_what_cannot_be_kept_is_an_invalid_field(profile: dict[str, object], rule: str) -> None:
+def test_a_value_that_cannot_be_stored_is_an_invalid_field(profile: dict[str, object], rule: str) -> None:
     with pytest.raises(InvalidFields) as refused:
         require_small_profile(profile)
 
@@ -99,7 +99,7 @@ def test_a_number_that_cannot_be_kept_is_refused_by_its_path(number: float) -> N
 
 
 @pytest.mark.parametrize("key", ["", "two words", "a.b", "k" * 65, "é", "ada@example.com"])
-def test_a_key_that_is_no_plain_name_is_not_repeated(key: str) -> None:
+def test_a_key_that_is_not_a_plain_name_is_not_quoted_in_the_error(key: str) -> None:
     with pytest.raises(InvalidFields) as refused:
         require_small_profile({key: 2.0**53})
 
@@ -110,7 +110,7 @@ def test_a_key_that_is_no_plain_name_is_not_repeated(key: str) -> None:
     "change",
     [{"email": Email.parse("grace@example.com")}, {"display_name": "Grace"}, {"display_name": ""}, {"profile": {}}],
 )
-def test_a_change_replaces_what_is_given_and_nothing_else(change: dict[str, Any]) -> None:
+def test_a_change_replaces_the_given_fields_only(change: dict[str, Any]) -> None:
     user = a_user()
 
     changed = user.changed(now=LATER, **change)
@@ -178,7 +178,7 @@ def test_a_stale_etag_is_refused_with_the_current_one() -> None:
 
 
 @pytest.mark.parametrize("before", [(Role.USER,), (Role.USER, Role.SUPPORT), (Role.USER, Role.ADMIN)])
-def test_a_role_comes_to_those_that_a_user_has(before: tuple[Role, ...]) -> None:
+def test_a_new_role_is_added_to_the_users_roles(before: tuple[Role, ...]) -> None:
     user = a_user(roles=before, version=3)
 
     admin = user.with_role(Role.ADMIN, now=LATER)

@@ -58,7 +58,7 @@ def test_an_address_is_kept_as_it_was_typed(text: str) -> None:
         "ada\ud800@example.com",
     ],
 )
-def test_what_is_no_address_is_an_invalid_field(text: str) -> None:
+def test_a_malformed_email_is_an_invalid_field(text: str) -> None:
     with pytest.raises(InvalidFields) as refused:
         Email.parse(text)
 

@@ -158,7 +158,7 @@ def test_the_protos_say_what_the_contract_says(method: str) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-async def test_an_rpc_lets_in_whom_the_contract_lets_in(
+async def test_an_rpc_admits_the_callers_of_the_contract(
     worlds: Worlds, users_database: TestDatabase, orders_database: TestDatabase, method: str
 ) -> None:
     outcomes: dict[str, str] = {}
@@ -187,7 +187,7 @@ async def outcome_of(world: World, method: str, caller: str) -> str:
 
 
 @pytest.mark.parametrize("method", FOREIGN)
-async def test_what_is_somebody_elses_is_as_what_does_not_exist(worlds: Worlds, method: str) -> None:
+async def test_another_users_resource_is_answered_as_a_missing_one(worlds: Worlds, method: str) -> None:
     world = await worlds.new()
     foreign = REQUESTS[method](world.subject)
     absent = REQUESTS[method](world.subject)
@@ -226,7 +226,7 @@ async def test_staff_sees_all_orders_and_users_see_theirs(worlds: Worlds, caller
     assert await listed(one.token(caller), user_id=other.owner.id) == {other.order.id}
 
 
-async def test_a_page_token_opens_nobody_elses_list(orders: OrderServiceAsyncStub, buyer: User) -> None:
+async def test_a_page_token_does_not_open_another_users_list(orders: OrderServiceAsyncStub, buyer: User) -> None:
     for _ in range(2):
         await orders.CreateOrder(create_order_request(buyer.id))
     first_page = await orders.ListOrders(orders_pb.ListOrdersRequest(page_size=1))
@@ -237,7 +237,7 @@ async def test_a_page_token_opens_nobody_elses_list(orders: OrderServiceAsyncStu
     assert refusal.reason == "INVALID_PAGE_TOKEN"
 
 
-async def test_who_names_no_buyer_orders_for_themselves(orders: OrderServiceAsyncStub, buyer: User) -> None:
+async def test_an_order_without_a_buyer_is_the_callers(orders: OrderServiceAsyncStub, buyer: User) -> None:
     order = await orders.CreateOrder(create_order_request(""), metadata=bearer(token_of(buyer.id)))
 
     assert order.user_id == buyer.id
@@ -266,7 +266,9 @@ async def test_one_request_id_of_two_callers_is_two_requests(
     assert (await orders.CreateOrder(request, metadata=bearer(token_of(buyer.id)))).id == of_buyer.id
 
 
-async def test_a_request_id_gives_nobody_the_answer_of_somebody_else(users: UserServiceAsyncStub, buyer: User) -> None:
+async def test_a_request_id_of_one_caller_does_not_return_the_response_of_another(
+    users: UserServiceAsyncStub, buyer: User
+) -> None:
     update = users_pb.UpdateUserRequest(id=buyer.id, display_name="B", request_id=new_uuid())
     await users.UpdateUser(update, metadata=bearer(token_of(buyer.id)))
 
@@ -275,7 +277,7 @@ async def test_a_request_id_gives_nobody_the_answer_of_somebody_else(users: User
     assert refusal.reason == "USER_NOT_FOUND"
 
 
-async def test_strangers_learn_nothing_about_what_would_be_valid(users: UserServiceAsyncStub) -> None:
+async def test_anonymous_callers_learn_nothing_about_validity(users: UserServiceAsyncStub) -> None:
     nobody = (("authorization", ""),)
     by_get = await refusal_of(users.GetUser(users_pb.GetUserRequest(id="no uuid"), metadata=nobody))
     by_list = await refusal_of(users.ListUsers(users_pb.ListUsersRequest(page_size=-1), metadata=nobody))
@@ -334,7 +336,7 @@ def test_a_stream_of_requests_does_not_start_before_something_guards_it() -> Non
         rules_of([name])
 
 
-def test_a_rule_that_names_nobody_lets_nobody_in() -> None:
+def test_a_rule_without_roles_admits_no_caller() -> None:
     name = make_up_service("ForNobody", access_pb2.Access())
 
     [rule] = rules_of([name]).values()
@@ -342,7 +344,7 @@ def test_a_rule_that_names_nobody_lets_nobody_in() -> None:
     assert (rule.is_public, rule.is_for_owner, rule.roles) == (False, False, frozenset())
 
 
-async def test_a_service_that_nothing_was_told_of_is_closed() -> None:
+async def test_methods_of_an_undeclared_service_are_refused() -> None:
     def register(server: aio.Server) -> list[str]:
         add_UserServiceServicer_to_server(UserServiceServicer(), server)  # type: ignore[abstract]  # nothing gets as far as its methods
         return []

@@ -159,7 +159,7 @@ NO_HANDSHAKE = (grpc.StatusCode.UNAVAILABLE, "")
 
 
 @pytest.mark.parametrize("service", ["user_svc", "order_svc"])
-def test_whoever_is_expected_is_let_in(stack: Stack, service: str) -> None:
+def test_an_expected_peer_is_admitted(stack: Stack, service: str) -> None:
     with channel_to(stack, service, with_files=files_of(stack, "edge")) as channel:
         assert check_health(channel).status == health_pb2.HealthCheckResponse.SERVING
         assert watch_health(channel).status == health_pb2.HealthCheckResponse.SERVING
@@ -181,7 +181,7 @@ def test_the_order_service_may_not_call_itself(stack: Stack, call: Callable[[grp
         assert failure_of(call, channel) == REFUSED
 
 
-def test_the_certificate_that_callers_of_the_edge_see_is_nobody_inside(stack: Stack) -> None:
+def test_the_public_certificate_of_the_edge_opens_no_connection_inside(stack: Stack) -> None:
     # It is no client's: TLS itself refuses it.
     with channel_to(stack, "user_svc", with_files=files_of(stack, "localhost")) as channel:
         assert failure_of(get_jwks, channel) == NO_HANDSHAKE
@@ -213,12 +213,12 @@ def test_clear_text_gives_no_connection(stack: Stack, service: str) -> None:
         assert failure_of(get_health, channel) == NO_HANDSHAKE
 
 
-def test_a_server_must_be_the_one_that_is_meant(stack: Stack) -> None:
+def test_a_client_refuses_a_server_with_another_name(stack: Stack) -> None:
     with channel_to(stack, "order_svc", with_files=files_of(stack, "edge"), expecting="user_svc") as channel:
         assert failure_of(get_health, channel) == NO_HANDSHAKE
 
 
-def test_the_edge_takes_no_other_service_for_the_one_that_is_meant(stack: Stack, tmp_path: Path) -> None:
+def test_the_edge_refuses_an_upstream_with_another_services_certificate(stack: Stack, tmp_path: Path) -> None:
     user, order = (stack.replicas(name)[0].port for name in ("user_svc", "order_svc"))
     swapped = laptop(
         port=free_port(),
@@ -247,7 +247,7 @@ def test_the_edge_takes_no_other_service_for_the_one_that_is_meant(stack: Stack,
             envoy.terminate()
 
 
-def test_the_order_service_speaks_for_itself_and_the_edge_for_nobody(stack: Stack) -> None:
+def test_the_certificate_of_the_order_service_identifies_a_caller_and_the_edges_does_not(stack: Stack) -> None:
     with channel_to(stack, "user_svc", with_files=files_of(stack, "order_svc")) as channel:
         assert batch_get_users(channel).missing_ids
     with channel_to(stack, "user_svc", with_files=files_of(stack, "edge")) as channel:
@@ -262,7 +262,7 @@ def test_the_order_service_speaks_for_itself_and_the_edge_for_nobody(stack: Stac
         ("theirs", 0, ""),
     ],
 )
-def test_the_probe_of_the_images_tells_who_serves(
+def test_the_images_probe_reports_serving_no_answer_and_a_missing_port(
     stack: Stack, health_port: int, port: str, code: int, complaint: str
 ) -> None:
     environment = {"HEALTH_PORT": {"theirs": str(health_port), "": "0"}.get(port, port)}
@@ -469,7 +469,7 @@ def test_ten_rotations_under_load_fail_no_call(
     assert min(load.calls.values()) >= 50
 
 
-def test_a_service_that_starts_after_a_rotation_finds_everybody(stack: Stack, user: LoggedIn) -> None:
+def test_a_service_that_starts_after_a_rotation_can_call_and_be_called(stack: Stack, user: LoggedIn) -> None:
     stack.certificates.rotate()
     for service in ("user_svc", "order_svc"):
         replica = stack.replicas(service)[0]

@@ -74,7 +74,7 @@ async def serving(jwks: Jwks, address: str) -> AsyncIterator[RemoteKeyRing]:
     await server.stop(0)
 
 
-async def test_tokens_with_unknown_keys_are_none_of_ours_and_make_nobody_ask_each_time(address: str) -> None:
+async def test_tokens_with_unknown_keys_are_refused_without_a_fetch_each_time(address: str) -> None:
     jwks = Jwks()
 
     async with serving(jwks, address) as keys:
@@ -85,7 +85,7 @@ async def test_tokens_with_unknown_keys_are_none_of_ours_and_make_nobody_ask_eac
     assert jwks.asked == 1
 
 
-async def test_a_known_key_is_asked_for_no_more(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_known_key_is_not_fetched_again(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remote_keys, "_PAUSE_S", 0)
     jwks = Jwks()
 

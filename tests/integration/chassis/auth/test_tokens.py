@@ -169,7 +169,7 @@ async def reasons(call: Callable[[Any], Any], corpus: dict[str, str]) -> dict[st
     return refused
 
 
-async def test_the_user_service_refuses_what_is_no_good_token(users: UserServiceAsyncStub, buyer: User) -> None:
+async def test_the_user_service_refuses_bad_tokens(users: UserServiceAsyncStub, buyer: User) -> None:
     tokens = corpus(buyer.id)
 
     refused = await reasons(lambda metadata: users.GetUser(pb.GetUserRequest(id=buyer.id), metadata=metadata), tokens)
@@ -178,7 +178,7 @@ async def test_the_user_service_refuses_what_is_no_good_token(users: UserService
     assert refused == dict.fromkeys(tokens, "TOKEN_INVALID")
 
 
-async def test_the_order_service_refuses_what_is_no_good_token(orders: OrderServiceAsyncStub, buyer: User) -> None:
+async def test_the_order_service_refuses_bad_tokens(orders: OrderServiceAsyncStub, buyer: User) -> None:
     order = await orders.CreateOrder(create_order_request(buyer.id))
     tokens = corpus(buyer.id)
     get = orders_pb.GetOrderRequest(id=order.id)
@@ -205,7 +205,9 @@ async def test_a_token_that_was_good_has_expired(
     assert by_users == by_orders == dict.fromkeys(expired, "TOKEN_EXPIRED")
 
 
-async def test_an_expired_token_of_another_key_is_no_token(users: UserServiceAsyncStub, buyer: User) -> None:
+async def test_an_expired_token_of_another_key_is_invalid_and_not_expired(
+    users: UserServiceAsyncStub, buyer: User
+) -> None:
     token = signed(claims_of(buyer.id, exp=900), key=Ed25519PrivateKey.generate())
 
     refusal = await refusal_of(users.GetUser(pb.GetUserRequest(id=buyer.id), metadata=bearer(token)))
@@ -262,16 +264,14 @@ async def test_an_access_token_is_no_refresh_token(sessions: SessionServiceAsync
     assert (refusal.reason, refusal.fields) == ("INVALID_FIELDS", ("refreshToken",))
 
 
-async def test_what_is_open_to_anybody_does_not_look_at_the_token(sessions: SessionServiceAsyncStub) -> None:
+async def test_a_public_method_ignores_the_token(sessions: SessionServiceAsyncStub) -> None:
     # A client that sends an expired token along must still get a new one.
     jwks = await sessions.GetJwks(sessions_pb.GetJwksRequest(), metadata=bearer("garbage"))
 
     assert [key.kid for key in jwks.keys] == [SIGNER.kid]
 
 
-async def test_nothing_that_a_caller_sends_beside_the_token_says_who_they_are(
-    users: UserServiceAsyncStub, buyer: User
-) -> None:
+async def test_no_metadata_beside_the_token_identifies_a_caller(users: UserServiceAsyncStub, buyer: User) -> None:
     metadata = (
         ("authorization", ""),
         ("x-user-id", buyer.id),

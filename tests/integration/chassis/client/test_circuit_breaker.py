@@ -64,7 +64,7 @@ async def test_after_5_failures_orders_are_refused_at_once_until_the_user_servic
             assert await succeeds(orders, create)
 
 
-async def test_a_user_service_whose_database_is_stuck_is_not_waited_for_either(
+async def test_a_user_service_with_a_stuck_database_opens_the_breaker_too(
     orders: OrderServiceAsyncStub, users_database: TestDatabase, buyer: User
 ) -> None:
     create = create_order_request(buyer.id)
@@ -82,7 +82,7 @@ async def test_a_user_service_whose_database_is_stuck_is_not_waited_for_either(
     assert median_s < 0.05
 
 
-async def test_a_buyer_that_does_not_exist_is_no_failure_of_the_user_service(orders: OrderServiceAsyncStub) -> None:
+async def test_a_missing_buyer_does_not_count_as_a_failure(orders: OrderServiceAsyncStub) -> None:
     refusals = [await refusal_of(orders.CreateOrder(create_order_request(new_uuid()))) for _ in range(20)]
 
     assert {refusal.reason for refusal in refusals} == {"ORDERING_USER_NOT_FOUND"}

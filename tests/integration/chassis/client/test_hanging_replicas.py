@@ -177,13 +177,13 @@ async def test_a_read_at_a_hanging_replica_is_answered_by_the_other_one(tmp_path
                 assert answers == [b""] * len(reads)
 
 
-def test_a_client_knows_the_reads_of_the_contract_and_takes_nothing_else_for_one() -> None:
+def test_a_client_hedges_the_reads_of_the_contract_and_nothing_else() -> None:
     assert {rpc for rpc in UNARY | STREAMS if is_read(rpc)} == READS
     assert not is_read("/shop.user.v1.UserService/Nothing")
     assert not is_read("/no.such.Service/Get")
 
 
-async def test_a_client_hears_of_a_read_from_the_replica_that_answers() -> None:
+async def test_a_client_gets_a_read_from_the_replica_that_answers() -> None:
     hanging, answering = Replica(answers=False), Replica(answers=True)
 
     async with serving(hanging, answering):
@@ -197,7 +197,7 @@ async def test_a_client_hears_of_a_read_from_the_replica_that_answers() -> None:
     assert answering.calls[f"{USERS}/BatchGetUsers"] == 20
 
 
-async def test_a_client_sends_a_write_once_however_long_it_is_silent() -> None:
+async def test_a_client_sends_a_write_once_however_long_the_answer_takes() -> None:
     replicas = Replica(answers=False), Replica(answers=False)
 
     async with serving(*replicas):
@@ -210,7 +210,7 @@ async def test_a_client_sends_a_write_once_however_long_it_is_silent() -> None:
     assert sum((replica.calls for replica in replicas), Counter[str]()) == {f"{USERS}/CreateUser": 1}
 
 
-async def test_a_read_that_nobody_answers_ends_at_its_deadline_and_leaves_no_try_behind() -> None:
+async def test_an_unanswered_read_ends_at_its_deadline_with_all_its_attempts() -> None:
     replicas = Replica(answers=False), Replica(answers=False)
 
     async with serving(*replicas):

@@ -100,7 +100,7 @@ async def test_a_renewed_channel_shows_its_new_certificate(tmp_path: Path) -> No
     assert after == (certificates.folder_of("order_svc").path / "tls.crt").read_bytes()
 
 
-async def test_a_call_that_runs_during_a_renewal_ends_as_if_there_was_none(target: Target) -> None:
+async def test_a_call_under_way_survives_a_renewal(target: Target) -> None:
     async with RenewableChannel(target.connect) as channel:
         running = channel.unary_unary("/a.B/C")(b"")
         await target.has_arrived.wait()

@@ -104,7 +104,7 @@ async def test_orders_of_all_kinds_at_once_each_get_their_own_answer(
         assert [item.quantity for item in order.items] == [item.quantity for item in request.items]
 
 
-async def test_strangers_and_owners_who_ask_together_each_see_what_is_theirs(
+async def test_owners_and_other_callers_in_one_batch_each_see_their_own_orders(
     orders: OrderServiceAsyncStub, users: UserServiceAsyncStub
 ) -> None:
     people = [await users.CreateUser(create_user_request()) for _ in range(6)]
@@ -129,7 +129,7 @@ async def test_strangers_and_owners_who_ask_together_each_see_what_is_theirs(
     assert cancelled == own_order
 
 
-async def test_an_order_that_somebody_has_locked_keeps_no_other_waiting(
+async def test_a_locked_order_delays_no_other(
     orders: OrderServiceAsyncStub, orders_database: TestDatabase, buyer: User
 ) -> None:
     ids = [(await orders.CreateOrder(create_order_request(buyer.id))).id for _ in range(10)]
@@ -147,7 +147,7 @@ async def test_an_order_that_somebody_has_locked_keeps_no_other_waiting(
     assert await outcomes_of([move(orders, ids[0])]) == ids[:1]
 
 
-async def test_moves_of_one_order_and_of_others_at_once_add_up(
+async def test_concurrent_status_changes_of_one_order_and_of_others_each_take_effect(
     orders: OrderServiceAsyncStub, orders_database: TestDatabase, buyer: User
 ) -> None:
     ids = [(await orders.CreateOrder(create_order_request(buyer.id))).id for _ in range(10)]
@@ -177,7 +177,7 @@ def move(orders: OrderServiceAsyncStub, order_id: str, *, request_id: str = "") 
     return orders.UpdateOrderStatus(pb.UpdateOrderStatusRequest(id=order_id, status=CONFIRMED, request_id=request_id))
 
 
-async def test_lost_connections_cost_nobody_an_answer_or_an_order_too_many(
+async def test_lost_connections_lose_no_answer_and_double_no_order(
     orders: OrderServiceAsyncStub, orders_database: TestDatabase, buyer: User
 ) -> None:
     requests = [create_order_request(buyer.id, request_id=new_uuid()) for _ in range(400)]
@@ -203,7 +203,7 @@ async def test_lost_connections_cost_nobody_an_answer_or_an_order_too_many(
     require_whole(orders_database, again)
 
 
-async def test_a_list_keeps_no_single_row_waiting(users_database: TestDatabase) -> None:
+async def test_a_list_delays_no_read_of_a_single_row(users_database: TestDatabase) -> None:
     settings = database_settings(users_database.url, pool_size=4, lock_timeout_s=5)
     async with user_service(settings) as address, plain_channel(address) as channel:
         users = UserServiceStub(channel)
@@ -247,7 +247,7 @@ async def refused(calls: Sequence[asyncio.Future[Any]], number: int) -> bool:
     return sum(call.done() for call in calls) == number
 
 
-async def test_callers_who_left_before_their_turn_change_nothing(
+async def test_calls_whose_deadline_passed_before_their_batch_change_nothing(
     users_address: str, orders_database: TestDatabase, buyer: User
 ) -> None:
     settings = database_settings(orders_database.url, lock_timeout_s=5, transaction_lanes=2)
@@ -331,7 +331,7 @@ async def until_waiting(number: int) -> None:
     await until(do_so_many)
 
 
-async def test_work_that_waits_for_a_lane_has_a_bound(lanes: Database) -> None:
+async def test_calls_that_wait_for_a_thread_are_bounded(lanes: Database) -> None:
     has_begun, may_end = threading.Event(), threading.Event()
 
     def hold(_: Connection) -> bool:
@@ -368,7 +368,7 @@ async def test_a_read_whose_connection_is_lost_is_read_again(lanes: Database, us
     assert attempts == [2]
 
 
-async def test_of_a_batch_that_fails_each_is_run_by_itself(lanes: Database) -> None:
+async def test_calls_of_a_failed_batch_are_run_one_by_one(lanes: Database) -> None:
     def divide(connection: Connection, items: Sequence[int]) -> list[int]:
         return [connection.execute(text("SELECT 12 / CAST(:n AS int)"), {"n": item}).scalar_one() for item in items]
 
@@ -380,7 +380,7 @@ async def test_of_a_batch_that_fails_each_is_run_by_itself(lanes: Database) -> N
     assert "division by zero" in str(answers[1])
 
 
-async def test_a_commit_whose_answer_is_lost_is_not_done_again(lanes: Database, users_database: TestDatabase) -> None:
+async def test_a_commit_whose_answer_is_lost_is_not_repeated(lanes: Database, users_database: TestDatabase) -> None:
     attempts: list[int] = []
 
     def write(connection: Connection, items: Sequence[int]) -> list[int]:
@@ -398,7 +398,7 @@ async def test_a_commit_whose_answer_is_lost_is_not_done_again(lanes: Database, 
     assert attempts == [3]
 
 
-async def test_a_lock_that_is_not_to_be_had_is_the_database_not_answering(users_database: TestDatabase) -> None:
+async def test_a_lock_timeout_is_an_unavailable_database(users_database: TestDatabase) -> None:
     database = Database(database_settings(users_database.url, lock_timeout_s=0.1), name="t")
 
     async def find(fetch: Fetch, items: Sequence[int]) -> list[Rows]:

@@ -100,9 +100,7 @@ async def test_without_a_database_calls_are_refused_soon_and_recover_with_it(
     assert (await mortal_users.UpdateUser(update)).etag == "v2"
 
 
-async def test_a_row_that_somebody_else_locks_is_waited_for_only_so_long(
-    users: UserServiceAsyncStub, users_database: TestDatabase
-) -> None:
+async def test_a_wait_for_a_locked_row_is_bounded(users: UserServiceAsyncStub, users_database: TestDatabase) -> None:
     user = await users.CreateUser(create_user_request())
     with users_database.connect() as other:
         other.execute("BEGIN")
@@ -128,7 +126,7 @@ async def test_a_statement_is_waited_for_only_so_long(users_database: TestDataba
     await database.close()
 
 
-async def test_a_connection_whose_network_has_died_is_given_up(users_database: TestDatabase) -> None:
+async def test_a_connection_over_a_dead_network_is_closed(users_database: TestDatabase) -> None:
     database = Database(database_settings(users_database.url, statement_timeout_s=2), name="t")
 
     def option(connection: Connection) -> int:

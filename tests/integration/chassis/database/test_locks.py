@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[4]
 SOURCES = [path for folder in ("chassis", "user_svc", "order_svc") for path in (ROOT / folder).rglob("*.py")]
 
 
-def test_no_number_stands_for_two_locks() -> None:
+def test_no_two_locks_share_a_number() -> None:
     numbers = {name: value for name, value in vars(locks).items() if name.isupper()}
 
     assert len(numbers) >= 3

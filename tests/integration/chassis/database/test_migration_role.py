@@ -34,7 +34,7 @@ def _url(postgres: PostgresServer, role: str) -> str:
     return postgres.url("two_roles_users", role=role)
 
 
-def test_the_service_may_use_what_the_owner_has_made_and_not_change_it(postgres: PostgresServer) -> None:
+def test_the_service_can_use_the_owners_tables_and_not_alter_them(postgres: PostgresServer) -> None:
     postgres.create_database("two_roles_users")
     with psycopg.connect(postgres.superuser_url("two_roles_users"), autocommit=True) as connection:
         connection.execute(_statements().encode())

@@ -81,9 +81,7 @@ def test_no_writer_waits_for_an_index_on_a_table_that_is_in_use(service: str, em
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_migrations_give_up_rather_than_keep_everybody_behind_them_waiting(
-    service: str, empty_database: TestDatabase
-) -> None:
+def test_migrations_set_a_lock_timeout_before_their_first_table(service: str, empty_database: TestDatabase) -> None:
     statements = statements_of(service, empty_database)
 
     limits = [statement for statement in statements if "lock_timeout" in statement]

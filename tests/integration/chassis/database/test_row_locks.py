@@ -105,7 +105,7 @@ def lock_orders(*numbers: UUID, wait: bool) -> Work:
     return lambda connection: orders_repository.lock_orders(connection, wanted, wait=wait)
 
 
-def test_orders_that_are_locked_are_kept_from_others_and_no_more_of_them(placed: TestDatabase) -> None:
+def test_only_the_orders_asked_for_are_locked(placed: TestDatabase) -> None:
     with transaction(placed) as connection:
         lock_orders(OURS, wait=True)(connection)
 
@@ -114,7 +114,7 @@ def test_orders_that_are_locked_are_kept_from_others_and_no_more_of_them(placed:
     assert is_free(placed, row_of("orders", OURS))
 
 
-def test_orders_are_locked_in_one_order_whatever_the_order_they_are_asked_for_in(placed: TestDatabase) -> None:
+def test_orders_are_locked_in_the_sequence_of_their_ids(placed: TestDatabase) -> None:
     work = lock_orders(AFTER, OURS, BEFORE, wait=True)
 
     with waiting(placed, work, behind=locking(row_of("orders", BEFORE))):
@@ -122,7 +122,7 @@ def test_orders_are_locked_in_one_order_whatever_the_order_they_are_asked_for_in
         assert is_free(placed, row_of("orders", AFTER))
 
 
-def test_who_does_not_wait_gets_the_orders_that_are_free(placed: TestDatabase) -> None:
+def test_a_call_that_does_not_wait_gets_the_unlocked_orders(placed: TestDatabase) -> None:
     wanted = [OrderLookup(OrderId(number), BuyerId(OURS)) for number in (AFTER, OURS)]
 
     with holding(placed, locking(row_of("orders", OURS))), transaction(placed) as connection:
@@ -132,7 +132,7 @@ def test_who_does_not_wait_gets_the_orders_that_are_free(placed: TestDatabase) -
     assert [each and each.id for each in found] == [AFTER, None]
 
 
-def test_users_are_locked_in_one_order_whatever_the_order_they_are_asked_for_in(signed_up: TestDatabase) -> None:
+def test_users_are_locked_in_the_sequence_of_their_ids(signed_up: TestDatabase) -> None:
     def work(connection: Connection) -> object:
         return users_repository.lock_users(connection, [UserId(number) for number in (AFTER, OURS, BEFORE)])
 
@@ -141,7 +141,7 @@ def test_users_are_locked_in_one_order_whatever_the_order_they_are_asked_for_in(
         assert is_free(signed_up, row_of("users", AFTER))
 
 
-def test_a_refresh_token_and_its_session_are_kept_from_others(signed_up: TestDatabase) -> None:
+def test_a_refresh_token_is_locked_together_with_its_session(signed_up: TestDatabase) -> None:
     with transaction(signed_up) as connection:
         log_in(connection, OURS)
         log_in(connection, AFTER)
@@ -187,7 +187,7 @@ def key(caller: str) -> IdempotencyKey:
     return IdempotencyKey(caller, "/method", OURS, b"content", NOW)
 
 
-def test_keys_are_claimed_in_one_order_whatever_the_order_of_the_requests(orders_database: TestDatabase) -> None:
+def test_keys_are_claimed_in_one_sequence_whatever_the_sequence_of_the_requests(orders_database: TestDatabase) -> None:
     def claim(*callers: str) -> Work:
         return lambda connection: store.claim(connection, [key(caller) for caller in callers])
 

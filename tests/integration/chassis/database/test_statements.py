@@ -150,7 +150,7 @@ async def test_a_read_that_loses_every_connection_is_the_database_not_answering(
     assert await reads.fetch("SELECT 1") == [(1,)]
 
 
-async def test_a_connection_that_ends_while_nobody_uses_it_costs_no_write(
+async def test_a_connection_that_ends_while_idle_fails_no_write(
     make: Callable[..., StatementPool], users_database: TestDatabase
 ) -> None:
     writes = make(is_writing=True)
@@ -162,7 +162,7 @@ async def test_a_connection_that_ends_while_nobody_uses_it_costs_no_write(
     assert await writes.fetch("SELECT 1") == [(1,)]
 
 
-async def test_a_connection_that_ends_while_the_loop_stands_still_costs_no_write(
+async def test_a_connection_that_ends_while_the_loop_is_blocked_fails_no_write(
     make: Callable[..., StatementPool], users_database: TestDatabase
 ) -> None:
     writes = make(is_writing=True)
@@ -173,7 +173,7 @@ async def test_a_connection_that_ends_while_the_loop_stands_still_costs_no_write
     assert await writes.fetch("SELECT 1") == [(1,)]
 
 
-async def test_who_gives_up_leaves_the_connection_and_no_answer_to_the_next(make: Callable[..., StatementPool]) -> None:
+async def test_a_cancelled_call_leaves_a_clean_connection_to_the_next(make: Callable[..., StatementPool]) -> None:
     reads = make()
     [(pid,)] = await reads.fetch(OWN_PID)
     patient = asyncio.ensure_future(reads.fetch("SELECT pg_sleep(0.2)"))
@@ -185,7 +185,7 @@ async def test_who_gives_up_leaves_the_connection_and_no_answer_to_the_next(make
     assert patient.cancelled()
 
 
-async def test_callers_who_leave_at_any_time_fail_nobody_else(users_database: TestDatabase) -> None:
+async def test_calls_cancelled_at_any_time_fail_no_other_call(users_database: TestDatabase) -> None:
     reads = StatementPool(Connector(database_settings(users_database.url), name="test"), number=1, max_waiting=1000)
     pids: set[int] = set()
     when = random.Random(7)  # the same moments in each run

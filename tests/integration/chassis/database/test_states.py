@@ -185,7 +185,7 @@ def stopped(pid: int) -> Iterator[None]:
         os.kill(pid, signal.SIGCONT)
 
 
-async def test_a_read_that_nobody_answers_is_read_over_another_connection(database: Database) -> None:
+async def test_a_read_without_an_answer_is_repeated_over_another_connection(database: Database) -> None:
     [(pid,)] = await database.fetch(OWN_PID)
 
     with stopped(pid):
@@ -195,7 +195,7 @@ async def test_a_read_that_nobody_answers_is_read_over_another_connection(databa
     assert other != pid
 
 
-async def test_a_write_that_nobody_answers_has_an_unknown_outcome_and_holds_nobody_up(database: Database) -> None:
+async def test_a_write_without_an_answer_has_an_unknown_outcome_and_delays_no_other_call(database: Database) -> None:
     [(pid,)] = await database.fetch_for_write(OWN_PID)
 
     with stopped(pid):
@@ -207,7 +207,7 @@ async def test_a_write_that_nobody_answers_has_an_unknown_outcome_and_holds_nobo
     assert other != pid
 
 
-async def test_a_transaction_that_nobody_answers_is_run_over_another_connection(database: Database) -> None:
+async def test_a_transaction_without_an_answer_is_repeated_over_another_connection(database: Database) -> None:
     pid = await database.transaction(own_pid)
 
     with stopped(pid):
@@ -217,7 +217,7 @@ async def test_a_transaction_that_nobody_answers_is_run_over_another_connection(
     assert other != pid
 
 
-async def test_a_commit_that_nobody_answers_has_an_unknown_outcome(database: Database) -> None:
+async def test_a_commit_without_an_answer_has_an_unknown_outcome(database: Database) -> None:
     def stop_yourself(connection: Connection) -> int:
         pid = own_pid(connection)
         os.kill(pid, signal.SIGSTOP)

@@ -97,7 +97,7 @@ def letters(database: TestDatabase) -> list[tuple[str, str, int]]:
     return [(title(event), reason, attempts) for event, reason, attempts in rows]
 
 
-async def test_what_comes_twice_takes_effect_once_and_what_comes_early_waits(
+async def test_a_doubled_event_takes_effect_once_and_an_early_event_waits(
     orders_database: TestDatabase, redis_url: str, stored: Redis
 ) -> None:
     subject = uuid.uuid4()
@@ -130,7 +130,7 @@ async def test_a_poison_event_is_a_dead_letter_and_the_others_of_its_batch_take_
     assert "canary" not in str(orders_database.query("SELECT * FROM dead_letters"))
 
 
-async def test_what_is_no_event_is_a_dead_letter_at_once(
+async def test_a_malformed_entry_is_a_dead_letter_at_once(
     orders_database: TestDatabase, redis_url: str, stored: Redis
 ) -> None:
     for sick in ({FIELD: "{"}, {FIELD: '{"specversion": "1.0"}'}, {"other": "1"}, {FIELD: "[]"}):
@@ -199,7 +199,7 @@ async def test_a_group_that_redis_forgot_is_made_again(
     assert orders_database.query(EFFECTS) == [(first, 1), (second, 1)]
 
 
-async def test_events_that_rest_keep_no_other_retry_waiting(
+async def test_events_in_backoff_delay_no_other_retry(
     orders_database: TestDatabase, redis_url: str, stored: Redis
 ) -> None:
     subject = uuid.uuid4()

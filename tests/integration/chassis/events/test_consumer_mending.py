@@ -106,7 +106,7 @@ async def mend(database: TestDatabase, redis_url: str, stream: LostStream, *, la
     return [entry["event"] for entry in logs if entry["event"].startswith("consumer.")]
 
 
-async def test_pages_take_effect_one_after_the_other_and_the_operator_hears_of_it_once(
+async def test_pages_take_effect_in_sequence_and_are_logged_once(
     orders_database: TestDatabase, redis_url: str, stored: Redis
 ) -> None:
     subject = uuid.uuid4()
@@ -122,7 +122,7 @@ async def test_pages_take_effect_one_after_the_other_and_the_operator_hears_of_i
     assert sorted(told) == ["consumer.events_missing", "consumer.events_replayed", "consumer.joined"]
 
 
-async def test_events_that_are_gone_make_the_stream_incomplete_and_are_told_of_once(
+async def test_missing_events_make_the_stream_incomplete_and_are_logged_once(
     orders_database: TestDatabase, redis_url: str, stored: Redis
 ) -> None:
     pages = [[an_event(uuid.uuid4(), 1)] for _ in range(3)]
@@ -134,7 +134,7 @@ async def test_events_that_are_gone_make_the_stream_incomplete_and_are_told_of_o
     assert orders_database.query("SELECT incomplete_since IS NOT NULL FROM inbox_state") == [(True,)]
 
 
-async def test_each_page_s_poison_is_tried_as_often_as_any_event_before_it_is_a_dead_letter(
+async def test_a_poison_event_of_a_page_has_as_many_attempts_as_any_other(
     orders_database: TestDatabase, redis_url: str, stored: Redis
 ) -> None:
     sick, well = [uuid.uuid4(), uuid.uuid4()], [uuid.uuid4(), uuid.uuid4()]
@@ -150,7 +150,7 @@ async def test_each_page_s_poison_is_tried_as_often_as_any_event_before_it_is_a_
     assert value("shop_events_consumed_total") == counted + 2
 
 
-async def test_what_cannot_get_better_is_a_dead_letter_at_once(
+async def test_a_permanent_failure_is_a_dead_letter_at_once(
     orders_database: TestDatabase, redis_url: str, stored: Redis
 ) -> None:
     orphan = uuid.uuid4()
@@ -165,7 +165,7 @@ async def test_what_cannot_get_better_is_a_dead_letter_at_once(
     assert stream.served == ["0-0"]
 
 
-async def test_a_page_that_failed_rests_before_it_is_tried_again(
+async def test_a_failed_page_backs_off_before_its_retry(
     orders_database: TestDatabase, redis_url: str, stored: Redis
 ) -> None:
     tried_at: list[float] = []

@@ -61,7 +61,7 @@ def without_pauses(
 
 
 @pytest.mark.parametrize("away", ["Redis", "the database", "the database at the first start"])
-async def test_while_something_is_away_it_is_asked_ever_less_often_and_the_log_says_so_once(
+async def test_while_a_dependency_is_down_retries_back_off_and_are_logged_once(
     orders_database: TestDatabase,
     redis_url: str,
     stored: Redis,
@@ -90,7 +90,7 @@ async def test_while_something_is_away_it_is_asked_ever_less_often_and_the_log_s
     assert [entry["event"] for entry in logs if entry["event"].startswith("consumer.")] == ["consumer.waiting"]
 
 
-async def test_a_consumer_goes_on_when_redis_is_back_and_tells_of_the_next_failure_too(
+async def test_a_consumer_resumes_when_redis_is_back_and_logs_the_next_failure_too(
     orders_database: TestDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     program = find_redis()
@@ -128,7 +128,7 @@ async def test_a_consumer_goes_on_when_redis_is_back_and_tells_of_the_next_failu
     assert told[2]["failures"] == 3
 
 
-async def test_no_event_dies_of_a_database_that_is_away(
+async def test_no_event_becomes_a_dead_letter_while_the_database_is_down(
     orders_database: TestDatabase, redis_url: str, stored: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = Counter[str]()
@@ -160,7 +160,7 @@ async def test_no_event_dies_of_a_database_that_is_away(
     assert letters(orders_database) == []
 
 
-async def test_what_is_known_of_a_stream_is_shown_from_the_first_look_on(
+async def test_the_state_of_a_stream_is_shown_from_the_first_poll_on(
     orders_database: TestDatabase, redis_url: str, stored: Redis
 ) -> None:
     orders_database.query("INSERT INTO inbox_state (stream, incomplete_since) VALUES (%s, now())", STREAM)
@@ -202,7 +202,7 @@ class Counting:
         ("_WAIT_S", "_SAVE_S", "save_position"),
     ],
 )
-async def test_an_idle_consumer_asks_no_more_often_than_it_must(
+async def test_an_idle_consumer_makes_each_periodic_call_at_its_own_interval(
     orders_database: TestDatabase,
     redis_url: str,
     monkeypatch: pytest.MonkeyPatch,

@@ -194,7 +194,7 @@ async def test_deleting_a_user_while_they_order_leaves_no_open_order(
         (None, 4, "USER_SERVICE_UNAVAILABLE"),
     ],
 )
-async def test_without_the_user_service_what_is_known_decides_while_it_is_fresh(
+async def test_without_the_user_service_a_fresh_projection_decides(
     users_database: TestDatabase, orders_database: TestDatabase, state: str | None, minutes: int, expected: str | None
 ) -> None:
     user_id = new_uuid()
@@ -210,7 +210,7 @@ async def test_without_the_user_service_what_is_known_decides_while_it_is_fresh(
     assert refused == expected
 
 
-async def test_without_the_user_service_nothing_is_placed_if_nobody_knows_how_old_the_news_is(
+async def test_without_the_user_service_a_projection_of_unknown_age_places_no_order(
     users_database: TestDatabase, orders_database: TestDatabase
 ) -> None:
     user_id = new_uuid()

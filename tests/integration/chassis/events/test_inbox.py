@@ -60,7 +60,7 @@ async def test_the_state_of_a_stream_is_its_own(orders_database: TestDatabase) -
     }
 
 
-def test_a_consumer_that_knows_another_position_moves_nothing(orders_database: TestDatabase) -> None:
+def test_a_consumer_with_another_position_changes_nothing(orders_database: TestDatabase) -> None:
     with transaction(orders_database) as connection:
         assert inbox.save_position(connection, "a", known=None, position=EntryId(5, 0))
 
@@ -79,7 +79,9 @@ def test_the_number_of_a_restored_producer_s_event_is_kept_with_its_epoch(orders
         assert inbox.claim(connection, "a", [OURS]) == {OURS: Number(2, 1)}
 
 
-def test_subjects_are_claimed_in_one_order_whatever_the_order_of_their_events(orders_database: TestDatabase) -> None:
+def test_subjects_are_claimed_in_one_sequence_whatever_the_sequence_of_their_events(
+    orders_database: TestDatabase,
+) -> None:
     def claim(*subjects: UUID) -> Any:
         return lambda connection: inbox.claim(connection, "a", subjects)
 
@@ -94,7 +96,7 @@ def test_subjects_are_claimed_in_one_order_whatever_the_order_of_their_events(or
         assert set(inbox.claim(other, "a", [AFTER])) == {AFTER}
 
 
-def test_an_event_that_dies_again_shows_why_it_died_last(orders_database: TestDatabase) -> None:
+def test_an_event_that_fails_again_shows_its_last_error(orders_database: TestDatabase) -> None:
     with transaction(orders_database) as connection:
         inbox.dead_letter(connection, "a", [a_letter(1), a_letter(2)])
         connection.exec_driver_sql("UPDATE dead_letters SET died_at = died_at - interval '1 day'")
@@ -122,7 +124,9 @@ def test_dead_letters_are_listed_in_the_order_in_which_they_may_be_sent_again(or
         assert letters(connection, "a") == [9, 5, 3, 4]
 
 
-def test_what_took_effect_after_all_revives_the_letters_up_to_it_and_no_others(orders_database: TestDatabase) -> None:
+def test_an_event_that_takes_effect_later_resolves_the_dead_letters_up_to_it_and_no_others(
+    orders_database: TestDatabase,
+) -> None:
     last = {OURS: Number(0, 2)}
     with transaction(orders_database) as connection:
         for stream in STREAMS:

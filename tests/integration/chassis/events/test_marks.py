@@ -446,7 +446,9 @@ WAYS: list[Way] = [
 # Four times as long as it takes: a machine may have other work.
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
-async def test_no_mark_is_younger_than_what_took_effect_and_the_copy_becomes_true_again(world: World, way: Way) -> None:
+async def test_no_watermark_is_ahead_of_the_effects_and_the_projection_becomes_correct_again(
+    world: World, way: Way
+) -> None:
     async with world.relaying(), world.consuming():
         world.write(MANY)
         await world.becomes_true()

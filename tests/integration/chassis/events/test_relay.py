@@ -156,7 +156,7 @@ async def test_the_newest_event_stays_however_old_it_is(orders_database: TestDat
     assert orders_database.query("SELECT sequence FROM outbox") == [(3,)]
 
 
-async def test_a_replay_publishes_again_what_is_younger(orders_database: TestDatabase) -> None:
+async def test_a_replay_publishes_younger_events_again(orders_database: TestDatabase) -> None:
     write(orders_database, 1, age="2 h")
     write(orders_database, 2, 3)
     orders_database.query("UPDATE outbox SET published_at = now()")
@@ -189,7 +189,7 @@ async def test_of_two_relays_one_publishes_and_each_event_is_sent_once(
         assert [event.sequence for event in events if event.subject == subject] == list(range(1, 11))
 
 
-async def test_what_redis_lost_at_the_end_is_published_again_and_nothing_before(
+async def test_events_that_redis_lost_at_the_end_are_published_again_and_no_earlier_ones(
     orders_database: TestDatabase, redis_url: str, stored: Redis
 ) -> None:
     async def is_done() -> bool:
@@ -216,7 +216,7 @@ async def test_what_redis_lost_at_the_end_is_published_again_and_nothing_before(
     assert [event.sequence for event in sent(stored)] == [1, 2, 3, 4]
 
 
-async def test_what_redis_lost_is_published_again_without_a_pause_between_batches(
+async def test_lost_events_are_published_again_without_a_pause_between_batches(
     orders_database: TestDatabase, redis_url: str, stored: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Longer than this test lasts: a relay that waits for its next look would not come to the second batch.

@@ -64,7 +64,7 @@ async def test_pages_have_every_event_once_and_in_the_order_of_the_stream(
     assert str(after) == sent[-1][0]
 
 
-async def test_a_stream_keeps_what_a_group_has_not_read_up_to_a_bound(
+async def test_a_stream_keeps_unread_entries_up_to_a_bound(
     orders_database: TestDatabase, redis_url: str, stored: Redis
 ) -> None:
     stored.xgroup_create(STREAM, "slow", id="0", mkstream=True)
@@ -90,7 +90,7 @@ async def test_a_stream_keeps_what_a_group_has_not_read_up_to_a_bound(
     assert 1000 <= stored.xlen(STREAM) <= 1200
 
 
-async def test_what_the_outbox_has_no_more_makes_a_new_reader_incomplete(
+async def test_events_swept_from_the_outbox_make_a_new_readers_stream_incomplete(
     orders_database: TestDatabase, users_database: TestDatabase, redis_url: str, stored: Redis
 ) -> None:
     write(orders_database, 1, subjects=20)

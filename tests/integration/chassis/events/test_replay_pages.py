@@ -67,7 +67,7 @@ def test_a_full_page_ends_with_its_last_event(
 
 
 @pytest.mark.parametrize(("after", "is_complete"), [("9-0", False), ("10-0", True), ("11-0", True)])
-def test_whether_a_page_lacks_swept_events_is_said_of_its_own_stream(
+def test_a_page_reports_the_swept_events_of_its_own_stream(
     orders_database: TestDatabase, stored: Redis, after: str, *, is_complete: bool
 ) -> None:
     insert = "INSERT INTO relay_state (stream, last_entry, swept_ms) VALUES (%s, '', %s)"
@@ -81,7 +81,7 @@ def test_whether_a_page_lacks_swept_events_is_said_of_its_own_stream(
     assert answer(stored)["is_complete"] is is_complete
 
 
-def test_a_reader_gets_the_page_that_it_asked_for_last_and_redis_forgets_one_that_nobody_takes(
+def test_a_reader_gets_the_page_it_asked_for_last_and_an_unread_page_expires(
     orders_database: TestDatabase, stored: Redis
 ) -> None:
     serve(orders_database, stored, after="0-0", last=EntryId(1, 0))

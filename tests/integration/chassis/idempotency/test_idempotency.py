@@ -176,7 +176,7 @@ async def test_after_24_hours_the_request_id_is_free(
 
 
 @pytest.mark.parametrize("header", ["idempotency-key", "x-request-id"])
-async def test_a_header_serves_where_the_request_names_no_id(
+async def test_a_header_is_the_key_of_a_request_without_an_id(
     orders: OrderServiceAsyncStub, buyer: User, header: str
 ) -> None:
     metadata = ((header, new_uuid()),)
@@ -189,7 +189,7 @@ async def test_a_header_serves_where_the_request_names_no_id(
     assert (other.reason, other.metadata) == ("REQUEST_ID_REUSED", {"requestId": metadata[0][1]})
 
 
-async def test_what_the_caller_chose_goes_before_what_the_edge_did(orders: OrderServiceAsyncStub, buyer: User) -> None:
+async def test_the_callers_key_has_precedence_over_the_edges(orders: OrderServiceAsyncStub, buyer: User) -> None:
     chosen, header, edge = new_uuid(), new_uuid(), new_uuid()
     by_field = create_order_request(buyer.id, request_id=chosen)
     metadata = (("idempotency-key", header), ("x-request-id", edge))
@@ -203,7 +203,7 @@ async def test_what_the_caller_chose_goes_before_what_the_edge_did(orders: Order
     assert (await orders.CreateOrder(create_order_request(buyer.id), metadata=metadata)).id == second.id
 
 
-async def test_an_idempotency_key_that_is_no_uuid_is_refused(orders: OrderServiceAsyncStub, buyer: User) -> None:
+async def test_an_idempotency_key_must_be_a_uuid(orders: OrderServiceAsyncStub, buyer: User) -> None:
     metadata = (("idempotency-key", "order-1"),)
 
     refusal = await refusal_of(orders.CreateOrder(create_order_request(buyer.id), metadata=metadata))

@@ -50,9 +50,7 @@ async def sweeping(database: TestDatabase, clock: ManualClock, *, every_s: float
         await asyncio.gather(sweep, return_exceptions=True)
 
 
-async def test_a_key_that_somebody_holds_is_left_for_later_and_keeps_nothing_up(
-    orders_database: TestDatabase, clock: ManualClock
-) -> None:
+async def test_a_locked_key_is_skipped_and_delays_nothing(orders_database: TestDatabase, clock: ManualClock) -> None:
     expired = clock.now() - LIFETIME - timedelta(seconds=1)
     keep(orders_database, held=expired, free=expired, young=clock.now() - LIFETIME)
 

@@ -24,7 +24,7 @@ ADMIN_PASSWORD = "an admins password"
 NO_DATABASE = f"postgresql://nobody:wrong@{LOOPBACK}:1/none"
 
 
-async def test_a_new_admin_can_log_in_and_see_everybody(users_database: TestDatabase) -> None:
+async def test_a_new_admin_can_log_in_and_list_all_users(users_database: TestDatabase) -> None:
     ended = run("user_svc", f"admin create {EMAIL}", typed=f"{ADMIN_PASSWORD}\n", DATABASE_URL=users_database.url)
 
     assert (ended.returncode, ended.stderr) == (0, "")
@@ -41,7 +41,7 @@ async def test_a_new_admin_can_log_in_and_see_everybody(users_database: TestData
     assert users_database.query("SELECT type, data ->> 'userId' FROM outbox") == [("user.created", admin.id)]
 
 
-async def test_a_user_who_exists_becomes_an_admin_and_keeps_the_password(users_database: TestDatabase) -> None:
+async def test_an_existing_user_becomes_an_admin_and_keeps_the_password(users_database: TestDatabase) -> None:
     async with (
         user_service(database_settings(users_database.url)) as address,
         plain_channel(address, token="") as channel,
@@ -61,7 +61,7 @@ async def test_a_user_who_exists_becomes_an_admin_and_keeps_the_password(users_d
     ]
 
 
-def test_who_is_an_admin_already_stays_one(users_database: TestDatabase) -> None:
+def test_an_admin_who_is_created_again_stays_an_admin(users_database: TestDatabase) -> None:
     command = f"admin create {EMAIL}"
     first = run("user_svc", command, typed=ADMIN_PASSWORD, DATABASE_URL=users_database.url)
 
@@ -80,9 +80,7 @@ def test_who_is_an_admin_already_stays_one(users_database: TestDatabase) -> None
         (EMAIL, "", "password"),
     ],
 )
-def test_what_cannot_be_an_admin_is_one_clear_line(
-    users_database: TestDatabase, email: str, password: str, field: str
-) -> None:
+def test_a_refused_admin_is_one_clear_line(users_database: TestDatabase, email: str, password: str, field: str) -> None:
     ended = run("user_svc", f"admin create {email}", typed=f"{password}\n", DATABASE_URL=users_database.url)
 
     assert (ended.returncode, ended.stdout) == (1, "")
@@ -102,7 +100,7 @@ def test_a_command_without_a_database_is_one_clear_line(command: str) -> None:
 
 @pytest.mark.parametrize("package", ["user_svc", "order_svc"])
 @pytest.mark.parametrize("command", ["relay", "consume", "events dlq requeue"])
-def test_what_needs_redis_says_so(package: str, command: str) -> None:
+def test_a_command_that_needs_redis_says_so(package: str, command: str) -> None:
     ended = run(package, command, DATABASE_URL=NO_DATABASE)
 
     assert (ended.returncode, ended.stderr) == (1, "REDIS_URL: Field required\n")
@@ -124,14 +122,16 @@ def test_a_command_without_redis_is_one_clear_line(orders_database: TestDatabase
 
 
 @pytest.mark.parametrize("command", ["relay", "consume"])
-def test_a_worker_without_tables_says_what_to_do(command: str, empty_database: TestDatabase, redis_url: str) -> None:
+def test_a_worker_without_tables_names_the_command_to_run(
+    command: str, empty_database: TestDatabase, redis_url: str
+) -> None:
     ended = run("order_svc", command, DATABASE_URL=empty_database.url, REDIS_URL=redis_url)
 
     assert ended.returncode == 1
     assert ended.stderr == "The database is not ready: run `python -m order_svc migrate` first.\n"
 
 
-def test_a_replay_wants_a_time(users_database: TestDatabase) -> None:
+def test_a_replay_needs_a_time(users_database: TestDatabase) -> None:
     wrong = run("user_svc", "events replay --since yesterday", DATABASE_URL=users_database.url)
     right = run("user_svc", "events replay --since 2026-11-25T18:00:00Z", DATABASE_URL=users_database.url)
 
@@ -152,7 +152,7 @@ def test_a_replay_wants_a_time(users_database: TestDatabase) -> None:
         ("events replay --help", ["--since"]),
     ],
 )
-def test_the_help_names_every_command_and_what_it_does(command: str, told: list[str]) -> None:
+def test_the_help_describes_every_command(command: str, told: list[str]) -> None:
     ended = run("user_svc", command)
 
     assert (ended.returncode, ended.stderr) == (0, "")
@@ -163,7 +163,7 @@ def test_the_help_names_every_command_and_what_it_does(command: str, told: list[
     "command",
     ["", "keys", "admin", "admin create", "keys list more", "rotate", "events", "events dlq", "events replay"],
 )
-def test_a_command_that_is_none_says_how_it_is_used(command: str) -> None:
+def test_an_unknown_command_shows_the_usage(command: str) -> None:
     ended = run("user_svc", command)
 
     assert (ended.returncode, ended.stdout) == (2, "")

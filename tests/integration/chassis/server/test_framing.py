@@ -70,7 +70,7 @@ REFUSED_BY_GRPC: Final = {
 
 
 @pytest.mark.parametrize(("body", "headers", "code"), REFUSED_BY_GRPC.values(), ids=REFUSED_BY_GRPC)
-async def test_what_grpc_cannot_read_is_refused_at_once(
+async def test_a_frame_that_grpc_cannot_read_is_refused_at_once(
     users_address: str, body: bytes, headers: Sequence[tuple[str, str]], code: StatusCode
 ) -> None:
     async with caller_of(users_address) as caller:
@@ -105,7 +105,7 @@ async def test_a_call_whose_message_does_not_come_ends_with_its_deadline(users_a
     assert answer.was_reset or answer.code == StatusCode.DEADLINE_EXCEEDED.value[0]
 
 
-async def test_a_caller_that_leaves_before_its_message_is_no_mistake(
+async def test_a_call_reset_before_its_message_logs_no_error(
     users_address: str, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lines = ""

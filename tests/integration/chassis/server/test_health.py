@@ -46,7 +46,7 @@ async def test_liveness_does_not_ask_the_database() -> None:
         assert await check(address, "shop.user.v1.UserService") == SERVING
 
 
-async def test_the_system_service_tells_how_a_replica_is(users_address: str, orders_address: str) -> None:
+async def test_the_system_service_reports_the_health_of_a_replica(users_address: str, orders_address: str) -> None:
     for address, name in ((users_address, "user_svc"), (orders_address, "order_svc")):
         async with plain_channel(address) as channel:
             health = await SystemServiceStub(channel).GetHealth(pb.GetHealthRequest())

@@ -31,7 +31,7 @@ MARGIN_S = 10
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_a_replica_that_is_told_to_stop_says_so_and_serves_on_for_a_while(
+async def test_a_stopping_replica_reports_not_serving_and_serves_until_its_drain_is_over(
     users_database: TestDatabase, tmp_path: Path, number: signal.Signals
 ) -> None:
     async with (
@@ -152,7 +152,7 @@ def test_a_missing_setting_is_one_clear_line(command: str) -> None:
     assert (ended.stdout, ended.stderr) == ("", "DATABASE_URL: Field required\n")
 
 
-def test_a_setting_that_makes_no_sense_is_named_without_its_value() -> None:
+def test_an_invalid_setting_is_named_without_its_value() -> None:
     ended = run("user_svc", "serve", DATABASE_URL="canary://secret", PORT="0")
 
     assert ended.returncode == 1

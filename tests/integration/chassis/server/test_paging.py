@@ -75,7 +75,7 @@ async def test_orders_added_between_two_pages_double_and_hide_nothing(
     assert set(seen) == placed
 
 
-async def test_users_who_go_between_two_pages_hide_nobody_else(users: UserServiceAsyncStub) -> None:
+async def test_users_deleted_between_two_pages_hide_no_other_user(users: UserServiceAsyncStub) -> None:
     created = [(await users.CreateUser(create_user_request())).id for _ in range(9)][::-1]
     first = await users.ListUsers(users_pb.ListUsersRequest(page_size=4))
 
@@ -121,7 +121,7 @@ async def test_a_history_comes_in_pages_oldest_first(orders: OrderServiceAsyncSt
     assert not second.next_page_token
 
 
-async def test_a_page_has_50_entries_unless_told_otherwise_and_at_most_200(
+async def test_a_page_has_50_entries_by_default_and_at_most_200(
     users: UserServiceAsyncStub, users_database: TestDatabase
 ) -> None:
     users_database.query(
@@ -187,7 +187,7 @@ async def test_a_page_token_lasts_a_day(users: UserServiceAsyncStub, clock: Manu
 
 
 @pytest.mark.parametrize("token", ["x", "x" * 44, "AAAA", "=", "ä", "' OR 1=1 --"])
-async def test_a_page_token_that_nobody_gave_out_is_refused(users: UserServiceAsyncStub, token: str) -> None:
+async def test_a_forged_page_token_is_refused(users: UserServiceAsyncStub, token: str) -> None:
     refusal = await refusal_of(users.ListUsers(users_pb.ListUsersRequest(page_token=token)))
 
     assert (refusal.code, refusal.reason) == (StatusCode.INVALID_ARGUMENT, "INVALID_PAGE_TOKEN")

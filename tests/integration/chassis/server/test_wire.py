@@ -64,9 +64,7 @@ async def orders_wire(orders_address: str) -> AsyncIterator[Wire]:
     [b"\x0a\xff\xff\xff\xff\x0f", b"\x0a\x05ab", b"\xff", b"\x00", b"\x0b", b"{}", b"\x0a" + b"\xff" * 20],
     ids=["huge length", "cut off", "no tag", "field 0", "open group", "JSON", "endless number"],
 )
-async def test_bytes_that_are_no_message_are_refused_by_every_method(
-    users_wire: Wire, orders_wire: Wire, message: bytes
-) -> None:
+async def test_malformed_bytes_are_refused_by_every_method(users_wire: Wire, orders_wire: Wire, message: bytes) -> None:
     for method in METHODS:
         wire = orders_wire if "Order" in method else users_wire
 
@@ -78,7 +76,7 @@ async def test_bytes_that_are_no_message_are_refused_by_every_method(
 
 
 @pytest.mark.parametrize("text", [b"\xff", b"\xc3", b"\xed\xa0\x80", b"\xc0\x80"])
-async def test_text_that_is_no_utf_8_is_refused(users_wire: Wire, text: bytes) -> None:
+async def test_invalid_utf_8_is_refused(users_wire: Wire, text: bytes) -> None:
     for method in ("GetUser", "CreateUser", "DeleteUser", "UpdateUser"):
         refusal = await refusal_of(users_wire.send(f"{USER_SERVICE}/{method}", delimited(1, text)))
 
@@ -154,7 +152,7 @@ async def test_the_last_of_a_field_that_is_sent_twice_counts(users_wire: Wire) -
     assert (refusal.reason, refusal.metadata) == ("USER_NOT_FOUND", {"userId": user_id})
 
 
-async def test_a_method_that_is_none_is_unimplemented(users_wire: Wire) -> None:
+async def test_an_unknown_method_is_unimplemented(users_wire: Wire) -> None:
     for method in (f"{USER_SERVICE}/DropUsers", "/shop.order.v1.OrderService/GetOrder", "/x"):
         with pytest.raises(aio.AioRpcError) as failure:
             await users_wire.send(method, empty_pb2.Empty().SerializeToString())

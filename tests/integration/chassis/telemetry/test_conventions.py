@@ -180,7 +180,7 @@ def test_a_span_has_the_name_that_the_conventions_give_it(emitted: list[Readable
             assert span.name == attributes.get("rpc.method", attributes.get("db.query.summary"))
 
 
-def test_only_what_the_conventions_call_an_error_is_one(emitted: list[ReadableSpan]) -> None:
+def test_only_the_codes_that_the_conventions_call_errors_are_errors(emitted: list[ReadableSpan]) -> None:
     codes: dict[str, set[str]] = {"rpc SERVER": set(), "rpc CLIENT": set()}
     for span in emitted:
         attributes: Any = span.attributes or {}
@@ -242,14 +242,14 @@ def test_labels_are_attributes_of_the_conventions(emitted: list[ReadableSpan]) -
                 assert ("error_type" in said) == (labels["rpc_response_status_code"] in SERVER_ERRORS), sample
 
 
-def test_no_label_holds_what_a_caller_chose(emitted: list[ReadableSpan]) -> None:
+def test_no_label_has_a_value_that_a_caller_chose(emitted: list[ReadableSpan]) -> None:
     assert emitted
     values = {value for metric in REGISTRY.collect() for sample in metric.samples for value in sample.labels.values()}
 
     assert [value for value in values if CANARY in value.lower() or re.search(r"[0-9a-f]{8}-[0-9a-f]{4}-", value)] == []
 
 
-def test_a_statement_is_timed_by_what_it_does_and_how_it_ended(emitted: list[ReadableSpan]) -> None:
+def test_a_statement_is_timed_by_operation_and_outcome(emitted: list[ReadableSpan]) -> None:
     assert emitted
     samples = [sample for metric in REGISTRY.collect() for sample in metric.samples]
     counted = {

@@ -95,7 +95,7 @@ async def test_a_call_that_the_edge_does_not_trace_makes_no_span(users_database:
     assert all(len(line["trace_id"]) == 32 for line in lines)
 
 
-async def test_a_port_that_is_taken_is_told_by_its_settings_name(users_database: TestDatabase, tmp_path: Path) -> None:
+async def test_a_taken_port_is_reported_by_its_settings_name(users_database: TestDatabase, tmp_path: Path) -> None:
     with socket.create_server((LOOPBACK, 0)) as taken:
         port = str(taken.getsockname()[1])
 

@@ -81,7 +81,7 @@ def writing(database: TestDatabase, subject: uuid.UUID, sequence: int = 1) -> It
         yield session
 
 
-async def test_what_is_committed_later_is_not_passed_over(database: Database, orders_database: TestDatabase) -> None:
+async def test_an_event_committed_later_is_not_skipped(database: Database, orders_database: TestDatabase) -> None:
     early = uuid.uuid4()
 
     with writing(orders_database, early):
@@ -92,7 +92,7 @@ async def test_what_is_committed_later_is_not_passed_over(database: Database, or
     assert await subjects_after(database) == [early, late]
 
 
-async def test_what_is_rolled_back_keeps_nothing_up(database: Database, orders_database: TestDatabase) -> None:
+async def test_a_rolled_back_transaction_holds_nothing_up(database: Database, orders_database: TestDatabase) -> None:
     with contextlib.suppress(ZeroDivisionError), writing(orders_database, uuid.uuid4()):
         late = await add(database)
         raise ZeroDivisionError
@@ -230,7 +230,7 @@ def swap(database: TestDatabase, *subjects: uuid.UUID) -> None:
     )
 
 
-async def test_what_was_restored_from_an_older_server_is_in_the_feed_again_before_what_was_written_since(
+async def test_events_restored_from_an_older_server_precede_those_written_since(
     database: Database, orders_database: TestDatabase
 ) -> None:
     old = [await add(database), await add(database)]
@@ -253,7 +253,7 @@ async def test_what_was_restored_from_an_older_server_is_in_the_feed_again_befor
     assert await subjects_after(database) == [*old[::-1], *restored, *since[::-1], open_meanwhile, later]
 
 
-async def test_a_restored_event_with_the_very_next_number_comes_before_what_was_written_since(
+async def test_a_restored_event_with_the_very_next_number_precedes_those_written_since(
     database: Database, orders_database: TestDatabase
 ) -> None:
     restored, since = await add(database), await add(database)

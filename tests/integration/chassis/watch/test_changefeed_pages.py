@@ -38,7 +38,7 @@ def subjects(page: Page) -> list[UUID]:
     return [event.subject for event in page.events]
 
 
-def test_an_empty_feed_leaves_its_reader_where_it_is_and_has_no_more(orders_database: TestDatabase) -> None:
+def test_an_empty_feed_leaves_the_position_and_has_no_more(orders_database: TestDatabase) -> None:
     page = read(orders_database)
 
     assert (list(page.events), page.last, page.is_last) == ([], START, True)
@@ -56,7 +56,7 @@ def test_a_full_page_may_be_followed_by_more(orders_database: TestDatabase, size
 
 
 @pytest.mark.parametrize("others", [("a", "z"), ("z", "a")])
-def test_an_owner_is_told_of_their_own_and_stands_behind_all_that_was_looked_at(
+def test_a_page_has_the_owners_events_and_its_position_is_past_every_scanned_row(
     orders_database: TestDatabase, others: tuple[str, str]
 ) -> None:
     first, last = others
@@ -70,7 +70,7 @@ def test_an_owner_is_told_of_their_own_and_stands_behind_all_that_was_looked_at(
     assert not page.is_last
 
 
-def test_where_nothing_is_the_owners_the_reader_still_gets_on(orders_database: TestDatabase) -> None:
+def test_a_page_without_events_of_the_owner_advances_the_position(orders_database: TestDatabase) -> None:
     written = write(orders_database, "a", "z", "a")
 
     page = read(orders_database, owner="m", size=2)
@@ -79,7 +79,7 @@ def test_where_nothing_is_the_owners_the_reader_still_gets_on(orders_database: T
     assert subjects(read(orders_database, after=page.last)) == written[2:]
 
 
-def test_an_event_is_told_as_it_was_written(orders_database: TestDatabase) -> None:
+def test_an_event_is_read_as_it_was_written(orders_database: TestDatabase) -> None:
     [written] = write(orders_database, "ada")
 
     [event] = read(orders_database).events
@@ -90,7 +90,7 @@ def test_an_event_is_told_as_it_was_written(orders_database: TestDatabase) -> No
     assert event.position.id == event_id
 
 
-def test_a_page_begins_behind_a_place_within_a_transaction(orders_database: TestDatabase) -> None:
+def test_a_page_can_begin_at_a_position_within_a_transaction(orders_database: TestDatabase) -> None:
     with transaction(orders_database) as connection:
         events = [outbox.Event("order.created", UUID(int=n), 1, {}, datetime.now(UTC)) for n in range(1, 4)]
         outbox.add(connection, events)
@@ -100,7 +100,7 @@ def test_a_page_begins_behind_a_place_within_a_transaction(orders_database: Test
     assert subjects(read(orders_database, after=third.position)) == []
 
 
-def test_the_place_of_an_event_is_its_own_and_not_a_neighbours(orders_database: TestDatabase) -> None:
+def test_an_event_has_its_own_position(orders_database: TestDatabase) -> None:
     write(orders_database, "a", "b", "c")
     events = read(orders_database).events
 

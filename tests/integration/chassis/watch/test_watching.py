@@ -51,7 +51,9 @@ def orders(channel: aio.Channel) -> OrderServiceAsyncStub:
     return OrderServiceStub(channel)
 
 
-async def test_a_change_is_told_as_it_happens(channel: aio.Channel, orders: OrderServiceAsyncStub, buyer: User) -> None:
+async def test_a_change_is_delivered_as_it_happens(
+    channel: aio.Channel, orders: OrderServiceAsyncStub, buyer: User
+) -> None:
     async with watching(channel) as watch:
         first = await watch.message()
         placed = await orders.CreateOrder(create_order_request(buyer.id))
@@ -80,7 +82,7 @@ async def test_a_change_is_told_as_it_happens(channel: aio.Channel, orders: Orde
     )
 
 
-async def test_who_comes_back_with_a_token_is_told_what_they_missed_and_nothing_twice(
+async def test_a_stream_resumed_with_a_token_delivers_the_missed_changes_once(
     channel: aio.Channel, orders: OrderServiceAsyncStub, buyer: User
 ) -> None:
     placed = [(await orders.CreateOrder(create_order_request(buyer.id))).id for _ in range(3)]
@@ -96,7 +98,7 @@ async def test_who_comes_back_with_a_token_is_told_what_they_missed_and_nothing_
     assert seen(told) == [(order_id, "v1") for order_id in placed]
 
 
-async def test_an_owner_is_told_of_their_orders_and_staff_of_all_or_of_one_buyers(
+async def test_owners_watch_their_own_orders_and_staff_all_or_one_buyers(
     channel: aio.Channel, orders: OrderServiceAsyncStub, users: UserServiceAsyncStub, buyer: User
 ) -> None:
     other = await users.CreateUser(create_user_request())
@@ -124,7 +126,7 @@ async def test_an_owner_is_told_of_their_orders_and_staff_of_all_or_of_one_buyer
     assert curious.told == curious_later.told == []
 
 
-async def test_a_change_that_is_not_committed_yet_comes_to_who_began_before_it_was(
+async def test_a_change_committed_after_a_stream_began_is_delivered(
     channel: aio.Channel, orders_database: TestDatabase
 ) -> None:
     write(orders_database, 1)
@@ -142,7 +144,7 @@ async def test_a_change_that_is_not_committed_yet_comes_to_who_began_before_it_w
     assert [[change.id for change in changes] for changes in told] == [rest, rest]
 
 
-async def test_who_resumes_far_back_is_shown_that_the_stream_lives(
+async def test_a_stream_that_catches_up_from_far_back_sends_heartbeats(
     orders_database: TestDatabase, users_address: str
 ) -> None:
     write(orders_database, 60)
@@ -161,7 +163,7 @@ async def test_who_resumes_far_back_is_shown_that_the_stream_lives(
     assert tokens == [NIL, *ids_in(orders_database)[:29]]
 
 
-async def test_what_somebody_has_read_for_themselves_is_not_handed_to_them_again(
+async def test_a_change_read_while_catching_up_is_not_delivered_again_by_the_hub(
     orders_database: TestDatabase, users_address: str
 ) -> None:
     seldom = WatchSettings(poll_s=0.5)
@@ -181,7 +183,7 @@ async def test_what_somebody_has_read_for_themselves_is_not_handed_to_them_again
     assert first.told == second.told == ids_in(orders_database)
 
 
-async def test_what_is_handed_out_while_somebody_catches_up_does_not_pass_them_by(
+async def test_a_change_published_while_a_stream_catches_up_is_delivered(
     orders_database: TestDatabase, users_address: str
 ) -> None:
     write(orders_database, 400)  # more than the narrow channel holds, and less than a page
@@ -203,7 +205,7 @@ async def test_what_is_handed_out_while_somebody_catches_up_does_not_pass_them_b
     assert slow.told == ids_in(orders_database)
 
 
-async def test_who_comes_and_goes_while_others_write_is_told_everything_once_and_in_order(
+async def test_a_stream_resumed_again_and_again_under_load_delivers_each_change_once_and_in_order(
     orders_database: TestDatabase, users_address: str
 ) -> None:
     chance = random.Random(1)

@@ -40,7 +40,7 @@ async def replica(
         yield channel
 
 
-async def test_who_reads_too_slowly_is_sent_away_with_a_token_and_the_others_go_on(
+async def test_a_slow_reader_is_ended_with_a_resume_token_and_other_streams_continue(
     orders_database: TestDatabase, users_address: str
 ) -> None:
     async with (
@@ -137,7 +137,7 @@ async def test_a_token_of_which_nothing_is_known_is_refused(orders_database: Tes
 
 
 @pytest.mark.parametrize("limits", [{"max_watchers": 2}, {"max_of_one_caller": 2}], ids=str)
-async def test_there_is_a_bound_and_who_hangs_up_makes_room(
+async def test_the_number_of_streams_is_bounded_and_an_ended_one_frees_its_place(
     orders_database: TestDatabase, users_address: str, limits: dict[str, int]
 ) -> None:
     me = token_of(new_uuid())
@@ -197,9 +197,7 @@ async def test_open_streams_are_counted_and_so_are_those_that_have_ended(
     assert (line["code"], line["messages"]) == ("CANCELLED", 1)
 
 
-async def test_while_nobody_knows_what_happens_there_is_no_sign_of_life(
-    orders_database: TestDatabase, users_address: str
-) -> None:
+async def test_while_polls_fail_no_heartbeat_is_sent(orders_database: TestDatabase, users_address: str) -> None:
     async with (
         replica(orders_database, users=users_address, heartbeat_s=0.05) as channel,
         watching(channel) as watch,

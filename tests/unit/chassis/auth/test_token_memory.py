@@ -64,7 +64,7 @@ async def test_tokens_of_two_sessions_are_not_confused(access: AccessTokens) -> 
         assert (await access.caller(token)).subject == user
 
 
-async def test_a_known_token_is_good_until_it_expires(access: AccessTokens) -> None:
+async def test_a_remembered_token_is_accepted_until_it_expires(access: AccessTokens) -> None:
     token = SIGNER.token(exp=int(time.time()) + 2)
     await access.caller(token)
 
@@ -78,7 +78,7 @@ async def test_a_known_token_is_good_until_it_expires(access: AccessTokens) -> N
     await until(is_refused)
 
 
-async def test_a_caller_may_stay_until_the_clocks_of_all_machines_say_that_the_token_has_expired(ring: Ring) -> None:
+async def test_a_caller_expires_with_the_token_plus_the_leeway_of_clocks(ring: Ring) -> None:
     access = AccessTokens(TokenSettings(leeway_s=7), ring)
     expiry = int(time.time()) + 60
 
@@ -87,9 +87,7 @@ async def test_a_caller_may_stay_until_the_clocks_of_all_machines_say_that_the_t
     assert caller.expires_at_s == expiry + 7
 
 
-async def test_a_known_token_counts_for_nothing_once_its_key_is_no_longer_published(
-    access: AccessTokens, ring: Ring
-) -> None:
+async def test_a_remembered_token_is_refused_once_its_key_is_withdrawn(access: AccessTokens, ring: Ring) -> None:
     token = SIGNER.token()
     await access.caller(token)
 
@@ -99,7 +97,7 @@ async def test_a_known_token_counts_for_nothing_once_its_key_is_no_longer_publis
         await access.caller(token)
 
 
-async def test_a_known_token_counts_for_nothing_once_its_key_is_another_one(access: AccessTokens, ring: Ring) -> None:
+async def test_a_remembered_token_is_refused_once_its_key_is_replaced(access: AccessTokens, ring: Ring) -> None:
     token = SIGNER.token()
     await access.caller(token)
 
@@ -109,7 +107,7 @@ async def test_a_known_token_counts_for_nothing_once_its_key_is_another_one(acce
         await access.caller(token)
 
 
-async def test_a_key_that_was_asked_for_again_is_the_same_one(
+async def test_a_key_that_was_fetched_again_is_the_same_key(
     access: AccessTokens, ring: Ring, checked: list[str]
 ) -> None:
     token = SIGNER.token(roles=(Role.ADMIN,))
@@ -130,7 +128,7 @@ async def test_a_token_that_was_refused_is_refused_again(access: AccessTokens) -
             await access.caller(token)
 
 
-async def test_of_too_many_tokens_the_oldest_is_checked_again(
+async def test_the_oldest_remembered_token_is_evicted_first(
     access: AccessTokens, checked: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(access_tokens, "_REMEMBERED", 2)

@@ -154,7 +154,7 @@ async def test_a_failed_probe_raises_its_failure_as_it_is() -> None:
     assert raised.value is cause
 
 
-async def test_an_answer_that_says_no_is_no_failure() -> None:
+async def test_a_refusal_is_not_a_failure() -> None:
     breaker = a_breaker()
 
     for _ in range(20):
@@ -164,7 +164,7 @@ async def test_an_answer_that_says_no_is_no_failure() -> None:
     assert breaker.state == "closed"
 
 
-async def test_an_answer_that_says_no_ends_a_row_of_failures() -> None:
+async def test_a_refusal_resets_the_count_of_failures() -> None:
     breaker = a_breaker()
     await fail(breaker, times=4)
 
@@ -175,7 +175,7 @@ async def test_an_answer_that_says_no_ends_a_row_of_failures() -> None:
     assert breaker.state == "closed"
 
 
-async def test_callers_that_give_up_are_no_failures() -> None:
+async def test_a_cancelled_call_is_not_a_failure() -> None:
     breaker = a_breaker()
 
     for _ in range(20):
@@ -186,7 +186,7 @@ async def test_callers_that_give_up_are_no_failures() -> None:
     assert breaker.state == "closed"
 
 
-async def test_a_caller_that_gives_up_is_no_success_either() -> None:
+async def test_a_cancelled_call_is_not_a_success_either() -> None:
     breaker = a_breaker()
     await fail(breaker, times=4)
 
@@ -211,7 +211,7 @@ async def test_an_inconclusive_call_is_neither_a_failure_nor_a_success() -> None
     assert (state_before_the_fifth, breaker.state) == ("closed", "open")
 
 
-async def test_an_inconclusive_probe_leaves_the_way_to_the_next() -> None:
+async def test_an_inconclusive_probe_lets_the_next_one_through() -> None:
     breaker = await opened(reset_timeout_s=AT_ONCE_S)
 
     for _ in range(3):
@@ -410,7 +410,7 @@ async def test_a_refusal_takes_far_less_than_5_ms() -> None:
 
 
 @given(st.lists(st.sampled_from(["success", "failure", "no", "cancelled"]), max_size=40))
-def test_while_closed_it_opens_at_the_fifth_failure_that_no_answer_interrupts(outcomes: list[str]) -> None:
+def test_a_closed_breaker_opens_at_the_fifth_consecutive_failure(outcomes: list[str]) -> None:
     async def live() -> None:
         breaker = a_breaker()
         in_a_row = 0

@@ -130,7 +130,7 @@ def test_within_a_call_a_shorter_deadline_stays(*, is_sync: bool) -> None:
 
 
 @both_channels
-def test_a_caller_who_has_gone_leaves_no_time_but_never_less(*, is_sync: bool) -> None:
+def test_a_passed_deadline_leaves_a_timeout_of_zero(*, is_sync: bool) -> None:
     assert send(serving=a_call(deadline=0), is_sync=is_sync).timeout_s == 0
 
 
@@ -153,7 +153,7 @@ def test_metadata_that_is_named_is_not_overwritten(*, is_sync: bool) -> None:
 
 
 @both_channels
-def test_what_a_call_does_not_have_is_not_sent(*, is_sync: bool) -> None:
+def test_absent_metadata_is_not_sent(*, is_sync: bool) -> None:
     # The caller's own key is of the caller's own request: sent on, it would tie two requests together.
     sent = send(serving=a_call(idempotency_key=SOME_ID), is_sync=is_sync)
 
@@ -162,7 +162,7 @@ def test_what_a_call_does_not_have_is_not_sent(*, is_sync: bool) -> None:
 
 @both_channels
 @pytest.mark.parametrize("token", ["ada's", lambda: "ada's"], ids=["fixed", "asked for"])
-def test_a_channels_token_says_who_calls(token: Token, *, is_sync: bool) -> None:
+def test_a_channels_token_identifies_the_caller(token: Token, *, is_sync: bool) -> None:
     assert send(token=token, is_sync=is_sync).metadata == [("authorization", "Bearer ada's")]
 
 
@@ -208,7 +208,7 @@ SICK = {"CANCELLED", "UNAVAILABLE", "DEADLINE_EXCEEDED", "INTERNAL", "UNKNOWN", 
 
 
 @pytest.mark.parametrize("code", grpc.StatusCode, ids=lambda code: code.name)
-def test_a_code_says_whether_the_server_is_sick(code: grpc.StatusCode) -> None:
+def test_a_code_decides_whether_the_dependency_failed(code: grpc.StatusCode) -> None:
     error = aio.AioRpcError(code, aio.Metadata(), aio.Metadata())
 
     assert is_dependency_failure(error) == (code.name in SICK)
@@ -217,5 +217,5 @@ def test_a_code_says_whether_the_server_is_sick(code: grpc.StatusCode) -> None:
 @pytest.mark.parametrize(
     ("error", "expected"), [(TimeoutError(), True), (ConnectionRefusedError(), True), (ValueError(), False)]
 )
-def test_an_error_without_a_code_is_sick_when_nobody_answered(error: Exception, *, expected: bool) -> None:
+def test_an_error_without_a_code_is_a_failure_if_there_was_no_answer(error: Exception, *, expected: bool) -> None:
     assert is_dependency_failure(error) is expected

@@ -114,7 +114,7 @@ steps = st.one_of(
     at_once=st.integers(1, 3),
     max_items=st.integers(2, 6),
 )
-def test_whatever_happens_each_caller_gets_its_own_answer_once(
+def test_each_caller_gets_its_own_answer_exactly_once_in_every_schedule(
     schedule: list[tuple[str, int]], poisoned: frozenset[int], locked: frozenset[int], at_once: int, max_items: int
 ) -> None:
     store = Store(poisoned=poisoned, locked=locked)
@@ -141,7 +141,7 @@ def test_whatever_happens_each_caller_gets_its_own_answer_once(
 
 
 @pytest.mark.parametrize("leaves", range(4))
-async def test_who_leaves_while_the_batch_runs_shifts_nobodys_answer(leaves: int) -> None:
+async def test_a_call_cancelled_while_its_batch_runs_shifts_no_answer(leaves: int) -> None:
     store = Store()
     calls = submit(a_batcher(store), *range(4))
     await some_turns()
@@ -156,7 +156,7 @@ async def test_who_leaves_while_the_batch_runs_shifts_nobodys_answer(leaves: int
 
 
 @pytest.mark.parametrize("leaves", range(4))
-async def test_who_leaves_while_a_failed_batch_is_run_one_by_one_shifts_nobodys_answer(leaves: int) -> None:
+async def test_a_call_cancelled_while_a_failed_batch_is_run_one_by_one_shifts_no_answer(leaves: int) -> None:
     store = Store(poisoned=frozenset({3}))
     calls = submit(a_batcher(store), *range(4))
     await some_turns()
@@ -197,7 +197,7 @@ async def play(
     return left, await asyncio.gather(*calls, return_exceptions=True)
 
 
-async def test_a_call_that_comes_alone_does_not_wait_for_others() -> None:
+async def test_a_single_call_does_not_linger() -> None:
     store = Store()
     batcher = a_batcher(store)
 
@@ -207,7 +207,7 @@ async def test_a_call_that_comes_alone_does_not_wait_for_others() -> None:
     assert store.begun == [[0], [1], [2]]
 
 
-async def test_calls_that_come_while_a_batch_runs_go_together() -> None:
+async def test_calls_that_arrive_while_a_batch_runs_form_the_next_batch() -> None:
     store = Store()
     batcher = a_batcher(store, linger_s=0.05)
     first = submit(batcher, 1)
@@ -221,7 +221,7 @@ async def test_calls_that_come_while_a_batch_runs_go_together() -> None:
     assert store.begun == [[1], [2, 3, 4]]
 
 
-async def test_while_calls_come_in_company_the_next_one_waits_for_others() -> None:
+async def test_while_batches_are_large_the_next_call_lingers() -> None:
     store = Store()
     batcher = a_batcher(store, linger_s=0.05)
     await until_ended(store, submit(batcher, 1, 2))
@@ -234,7 +234,7 @@ async def test_while_calls_come_in_company_the_next_one_waits_for_others() -> No
     assert store.begun == [[1, 2], [3, 4]]
 
 
-async def test_a_full_batch_waits_for_nobody() -> None:
+async def test_a_full_batch_does_not_linger() -> None:
     store = Store()
     batcher = a_batcher(store, max_items=2)
     await until_ended(store, submit(batcher, 1, 2))
@@ -244,7 +244,7 @@ async def test_a_full_batch_waits_for_nobody() -> None:
     assert await until_ended(store, calls) == [answer_to(3), answer_to(4)]
 
 
-async def test_a_batch_of_as_many_as_usual_waits_for_nobody() -> None:
+async def test_a_batch_of_the_usual_size_does_not_linger() -> None:
     store = Store()
     batcher = a_batcher(store)
     await until_ended(store, submit(batcher, 1, 2, 3))
@@ -255,7 +255,7 @@ async def test_a_batch_of_as_many_as_usual_waits_for_nobody() -> None:
     assert store.begun == [[1, 2, 3], [4, 5, 6]]
 
 
-async def test_fewer_calls_than_usual_wait_until_they_are_the_usual_number() -> None:
+async def test_fewer_calls_than_usual_linger_until_the_usual_number() -> None:
     store = Store()
     batcher = a_batcher(store, linger_s=0.02)
     await until_ended(store, submit(batcher, 1, 2, 3))
@@ -279,7 +279,7 @@ async def test_no_batch_is_larger_than_it_may_be() -> None:
     assert [len(batch) for batch in store.begun] == [3, 3, 3, 1]
 
 
-async def test_a_full_queue_refuses_until_somebody_leaves() -> None:
+async def test_a_full_queue_refuses_until_a_call_leaves() -> None:
     store = Store()
     batcher = a_batcher(store, linger_s=0.05, max_waiting=2)
     running = submit(batcher, 0)
@@ -311,7 +311,7 @@ async def test_calls_that_are_run_one_by_one_keep_their_place_in_the_queue() -> 
     assert await until_ended(store, submit(batcher, 4)) == [answer_to(4)]
 
 
-async def test_who_leaves_before_the_batch_is_not_run() -> None:
+async def test_a_call_cancelled_before_its_batch_is_not_run() -> None:
     store = Store()
     batcher = a_batcher(store, linger_s=0.05)
     running = submit(batcher, 1)
@@ -325,7 +325,7 @@ async def test_who_leaves_before_the_batch_is_not_run() -> None:
     assert store.begun == [[1], [3]]
 
 
-async def test_who_leaves_before_being_run_alone_is_not_run() -> None:
+async def test_a_call_cancelled_before_its_single_run_is_not_run() -> None:
     store = Store(poisoned=frozenset({1}))
     batcher = a_batcher(store)
     calls = submit(batcher, 1, 2, 3)
@@ -339,7 +339,7 @@ async def test_who_leaves_before_being_run_alone_is_not_run() -> None:
     assert store.begun == [[1, 2, 3], [1], [3]]
 
 
-async def test_whose_deadline_has_passed_is_told_so_and_not_run() -> None:
+async def test_a_call_past_its_deadline_fails_and_is_not_run() -> None:
     store = Store()
     batcher = a_batcher(store)
 
@@ -353,7 +353,7 @@ async def test_whose_deadline_has_passed_is_told_so_and_not_run() -> None:
     assert store.begun == []
 
 
-async def test_a_batch_that_others_run_beside_does_not_wait_for_those_that_run_alone() -> None:
+async def test_concurrent_batches_do_not_wait_for_calls_that_run_one_by_one() -> None:
     store = Store(locked=frozenset({1}))
     batcher = a_batcher(store)
     together = submit(batcher, 1, 2)
@@ -371,7 +371,7 @@ async def test_a_batch_that_others_run_beside_does_not_wait_for_those_that_run_a
     assert await until_ended(store, together) == [answer_to(1), answer_to(2)]
 
 
-async def test_where_nothing_answers_calls_are_not_tried_one_after_the_other() -> None:
+async def test_without_any_answer_the_calls_are_not_run_one_by_one() -> None:
     store = Store()
     batcher = a_batcher(store)
     calls = submit(batcher, *range(8))
@@ -386,7 +386,7 @@ async def test_where_nothing_answers_calls_are_not_tried_one_after_the_other() -
     assert [len(batch) for batch in store.begun] == [8, 1, 1]
 
 
-async def test_two_failures_that_are_not_in_a_row_do_not_end_the_trying() -> None:
+async def test_two_failures_that_are_not_consecutive_do_not_end_the_single_runs() -> None:
     store = Store()
     calls = submit(a_batcher(store), *range(6))
     await some_turns()
@@ -399,7 +399,7 @@ async def test_two_failures_that_are_not_in_a_row_do_not_end_the_trying() -> Non
     assert [isinstance(answer, DatabaseUnavailable) for answer in answers] == [True, False, True, False, True, False]
 
 
-async def test_who_leaves_before_being_run_alone_leaves_no_place_taken() -> None:
+async def test_a_call_cancelled_before_its_single_run_frees_its_place() -> None:
     store = Store(poisoned=frozenset({1}))
     batcher = a_batcher(store, max_waiting=2, linger_s=0.0)
     failing = submit(batcher, 1, 2)
@@ -414,7 +414,7 @@ async def test_who_leaves_before_being_run_alone_leaves_no_place_taken() -> None
     assert await until_ended(store, others) == [answer_to(3), answer_to(4)]
 
 
-async def test_what_may_have_been_done_is_not_done_again() -> None:
+async def test_a_batch_of_unknown_outcome_is_not_repeated() -> None:
     begun: list[list[int]] = []
 
     async def together(items: Sequence[int]) -> Answers:
@@ -429,7 +429,7 @@ async def test_what_may_have_been_done_is_not_done_again() -> None:
     assert begun == [[1, 2]]
 
 
-async def test_without_a_way_to_run_alone_a_failure_is_everybodys() -> None:
+async def test_without_single_runs_a_failure_is_raised_to_every_caller() -> None:
     store = Store(poisoned=frozenset({2}))
     batcher: Batcher[int, str] = Batcher(store.together, name="test", limits=limits())
 
@@ -459,7 +459,7 @@ async def test_a_batch_of_one_belongs_to_its_call_and_one_of_many_to_none() -> N
     assert served == ["a", ""]
 
 
-async def test_a_batch_has_the_time_of_its_most_patient_caller_and_one_alone_has_its_own() -> None:
+async def test_a_batch_has_the_latest_deadline_of_its_callers_and_a_single_run_its_own() -> None:
     async def together(items: Sequence[int]) -> list[Answer[int]]:
         seen.append(round(context.time_left_s(), -1))
         return [RETRY_ALONE if seen == [60] else item for item in items]
@@ -477,7 +477,7 @@ async def test_a_batch_has_the_time_of_its_most_patient_caller_and_one_alone_has
 
 
 @pytest.mark.parametrize("answers", [[], ["one"], ["one", "two", "three"]])
-async def test_answers_that_are_too_few_or_too_many_are_a_defect(answers: list[str]) -> None:
+async def test_a_wrong_number_of_answers_is_a_defect(answers: list[str]) -> None:
     async def together(_items: Sequence[int]) -> list[str]:
         return answers
 
@@ -488,7 +488,7 @@ async def test_answers_that_are_too_few_or_too_many_are_a_defect(answers: list[s
     assert [type(outcome) for outcome in outcomes] == [AssertionError, AssertionError]
 
 
-async def test_when_the_service_stops_nobody_waits_for_ever() -> None:
+async def test_a_stop_ends_every_waiting_call() -> None:
     def gone() -> Awaitable[Answers]:
         future: asyncio.Future[Answers] = asyncio.get_running_loop().create_future()
         future.cancel()

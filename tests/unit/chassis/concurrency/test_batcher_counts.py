@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-async def test_when_all_have_left_before_their_batch_nothing_is_run() -> None:
+async def test_a_batch_whose_calls_are_all_cancelled_is_not_run() -> None:
     store = Store()
     batcher = a_batcher(store, linger_s=0.0)
     running = submit(batcher, 0)
@@ -47,7 +47,7 @@ async def test_when_all_have_left_before_their_batch_nothing_is_run() -> None:
     assert await until_ended(store, submit(batcher, 3)) == [answer_to(3)]
 
 
-async def test_all_that_leave_in_the_turn_of_their_batch_leave_no_empty_one() -> None:
+async def test_calls_cancelled_in_the_turn_of_their_batch_leave_no_empty_batch() -> None:
     store = Store()
     batcher = a_batcher(store, linger_s=0.0)
 
@@ -62,7 +62,7 @@ async def test_all_that_leave_in_the_turn_of_their_batch_leave_no_empty_one() ->
 
 
 @pytest.mark.parametrize("at_once", [1, 2, 3])
-async def test_as_many_batches_run_beside_each_other_as_may(at_once: int) -> None:
+async def test_no_more_batches_run_at_once_than_allowed(at_once: int) -> None:
     store = Store()
     batcher = a_batcher(store, max_items=2, at_once=at_once, linger_s=0.0)
 
@@ -77,7 +77,7 @@ async def test_as_many_batches_run_beside_each_other_as_may(at_once: int) -> Non
 
 
 @pytest.mark.parametrize("at_once", [1, 2])
-async def test_places_are_given_back_however_a_batch_ends(at_once: int) -> None:
+async def test_places_are_freed_however_a_batch_ends(at_once: int) -> None:
     store = Store(poisoned=frozenset({1, 3}))
     batcher = a_batcher(store, max_items=2, max_waiting=4, at_once=at_once, linger_s=0.0)
 
@@ -94,7 +94,7 @@ async def test_places_are_given_back_however_a_batch_ends(at_once: int) -> None:
     assert [type(answer) for answer in await refused] == [str, str, str, str, Overloaded]
 
 
-async def test_the_last_of_many_failures_is_what_the_rest_is_told() -> None:
+async def test_calls_that_are_not_run_get_the_last_failure() -> None:
     failures: list[DatabaseUnavailable] = []
 
     async def run(_items: Sequence[int]) -> list[str]:
@@ -109,7 +109,7 @@ async def test_the_last_of_many_failures_is_what_the_rest_is_told() -> None:
     assert outcomes == [failures[1], failures[2], failures[2], failures[2]]
 
 
-async def test_failures_that_are_not_in_a_row_end_nothing() -> None:
+async def test_failures_that_are_not_consecutive_do_not_end_the_single_runs() -> None:
     lost = {2, 4, 6}
     begun: list[int] = []
 
@@ -147,7 +147,7 @@ async def test_a_deadline_that_is_now_has_passed(monkeypatch: pytest.MonkeyPatch
     assert store.begun == []
 
 
-async def test_a_batch_that_is_under_way_lives_until_its_end() -> None:
+async def test_a_running_batch_is_referenced_until_its_end() -> None:
     class Mark:
         pass
 
@@ -171,7 +171,7 @@ async def test_a_batch_that_is_under_way_lives_until_its_end() -> None:
     await asyncio.gather(call, return_exceptions=True)
 
 
-async def test_nothing_is_kept_of_a_call_that_was_answered() -> None:
+async def test_an_answered_call_leaves_no_reference() -> None:
     def tasks_that_ended() -> int:
         gc.collect()
         return sum(isinstance(each, asyncio.Task) and each.done() for each in gc.get_objects())
@@ -205,7 +205,7 @@ async def test_a_batch_that_was_planned_for_later_and_sent_at_once_is_not_sent_a
     assert store.begun[1:] == [[3, 4], [5]]
 
 
-async def test_callers_hear_of_the_end_of_the_service_each() -> None:
+async def test_a_cancelled_batch_cancels_each_of_its_calls() -> None:
     async def together(_items: Sequence[int]) -> list[str]:
         raise asyncio.CancelledError
 

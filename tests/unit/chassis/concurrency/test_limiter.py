@@ -13,7 +13,7 @@ async def some_turns() -> None:
         await asyncio.sleep(0)  # a turn of the loop: what must not happen has no sign to wait for
 
 
-async def test_as_many_wait_as_may_and_the_next_one_is_refused() -> None:
+async def test_the_queue_is_bounded_and_the_next_caller_is_refused() -> None:
     limiter = CapacityLimiter(1, max_waiting=2)
     await limiter.acquire()
     waiting = [asyncio.create_task(limiter.acquire()) for _ in range(2)]
@@ -29,7 +29,7 @@ async def test_as_many_wait_as_may_and_the_next_one_is_refused() -> None:
     assert limiter.waiting == 0
 
 
-async def test_those_who_wait_have_their_turn_in_the_order_in_which_they_came() -> None:
+async def test_waiting_callers_are_served_first_in_first_out() -> None:
     limiter = CapacityLimiter(1, max_waiting=3)
     order: list[int] = []
 
@@ -47,7 +47,7 @@ async def test_those_who_wait_have_their_turn_in_the_order_in_which_they_came() 
     assert order == [0, 1, 2]
 
 
-async def test_who_gives_up_while_waiting_takes_neither_a_turn_nor_a_place() -> None:
+async def test_a_caller_cancelled_while_waiting_takes_no_capacity() -> None:
     limiter = CapacityLimiter(1, max_waiting=1)
     await limiter.acquire()
     impatient = asyncio.create_task(limiter.acquire())

@@ -82,7 +82,7 @@ def test_a_statement_that_the_database_refuses_has_its_sqlstate(spans: InMemoryS
     assert counted("refused", error_type="55P03", sqlstate="55P03") == 1
 
 
-def test_a_statement_without_an_answer_has_the_name_of_its_error_and_no_code(spans: InMemorySpanExporter) -> None:
+def test_an_unanswered_statement_has_the_name_of_its_error_and_no_code(spans: InMemorySpanExporter) -> None:
     with pytest.raises(psycopg.OperationalError), telemetry("lost").begin(SELECT):
         raise psycopg.OperationalError("the connection is lost")
 
@@ -118,7 +118,7 @@ def test_a_statement_of_a_call_that_is_not_traced_is_timed_all_the_same() -> Non
         ("WITH gone AS (DELETE FROM keys RETURNING id) UPDATE orders SET id = 1", "DELETE keys UPDATE orders"),
     ],
 )
-def test_a_statement_is_summed_up_by_what_it_does_to_which_tables(statement: str, summary: str) -> None:
+def test_a_statement_is_summarised_by_its_operation_and_tables(statement: str, summary: str) -> None:
     assert summary_of(statement) == summary
 
 

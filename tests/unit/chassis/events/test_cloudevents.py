@@ -60,7 +60,7 @@ def test_an_event_is_sent_as_a_cloudevent_in_json() -> None:
     }
 
 
-def test_what_is_sent_is_received() -> None:
+def test_a_sent_event_is_received_unchanged() -> None:
     assert CloudEvent.from_json(event().to_json()) == event()
 
 
@@ -78,7 +78,7 @@ def test_only_an_event_of_a_restored_database_has_an_epoch() -> None:
     assert CloudEvent.from_json(event(epoch=3).to_json()).epoch == 3
 
 
-def test_an_event_without_a_trace_has_no_such_attribute() -> None:
+def test_an_event_without_a_trace_has_no_traceparent() -> None:
     sent = event(traceparent="").to_json()
 
     assert "traceparent" not in json.loads(sent)
@@ -104,7 +104,7 @@ def test_times_are_sent_in_utc() -> None:
         {"data": None},
     ],
 )
-def test_what_is_no_event_of_ours_is_refused(change: dict[str, object]) -> None:
+def test_a_foreign_event_is_refused(change: dict[str, object]) -> None:
     sent = json.dumps({**json.loads(event().to_json()), **change})
 
     with pytest.raises(Malformed):
@@ -112,7 +112,7 @@ def test_what_is_no_event_of_ours_is_refused(change: dict[str, object]) -> None:
 
 
 @pytest.mark.parametrize("sent", ["", "{", "[]", "null", "7", "{}", "\x00"])
-def test_what_is_no_json_object_is_refused(sent: str) -> None:
+def test_an_event_that_is_not_a_json_object_is_refused(sent: str) -> None:
     with pytest.raises(Malformed):
         CloudEvent.from_json(sent)
 

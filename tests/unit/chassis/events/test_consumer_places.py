@@ -27,11 +27,11 @@ def a_state(**changes: Any) -> State:
     return State(**{"position": None, "as_of": None, "is_incomplete": False, "dead_letters": 0, **changes})
 
 
-def test_the_position_that_is_written_beside_the_effects_counts_whatever_redis_says() -> None:
+def test_the_position_stored_with_the_effects_overrides_redis() -> None:
     assert _position_of(a_look(), a_state(position="3-1", as_of=NOON)) == EntryId(3, 1)
 
 
-def test_where_nothing_is_known_nothing_took_effect() -> None:
+def test_an_unknown_position_means_that_no_event_took_effect() -> None:
     assert _position_of(a_look(), a_state()) == START
 
 
@@ -46,14 +46,14 @@ def test_where_nothing_is_known_nothing_took_effect() -> None:
         (EntryId(6, 0), True, START),
     ],
 )
-def test_a_version_that_kept_no_position_had_effects_up_to_what_it_read_unless_some_was_cut_off(
+def test_without_a_stored_position_effects_reach_the_last_read_entry_unless_entries_were_trimmed(
     first: EntryId | None, expected: EntryId, *, was_trimmed: bool
 ) -> None:
     assert _position_of(a_look(first=first, was_trimmed=was_trimmed), a_state(as_of=NOON)) == expected
 
 
 @given(st.floats(0.01, 60), st.floats(0.01, 3600), st.integers(1, 99))
-def test_each_attempt_doubles_the_rest_up_to_the_longest(first_s: float, longest_s: float, attempts: int) -> None:
+def test_each_attempt_doubles_the_backoff_up_to_its_maximum(first_s: float, longest_s: float, attempts: int) -> None:
     settings = ConsumerSettings(retry_first_s=first_s, retry_longest_s=longest_s)
 
     assert settings.pause_s(1) == min(first_s, longest_s)

@@ -101,7 +101,7 @@ def test_a_malformed_url_is_one_line_that_names_the_variable_and_keeps_the_passw
 
 
 @given(st.text(st.sampled_from("redis+sntlcu:/@,?#=&[]%.019 ") | st.characters(), max_size=60))
-def test_any_text_is_a_url_or_a_complaint_without_its_content(text: str) -> None:
+def test_any_text_is_a_url_or_an_error_without_its_content(text: str) -> None:
     marked = f"redis+sentinel://:{SECRET}{text}"
 
     try:

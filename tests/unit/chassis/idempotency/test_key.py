@@ -45,7 +45,7 @@ def test_the_header_comes_before_the_edges_id() -> None:
     assert key_in(call, a_create_order()).request_id == UUID(OTHER_ID)
 
 
-def test_the_edges_id_serves_when_the_caller_chose_none() -> None:
+def test_without_a_key_of_the_caller_the_edges_id_is_the_key() -> None:
     assert key_in(a_call(request_id=THIRD_ID), a_create_order()).request_id == UUID(THIRD_ID)
 
 
@@ -57,7 +57,7 @@ def test_a_key_in_capitals_is_the_same_key() -> None:
 
 
 @given(st.text(min_size=1).filter(lambda text: not _is_uuid(text)))
-def test_an_idempotency_key_that_is_no_uuid_is_an_invalid_field(chosen: str) -> None:
+def test_an_idempotency_key_that_is_not_a_uuid_is_an_invalid_field(chosen: str) -> None:
     with pytest.raises(InvalidFields) as refused:
         key_in(a_call(idempotency_key=chosen, request_id=THIRD_ID), a_create_order())
 
@@ -71,7 +71,7 @@ def test_a_key_in_quotes_is_the_same_key() -> None:
 
 
 @pytest.mark.parametrize("request_id", ["", "abc", "req-1", "null"])
-def test_an_edge_id_that_is_no_uuid_gives_no_key(request_id: str) -> None:
+def test_an_edge_id_that_is_not_a_uuid_is_no_key(request_id: str) -> None:
     assert key_in(a_call(request_id=request_id), a_create_order()).identity is None
 
 
@@ -88,7 +88,7 @@ def test_a_key_is_the_callers_and_the_methods() -> None:
     assert key.fingerprint == fingerprint(a_create_order())
 
 
-def test_the_fingerprint_does_not_know_the_request_id() -> None:
+def test_the_fingerprint_leaves_the_request_id_out() -> None:
     assert fingerprint(a_create_order(request_id=SOME_ID)) == fingerprint(a_create_order(request_id=OTHER_ID))
 
 
@@ -102,7 +102,7 @@ def test_the_fingerprint_does_not_know_the_request_id() -> None:
         ),
     ],
 )
-def test_the_fingerprint_gives_no_password_away(one: Message, other: Message) -> None:
+def test_the_fingerprint_does_not_reveal_a_password(one: Message, other: Message) -> None:
     assert fingerprint(one) == fingerprint(other)
 
 
@@ -120,14 +120,14 @@ def test_other_content_has_another_fingerprint(other: Message) -> None:
     assert fingerprint(other) != fingerprint(a_create_order())
 
 
-def test_a_field_set_to_nothing_is_other_content_than_a_field_not_set() -> None:
+def test_an_empty_field_and_an_absent_field_are_different_content() -> None:
     assert fingerprint(user_pb.UpdateUserRequest(id=SOME_ID, email="")) != fingerprint(
         user_pb.UpdateUserRequest(id=SOME_ID)
     )
 
 
 @given(st.dictionaries(st.text(max_size=8), st.integers(0, 9), max_size=12))
-def test_the_order_of_a_profiles_keys_is_no_content(profile: dict[str, int]) -> None:
+def test_the_order_of_a_profiles_keys_does_not_change_the_fingerprint(profile: dict[str, int]) -> None:
     one, other = a_create_user(), a_create_user()
     one.profile.update(profile)
     other.profile.update(dict(reversed(profile.items())))

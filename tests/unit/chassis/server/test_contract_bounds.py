@@ -87,7 +87,7 @@ ACCEPTED: list[Message] = [
 
 
 @pytest.mark.parametrize("request_", ACCEPTED, ids=lambda message: type(message).__name__)
-def test_what_keeps_the_rules_is_accepted(request_: Message) -> None:
+def test_a_valid_request_is_accepted(request_: Message) -> None:
     require_valid(request_)
 
 
@@ -156,14 +156,14 @@ REFUSED: list[tuple[Message, str, str]] = [
 @pytest.mark.parametrize(
     ("request_", "field", "rule"), REFUSED, ids=[f"{type(each).__name__}-{rule}" for each, _, rule in REFUSED]
 )
-def test_what_breaks_a_rule_is_named_by_field_and_rule(request_: Message, field: str, rule: str) -> None:
+def test_a_violation_is_named_by_field_and_rule(request_: Message, field: str, rule: str) -> None:
     with pytest.raises(InvalidFields) as refused:
         require_valid(request_)
 
     assert [(each.field, each.rule) for each in refused.value.violations] == [(field, rule)]
 
 
-def test_every_mistake_is_told_at_once() -> None:
+def test_all_violations_are_reported_together() -> None:
     request = a_create_user(email="", password="short", display_name="")
 
     with pytest.raises(InvalidFields) as refused:

@@ -53,12 +53,12 @@ def test_a_bool_stays_a_bool() -> None:
     assert struct_to_dict(a_struct({"yes": True}))["yes"] is True
 
 
-def test_a_value_of_no_kind_is_null() -> None:
+def test_a_value_without_a_kind_is_null() -> None:
     assert struct_to_dict(Struct(fields={"unset": Value()})) == {"unset": None}
 
 
 @given(st.datetimes(timezones=offsets, min_value=datetime(1, 1, 2), max_value=datetime(9999, 12, 30)))  # noqa: DTZ001  zones are drawn
-def test_a_timestamp_is_the_moment_to_the_microsecond(moment: datetime) -> None:
+def test_a_timestamp_is_exact_to_the_microsecond(moment: datetime) -> None:
     field, expected = Timestamp(), Timestamp()
     expected.FromDatetime(moment)
 

@@ -101,7 +101,7 @@ def test_no_kind_of_detail_comes_twice(kind: type[DomainError]) -> None:
 @pytest.mark.parametrize(
     "kind", [kind for kind in MADE if issubclass(kind, FailedPrecondition)], ids=lambda kind: kind.__name__
 )
-def test_a_failed_precondition_names_what_is_in_the_wrong_state(kind: type[DomainError]) -> None:
+def test_a_failed_precondition_names_the_resource_in_the_wrong_state(kind: type[DomainError]) -> None:
     error = an_error(kind)
 
     (violation,) = detail(status_of(error), error_details_pb2.PreconditionFailure).violations
@@ -111,7 +111,7 @@ def test_a_failed_precondition_names_what_is_in_the_wrong_state(kind: type[Domai
 
 
 @pytest.mark.parametrize("kind", [kind for kind in MADE if issubclass(kind, NotFound)], ids=lambda kind: kind.__name__)
-def test_what_is_not_found_is_named_as_a_resource(kind: type[DomainError]) -> None:
+def test_a_not_found_error_names_the_resource(kind: type[DomainError]) -> None:
     error = an_error(kind)
 
     resource = detail(status_of(error), error_details_pb2.ResourceInfo)
@@ -166,7 +166,7 @@ def test_the_contract_names_the_facts_that_come_with_a_reason(reason: tuple[str,
         assert (said in details) <= (said in text), f"the comment names no {said}"
 
 
-def test_the_example_of_the_page_is_what_is_answered() -> None:
+def test_the_example_of_the_page_is_the_real_answer() -> None:
     blocks = re.findall(r"```json\n(.+?)```", DOCS, re.DOTALL)
     example = json.loads(blocks[0])
     facts = example["details"][0]["metadata"]

@@ -125,7 +125,7 @@ class OfNoKind(errors.DomainError):
     reason = "MADE_UP"
 
 
-def test_an_error_of_no_kind_is_internal() -> None:
+def test_an_error_that_is_not_a_domain_error_is_internal() -> None:
     assert code_of(OfNoKind("message")) is grpc.StatusCode.INTERNAL
 
 
@@ -180,7 +180,7 @@ def detail(status: Status, kind: type[Message]) -> Any:
 
 
 @pytest.mark.parametrize("error", EVERY_ERROR, ids=lambda error: f"{error.domain}.{error.reason}")
-def test_a_status_tells_the_code_the_message_and_first_the_reason(error: errors.DomainError) -> None:
+def test_a_status_has_the_code_the_message_and_the_reason_as_its_first_detail(error: errors.DomainError) -> None:
     status = status_of(error)
 
     assert status.details[0].Is(error_details_pb2.ErrorInfo.DESCRIPTOR)
@@ -214,7 +214,7 @@ def test_a_failed_precondition_names_itself(error: errors.DomainError) -> None:
     assert told == ([error.reason] if isinstance(error, errors.FailedPrecondition) else [])
 
 
-def test_invalid_fields_are_named_in_the_message_for_who_reads_no_details() -> None:
+def test_invalid_fields_are_named_in_the_message_too() -> None:
     wrong = [errors.FieldViolation("email", "must be short"), errors.FieldViolation("", "must not be empty")]
 
     message = errors.InvalidFields(wrong).message
@@ -229,7 +229,7 @@ def test_a_missing_role_is_named_in_one_order() -> None:
     assert error.message == "This takes one of the roles ADMIN, SUPPORT."
 
 
-def test_where_no_role_helps_none_is_named() -> None:
+def test_a_refusal_that_no_role_would_lift_names_no_role() -> None:
     error = errors.RoleRequired([])
 
     assert (error.metadata, error.message) == ({"roles": ""}, "Only the user may do this.")
@@ -294,7 +294,7 @@ async def test_a_defect_is_logged_whole_and_answered_with_a_fixed_sentence() -> 
     assert [(each["event"], each["exc_info"]) for each in logged] == [("rpc.defect", defect)]
 
 
-async def test_a_refusal_is_no_defect() -> None:
+async def test_a_refusal_is_not_logged_as_a_defect() -> None:
     with structlog.testing.capture_logs() as logged:
         await answered(errors.InvalidPageToken())
 

@@ -116,7 +116,7 @@ def test_a_forged_token_with_another_payload_is_refused_as_such(payload: bytes) 
 
 
 @given(st.integers(0, 255), st.integers(0, 2**64 - 1), st.binary(min_size=16, max_size=16))
-def test_a_forged_token_can_name_a_place_and_no_more(version: int, issued_at_s: int, last: bytes) -> None:
+def test_a_forged_token_can_name_a_position_and_nothing_else(version: int, issued_at_s: int, last: bytes) -> None:
     token = forged(bytes([version]) + issued_at_s.to_bytes(8, "big") + last)
 
     is_fresh = issued_at_s >= NOON.timestamp() - 86_400
@@ -186,7 +186,7 @@ def test_pages_bounded_by_bytes_give_each_entry_once(
         assert tokens().page(page_size=1, page_token=token).after == found[-1].id
 
 
-def test_no_rows_are_no_messages_and_no_token() -> None:
+def test_a_page_without_rows_has_no_messages_and_no_token() -> None:
     assert asyncio.run(messages_of([], shown)) == []
     assert tokens().after_page([], shown=0, has_more=False) == ""
 
@@ -200,7 +200,7 @@ def of_size(size: int) -> Entry:
 @pytest.mark.parametrize(
     ("number", "size", "expected"), [(64, 1024, 4), (63, 1024, 3), (3, 20_000, 3), (100, 80, 0), (100, 8_000, 33)]
 )
-async def test_others_have_their_turn_after_each_16_kib_of_a_page_and_no_more_often(
+async def test_a_page_yields_to_other_calls_after_each_16_kib_and_no_more_often(
     number: int, size: int, expected: int
 ) -> None:
     turns = 0

@@ -146,7 +146,9 @@ def test_no_request_takes_more_than_a_quarter_of_a_megabyte() -> None:
 @by_request
 @pytest.mark.parametrize("more", [0, 1])
 @pytest.mark.parametrize("times", [1, 10, 1000])
-def test_a_list_that_is_too_long_is_told_once_whatever_is_in_it(kind: type[Message], more: int, times: int) -> None:
+def test_a_list_that_is_too_long_is_one_violation_whatever_its_items(
+    kind: type[Message], more: int, times: int
+) -> None:
     for field in kind.DESCRIPTOR.fields:
         if not field.is_repeated:
             continue
@@ -178,7 +180,7 @@ def test_a_refusal_fits_the_headers_that_stock_clients_take(kind: type[Message])
         assert len(refusal.violations) <= MAX_NAMED
 
 
-def test_what_is_not_named_is_counted() -> None:
+def test_violations_beyond_the_named_ones_are_counted() -> None:
     request = a_create_order(items=[an_item_message(product_id="", quantity=0)] * 100)
 
     with pytest.raises(InvalidFields) as refused:
@@ -269,7 +271,7 @@ PIECES: Final = st.tuples(TAGS, st.binary(max_size=12), st.integers(1, 20_000)).
 
 
 @given(kind=st.sampled_from(list(REQUESTS.values())), pieces=st.lists(PIECES, max_size=3))
-def test_whatever_bytes_come_the_answer_is_small(kind: type[Message], pieces: list[bytes]) -> None:
+def test_any_bytes_have_a_small_answer(kind: type[Message], pieces: list[bytes]) -> None:
     data = b"".join(pieces)[: max_request_bytes(kind.DESCRIPTOR)]
     try:
         request = kind.FromString(data)

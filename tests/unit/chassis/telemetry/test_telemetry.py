@@ -41,7 +41,7 @@ def test_a_trace_header_is_passed_on(header: str) -> None:
         SAMPLED[:-3] + "\n01",
     ],
 )
-def test_what_is_no_trace_header_is_dropped(header: str) -> None:
+def test_a_malformed_trace_header_is_dropped(header: str) -> None:
     assert tracing.valid_traceparent(header) == ""
 
 
@@ -91,7 +91,7 @@ def test_a_batch_is_linked_to_each_traced_call_and_stands_below_the_first(
     assert dict(span.attributes) == {"shop.batch.size": 3}
 
 
-def test_what_a_batch_asks_of_another_service_stands_below_it(
+def test_a_call_that_a_batch_makes_is_a_child_of_its_span(
     provider: TracerProvider, exporter: InMemorySpanExporter
 ) -> None:
     with tracing.batch_span("users.ask", [traced_call(provider)]):
@@ -122,7 +122,7 @@ def test_a_batch_of_calls_that_are_not_traced_has_no_span(exporter: InMemorySpan
     assert exporter.get_finished_spans() == ()
 
 
-def test_a_reader_of_the_log_that_hangs_holds_up_nobody_and_costs_bounded_memory() -> None:
+def test_a_blocked_log_reader_delays_no_call_and_uses_bounded_memory() -> None:
     release = threading.Event()
     writer = logs.LineWriter([lambda _lines: release.wait() and None], max_waiting=10)
     lost_before = dropped()
