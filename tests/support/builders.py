@@ -1,4 +1,7 @@
-"""Orders, users and requests with defaults, so that a test shows only what matters to it."""
+"""Orders, users and calls of the domain with defaults, so that a test shows only the values that matter to it.
+
+Messages to send are in `requests.py`.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +12,9 @@ from decimal import Decimal
 from typing import Any, Final
 from uuid import UUID
 
-from google.type.money_pb2 import Money
-from shop.order.v1 import order_service_pb2 as order_pb
-from shop.user.v1 import user_service_pb2 as user_pb
-
-from chassis.context import Call
+from chassis.context import Call, Role
 from order_svc.model import BuyerId, Item, NewItem, Order, OrderId, OrderStatus
-from user_svc.model import Email, Role, User, UserId, UserState
+from user_svc.model import Email, User, UserId, UserState
 
 NOON: Final = datetime(2026, 3, 1, 12, tzinfo=UTC)
 SOME_ID: Final = "01960000-0000-7000-8000-000000000001"
@@ -60,18 +59,3 @@ def a_user(**changes: Any) -> User:
 def a_call(**changes: Any) -> Call:
     call = Call(method="/shop.order.v1.OrderService/CreateOrder", deadline=time.monotonic() + 30)
     return dataclasses.replace(call, **changes)
-
-
-def an_item_message(**changes: Any) -> order_pb.CreateOrderItem:
-    fields = {"product_id": "sku-1", "name": "Tea", "quantity": 2, "unit_price": Money(units=3, nanos=500_000_000)}
-    return order_pb.CreateOrderItem(**(fields | changes))
-
-
-def a_create_order(**changes: Any) -> order_pb.CreateOrderRequest:
-    fields = {"user_id": OTHER_ID, "currency_code": "EUR", "items": [an_item_message()]}
-    return order_pb.CreateOrderRequest(**(fields | changes))
-
-
-def a_create_user(**changes: Any) -> user_pb.CreateUserRequest:
-    fields = {"email": "ada@example.com", "password": "correct horse battery", "display_name": "Ada"}
-    return user_pb.CreateUserRequest(**(fields | changes))

@@ -38,11 +38,6 @@ CALLS: dict[str, Callable[[str, str], Any]] = {
 BY_NAME = pytest.mark.parametrize("name", CALLS)
 
 
-@pytest.fixture
-async def ada(users: UserServiceAsyncStub) -> User:
-    return await users.CreateUser(create_user_request())
-
-
 @BY_NAME
 async def test_without_the_password_nothing_happens_and_the_field_is_named(
     users: UserServiceAsyncStub, users_database: TestDatabase, ada: User, name: str

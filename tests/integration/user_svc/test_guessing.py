@@ -21,6 +21,7 @@ from shop.user.v1.user_service_pb2_grpc import UserServiceStub
 from chassis.database import Database
 from chassis.testing import bearer, new_uuid, plain_channel, refusal_of, token_of, until
 from tests.integration.inprocess import CHEAP, database_settings, user_service
+from tests.integration.user_svc.logins import EMAIL, log_in
 from tests.support.requests import PASSWORD, create_user_request
 from user_svc import attempts
 from user_svc.attempt_repository import RESERVED_FOR
@@ -32,12 +33,12 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
     from shop.user.v1.session_service_pb2_grpc import SessionServiceAsyncStub
+    from shop.user.v1.user_pb2 import User
     from shop.user.v1.user_service_pb2_grpc import UserServiceAsyncStub
 
     from chassis.testing import ManualClock, Refusal
     from tests.integration.conftest import TestDatabase
 
-EMAIL = "ada@example.com"
 NOBODY = "nobody@example.com"
 FREE = 5
 LONGEST_WAIT = timedelta(minutes=5)
@@ -68,18 +69,9 @@ class Argon2Runs:
 
 
 @pytest.fixture
-async def ada(users: UserServiceAsyncStub) -> str:
-    return (await users.CreateUser(create_user_request(email=EMAIL))).id
-
-
-@pytest.fixture
-def argon2_runs(ada: str, monkeypatch: pytest.MonkeyPatch) -> Argon2Runs:
+def argon2_runs(ada: User, monkeypatch: pytest.MonkeyPatch) -> Argon2Runs:
     """What argon2 is asked from now on: Ada is there already."""
     return Argon2Runs(monkeypatch)
-
-
-async def log_in(sessions: SessionServiceAsyncStub, email: str = EMAIL, password: str = PASSWORD) -> pb.Session:
-    return await sessions.CreateSession(pb.CreateSessionRequest(email=email, password=password))
 
 
 async def guess(sessions: SessionServiceAsyncStub, email: str = EMAIL) -> Refusal:
@@ -102,7 +94,7 @@ async def test_1000_guesses_in_10_minutes_are_15_hashes_and_the_owner_gets_in_5_
 
 
 async def test_the_wait_begins_with_a_second_and_doubles_up_to_5_minutes(
-    sessions: SessionServiceAsyncStub, ada: str, clock: ManualClock
+    sessions: SessionServiceAsyncStub, ada: User, clock: ManualClock
 ) -> None:
     for _ in range(FREE):
         assert (await guess(sessions)).reason == "INVALID_CREDENTIALS"
@@ -122,7 +114,7 @@ async def test_the_wait_begins_with_a_second_and_doubles_up_to_5_minutes(
 
 
 async def test_the_right_password_waits_like_a_wrong_one(
-    sessions: SessionServiceAsyncStub, ada: str, clock: ManualClock
+    sessions: SessionServiceAsyncStub, ada: User, clock: ManualClock
 ) -> None:
     for _ in range(FREE):
         await guess(sessions)
@@ -131,7 +123,7 @@ async def test_the_right_password_waits_like_a_wrong_one(
     clock.advance(timedelta(seconds=1))
 
     assert refusal.reason == "TOO_MANY_ATTEMPTS"
-    assert (await log_in(sessions)).user_id == ada
+    assert (await log_in(sessions)).user_id == ada.id
 
 
 async def test_a_guess_that_has_to_wait_costs_no_hash_and_prolongs_nothing(
@@ -157,16 +149,16 @@ async def test_50_guesses_at_once_are_5_tries(
     assert argon2_runs.count == FREE
 
 
-async def test_a_login_forgets_the_failures_before_it(sessions: SessionServiceAsyncStub, ada: str) -> None:
+async def test_a_login_forgets_the_failures_before_it(sessions: SessionServiceAsyncStub, ada: User) -> None:
     for _ in range(3):
         for _ in range(FREE - 1):
             assert (await guess(sessions)).reason == "INVALID_CREDENTIALS"
 
-        assert (await log_in(sessions)).user_id == ada
+        assert (await log_in(sessions)).user_id == ada.id
 
 
 async def test_failures_are_forgotten_after_a_day(
-    sessions: SessionServiceAsyncStub, ada: str, clock: ManualClock
+    sessions: SessionServiceAsyncStub, ada: User, clock: ManualClock
 ) -> None:
     for _ in range(FREE):
         await guess(sessions)
@@ -176,7 +168,7 @@ async def test_failures_are_forgotten_after_a_day(
 
 
 async def test_guesses_at_one_account_do_not_touch_another(
-    sessions: SessionServiceAsyncStub, users: UserServiceAsyncStub, ada: str
+    sessions: SessionServiceAsyncStub, users: UserServiceAsyncStub, ada: User
 ) -> None:
     other = await users.CreateUser(create_user_request(email="bob@example.com"))
     for _ in range(FREE + 1):
@@ -214,13 +206,13 @@ async def test_guesses_do_not_reveal_whether_an_account_exists(
 
 
 async def test_a_clock_that_is_behind_does_not_lock_an_account_during_its_free_attempts(
-    sessions: SessionServiceAsyncStub, ada: str, clock: ManualClock
+    sessions: SessionServiceAsyncStub, ada: User, clock: ManualClock
 ) -> None:
     # Another replica's, or this one's: two calls read the clock in one order and reach the database in the other.
     await guess(sessions)
     clock.advance(timedelta(milliseconds=-5))
 
-    assert (await log_in(sessions)).user_id == ada
+    assert (await log_in(sessions)).user_id == ada.id
 
 
 async def test_a_known_email_takes_as_long_as_an_unknown_one(users_database: TestDatabase, clock: ManualClock) -> None:
@@ -284,7 +276,7 @@ async def test_20_callers_who_leave_at_once_do_not_lock(slow_sessions: SessionSe
 
 
 async def test_a_database_error_after_the_hash_counts_as_nothing(
-    sessions: SessionServiceAsyncStub, ada: str, users_database: TestDatabase
+    sessions: SessionServiceAsyncStub, ada: User, users_database: TestDatabase
 ) -> None:
     with users_database.connect() as blocker:
         blocker.execute("BEGIN")
@@ -292,7 +284,7 @@ async def test_a_database_error_after_the_hash_counts_as_nothing(
         refusals = await asyncio.gather(*(refusal_of(log_in(sessions)) for _ in range(2 * FREE)))
 
     assert {each.reason for each in refusals} == {"DATABASE_UNAVAILABLE"}
-    assert (await log_in(sessions)).user_id == ada
+    assert (await log_in(sessions)).user_id == ada.id
 
 
 async def test_30_right_passwords_at_once_at_2_replicas_all_get_in(
@@ -352,7 +344,7 @@ async def test_guesses_whose_callers_leave_count_all_the_same(
 
 async def test_reservations_of_a_dead_replica_expire_after_10_seconds(
     sessions: SessionServiceAsyncStub,
-    ada: str,
+    ada: User,
     users_database: TestDatabase,
     clock: ManualClock,
     monkeypatch: pytest.MonkeyPatch,
@@ -369,7 +361,7 @@ async def test_reservations_of_a_dead_replica_expire_after_10_seconds(
     clock.advance(RESERVED_FOR)
 
     assert (refusal.reason, refusal.retry_after_s) == ("TOO_MANY_ATTEMPTS", 1)
-    assert (await log_in(sessions)).user_id == ada
+    assert (await log_in(sessions)).user_id == ada.id
 
 
 @pytest.mark.parametrize("way", ["the hash fails", "it is excused"])
@@ -398,7 +390,7 @@ async def test_an_attempt_of_unknown_outcome_counts_as_nothing(
 
 
 async def test_an_attempt_leaves_no_reservation(
-    sessions: SessionServiceAsyncStub, ada: str, users_database: TestDatabase
+    sessions: SessionServiceAsyncStub, ada: User, users_database: TestDatabase
 ) -> None:
     await guess(sessions)
     await log_in(sessions)

@@ -12,7 +12,7 @@ from shop.user.v1.user_service_pb2_grpc import UserServiceStub
 
 from chassis.testing import bearer, new_uuid, plain_channel, refusal_of, token_of, until
 from tests.integration.inprocess import database_settings, user_service
-from tests.support.requests import PASSWORD, create_user_request
+from tests.support.requests import PASSWORD
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -40,11 +40,6 @@ async def users(users_database: TestDatabase, clock: ManualClock) -> AsyncIterat
     settings = database_settings(users_database.url, lock_timeout_s=4)
     async with user_service(settings, clock=clock) as address, plain_channel(address) as channel:
         yield UserServiceStub(channel)
-
-
-@pytest.fixture
-async def ada(users: UserServiceAsyncStub) -> User:
-    return await users.CreateUser(create_user_request())
 
 
 @asynccontextmanager

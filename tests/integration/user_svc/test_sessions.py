@@ -21,6 +21,7 @@ from shop.user.v1.user_service_pb2_grpc import UserServiceStub
 from chassis.testing import SIGNER, admins_token, bearer, new_uuid, plain_channel, refusal_of, token_of
 from tests.integration.inprocess import database_settings, user_service
 from tests.integration.replica import serving_process
+from tests.integration.user_svc.logins import EMAIL, log_in
 from tests.support.requests import PASSWORD, create_user_request
 from user_svc.attempts import Attempt, Attempts
 from user_svc.settings import PasswordSettings
@@ -29,25 +30,15 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from shop.user.v1.session_service_pb2_grpc import SessionServiceAsyncStub
+    from shop.user.v1.user_pb2 import User
     from shop.user.v1.user_service_pb2_grpc import UserServiceAsyncStub
 
     from chassis.testing import ManualClock, Refusal
     from tests.integration.conftest import TestDatabase
     from user_svc.passwords import Match
 
-EMAIL = "ada@example.com"
 NEW_PASSWORD = "another horse battery"
 GRACE = timedelta(seconds=10)
-
-
-@pytest.fixture
-async def ada(users: UserServiceAsyncStub) -> str:
-    """The id of a user with EMAIL and PASSWORD."""
-    return (await users.CreateUser(create_user_request(email=EMAIL))).id
-
-
-async def log_in(sessions: SessionServiceAsyncStub, email: str = EMAIL, password: str = PASSWORD) -> pb.Session:
-    return await sessions.CreateSession(pb.CreateSessionRequest(email=email, password=password))
 
 
 async def refresh(sessions: SessionServiceAsyncStub, token: str) -> pb.Session:
@@ -64,18 +55,18 @@ TOKEN_EXPIRED = (StatusCode.UNAUTHENTICATED, "shop.system.v1", "TOKEN_EXPIRED")
 TOKEN_REUSED = (StatusCode.UNAUTHENTICATED, "shop.user.v1", "TOKEN_REUSED")
 
 
-async def test_a_login_begins_a_session(sessions: SessionServiceAsyncStub, ada: str, clock: ManualClock) -> None:
+async def test_a_login_begins_a_session(sessions: SessionServiceAsyncStub, ada: User, clock: ManualClock) -> None:
     session = await log_in(sessions)
 
     assert UUID(session.id).version == 7
-    assert session.user_id == ada
+    assert session.user_id == ada.id
     assert session.access_expires_at.ToDatetime(clock.now().tzinfo) == clock.now() + timedelta(minutes=15)
     assert session.expires_at.ToDatetime(clock.now().tzinfo) == clock.now() + timedelta(days=30)
     assert len(base64.urlsafe_b64decode(session.refresh_token + "=")) == 32
 
 
 async def test_an_access_token_has_the_claims_of_rfc_9068(
-    sessions: SessionServiceAsyncStub, ada: str, clock: ManualClock
+    sessions: SessionServiceAsyncStub, ada: User, clock: ManualClock
 ) -> None:
     session = await log_in(sessions)
 
@@ -88,7 +79,7 @@ async def test_an_access_token_has_the_claims_of_rfc_9068(
     assert claims == {
         "iss": "https://shop.local",
         "aud": "shop",
-        "sub": ada,
+        "sub": ada.id,
         "sid": session.id,
         "roles": ["USER"],
         "client_id": "shop",
@@ -98,11 +89,11 @@ async def test_an_access_token_has_the_claims_of_rfc_9068(
 
 
 async def test_an_access_token_gives_access_to_its_users_resources(
-    sessions: SessionServiceAsyncStub, users: UserServiceAsyncStub, ada: str
+    sessions: SessionServiceAsyncStub, users: UserServiceAsyncStub, ada: User
 ) -> None:
     session = await log_in(sessions)
 
-    user = await users.GetUser(users_pb.GetUserRequest(id=ada), metadata=bearer(session.access_token))
+    user = await users.GetUser(users_pb.GetUserRequest(id=ada.id), metadata=bearer(session.access_token))
 
     assert user.email == EMAIL
 
@@ -143,14 +134,14 @@ async def test_an_email_is_known_however_it_is_written(
 
 
 async def test_a_refresh_gives_the_next_tokens_of_the_same_session(
-    sessions: SessionServiceAsyncStub, ada: str, clock: ManualClock
+    sessions: SessionServiceAsyncStub, ada: User, clock: ManualClock
 ) -> None:
     first = await log_in(sessions)
     clock.advance(timedelta(minutes=14))
 
     second = await refresh(sessions, first.refresh_token)
 
-    assert (second.id, second.user_id, second.expires_at) == (first.id, ada, first.expires_at)
+    assert (second.id, second.user_id, second.expires_at) == (first.id, ada.id, first.expires_at)
     assert second.access_expires_at.seconds - first.access_expires_at.seconds == 14 * 60
     assert second.refresh_token != first.refresh_token
     assert second.access_token != first.access_token
@@ -158,7 +149,7 @@ async def test_a_refresh_gives_the_next_tokens_of_the_same_session(
 
 
 async def test_a_refresh_whose_answer_was_lost_can_be_repeated_for_10_seconds(
-    sessions: SessionServiceAsyncStub, ada: str, clock: ManualClock
+    sessions: SessionServiceAsyncStub, ada: User, clock: ManualClock
 ) -> None:
     first = await log_in(sessions)
     second = await refresh(sessions, first.refresh_token)
@@ -171,7 +162,7 @@ async def test_a_refresh_whose_answer_was_lost_can_be_repeated_for_10_seconds(
 
 
 async def test_a_refresh_token_used_again_later_ends_the_session(
-    sessions: SessionServiceAsyncStub, ada: str, clock: ManualClock
+    sessions: SessionServiceAsyncStub, ada: User, clock: ManualClock
 ) -> None:
     first = await log_in(sessions)
     second = await refresh(sessions, first.refresh_token)
@@ -185,7 +176,7 @@ async def test_a_refresh_token_used_again_later_ends_the_session(
 
 
 async def test_a_refresh_token_whose_successor_was_used_ends_the_session_at_once(
-    sessions: SessionServiceAsyncStub, ada: str
+    sessions: SessionServiceAsyncStub, ada: User
 ) -> None:
     first = await log_in(sessions)
     second = await refresh(sessions, first.refresh_token)
@@ -197,7 +188,7 @@ async def test_a_refresh_token_whose_successor_was_used_ends_the_session_at_once
     assert outcome(await refusal_of(refresh(sessions, third.refresh_token))) == TOKEN_INVALID
 
 
-async def test_a_reused_token_ends_no_other_session(sessions: SessionServiceAsyncStub, ada: str) -> None:
+async def test_a_reused_token_ends_no_other_session(sessions: SessionServiceAsyncStub, ada: User) -> None:
     other = await log_in(sessions)
     stolen = await log_in(sessions)
     successor = await refresh(sessions, stolen.refresh_token)
@@ -208,7 +199,7 @@ async def test_a_reused_token_ends_no_other_session(sessions: SessionServiceAsyn
 
 
 async def test_20_refreshes_of_one_token_at_once_have_one_successor(
-    sessions: SessionServiceAsyncStub, users_database: TestDatabase, ada: str
+    sessions: SessionServiceAsyncStub, users_database: TestDatabase, ada: User
 ) -> None:
     first = await log_in(sessions)
 
@@ -219,7 +210,7 @@ async def test_20_refreshes_of_one_token_at_once_have_one_successor(
 
 
 async def test_a_session_is_over_after_30_days_however_often_it_is_refreshed(
-    sessions: SessionServiceAsyncStub, ada: str, clock: ManualClock
+    sessions: SessionServiceAsyncStub, ada: User, clock: ManualClock
 ) -> None:
     session = await log_in(sessions)
     for _ in range(30):
@@ -238,7 +229,7 @@ async def test_an_unknown_refresh_token_is_invalid(sessions: SessionServiceAsync
 
 
 async def test_a_session_of_a_suspended_user_cannot_be_refreshed(
-    sessions: SessionServiceAsyncStub, users_database: TestDatabase, ada: str
+    sessions: SessionServiceAsyncStub, users_database: TestDatabase, ada: User
 ) -> None:
     session = await log_in(sessions)
     users_database.query("UPDATE users SET state = 'SUSPENDED'")
@@ -247,7 +238,7 @@ async def test_a_session_of_a_suspended_user_cannot_be_refreshed(
 
 
 async def test_a_new_role_comes_with_the_next_access_token(
-    sessions: SessionServiceAsyncStub, users_database: TestDatabase, ada: str
+    sessions: SessionServiceAsyncStub, users_database: TestDatabase, ada: User
 ) -> None:
     session = await log_in(sessions)
     users_database.query("UPDATE users SET roles = '{USER,SUPPORT}'")
@@ -257,7 +248,7 @@ async def test_a_new_role_comes_with_the_next_access_token(
     assert unverified_claims(session.access_token)["roles"] == ["USER", "SUPPORT"]
 
 
-async def test_a_logout_ends_the_session_and_no_other(sessions: SessionServiceAsyncStub, ada: str) -> None:
+async def test_a_logout_ends_the_session_and_no_other(sessions: SessionServiceAsyncStub, ada: User) -> None:
     left, other = await log_in(sessions), await log_in(sessions)
 
     answer = await sessions.DeleteSession(pb.DeleteSessionRequest(id=left.id), metadata=bearer(left.access_token))
@@ -268,7 +259,7 @@ async def test_a_logout_ends_the_session_and_no_other(sessions: SessionServiceAs
 
 
 async def test_a_logout_of_another_users_session_looks_the_same_and_does_nothing(
-    sessions: SessionServiceAsyncStub, ada: str
+    sessions: SessionServiceAsyncStub, ada: User
 ) -> None:
     session = await log_in(sessions)
     eve = bearer(token_of(new_uuid()))
@@ -280,7 +271,7 @@ async def test_a_logout_of_another_users_session_looks_the_same_and_does_nothing
     assert (await refresh(sessions, session.refresh_token)).id == session.id
 
 
-async def test_a_second_logout_succeeds(sessions: SessionServiceAsyncStub, ada: str) -> None:
+async def test_a_second_logout_succeeds(sessions: SessionServiceAsyncStub, ada: User) -> None:
     session = await log_in(sessions)
     request, metadata = pb.DeleteSessionRequest(id=session.id), bearer(session.access_token)
     await sessions.DeleteSession(request, metadata=metadata)
@@ -288,7 +279,7 @@ async def test_a_second_logout_succeeds(sessions: SessionServiceAsyncStub, ada: 
     assert await sessions.DeleteSession(request, metadata=metadata) == Empty()
 
 
-async def test_an_admin_can_end_every_session(sessions: SessionServiceAsyncStub, ada: str) -> None:
+async def test_an_admin_can_end_every_session(sessions: SessionServiceAsyncStub, ada: User) -> None:
     session = await log_in(sessions)
 
     await sessions.DeleteSession(pb.DeleteSessionRequest(id=session.id), metadata=bearer(admins_token()))
@@ -297,24 +288,24 @@ async def test_an_admin_can_end_every_session(sessions: SessionServiceAsyncStub,
 
 
 async def test_another_password_ends_every_session_but_the_one_that_changed_it(
-    sessions: SessionServiceAsyncStub, users: UserServiceAsyncStub, ada: str
+    sessions: SessionServiceAsyncStub, users: UserServiceAsyncStub, ada: User
 ) -> None:
     own, other = await log_in(sessions), await log_in(sessions)
-    change = users_pb.ChangePasswordRequest(id=ada, current_password=PASSWORD, new_password=NEW_PASSWORD)
+    change = users_pb.ChangePasswordRequest(id=ada.id, current_password=PASSWORD, new_password=NEW_PASSWORD)
 
     await users.ChangePassword(change, metadata=bearer(own.access_token))
 
     assert outcome(await refusal_of(refresh(sessions, other.refresh_token))) == TOKEN_INVALID
     assert (await refresh(sessions, own.refresh_token)).id == own.id
     assert outcome(await refusal_of(log_in(sessions))) == INVALID_CREDENTIALS
-    assert (await log_in(sessions, password=NEW_PASSWORD)).user_id == ada
+    assert (await log_in(sessions, password=NEW_PASSWORD)).user_id == ada.id
 
 
 async def test_a_change_of_password_that_fails_ends_no_session(
-    sessions: SessionServiceAsyncStub, users: UserServiceAsyncStub, ada: str
+    sessions: SessionServiceAsyncStub, users: UserServiceAsyncStub, ada: User
 ) -> None:
     own, other = await log_in(sessions), await log_in(sessions)
-    change = users_pb.ChangePasswordRequest(id=ada, current_password="wrong horse", new_password=NEW_PASSWORD)
+    change = users_pb.ChangePasswordRequest(id=ada.id, current_password="wrong horse", new_password=NEW_PASSWORD)
 
     await refusal_of(users.ChangePassword(change, metadata=bearer(own.access_token)))
 
@@ -322,11 +313,11 @@ async def test_a_change_of_password_that_fails_ends_no_session(
 
 
 async def test_a_deleted_user_has_no_sessions(
-    sessions: SessionServiceAsyncStub, users: UserServiceAsyncStub, ada: str
+    sessions: SessionServiceAsyncStub, users: UserServiceAsyncStub, ada: User
 ) -> None:
     begun = [await log_in(sessions), await log_in(sessions)]
 
-    deletion = users_pb.DeleteUserRequest(id=ada, current_password=PASSWORD)
+    deletion = users_pb.DeleteUserRequest(id=ada.id, current_password=PASSWORD)
     await users.DeleteUser(deletion, metadata=bearer(begun[0].access_token))
 
     for session in begun:
@@ -393,12 +384,12 @@ async def test_a_password_that_is_replaced_while_its_hash_is_checked_begins_no_s
 
 
 async def test_no_secret_is_kept_in_clear_text(
-    sessions: SessionServiceAsyncStub, users: UserServiceAsyncStub, users_database: TestDatabase, ada: str
+    sessions: SessionServiceAsyncStub, users: UserServiceAsyncStub, users_database: TestDatabase, ada: User
 ) -> None:
     first = await log_in(sessions)
     second = await refresh(sessions, first.refresh_token)
     change = users_pb.ChangePasswordRequest(
-        id=ada, current_password=PASSWORD, new_password=NEW_PASSWORD, request_id=new_uuid()
+        id=ada.id, current_password=PASSWORD, new_password=NEW_PASSWORD, request_id=new_uuid()
     )
     await users.ChangePassword(change, metadata=bearer(second.access_token))
     await refusal_of(log_in(sessions, password="a wrong password"))
@@ -448,14 +439,14 @@ async def test_no_secret_is_written_to_the_log(users_database: TestDatabase, tmp
             assert part not in replica.output()
 
 
-async def test_the_published_keys_check_the_tokens(sessions: SessionServiceAsyncStub, ada: str) -> None:
+async def test_the_published_keys_check_the_tokens(sessions: SessionServiceAsyncStub, ada: User) -> None:
     session = await log_in(sessions)
 
     [key] = (await sessions.GetJwks(pb.GetJwksRequest())).keys
 
     assert (key.kty, key.crv, key.use, key.alg, key.kid) == ("OKP", "Ed25519", "sig", "EdDSA", SIGNER.kid)
     public = Ed25519PublicKey.from_public_bytes(base64.urlsafe_b64decode(key.x + "="))
-    assert jwt.decode(session.access_token, public, algorithms=["EdDSA"], audience="shop")["sub"] == ada
+    assert jwt.decode(session.access_token, public, algorithms=["EdDSA"], audience="shop")["sub"] == ada.id
 
 
 def unverified_claims(token: str) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from decimal import Decimal
 from fractions import Fraction
 
 import pytest
-from google.type.money_pb2 import Money
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,7 +12,8 @@ from order_svc.errors import AmountOutOfRange, CurrencyMismatch
 from order_svc.model import PRICE_LIMIT, TOTAL_LIMIT, NewItem, price_items
 from order_svc.money import to_money
 from order_svc.rpc import _new_item
-from tests.support.builders import a_new_item, an_item_message, an_order
+from tests.support.builders import a_new_item, an_order
+from tests.support.requests import create_order_request, order_item
 
 # Of all currencies, that with the smallest minor unit.
 FINEST = "CLF"
@@ -117,7 +117,7 @@ def test_a_price_without_a_currency_is_in_the_orders() -> None:
 
 @given(st.integers(0, 2**63 - 1), st.integers(0, 999_999_999))
 def test_a_price_on_the_wire_is_read_exactly(units: int, nanos: int) -> None:
-    message = an_item_message(unit_price=Money(units=units, nanos=nanos))
+    [message] = create_order_request(items=[order_item(units=units, nanos=nanos)]).items
 
     price = _new_item(message).unit_price
 

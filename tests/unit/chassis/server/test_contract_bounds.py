@@ -13,14 +13,15 @@ from shop.user.v1 import user_service_pb2 as user_pb
 
 from chassis.errors import InvalidFields
 from chassis.server.validation import json_name, require_valid
-from tests.support.builders import OTHER_ID, SOME_ID, a_create_order, a_create_user, an_item_message
+from tests.support.builders import OTHER_ID, SOME_ID
+from tests.support.requests import create_order_request, create_user_request, order_item
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
 
 
 def with_item(**changes: object) -> order_pb.CreateOrderRequest:
-    return a_create_order(items=[an_item_message(**changes)])
+    return create_order_request(items=[order_item(**changes)])
 
 
 def with_price(**changes: object) -> order_pb.CreateOrderRequest:
@@ -41,16 +42,16 @@ def move_order(**changes: object) -> order_pb.UpdateOrderStatusRequest:
 
 
 ACCEPTED: list[Message] = [
-    a_create_user(),
-    a_create_user(password="p" * 8),
-    a_create_user(password="p" * 128),
-    a_create_user(password="é" * 128),
-    a_create_user(email="a@b"),  # whether it is an address, the service says
-    a_create_user(email="a" * 254),
-    a_create_user(display_name="n" * 100),
-    a_create_user(display_name=" n "),
-    a_create_user(request_id=SOME_ID),
-    a_create_user(request_id=SOME_ID.upper()),
+    create_user_request(),
+    create_user_request(password="p" * 8),
+    create_user_request(password="p" * 128),
+    create_user_request(password="é" * 128),
+    create_user_request(email="a@b"),  # whether it is an address, the service says
+    create_user_request(email="a" * 254),
+    create_user_request(display_name="n" * 100),
+    create_user_request(display_name=" n "),
+    create_user_request(request_id=SOME_ID),
+    create_user_request(request_id=SOME_ID.upper()),
     user_pb.GetUserRequest(id=SOME_ID),
     user_pb.BatchGetUsersRequest(ids=[SOME_ID]),
     user_pb.BatchGetUsersRequest(ids=[SOME_ID] * 200),
@@ -65,8 +66,8 @@ ACCEPTED: list[Message] = [
     change_password(current="o"),
     change_password(current="o" * 128, new="n" * 128),
     user_pb.DeleteUserRequest(id=SOME_ID, etag="e" * 64),
-    a_create_order(),
-    a_create_order(items=[an_item_message()] * 100),
+    create_order_request(),
+    create_order_request(items=[order_item()] * 100),
     with_item(quantity=1),
     with_item(quantity=10_000),
     with_item(product_id="p"),
@@ -92,16 +93,16 @@ def test_a_valid_request_is_accepted(request_: Message) -> None:
 
 
 REFUSED: list[tuple[Message, str, str]] = [
-    (a_create_user(password="p" * 7), "password", "string.min_len"),
-    (a_create_user(password="p" * 129), "password", "string.max_len"),
-    (a_create_user(email="ab"), "email", "string.min_len"),
-    (a_create_user(email="a" * 255), "email", "string.max_len"),
-    (a_create_user(email="a\0@b.example"), "email", "string.no_nul"),
-    (a_create_user(display_name=""), "displayName", "string.not_blank"),
-    (a_create_user(display_name=" \t\n"), "displayName", "string.not_blank"),
-    (a_create_user(display_name="n" * 101), "displayName", "string.max_len"),
-    (a_create_user(display_name="n\0"), "displayName", "string.no_nul"),
-    (a_create_user(request_id="1"), "requestId", "string.uuid"),
+    (create_user_request(password="p" * 7), "password", "string.min_len"),
+    (create_user_request(password="p" * 129), "password", "string.max_len"),
+    (create_user_request(email="ab"), "email", "string.min_len"),
+    (create_user_request(email="a" * 255), "email", "string.max_len"),
+    (create_user_request(email="a\0@b.example"), "email", "string.no_nul"),
+    (create_user_request(display_name=""), "displayName", "string.not_blank"),
+    (create_user_request(display_name=" \t\n"), "displayName", "string.not_blank"),
+    (create_user_request(display_name="n" * 101), "displayName", "string.max_len"),
+    (create_user_request(display_name="n\0"), "displayName", "string.no_nul"),
+    (create_user_request(request_id="1"), "requestId", "string.uuid"),
     (user_pb.GetUserRequest(), "id", "string.uuid_empty"),
     (user_pb.GetUserRequest(id=SOME_ID + "\n"), "id", "string.uuid"),
     (user_pb.GetUserRequest(id=SOME_ID[:-1]), "id", "string.uuid"),
@@ -120,13 +121,13 @@ REFUSED: list[tuple[Message, str, str]] = [
     (change_password(current="o" * 129), "currentPassword", "string.max_len"),
     (change_password(new="n" * 7), "newPassword", "string.min_len"),
     (change_password(new="n" * 129), "newPassword", "string.max_len"),
-    (a_create_order(user_id="1"), "userId", "string.uuid"),
-    (a_create_order(currency_code=""), "currencyCode", "currency_code.iso_4217"),
-    (a_create_order(currency_code="eur"), "currencyCode", "currency_code.iso_4217"),
-    (a_create_order(currency_code="EURO"), "currencyCode", "currency_code.iso_4217"),
-    (a_create_order(currency_code="EUR\n"), "currencyCode", "currency_code.iso_4217"),
-    (a_create_order(items=[]), "items", "repeated.min_items"),
-    (a_create_order(items=[an_item_message()] * 101), "items", "repeated.max_items"),
+    (create_order_request(user_id="1"), "userId", "string.uuid"),
+    (create_order_request(currency_code=""), "currencyCode", "currency_code.iso_4217"),
+    (create_order_request(currency_code="eur"), "currencyCode", "currency_code.iso_4217"),
+    (create_order_request(currency_code="EURO"), "currencyCode", "currency_code.iso_4217"),
+    (create_order_request(currency_code="EUR\n"), "currencyCode", "currency_code.iso_4217"),
+    (create_order_request(items=[]), "items", "repeated.min_items"),
+    (create_order_request(items=[order_item()] * 101), "items", "repeated.max_items"),
     (with_item(quantity=0), "items[0].quantity", "int32.gte_lte"),
     (with_item(quantity=-1), "items[0].quantity", "int32.gte_lte"),
     (with_item(quantity=10_001), "items[0].quantity", "int32.gte_lte"),
@@ -164,7 +165,7 @@ def test_a_violation_is_named_by_field_and_rule(request_: Message, field: str, r
 
 
 def test_all_violations_are_reported_together() -> None:
-    request = a_create_user(email="", password="short", display_name="")
+    request = create_user_request(email="", password="short", display_name="")
 
     with pytest.raises(InvalidFields) as refused:
         require_valid(request)
@@ -174,7 +175,7 @@ def test_all_violations_are_reported_together() -> None:
 
 def test_a_refusal_does_not_repeat_a_password() -> None:
     with pytest.raises(InvalidFields) as refused:
-        require_valid(a_create_user(password="hunter2"))
+        require_valid(create_user_request(password="hunter2"))
 
     assert "hunter2" not in refused.value.message
 

@@ -21,7 +21,8 @@ from chassis.server import contract
 from chassis.server.bounds import MAX_STRUCT_BYTES, MAX_STRUCT_VALUES, Elements, max_request_bytes
 from chassis.server.status import status_of
 from chassis.server.validation import require_valid
-from tests.support.builders import SOME_ID, a_create_order, a_create_user, an_item_message
+from tests.support.builders import SOME_ID
+from tests.support.requests import create_order_request, create_user_request, order_item
 from user_svc.model import MAX_PROFILE_BYTES
 
 if TYPE_CHECKING:
@@ -181,7 +182,7 @@ def test_a_refusal_fits_the_headers_that_stock_clients_take(kind: type[Message])
 
 
 def test_violations_beyond_the_named_ones_are_counted() -> None:
-    request = a_create_order(items=[an_item_message(product_id="", quantity=0)] * 100)
+    request = create_order_request(items=[order_item(product_id="", quantity=0)] * 100)
 
     with pytest.raises(InvalidFields) as refused:
         require_good(request)
@@ -194,7 +195,7 @@ def test_violations_beyond_the_named_ones_are_counted() -> None:
 @pytest.mark.parametrize("count", [1, 2, 10, 11, 20, 21])
 def test_few_mistakes_are_all_named(count: int) -> None:
     with pytest.raises(InvalidFields) as refused:
-        require_good(a_create_order(items=[an_item_message(quantity=0)] * count))
+        require_good(create_order_request(items=[order_item(quantity=0)] * count))
 
     assert len(refused.value.violations) == min(count, MAX_NAMED)
     assert ("more" in refused.value.message) == (count > 10)
@@ -223,9 +224,9 @@ def lists_of_lists(count: int) -> struct_pb2.Struct:
 
 @pytest.mark.parametrize("make", [list_of_empty, map_of_empty, lists_of_lists])
 def test_a_profile_has_a_largest_number_of_values(make: Callable[[int], struct_pb2.Struct]) -> None:
-    require_good(a_create_user(profile=make(MAX_STRUCT_VALUES - 200)))
+    require_good(create_user_request(profile=make(MAX_STRUCT_VALUES - 200)))
 
-    refusal = refusal_of(lambda: require_good(a_create_user(profile=make(MAX_STRUCT_VALUES + 1))))
+    refusal = refusal_of(lambda: require_good(create_user_request(profile=make(MAX_STRUCT_VALUES + 1))))
 
     assert isinstance(refusal, InvalidFields)
     assert [(each.field, each.rule) for each in refusal.violations] == [("profile", "struct.max_values")]
@@ -234,7 +235,7 @@ def test_a_profile_has_a_largest_number_of_values(make: Callable[[int], struct_p
 def test_the_largest_profile_there_can_be_passes() -> None:
     profile = widest_profile()
 
-    require_good(a_create_user(profile=profile))
+    require_good(create_user_request(profile=profile))
 
     assert profile.ByteSize() <= MAX_STRUCT_BYTES == 6 * MAX_PROFILE_BYTES
 
