@@ -129,6 +129,7 @@ def read_only(database: TestDatabase) -> Iterator[None]:
         with database.connect() as connection:
             connection.execute("SET default_transaction_read_only = off")
             connection.execute(f"ALTER DATABASE {name} RESET default_transaction_read_only".encode())
+        database.close()  # a connection from within the block would stay read-only
 
 
 async def test_writes_to_a_read_only_database_are_unavailable_and_come_back_without_a_restart(
