@@ -58,8 +58,9 @@ class Passwords:
         # Checked when there is no user, so that it takes as long as if there were one.
         self._nobodys_hash: Final = self._hasher.hash(secrets.token_hex(16))
         self._threads: Final = ThreadPoolExecutor(settings.workers, thread_name_prefix="argon2")
-        self._limiter: Final = CapacityLimiter(settings.workers, max_waiting=settings.max_waiting)
-        self._max_wait_s: Final = settings.max_wait_s
+        self._limiter: Final = CapacityLimiter(
+            settings.workers, max_waiting=settings.max_waiting, max_wait_s=settings.max_wait_s
+        )
         self._places = settings.workers + settings.max_waiting
         self._running: Final[set[asyncio.Task[Any]]] = set()
         metrics.watch_hashes(lambda: self._limiter.waiting)
@@ -96,11 +97,7 @@ class Passwords:
         Raises:
             Overloaded: too many others wait already, or the turn did not come in time. The work was not begun.
         """
-        try:
-            async with asyncio.timeout(self._max_wait_s):
-                await self._limiter.acquire()
-        except TimeoutError:
-            raise Overloaded from None
+        await self._limiter.acquire()
         running = asyncio.create_task(work())
         # The loop itself keeps weak references only.
         self._running.add(running)

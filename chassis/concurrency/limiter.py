@@ -1,43 +1,66 @@
-"""Taking turns at what there are few of, with a bound for those who wait."""
+"""A limit to how many calls use something at a time, with a bound for the calls that wait."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Final
+import math
+from typing import TYPE_CHECKING, Final, Self
 
 from chassis.errors import Overloaded
 
+if TYPE_CHECKING:
+    from types import TracebackType
+
 
 class CapacityLimiter:
-    """So many at a time; the others wait, in the order in which they came. Who gives up while waiting leaves no trace.
+    """Allows `number` holders at a time; others wait in the order of their arrival. `async with limiter:` holds it.
+
+    A waiting call that is cancelled gives up its place.
 
     Args:
-        number: at a time.
-        max_waiting: how many may wait.
+        number: of holders at a time.
+        max_waiting: how many calls may wait.
+        max_wait_s: how long each may wait.
 
     Attributes:
-        waiting: how many wait now.
+        waiting: how many calls wait.
     """
 
-    def __init__(self, number: int, *, max_waiting: int) -> None:
+    def __init__(self, number: int, *, max_waiting: int, max_wait_s: float = math.inf) -> None:
         self._free: Final = asyncio.Semaphore(number)
         self._max_waiting: Final = max_waiting
+        self._max_wait_s: Final = None if max_wait_s == math.inf else max_wait_s
         self.waiting = 0
 
     async def acquire(self) -> None:
-        """Return when it is the caller's turn.
+        """Return when the caller holds the limiter; it must release() it.
 
         Raises:
-            Overloaded: too many wait already.
+            Overloaded: too many calls wait already, or this one waited too long.
         """
+        if not self._free.locked():
+            await self._free.acquire()  # does not wait: a timer for each call would cost 4 µs
+            return
         if self.waiting >= self._max_waiting:
             raise Overloaded
         self.waiting += 1
         try:
-            await self._free.acquire()
+            async with asyncio.timeout(self._max_wait_s):
+                await self._free.acquire()
+        except TimeoutError:
+            raise Overloaded from None
         finally:
             self.waiting -= 1
 
     def release(self) -> None:
-        """Let the next one have its turn."""
+        """Let the next waiting call hold the limiter."""
         self._free.release()
+
+    async def __aenter__(self) -> Self:
+        await self.acquire()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.release()

@@ -32,12 +32,16 @@ class Receiver:
 
     Args:
         handler: of the method, as generated code has it.
+
+    Attributes:
+        is_list: whether the method answers with pages.
     """
 
     def __init__(self, handler: grpc.RpcMethodHandler[Any, Any]) -> None:
         # The `FromString` of the request's type.
         self._decode: Final = cast("Callable[[bytes], Message]", handler.request_deserializer)
         request = cast("Descriptor", self._decode.__self__.DESCRIPTOR)  # type: ignore[attr-defined]  # it is bound
+        self.is_list: Final = "page_size" in request.fields_by_name
         self._max_bytes: Final = max_request_bytes(request)
         self._elements: Final = Elements(request)
 

@@ -60,3 +60,16 @@ async def test_a_caller_cancelled_while_waiting_takes_no_capacity() -> None:
     limiter.release()
     async with asyncio.timeout(5):
         await limiter.acquire()
+
+
+async def test_a_call_that_waits_too_long_is_refused_and_gives_up_its_place() -> None:
+    limiter = CapacityLimiter(1, max_waiting=1, max_wait_s=0.01)
+    await limiter.acquire()
+
+    with pytest.raises(Overloaded):
+        await limiter.acquire()
+
+    assert limiter.waiting == 0
+    limiter.release()
+    async with limiter:
+        assert limiter.waiting == 0

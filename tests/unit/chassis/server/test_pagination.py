@@ -198,9 +198,9 @@ def of_size(size: int) -> Entry:
 
 
 @pytest.mark.parametrize(
-    ("number", "size", "expected"), [(64, 1024, 4), (63, 1024, 3), (3, 20_000, 3), (100, 80, 0), (100, 8_000, 33)]
+    ("number", "size", "expected"), [(64, 1024, 16), (63, 1024, 15), (3, 5_000, 3), (40, 80, 0), (100, 2_000, 33)]
 )
-async def test_a_page_yields_to_other_calls_after_each_16_kib_and_no_more_often(
+async def test_a_page_yields_to_other_calls_after_each_4_kib_and_no_more_often(
     number: int, size: int, expected: int
 ) -> None:
     turns = 0

@@ -1,0 +1,79 @@
+"""A replica makes few pages at a time, lets some calls wait for theirs, and refuses more at once."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, cast
+
+from grpc import StatusCode, aio
+from shop.user.v1 import user_service_pb2 as pb
+from shop.user.v1.user_service_pb2_grpc import UserServiceStub
+
+from chassis import interceptors
+from chassis.interceptors import LISTS_AT_ONCE, MAX_LISTS_WAITING
+from chassis.testing import plain_channel, refusal_from, until
+from tests.integration.inprocess import database_settings, user_service
+
+if TYPE_CHECKING:
+    import pytest
+
+    from tests.integration.conftest import TestDatabase
+
+_TOO_MANY = 3
+
+
+async def test_lists_run_four_at_a_time_and_a_hundred_of_them_wait(
+    users_database: TestDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(interceptors, "MAX_LIST_WAIT_S", 60)
+    settings = database_settings(users_database.url, lock_timeout_s=20, statement_timeout_s=20)
+    async with user_service(settings) as address, plain_channel(address) as channel:
+        users = UserServiceStub(channel)
+        with users_database.connect() as other:
+            other.execute("BEGIN")
+            other.execute("LOCK TABLE users")
+            left = [
+                users.ListUsers(pb.ListUsersRequest()) for _ in range(LISTS_AT_ONCE + MAX_LISTS_WAITING + _TOO_MANY)
+            ]
+
+            async def too_many_are_refused() -> bool:
+                return sum(call.done() for call in left) == _TOO_MANY
+
+            await until(too_many_are_refused)
+            refusals = [refusal_from(cast("aio.AioRpcError", await failure(call))) for call in left if call.done()]
+            # Callers who leave make room for as many.
+            for call in left:
+                call.cancel()
+            stay = [users.ListUsers(pb.ListUsersRequest()) for _ in range(MAX_LISTS_WAITING)]
+        answers = await asyncio.gather(*stay)
+
+    assert {(refusal.code, refusal.reason, refusal.retry_after_s) for refusal in refusals} == {
+        (StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED", 1)
+    }
+    assert len(answers) == MAX_LISTS_WAITING
+
+
+async def test_a_list_whose_turn_does_not_come_in_time_is_refused(users_database: TestDatabase) -> None:
+    settings = database_settings(users_database.url, lock_timeout_s=20, statement_timeout_s=20)
+    async with user_service(settings) as address, plain_channel(address) as channel:
+        users = UserServiceStub(channel)
+        with users_database.connect() as other:
+            other.execute("BEGIN")
+            other.execute("LOCK TABLE users")
+            calls = [users.ListUsers(pb.ListUsersRequest()) for _ in range(LISTS_AT_ONCE + 1)]
+            first, _ = await asyncio.wait(
+                [asyncio.ensure_future(failure(call)) for call in calls],
+                timeout=15,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+            for call in calls:
+                call.cancel()
+
+    [refusal] = [refusal_from(cast("aio.AioRpcError", each.result())) for each in first]
+    assert (refusal.code, refusal.reason) == (StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED")
+
+
+async def failure(call: aio.UnaryUnaryCall[pb.ListUsersRequest, pb.ListUsersResponse]) -> BaseException:
+    [error] = await asyncio.gather(call, return_exceptions=True)
+    assert isinstance(error, aio.AioRpcError)
+    return error
