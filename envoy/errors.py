@@ -179,6 +179,16 @@ EDGE_ERRORS: Final = (
         reason="MALFORMED_REQUEST",
         message="The path or a header cannot be read: no escaped slashes, no underscores in header names.",
     ),
+    # As many calls as the cluster may have (max_requests in edge.yaml.j2) are under way.
+    EdgeError(
+        condition="response.code == 503 && response.code_details.matches('overflow')",
+        http=429,
+        code=Code.RESOURCE_EXHAUSTED,
+        rpc=Code.RESOURCE_EXHAUSTED,
+        reason="OVERLOADED",
+        message="Too many calls wait already, so this one was not begun. Try again shortly.",
+        retry_after_s=1,
+    ),
     EdgeError(
         condition="response.code in [502, 503]",
         http=503,

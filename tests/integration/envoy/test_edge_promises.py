@@ -146,15 +146,10 @@ def test_a_stopping_replica_is_taken_out_before_it_stops(edge: Edge) -> None:
 
 
 @EDGES
-def test_one_dead_replica_is_set_aside_and_never_more_than_half(edge: Edge) -> None:
+def test_no_replica_is_set_aside_for_being_late(edge: Edge) -> None:
     for cluster in service_clusters(edge):
-        ejection = cluster["outlier_detection"]
-
-        assert ejection["split_external_local_origin_errors"] is True
-        assert ejection["consecutive_local_origin_failure"] <= 5
-        assert ejection["max_ejection_percent"] <= 50
-        # An answer ejects no replica: every replica would answer the same.
-        assert all(value == 0 for name, value in ejection.items() if name.startswith("enforcing_"))
+        # To it a late read is a refused connection. Calls move without it (test_busy_replicas.py).
+        assert "outlier_detection" not in cluster
 
 
 @EDGES
@@ -166,7 +161,9 @@ def test_calls_that_wait_are_bounded_and_streams_by_the_connections(edge: Edge) 
         assert threshold["max_requests"] <= (10000 if is_streams else 1024)
         assert threshold["max_pending_requests"] <= 1024
         assert threshold["max_connections"] <= 1024
-        assert threshold["retry_budget"]["budget_percent"]["value"] <= 50
+        # Half of the calls meet the one of two replicas that dies; a retry is also a call.
+        assert threshold["max_requests"] / 2 <= threshold["max_retries"] or is_streams
+        assert threshold["max_retries"] <= threshold["max_requests"]
 
 
 @EDGES

@@ -78,8 +78,8 @@ class _ErrorReasonEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_ErrorReaso
     the edge.
     """
     ERROR_REASON_OVERLOADED: _ErrorReason.ValueType  # 17
-    """RESOURCE_EXHAUSTED, 429. A replica has more calls waiting than it can answer in time, so it did not begin this one.
-    A RetryInfo says when to try again.
+    """RESOURCE_EXHAUSTED, 429. More calls wait, in a replica or at the edge, than can be answered in time, so this one was
+    not begun. A RetryInfo says when to try again.
     """
     ERROR_REASON_STREAM_TOO_SLOW: _ErrorReason.ValueType  # 18
     """RESOURCE_EXHAUSTED, 429. Changes came faster than the caller of the stream read them. Open it again with the token.
@@ -161,8 +161,8 @@ ERROR_REASON_RATE_LIMITED: ErrorReason.ValueType  # 16
 the edge.
 """
 ERROR_REASON_OVERLOADED: ErrorReason.ValueType  # 17
-"""RESOURCE_EXHAUSTED, 429. A replica has more calls waiting than it can answer in time, so it did not begin this one.
-A RetryInfo says when to try again.
+"""RESOURCE_EXHAUSTED, 429. More calls wait, in a replica or at the edge, than can be answered in time, so this one was
+not begun. A RetryInfo says when to try again.
 """
 ERROR_REASON_STREAM_TOO_SLOW: ErrorReason.ValueType  # 18
 """RESOURCE_EXHAUSTED, 429. Changes came faster than the caller of the stream read them. Open it again with the token.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import re
 from collections import Counter
 from dataclasses import replace
@@ -47,17 +48,20 @@ USERS = "/shop.user.v1.UserService"
 class Replica(grpc.GenericRpcHandler):
     """Takes the calls of every method and answers, or hangs; says that it is healthy in any case.
 
+    Args:
+        answers_after_s: how long each call takes; infinite for a replica that hangs.
+
     Attributes:
         address: where it listens.
         calls: how often each method was called.
         running: how many calls are waiting for their answer.
     """
 
-    def __init__(self, *, answers: bool) -> None:
+    def __init__(self, *, answers_after_s: float) -> None:
         self.address = ""
         self.calls = Counter[str]()
         self.running = 0
-        self._answers = answers
+        self._answers_after_s = answers_after_s
 
     @override
     def service(self, handler_call_details: Any) -> Any:
@@ -70,8 +74,9 @@ class Replica(grpc.GenericRpcHandler):
     async def _answer(self, _request: bytes, _context: aio.ServicerContext[bytes, bytes]) -> bytes:
         self.running += 1
         try:
-            if not self._answers:
+            if self._answers_after_s == math.inf:
                 await asyncio.Event().wait()
+            await asyncio.sleep(self._answers_after_s)
             return b""
         finally:
             self.running -= 1
@@ -95,14 +100,29 @@ async def serving(*replicas: Replica) -> AsyncIterator[None]:
 
 
 @contextlib.asynccontextmanager
-async def edge_of(replicas: Iterable[Replica], folder: Path) -> AsyncIterator[httpx.Client]:
-    """Run an edge whose clusters have these replicas; yield a client of it who has a good token."""
+async def edge_of(
+    replicas: Iterable[Replica], folder: Path, *, admin_port: int | None = None, max_requests: int | None = None
+) -> AsyncIterator[httpx.Client]:
+    """Run an edge whose clusters have these replicas; yield a client of it who has a good token.
+
+    Args:
+        replicas: of every service.
+        folder: for its configuration.
+        admin_port: for Envoy's own pages; any free one if nobody reads them.
+        max_requests: that a cluster has at a time, if not as many as the configuration says.
+    """
     ports = [int(replica.address.rpartition(":")[2]) for replica in replicas]
     edge = laptop(
-        port=free_port(), admin_port=free_port(), keys_port=free_port(), service_ports=dict.fromkeys(SERVED_BY, ports)
+        port=free_port(),
+        admin_port=admin_port or free_port(),
+        keys_port=free_port(),
+        service_ports=dict.fromkeys(SERVED_BY, ports),
     )
     edge = replace(edge, rate_limit=100_000, public_write_limit=100_000)
     config = configuration(edge)
+    for cluster in config["static_resources"]["clusters"]:
+        if max_requests and cluster["name"] in SERVED_BY:
+            cluster["circuit_breakers"]["thresholds"][0]["max_requests"] = max_requests
     # No service here publishes keys.
     provider = http_filter(edge, "envoy.filters.http.jwt_authn")["providers"]["shop"]
     del provider["remote_jwks"]
@@ -135,7 +155,7 @@ async def running_calls(calls: Iterable[Coroutine[Any, Any, None]]) -> AsyncIter
 
 
 async def test_the_edge_sends_reads_to_a_second_replica_and_nothing_else(tmp_path: Path) -> None:
-    replicas = [Replica(answers=False), Replica(answers=False)]
+    replicas = [Replica(answers_after_s=math.inf), Replica(answers_after_s=math.inf)]
     unary_bindings = [binding for binding in CONTRACT.bindings if not binding.is_stream]
     calls = Counter(UNARY | STREAMS) + Counter(binding.rpc for binding in unary_bindings)
 
@@ -164,7 +184,7 @@ async def test_the_edge_sends_reads_to_a_second_replica_and_nothing_else(tmp_pat
 
 
 async def test_a_read_at_a_hanging_replica_is_answered_by_the_other_one(tmp_path: Path) -> None:
-    hanging, _ = replicas = [Replica(answers=False), Replica(answers=True)]
+    hanging, _ = replicas = [Replica(answers_after_s=math.inf), Replica(answers_after_s=0)]
 
     async with serving(*replicas), edge_of(replicas, tmp_path) as client:
         metadata = [("authorization", client.headers["authorization"])]
@@ -184,7 +204,7 @@ def test_a_client_hedges_the_reads_of_the_contract_and_nothing_else() -> None:
 
 
 async def test_a_client_gets_a_read_from_the_replica_that_answers() -> None:
-    hanging, answering = Replica(answers=False), Replica(answers=True)
+    hanging, answering = Replica(answers_after_s=math.inf), Replica(answers_after_s=0)
 
     async with serving(hanging, answering):
         target = f"ipv4:{hanging.address},{answering.address}"
@@ -198,7 +218,7 @@ async def test_a_client_gets_a_read_from_the_replica_that_answers() -> None:
 
 
 async def test_a_client_sends_a_write_once_however_long_the_answer_takes() -> None:
-    replicas = Replica(answers=False), Replica(answers=False)
+    replicas = Replica(answers_after_s=math.inf), Replica(answers_after_s=math.inf)
 
     async with serving(*replicas):
         target = f"ipv4:{','.join(replica.address for replica in replicas)}"
@@ -211,7 +231,7 @@ async def test_a_client_sends_a_write_once_however_long_the_answer_takes() -> No
 
 
 async def test_an_unanswered_read_ends_at_its_deadline_with_all_its_attempts() -> None:
-    replicas = Replica(answers=False), Replica(answers=False)
+    replicas = Replica(answers_after_s=math.inf), Replica(answers_after_s=math.inf)
 
     async with serving(*replicas):
         target = f"ipv4:{','.join(replica.address for replica in replicas)}"
