@@ -87,6 +87,10 @@ kubernetes: .tools/helm .tools/helm3 .tools/kubernetes/$(KUBERNETES)/ready ## Bu
 .tools/kubernetes/%/ready: tests/kubernetes/build
 	tests/kubernetes/build $*
 
+.PHONY: test-overload
+test-overload: setup ## Call three times as often as the system can answer, for OVERLOAD_S=60 s, on a quiet machine
+	OVERLOAD_S=$${OVERLOAD_S:-60} $(BIN)/pytest tests/chaos/test_overload.py --timeout 600
+
 chaos: setup ## Break the running system again and again, for some ten minutes
 	CHAOS_ROUNDS=$${CHAOS_ROUNDS:-5} $(BIN)/pytest tests/chaos --timeout 1800
 

@@ -6,7 +6,7 @@ import json
 import re
 import subprocess
 import sys
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -26,13 +26,18 @@ _SCRIPT: Final = Path(__file__).with_name("rest.lua")
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What came back: latencies in ms, NaN where the generator does not know them."""
+    """What came back: latencies in ms, NaN where the generator does not know them.
+
+    Attributes:
+        failures: how often calls failed in each way, as `429 OVERLOADED`, where the generator knows.
+    """
 
     requests: int
     failed: int
     seconds: float
     p50_ms: float
     p99_ms: float
+    failures: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def rps(self) -> float:

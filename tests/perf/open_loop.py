@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
+import re
 import sys
 import time
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, cast
@@ -31,6 +33,9 @@ class Spec:
         rate: requests a second.
         seconds: for how long.
         connections: that wait for requests.
+        method: GET, or the verb of a write, which sends `body` as JSON.
+        patience_s: how late a request is sent at most; one that found no free connection by then is not sent at all,
+            as a caller who is kept waiting leaves.
     """
 
     address: str
@@ -39,30 +44,47 @@ class Spec:
     rate: float
     seconds: float
     connections: int = 128
+    method: str = "GET"
+    body: str = ""
+    patience_s: float = math.inf
+
+
+_REASON: Final = re.compile(rb'"reason" ?: ?"([A-Z_]+)"')
 
 
 class Connections:
     """The connections that are free, the requests that are due, and what came back."""
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, total: int, *, patience_s: float) -> None:
         self._total: Final = total
+        self._patience_s: Final = patience_s
+        self.unsent = 0
         self.all_answered: Final = asyncio.Event()
         self.free: Final[deque[Connection]] = deque()
         self.due: Final[deque[tuple[float, bytes]]] = deque()
         self.latencies_s: Final[list[float]] = []
-        self.failed = 0
+        self.failures: Final[Counter[str]] = Counter()
 
-    def answered(self, latency_s: float, *, is_success: bool) -> None:
-        """Count an answer."""
+    def answered(self, latency_s: float, *, failure: str) -> None:
+        """Count an answer; `failure` is empty if it is a success."""
         self.latencies_s.append(latency_s)
-        self.failed += not is_success
-        if len(self.latencies_s) == self._total:
-            self.all_answered.set()
+        if failure:
+            self.failures[failure] += 1
+        self._end()
 
     def send(self) -> None:
         """Send what is due as far as connections are free."""
         while self.due and self.free:
-            self.free.popleft().send(*self.due.popleft())
+            due_s, request = self.due.popleft()
+            if time.perf_counter() - due_s <= self._patience_s:
+                self.free.popleft().send(due_s, request)
+            else:
+                self.unsent += 1
+                self._end()
+
+    def _end(self) -> None:
+        if len(self.latencies_s) + self.unsent == self._total:
+            self.all_answered.set()
 
 
 class Connection(asyncio.Protocol):
@@ -90,11 +112,17 @@ class Connection(asyncio.Protocol):
         head, found, body = self._buffer.partition(b"\r\n\r\n")
         if not found or len(body) < _length_of(head):
             return
-        is_success = head.startswith(b"HTTP/1.1 200 ")
-        self._pool.answered(time.perf_counter() - self._due_s, is_success=is_success)
+        self._pool.answered(time.perf_counter() - self._due_s, failure=_failure(head, body))
         self._buffer = b""
         self._pool.free.append(self)
         self._pool.send()
+
+
+def _failure(head: bytes, body: bytes) -> str:
+    """Return the status and the reason, as `429 OVERLOADED`; nothing for a success."""
+    status = head[9:12].decode()
+    reason = _REASON.search(body)
+    return "" if status.startswith("2") else f"{status} {reason[1].decode() if reason else 'without a reason'}"
 
 
 def _length_of(head: bytes) -> int:
@@ -107,12 +135,14 @@ def _length_of(head: bytes) -> int:
 async def run(spec: Spec, paths: list[str]) -> dict[str, Any]:
     """Ask for the paths when they are due and return what came back."""
     total = int(spec.rate * spec.seconds)
-    pool, loop = Connections(total), asyncio.get_running_loop()
+    pool, loop = Connections(total, patience_s=spec.patience_s), asyncio.get_running_loop()
     host, port = spec.address.split(":")
     for _ in range(spec.connections):
         await loop.create_connection(lambda: Connection(pool), host, int(port))
-    headers = f"Host: {spec.address}\r\nAuthorization: Bearer {spec.token}\r\n\r\n"
-    requests = [f"GET {path} HTTP/1.1\r\n{headers}".encode() for path in paths]
+    headers = f"Host: {spec.address}\r\nAuthorization: Bearer {spec.token}\r\n"
+    if spec.body:
+        headers += f"Content-Type: application/json\r\nContent-Length: {len(spec.body.encode())}\r\n"
+    requests = [f"{spec.method} {path} HTTP/1.1\r\n{headers}\r\n{spec.body}".encode() for path in paths]
     started_s = time.perf_counter()
 
     def become_due(due_s: float, request: bytes) -> None:
@@ -130,11 +160,12 @@ async def run(spec: Spec, paths: list[str]) -> dict[str, Any]:
     await asyncio.wait_for(pool.all_answered.wait(), timeout=30)
     ordered = sorted(pool.latencies_s)
     return {
-        "requests": total,
-        "failed": pool.failed,
+        "requests": len(ordered),
+        "failed": pool.failures.total(),
+        "failures": pool.failures,
         "seconds": time.perf_counter() - started_s,
-        "p50_ms": ordered[total // 2] * 1000,
-        "p99_ms": ordered[int(total * 0.99)] * 1000,
+        "p50_ms": ordered[len(ordered) // 2] * 1000,
+        "p99_ms": ordered[int(len(ordered) * 0.99)] * 1000,
     }
 
 
