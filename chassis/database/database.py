@@ -69,8 +69,10 @@ class Database:
         connector, max_waiting = self._connector, settings.batch_max_waiting
         self._reads = StatementPool(connector, number=settings.read_lanes, max_waiting=max_waiting)
         self._writes = StatementPool(connector, number=settings.write_lanes, max_waiting=max_waiting, is_writing=True)
-        self._transactions = DatabaseThreads("transactions", settings.transaction_lanes, max_waiting=max_waiting)
-        self._shared = DatabaseThreads("shared", settings.slow_lanes, max_waiting=max_waiting)
+        # At most as long as one statement: a call is then answered or refused within its 15 s over REST.
+        limits = {"max_waiting": max_waiting, "max_wait_s": settings.statement_timeout_s}
+        self._transactions = DatabaseThreads("transactions", settings.transaction_lanes, **limits)
+        self._shared = DatabaseThreads("shared", settings.slow_lanes, **limits)
         self._settings = settings
         telemetry = StatementTelemetry(settings.url)
         telemetry.observe(self._engine)
@@ -260,11 +262,12 @@ class DatabaseThreads:
         name: of the threads.
         number: of the threads.
         max_waiting: how many calls may wait for one of them.
+        max_wait_s: how long each of them may wait.
     """
 
-    def __init__(self, name: str, number: int, *, max_waiting: int) -> None:
+    def __init__(self, name: str, number: int, *, max_waiting: int, max_wait_s: float) -> None:
         self._threads: Final = ThreadPoolExecutor(number, thread_name_prefix=name)
-        self._limiter: Final = CapacityLimiter(number, max_waiting=max_waiting)
+        self._limiter: Final = CapacityLimiter(number, max_waiting=max_waiting, max_wait_s=max_wait_s)
 
     @property
     def waiting(self) -> int:
@@ -275,7 +278,7 @@ class DatabaseThreads:
         """Return what the work returns. If the caller leaves, work that has begun is finished, other work is dropped.
 
         Raises:
-            Overloaded: too many calls wait already.
+            Overloaded: too many calls wait already, or this one waited too long.
         """
         # Calls wait here and not in the executor, whose queue keeps the work of callers that have left.
         await self._limiter.acquire()

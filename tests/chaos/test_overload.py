@@ -21,8 +21,8 @@ from devstack.settings import REPOSITORY
 from tests.chaos.conftest import running_stack
 from tests.chaos.open_loop import ask, crowd
 from tests.chaos.traffic import new_user
-from tests.logins import admins_token
 from tests.perf.open_loop import Spec
+from tests.support.logins import admins_token
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,8 +9,7 @@ from grpc import StatusCode, aio
 from shop.user.v1 import user_service_pb2 as pb
 from shop.user.v1.user_service_pb2_grpc import UserServiceStub
 
-from chassis import interceptors
-from chassis.interceptors import LISTS_AT_ONCE, MAX_LISTS_WAITING
+from chassis.server.method_wrapper import LISTS_AT_ONCE, MAX_LISTS_WAITING
 from chassis.testing import plain_channel, refusal_from, until
 from tests.integration.inprocess import database_settings, user_service
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 from grpc import StatusCode, aio
-from tests.integration.test_hanging_replicas import DEADLINE_S, USERS, Replica, edge_of, serving
-from tests.ports import free_port
 
 from chassis.testing import LOOPBACK, new_uuid, refusal_from, until
+from tests.integration.chassis.client.test_hanging_replicas import DEADLINE_S, USERS, Replica, edge_of, serving
+from tests.support.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence

@@ -331,6 +331,29 @@ async def until_waiting(number: int) -> None:
     await until(do_so_many)
 
 
+async def test_a_call_that_waits_for_a_thread_as_long_as_a_statement_may_take_is_refused(
+    users_database: TestDatabase,
+) -> None:
+    database = Database(database_settings(users_database.url, pool_size=4, statement_timeout_s=0.2), name="t")
+    has_begun, may_end = threading.Event(), threading.Event()
+
+    def hold(_: Connection) -> bool:
+        has_begun.set()
+        return may_end.wait(10)
+
+    try:
+        running = asyncio.ensure_future(database.read(hold))
+        assert await asyncio.to_thread(has_begun.wait, 10)
+        with pytest.raises(Overloaded):
+            await database.read(lambda _: "too late")
+
+        may_end.set()
+        assert await running
+        assert await database.read(lambda _: "in time") == "in time"
+    finally:
+        await database.close()
+
+
 async def test_calls_that_wait_for_a_thread_are_bounded(lanes: Database) -> None:
     has_begun, may_end = threading.Event(), threading.Event()
 
