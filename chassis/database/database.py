@@ -12,6 +12,7 @@ import contextvars
 import math
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import orjson
@@ -70,9 +71,9 @@ class Database:
         self._reads = StatementPool(connector, number=settings.read_lanes, max_waiting=max_waiting)
         self._writes = StatementPool(connector, number=settings.write_lanes, max_waiting=max_waiting, is_writing=True)
         # At most as long as one statement: a call is then answered or refused within its 15 s over REST.
-        limits = {"max_waiting": max_waiting, "max_wait_s": settings.statement_timeout_s}
-        self._transactions = DatabaseThreads("transactions", settings.transaction_lanes, **limits)
-        self._shared = DatabaseThreads("shared", settings.slow_lanes, **limits)
+        threads = partial(DatabaseThreads, max_waiting=max_waiting, max_wait_s=settings.statement_timeout_s)
+        self._transactions = threads("transactions", settings.transaction_lanes)
+        self._shared = threads("shared", settings.slow_lanes)
         self._settings = settings
         telemetry = StatementTelemetry(settings.url)
         telemetry.observe(self._engine)

@@ -6,13 +6,13 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.integration.envoy.test_bystanders import transaction
 
 from chassis.context import Role
 from chassis.errors import InvalidFields
 from chassis.testing import until
 from tests.integration.event_flow import opened
 from tests.integration.inprocess import CHEAP, NIST
+from tests.integration.test_bystanders import transaction
 from tests.support.builders import a_user
 from user_svc import repository
 from user_svc.attempts import Attempts

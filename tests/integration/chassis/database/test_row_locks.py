@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
-from tests.integration.envoy.test_bystanders import AFTER, BEFORE, OURS, a_user, an_order_of, log_in, place, transaction
 
 from chassis.events import inbox
 from chassis.events.inbox import Number
@@ -19,6 +18,7 @@ from chassis.idempotency.key import IdempotencyKey
 from order_svc import repository as orders_repository
 from order_svc.model import BuyerId, OrderId
 from order_svc.repository import OrderLookup
+from tests.integration.test_bystanders import AFTER, BEFORE, OURS, a_user, an_order_of, log_in, place, transaction
 from user_svc import attempt_repository
 from user_svc import repository as users_repository
 from user_svc.model import UserId

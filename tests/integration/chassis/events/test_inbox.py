@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import psycopg
-from tests.integration.envoy.test_bystanders import AFTER, ALL, BEFORE, NOW, OURS, rows, transaction
 
 from chassis.events import inbox
 from chassis.events.inbox import DeadLetter, Number, State
 from chassis.events.redis_streams import START, EntryId
 from tests.integration.chassis.database.test_row_locks import waiting
+from tests.integration.test_bystanders import AFTER, ALL, BEFORE, NOW, OURS, rows, transaction
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection

@@ -6,12 +6,12 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.integration.envoy.test_bystanders import rows, transaction
 
 from chassis.events import replay
 from chassis.events.redis_streams import EntryId, stream_of
 from chassis.events.replay import Pages
 from tests.integration.chassis.events.test_relay import write
+from tests.integration.test_bystanders import rows, transaction
 
 if TYPE_CHECKING:
     from redis import Redis

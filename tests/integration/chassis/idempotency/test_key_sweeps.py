@@ -8,12 +8,12 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import structlog
-from tests.integration.envoy.test_bystanders import OURS
 
 from chassis.idempotency.store import LIFETIME, sweep_forever
 from chassis.testing import until
 from tests.integration.chassis.database.test_row_locks import holding, locking
 from tests.integration.event_flow import opened
+from tests.integration.test_bystanders import OURS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable

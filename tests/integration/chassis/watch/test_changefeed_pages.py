@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 import pytest
-from tests.integration.envoy.test_bystanders import transaction
 
 from chassis.events import outbox
 from chassis.watch import changefeed
 from chassis.watch.changefeed import START, PageQuery
+from tests.integration.test_bystanders import transaction
 
 if TYPE_CHECKING:
     from chassis.watch.changefeed import Page, Position

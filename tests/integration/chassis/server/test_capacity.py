@@ -9,6 +9,7 @@ from grpc import StatusCode, aio
 from shop.user.v1 import user_service_pb2 as pb
 from shop.user.v1.user_service_pb2_grpc import UserServiceStub
 
+from chassis.server import method_wrapper
 from chassis.server.method_wrapper import LISTS_AT_ONCE, MAX_LISTS_WAITING
 from chassis.testing import plain_channel, refusal_from, until
 from tests.integration.inprocess import database_settings, user_service
@@ -24,7 +25,7 @@ _TOO_MANY = 3
 async def test_lists_run_four_at_a_time_and_a_hundred_of_them_wait(
     users_database: TestDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(interceptors, "MAX_LIST_WAIT_S", 60)
+    monkeypatch.setattr(method_wrapper, "MAX_LIST_WAIT_S", 60)
     settings = database_settings(users_database.url, lock_timeout_s=20, statement_timeout_s=20)
     async with user_service(settings) as address, plain_channel(address) as channel:
         users = UserServiceStub(channel)
