@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from chassis.runtime.shutdown import stop_on_signal
+from chassis.telemetry import metrics
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -27,6 +28,7 @@ async def work(name: str, *parts: Callable[[asyncio.Event], Awaitable[None]]) ->
         Exception: that of the first part that fails; the other parts are stopped.
     """
     stopping = stop_on_signal()
+    metrics.watch_tasks(asyncio.get_running_loop())
     log.info("worker.started", worker=name, pid=os.getpid())
     try:
         async with asyncio.TaskGroup() as tasks:

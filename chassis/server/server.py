@@ -22,7 +22,7 @@ from chassis.runtime.gc_tuning import tune_gc
 from chassis.runtime.shutdown import stop_on_signal
 from chassis.server import contract
 from chassis.server.method_wrapper import HandlerCollector, MethodWrapper
-from chassis.telemetry import loop_lag
+from chassis.telemetry import loop_lag, metrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
@@ -163,6 +163,7 @@ async def run(server: Server, *, background: Sequence[Coroutine[object, object, 
         background: what runs beside the server until it stops.
     """
     stopping = stop_on_signal()
+    metrics.watch_tasks(asyncio.get_running_loop())
     tasks = [asyncio.create_task(each) for each in (*background, loop_lag.measure_forever())]
     try:
         port = await server.start()

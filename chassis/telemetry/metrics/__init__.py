@@ -27,7 +27,7 @@ from chassis.telemetry.metrics.events import (
     events_vanished,
     outbox_looked_at,
 )
-from chassis.telemetry.metrics.process import log_lines_lost, loop_lagged, serving, watch_certificates
+from chassis.telemetry.metrics.process import log_lines_lost, loop_lagged, serving, watch_certificates, watch_tasks
 from chassis.telemetry.metrics.registry import REGISTRY
 
 __all__ = [
@@ -53,5 +53,6 @@ __all__ = [
     "serving",
     "watch_certificates",
     "watch_connections",
+    "watch_tasks",
     "write_replayed",
 ]

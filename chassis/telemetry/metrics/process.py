@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -20,6 +21,11 @@ _loop_lag: Final = Histogram(
     "Delay between a timer's due time and its run by the event loop, measured ten times a second.",
     # One request may hold the loop for 0.1 s at most; making a page of a list holds it for 2.5 ms at a time.
     buckets=(0.0025, 0.01, 0.025, 0.1, 0.25, 1, 5),
+    registry=REGISTRY,
+)
+_tasks: Final = Gauge(
+    "shop_asyncio_tasks",
+    "Tasks of the event loop that have not ended.",
     registry=REGISTRY,
 )
 _log_lines_dropped: Final = Counter(
@@ -46,6 +52,11 @@ ProcessCollector(registry=REGISTRY)
 def loop_lagged(lag_s: float) -> None:
     """Record one measurement of the event loop's delay."""
     _loop_lag.observe(lag_s)
+
+
+def watch_tasks(loop: asyncio.AbstractEventLoop) -> None:
+    """Show how many tasks the loop has, by counting them whenever Prometheus asks."""
+    _tasks.set_function(lambda: len(asyncio.all_tasks(loop)))
 
 
 def log_lines_lost(count: int) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import time
 
 from chassis.telemetry.loop_lag import measure_forever
-from chassis.telemetry.metrics import REGISTRY
+from chassis.telemetry.metrics import REGISTRY, watch_tasks
 
 
 def late(le: str) -> float:
@@ -27,3 +27,18 @@ async def test_a_loop_that_is_held_is_seen_to_be_late() -> None:
             await asyncio.sleep(0)
 
     measuring.cancel()
+
+
+async def test_tasks_that_have_not_ended_are_counted_when_they_are_asked_for() -> None:
+    def tasks() -> float:
+        return REGISTRY.get_sample_value("shop_asyncio_tasks") or 0
+
+    watch_tasks(asyncio.get_running_loop())
+    before = tasks()
+    waiting = [asyncio.create_task(asyncio.Event().wait()) for _ in range(3)]
+    during = tasks()
+    for each in waiting:
+        each.cancel()
+    await asyncio.wait(waiting)
+
+    assert (before, during, tasks()) == (1, 4, 1)
