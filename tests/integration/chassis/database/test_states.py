@@ -292,3 +292,35 @@ async def test_a_server_without_a_free_connection_is_unavailable(
         await database.close()
     finally:
         empty_database.query("DROP ROLE crowded")
+
+
+async def test_a_commit_that_the_server_refuses_is_undone_and_its_connection_goes_on(
+    database: Database, empty_database: TestDatabase
+) -> None:
+    """A disk that is full at the commit, a deferred constraint that waits for a lock: errors that come last."""
+    empty_database.query("CREATE TABLE written (state text)")
+    empty_database.query("""
+        CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            RAISE EXCEPTION 'as you like' USING ERRCODE = new.state;
+        END $$
+    """)
+    empty_database.query("""
+        CREATE CONSTRAINT TRIGGER fail AFTER INSERT ON written DEFERRABLE INITIALLY DEFERRED
+        FOR EACH ROW WHEN (new.state <> '') EXECUTE FUNCTION fail()
+    """)
+    insert = "INSERT INTO written VALUES (%s)"
+    states = [state for state in every_sqlstate() if state[:2] in PASSING_CLASSES]
+
+    for sqlstate in cases(states, everyday=[*one_of_each_class(states), "53100"]):
+        for write in (
+            lambda: database.run_write(insert, sqlstate),  # noqa: B023  run in this turn
+            lambda: database.transaction(lambda connection: execute(connection, insert, sqlstate)),  # noqa: B023
+        ):
+            with pytest.raises(DatabaseUnavailable):
+                await write()
+            assert empty_database.query("SELECT count(*) FROM written") == [(0,)]
+
+    await database.run_write(insert, "")
+    await database.transaction(lambda connection: execute(connection, insert, ""))
+    assert empty_database.query("SELECT count(*) FROM written") == [(2,)]
