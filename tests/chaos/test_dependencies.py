@@ -17,7 +17,7 @@ from tests.chaos.clients import CallFailed, RestBuyer, rest_client
 from tests.chaos.conftest import running_stack
 from tests.chaos.record import now_s
 from tests.chaos.traffic import Load, new_user, under_load
-from tests.chaos.validation import validate
+from tests.chaos.validation import until_counted, validate
 from tests.support.logins import admins_token
 from tests.support.replicas import debug_credentials, debug_options, orders_reach_users
 from tests.support.requests import create_order_request
@@ -240,12 +240,7 @@ async def test_without_redis_no_call_fails_and_every_event_arrives_when_it_is_ba
         await asyncio.to_thread(redis.start)
         await traffic.goes_on()
 
-    async def are_counted() -> bool:
-        async with rest_client(stack.edge_url, token=token) as http:
-            users = [(await http.get(f"/api/v1/users/{buyer}")).json() for buyer in traffic.record.buyers]
-        return sum(user["orderCount"] for user in users) == len(traffic.record.placed)
-
-    await until(are_counted, timeout_s=30)
+    await until_counted(traffic.record, edge_url=stack.edge_url, token=token, timeout_s=30)
     findings = validate(traffic.record, orders_url=stack.database_url("orders"))
     report.add("Redis away", traffic.record, findings, facts=f"{len(traffic.record.placed)} orders counted")
     assert traffic.record.failed_outcomes() == {}

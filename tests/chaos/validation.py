@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import psycopg
 
+from chassis.testing import until
+from tests.chaos.clients import rest_client
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
@@ -91,6 +94,21 @@ def validate(record: Record, *, orders_url: str) -> Findings:
         mistakes = _mistakes(rows, placed_by=request_id, moved_by=moves_of[order_id])
         broken += (f"order {order_id}: {mistake}" for mistake in mistakes)
     return Findings(doubled=doubled, lost=lost, broken=broken)
+
+
+async def until_counted(record: Record, *, edge_url: str, token: str, timeout_s: float = 60) -> None:
+    """Return when each order has counted for its buyer: then its event has crossed relay, Redis and consumer.
+
+    Raises:
+        TimeoutError: not all have in time, or some have twice.
+    """
+
+    async def are_counted() -> bool:
+        async with rest_client(edge_url, token=token) as http:
+            users = [(await http.get(f"/api/v1/users/{buyer}")).json() for buyer in record.buyers]
+        return sum(user["orderCount"] for user in users) == len(record.placed)
+
+    await until(are_counted, timeout_s=timeout_s)
 
 
 def _mistakes(rows: _Rows, *, placed_by: str, moved_by: Sequence[str]) -> Iterator[str]:
