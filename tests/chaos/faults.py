@@ -15,7 +15,7 @@ import httpx
 from chassis.testing import until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import AsyncIterator, Iterable, Iterator
 
     from devstack.postgres import PostgresServer
     from devstack.services import Replica
@@ -38,6 +38,18 @@ async def terminate(replica: Replica, *, stack: Stack) -> None:
     replica.terminate()
     await until(has_ended, timeout_s=30)
     await back_in_use(replica, stack=stack)
+
+
+@contextlib.asynccontextmanager
+async def hanging(replica: Replica, *, stack: Stack) -> AsyncIterator[None]:
+    """Stop the replica's process while the block runs; then it continues with the calls that it has taken."""
+    assert replica.pid
+    os.kill(replica.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(replica.pid, signal.SIGCONT)
+        await back_in_use(replica, stack=stack)
 
 
 async def roll_out(stack: Stack, service: str) -> None:

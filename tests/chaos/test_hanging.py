@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
-import signal
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -18,9 +15,8 @@ from tests.chaos.traffic import new_user
 from tests.support.logins import admins_token
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import Iterator
 
-    from devstack.services import Replica
     from devstack.stack import Stack
     from tests.chaos.report import Report
 
@@ -40,18 +36,6 @@ _EFFECTS = {
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     with running_stack(tmp_path_factory.mktemp("hanging") / "home") as stack:
         yield stack
-
-
-@contextlib.asynccontextmanager
-async def hanging(replica: Replica, *, stack: Stack) -> AsyncIterator[None]:
-    """Stop the replica's process while the block runs; then it continues with the calls that it has taken."""
-    assert replica.pid
-    os.kill(replica.pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(replica.pid, signal.SIGCONT)
-        await faults.back_in_use(replica, stack=stack)
 
 
 @pytest.mark.parametrize("service", ["order_svc", "user_svc"])
@@ -74,7 +58,7 @@ async def test_while_one_of_two_replicas_hangs_reads_are_answered_and_no_write_i
             await ask(http, verb, path.format(user_id), json=body[service])
 
         before = await call_at_a_pace(read, per_s=_READS_PER_S, for_s=2)
-        async with asyncio.TaskGroup() as loads, hanging(stack.replicas(service)[0], stack=stack):
+        async with asyncio.TaskGroup() as loads, faults.hanging(stack.replicas(service)[0], stack=stack):
             reading = loads.create_task(call_at_a_pace(read, per_s=_READS_PER_S, for_s=_HANGS_S))
             writing = loads.create_task(call_at_a_pace(write, per_s=_WRITES_PER_S, for_s=_HANGS_S))
             await asyncio.sleep(_HANGS_S)  # how long the fault lasts
