@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from datetime import UTC, datetime
+import math
+import time
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import pybreaker
@@ -67,6 +69,33 @@ class _StateListener(pybreaker.CircuitBreakerListener):
         metrics.breaker_is(new_state.name, dependency=str(cb.name))
 
 
+class _Counts(pybreaker.CircuitMemoryStorage):
+    """What pybreaker counts. The time since it opened is measured on the monotonic clock.
+
+    pybreaker compares the date at which it opened with the date of now. By a clock that is set back by an hour it would
+    stay open for an hour longer.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(pybreaker.STATE_CLOSED)
+        self._opened_s: float | None = None
+
+    @property
+    def open_for_s(self) -> float:
+        """How long ago it opened; infinite if it never did."""
+        return math.inf if self._opened_s is None else time.monotonic() - self._opened_s
+
+    @property  # type: ignore[explicit-override]  # mypy does not see that of a property with a setter
+    @override
+    def opened_at(self) -> datetime | None:
+        return None if self._opened_s is None else datetime.now(UTC) - timedelta(seconds=self.open_for_s)
+
+    @opened_at.setter
+    @override
+    def opened_at(self, _: datetime) -> None:
+        self._opened_s = time.monotonic()
+
+
 class Breaker:
     """The circuit breaker of one dependency.
 
@@ -79,7 +108,7 @@ class Breaker:
     def __init__(self, name: str, settings: BreakerSettings, *, is_failure: Callable[[Exception], bool]) -> None:
         self._name = name
         self._reset_timeout_s = settings.reset_timeout_s
-        self._counts = pybreaker.CircuitMemoryStorage(pybreaker.STATE_CLOSED)
+        self._counts = _Counts()
         self._breaker = pybreaker.CircuitBreaker(
             name=name,
             fail_max=settings.fail_max,
@@ -140,7 +169,4 @@ class Breaker:
             self._breaker.call(outcome)
 
     def _time_left_s(self) -> float:
-        opened_at: datetime | None = self._counts.opened_at
-        if opened_at is None:
-            return 0
-        return self._reset_timeout_s - (datetime.now(UTC) - opened_at).total_seconds()
+        return self._reset_timeout_s - self._counts.open_for_s

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
 import structlog
 from hypothesis import given
 from hypothesis import strategies as st
+from typing_extensions import override
 
 from chassis.client.breaker import Breaker, BreakerSettings, CircuitOpen, Inconclusive
 from chassis.telemetry.metrics import REGISTRY
@@ -15,6 +18,7 @@ from chassis.testing import until
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from datetime import tzinfo
 
 AT_ONCE_S = 1e-6
 
@@ -437,3 +441,30 @@ async def live_through(breaker: Breaker, outcome: str) -> None:
             hanging = Hanging(breaker)
             await hanging.began.wait()
             await hanging.cancel()
+
+
+@pytest.mark.parametrize("ahead", [timedelta(hours=1), timedelta(hours=-1)])
+async def test_an_open_breaker_stays_open_for_its_time_whatever_the_clock_does(
+    monkeypatch: pytest.MonkeyPatch, ahead: timedelta
+) -> None:
+    class JumpedClock(datetime):
+        @classmethod
+        @override
+        def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]  # not of this class
+            return datetime.now(tz) + ahead
+
+    breaker = a_breaker(fail_max=1, reset_timeout_s=0.5)
+    with pytest.raises(Sick):
+        await breaker.call(failing(Sick()))
+    for module in ("pybreaker", "chassis.breaker"):
+        monkeypatch.setattr(f"{module}.datetime", JumpedClock)
+    with pytest.raises(CircuitOpen) as opened:
+        await breaker.call(must_not_be_called)
+    assert 0 < opened.value.retry_after_s <= 0.5
+
+    async def is_closed() -> bool:
+        with contextlib.suppress(CircuitOpen):
+            await breaker.call(answer)
+        return breaker.state == "closed"
+
+    await until(is_closed)
