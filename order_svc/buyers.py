@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 # How stale the projection may be. During an outage of the user service a suspended user can order at most this long.
 FRESH: Final = timedelta(minutes=5)
+# How far the clocks of two machines may differ, as for tokens.
+_MAX_CLOCK_SKEW: Final = timedelta(seconds=5)
 
 
 class BuyerDirectory(Protocol):
@@ -61,7 +63,8 @@ class BuyersWithProjection:
             return await self._buyers.refusals(user_ids)
         except UserServiceUnavailable as unavailable:
             states, as_of = await self._database.read(lambda connection: _look_up(connection, user_ids))
-            is_fresh = as_of is not None and self._clock.now() - as_of <= FRESH
+            # A time later than now says that two clocks differ, and not by how much.
+            is_fresh = as_of is not None and -_MAX_CLOCK_SKEW <= self._clock.now() - as_of <= FRESH
             refused: dict[BuyerId, DomainError] = {}
             for user_id in user_ids:
                 state = states.get(user_id)

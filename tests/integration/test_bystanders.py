@@ -157,21 +157,22 @@ def test_sequences_are_kept_per_stream_and_subject(orders: Connection) -> None:
     assert inbox.claim(orders, "c", ALL) == dict.fromkeys(ALL, none)
 
 
-def test_the_watermark_of_a_stream_is_its_own_and_never_decreases(orders: Connection) -> None:
-    def note(stream: str, as_of: datetime, *, known: str | None = "0-0") -> None:
+def test_the_watermark_of_a_stream_is_its_own_and_follows_the_publishers_clock(orders: Connection) -> None:
+    def note(stream: str, as_of: datetime | None, *, known: str | None = "0-0") -> None:
         assert inbox.save_position(orders, stream, known=known, position=START, as_of=as_of)
 
     for n, stream in enumerate(("a", "b", "c")):
         note(stream, NOW + timedelta(hours=n), known=None)
 
     note("c", NOW + timedelta(hours=9))
-    note("b", NOW)
+    note("b", NOW)  # an hour ago: the clock was ahead
+    note("a", None)
 
     assert {stream: inbox.as_of(orders, stream) for stream in ("0", "a", "aa", "b", "c", "d")} == {
         "0": None,
         "a": NOW,
         "aa": None,
-        "b": NOW + timedelta(hours=1),
+        "b": NOW,
         "c": NOW + timedelta(hours=9),
         "d": None,
     }

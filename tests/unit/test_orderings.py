@@ -53,7 +53,6 @@ ALLOWED: Final = {
     ("chassis/events/replay.py", "coalesce(entry_ms, 0), coalesce(entry_number, position)"): ENTRY,
     ("user_svc/keys.py", "active_from DESC"): "a key signs from this time on: the time is what it means",
     ("chassis/events/backlog.py", "min(occurred_at)"): "the age of the oldest event, for a metric",
-    ("chassis/events/inbox.py", "greatest(inbox_state.as_of, excluded.as_of)"): "a mark of time that must not go back",
 }
 
 

@@ -191,6 +191,9 @@ async def test_deleting_a_user_while_they_order_leaves_no_open_order(
         ("SUSPENDED", 6, "USER_SERVICE_UNAVAILABLE"),
         ("DELETED", 4, "USER_NOT_ACTIVE"),
         ("DELETED", 600, "USER_NOT_ACTIVE"),
+        # By clocks that differ: how old it is no one knows.
+        ("ACTIVE", -1, "USER_SERVICE_UNAVAILABLE"),
+        ("DELETED", -1, "USER_NOT_ACTIVE"),
         (None, 4, "USER_SERVICE_UNAVAILABLE"),
     ],
 )
