@@ -1,0 +1,94 @@
+"""The time of day is read for dates only. It may jump, so that what lasts is measured on the monotonic clock."""
+
+from __future__ import annotations
+
+import ast
+from typing import TYPE_CHECKING, Final
+
+from devstack.settings import REPOSITORY
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_PACKAGES: Final = ("chassis", "user_svc", "order_svc")
+# By their last name, so that no alias hides one: a clock's `now`, `datetime.now`, `time.time`, protobuf's.
+_READS: Final = {
+    *("time", "time_ns", "now", "utcnow", "today", "GetCurrentTime", "gmtime", "localtime", "ctime", "strftime"),
+    *("uuid1", "uuid6", "uuid7"),
+}
+
+# Each reading, and what date it is. A reading for a duration is no line here but a use of time.monotonic().
+DATES: Final = {
+    "chassis/breaker.py _Counts.opened_at": "for pybreaker, which subtracts the date of now again",
+    "chassis/clock.py SystemClock.now": "the clock itself",
+    "chassis/clock.py new_id": "the date in an id",
+    "chassis/idempotency.py sweep_forever.remove_some": "compared with when keys were made, by any replica",
+    "chassis/idempotency.py Once.row": "of an idempotency key, as the request has it",
+    "chassis/idempotency.py _answers.answer_to": "compared with when the key was made, as the request has it",
+    "chassis/interceptors/streams.py _within_its_life": "compared with a token's end, once: then it is a deadline",
+    "chassis/logs.py _Lines._timestamp": "of a line",
+    "chassis/logs.py _Lines.add": "of a line",
+    "chassis/metrics.py consumer_looked_at": "compared with a publisher's watermark",
+    "chassis/pagination.py PageTokens._decoded": "compared with when the token was made",
+    "chassis/pagination.py PageTokens.after": "of a page token",
+    "chassis/relay.py Relay._publish": "the beginning of a span",
+    "chassis/system.py _now": "of an answer about health",
+    "chassis/tokens.py AccessTokens._is_still_good": "compared with a token's end",
+    "order_svc/consumer.py cancel_open_orders": "of a change",
+    "order_svc/known_users.py DirectoryWithProjection.refusals": "compared with a publisher's watermark",
+    "order_svc/rpc.py OrderServicer.ListOrderEvents": "of a page token",
+    "order_svc/rpc.py OrderServicer.ListOrders": "of a page token",
+    "order_svc/rpc.py OrderServicer._once": "of an idempotency key",
+    "order_svc/service.py OrderService._moved": "of a change",
+    "order_svc/service.py OrderService.place_order": "of an order",
+    "user_svc/attempts.py Attempts._try": "of a reservation and a failure",
+    "user_svc/attempts.py Attempts.check": "compared with until when an account waits",
+    "user_svc/keys.py SigningKeys._insert": "of a key",
+    "user_svc/keys.py SigningKeys._loaded": "compared with when keys begin to sign",
+    "user_svc/keys.py SigningKeys._make_first": "of a key",
+    "user_svc/keys.py SigningKeys._needed": "compared with when the last tokens of a key end",
+    "user_svc/keys.py SigningKeys.current": "compared with when keys begin to sign",
+    "user_svc/keys.py SigningKeys.key": "compared with when the last tokens of a key end",
+    "user_svc/keys.py SigningKeys.rotate.work": "of a key",
+    "user_svc/rpc.py UserServicer.ListUsers": "of a page token",
+    "user_svc/rpc.py UserServicer._once": "of an idempotency key",
+    "user_svc/service.py UserService.change_password.write": "of a change",
+    "user_svc/service.py UserService.create_user": "of a user",
+    "user_svc/service.py UserService.delete_user.write": "of a change",
+    "user_svc/service.py UserService.make_admin": "of a user",
+    "user_svc/service.py UserService.update_user.write": "of a change",
+    "user_svc/session_service.py SessionService._logged_in": "of a token",
+    "user_svc/session_service.py SessionService.log_in": "of a session",
+    "user_svc/session_service.py SessionService.log_out.work": "of a session's end",
+    "user_svc/session_service.py SessionService.refresh.work": "of a token's use",
+    "user_svc/sweeps.py end_all_sessions": "of the sessions' end",
+    "user_svc/sweeps.py sweep_forever": "compared with when sessions and failures end",
+}
+
+
+def _readings() -> set[str]:
+    found = set()
+    for package in _PACKAGES:
+        for path in (REPOSITORY / package).rglob("*.py"):
+            if path.name != "testing.py":
+                where = path.relative_to(REPOSITORY)
+                found |= {f"{where} {name}" for name in _readers(ast.parse(path.read_text()), ())}
+    return found
+
+
+def _readers(node: ast.AST, within: tuple[str, ...]) -> Iterator[str]:
+    """Yield the qualified name of each function that reads the time of day, or hands a reader of it on."""
+    for child in ast.iter_child_nodes(node):
+        is_named = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+        if isinstance(child, ast.Attribute) and child.attr in _READS and not _is_loops(child):
+            yield ".".join(within)
+        yield from _readers(child, (*within, child.name) if is_named else within)
+
+
+def _is_loops(reading: ast.Attribute) -> bool:
+    """Return whether it is an event loop's time(), which is monotonic, or the time of an event, which is data."""
+    return reading.attr == "time" and ast.unparse(reading.value) != "time"
+
+
+def test_every_reading_of_the_time_of_day_is_a_date() -> None:
+    assert _readings() == set(DATES)
