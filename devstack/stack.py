@@ -60,7 +60,8 @@ class Stack:
 
         Args:
             settings: how it differs from others.
-            extra_env: more environment variables for the services of these names.
+            extra_env: more environment variables, by the name of a service or of one of its processes (`user_svc-1`,
+                `order_svc-relay`).
             report: is told of every step and of every process that dies.
         """
         self.settings: Final = settings
@@ -220,8 +221,9 @@ class Stack:
     def _prepare_replicas(self) -> None:
         for service in SERVICES:
             numbers = range(1, self.settings.replicas + 1)
-            around = self._around(service)
-            replicas = [Replica(service, number, around=around) for number in numbers]
+            replicas = [
+                Replica(service, number, around=self._around(service, f"{service.name}-{number}")) for number in numbers
+            ]
             for replica in replicas:
                 self._resources.callback(replica.release_port)
             self._replicas[service.name] = replicas
@@ -248,9 +250,8 @@ class Stack:
         if self.redis_url is None:
             return
         for service in SERVICES:
-            around = self._around(service)
             for command in _WORKERS:
-                worker = Worker(service, command, around=around)
+                worker = Worker(service, command, around=self._around(service, f"{service.name}-{command}"))
                 self._resources.callback(worker.release_port)
                 self.workers[worker.name] = worker
         self._launch("Relays and consumers", list(self.workers.values()))
@@ -287,7 +288,7 @@ class Stack:
         for process in processes:
             process.start()
 
-    def _around(self, service: Service) -> Surroundings:
+    def _around(self, service: Service, process: str = "") -> Surroundings:
         peers = {name: targets(self._replicas[peer]) for name, peer in service.peers.items()}
         env = {
             "SERVICE_NAME": service.name,
@@ -298,6 +299,7 @@ class Stack:
             **({"REDIS_URL": self.redis_url} if self.redis_url else {}),
             **peers,
             **self._extra_env.get(service.name, {}),
+            **self._extra_env.get(process, {}),
         }
         return Surroundings(
             logs=self.home.logs,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from devstack.services import SERVICES, Service
 from devstack.settings import Settings
 from devstack.stack import Stack
 from tests.chaos.report import Report
@@ -17,6 +18,8 @@ from tests.support.ports import free_port
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
+
+    from devstack.postgres import PostgresServer
 
 _REPORT = pytest.StashKey[Report]()
 
@@ -45,12 +48,33 @@ def rounds() -> range:
 
 @contextlib.contextmanager
 def running_stack(
-    home: Path, *, drain_s: float = 3, extra_env: Mapping[str, Mapping[str, str]] | None = None
+    home: Path,
+    *,
+    drain_s: float = 3,
+    extra_env: Mapping[str, Mapping[str, str]] | None = None,
+    postgres: PostgresServer | None = None,
 ) -> Iterator[Stack]:
-    """Run a stack with the product's defaults: drain, health checks, two replicas of each service."""
-    stack = Stack(Settings(home=home, edge_port=free_port(), drain_s=drain_s, **NO_LIMITS), extra_env=extra_env or {})
+    """Run a stack with the product's defaults: drain, health checks, two replicas of each service.
+
+    Args:
+        home: its folder.
+        drain_s: how long a replica serves on after SIGTERM.
+        extra_env: as the stack's.
+        postgres: a server that runs, instead of the stack's own.
+    """
+    databases = {f"database_url_{service.database}": _database_of(service, postgres) for service in SERVICES}
+    settings = Settings(home=home, edge_port=free_port(), drain_s=drain_s, **NO_LIMITS, **databases)
+    stack = Stack(settings, extra_env=extra_env or {})
     with stack:
         try:
             yield stack
         finally:
             stack.kill()  # nobody calls any more: no need to drain
+
+
+def _database_of(service: Service, postgres: PostgresServer | None) -> str | None:
+    """Return the URL of the service's database, which is made; None without a server."""
+    if postgres is None:
+        return None
+    postgres.create_private_database(service.database, role=service.name)
+    return postgres.url(service.database, role=service.name)

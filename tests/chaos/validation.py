@@ -158,7 +158,7 @@ def _read(connection: psycopg.Connection, buyers: Sequence[str]) -> dict[str, _R
         SELECT order_id::text, from_status, to_status
         FROM order_events
         WHERE order_id = ANY (%s::uuid[])
-        ORDER BY order_id, id
+        ORDER BY order_id, version
     """
     for order_id, *step in connection.execute(history, ids):
         found[order_id].history.append(_Step(*step))
