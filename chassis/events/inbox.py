@@ -92,8 +92,8 @@ _STATE: Final = f"""
     FROM (SELECT CAST(%s AS text) AS stream) AS given
 """  # noqa: S608  put together from constants
 # Only if the position is still the one that the caller has read: another consumer may have moved it since, or the
-# database may have been restored. The time comes from the publisher: if its clock was ahead, the time goes back once the
-# clock is right.
+# database may have been restored. The time comes from the publisher: if its clock was ahead, the time goes back once
+# that clock is right.
 _save_position = text("""
     INSERT INTO inbox_state (stream, position, as_of)
     VALUES (:stream, :position, CAST(:as_of AS timestamptz))

@@ -22,7 +22,7 @@ from tests.chaos.record import now_s
 from tests.chaos.traffic import Load, under_load
 from tests.chaos.validation import until_counted, validate
 from tests.chaos.wrapped import WrappedPostgres
-from tests.logins import admins_token
+from tests.support.logins import admins_token
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Final
 
 import psycopg
 import pytest
-from tests.logins import admins_token
 
 from chassis.testing import until
 from devstack.settings import REPOSITORY
@@ -25,6 +24,7 @@ from tests.chaos.record import now_s
 from tests.chaos.sampling import ALLOWED, Sampler
 from tests.chaos.traffic import Load, under_load
 from tests.chaos.validation import until_counted, validate
+from tests.support.logins import admins_token
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, NamedTuple
 import httpx
 import psycopg
 import pytest
-from tests.logins import admins_token
 
 from chassis.testing import until
 from devstack.home import Home
@@ -21,6 +20,7 @@ from tests.chaos.disks import SmallDisk, small_disk
 from tests.chaos.record import now_s
 from tests.chaos.traffic import Load, under_load
 from tests.chaos.validation import until_counted, validate
+from tests.support.logins import admins_token
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

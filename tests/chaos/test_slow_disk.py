@@ -13,14 +13,14 @@ import httpx
 import psycopg
 import pytest
 
-from chassis.settings import DatabaseSettings
+from chassis.database.settings import DatabaseSettings
 from chassis.testing import new_uuid, until
 from tests.chaos.clients import CallFailed
 from tests.chaos.conftest import running_stack
 from tests.chaos.open_loop import ask, call_at_a_pace, crowd
 from tests.chaos.traffic import new_user
 from tests.chaos.wrapped import WrappedPostgres
-from tests.logins import admins_token
+from tests.support.logins import admins_token
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
