@@ -19,27 +19,25 @@ _READS: Final = {
 
 # Each reading, and what date it is. A reading for a duration is no line here but a use of time.monotonic().
 DATES: Final = {
-    "chassis/breaker.py _Counts.opened_at": "for pybreaker, which subtracts the date of now again",
+    "chassis/client/breaker.py _Counts.opened_at": "for pybreaker, which subtracts the date of now again",
     "chassis/clock.py SystemClock.now": "the clock itself",
     "chassis/clock.py new_id": "the date in an id",
-    "chassis/idempotency.py sweep_forever.remove_some": "compared with when keys were made, by any replica",
-    "chassis/idempotency.py Once.row": "of an idempotency key, as the request has it",
-    "chassis/idempotency.py _answers.answer_to": "compared with when the key was made, as the request has it",
-    "chassis/interceptors/streams.py _within_its_life": "compared with a token's end, once: then it is a deadline",
-    "chassis/logs.py _Lines._timestamp": "of a line",
-    "chassis/logs.py _Lines.add": "of a line",
-    "chassis/metrics.py consumer_looked_at": "compared with a publisher's watermark",
-    "chassis/pagination.py PageTokens._decoded": "compared with when the token was made",
-    "chassis/pagination.py PageTokens.after": "of a page token",
-    "chassis/relay.py Relay._publish": "the beginning of a span",
-    "chassis/system.py _now": "of an answer about health",
-    "chassis/tokens.py AccessTokens._is_still_good": "compared with a token's end",
+    "chassis/idempotency/store.py sweep_forever.remove_batch": "compared with when keys were made, by any replica",
+    "chassis/server/stream_wrapper.py _within_its_life": "compared with a token's end, once: then it is a deadline",
+    "chassis/telemetry/logs.py _LogLines._timestamp": "of a line",
+    "chassis/telemetry/logs.py _LogLines.add": "of a line",
+    "chassis/telemetry/metrics/events.py consumer_looked_at": "compared with a publisher's watermark",
+    "chassis/server/pagination.py PageTokens._decoded": "compared with when the token was made",
+    "chassis/server/pagination.py PageTokens.after": "of a page token",
+    "chassis/events/relay.py Relay._publish": "the beginning of a span",
+    "chassis/server/system.py _now": "of an answer about health",
+    "chassis/auth/access_tokens.py AccessTokens._is_still_good": "compared with a token's end",
     "order_svc/consumer.py cancel_open_orders": "of a change",
-    "order_svc/known_users.py DirectoryWithProjection.refusals": "compared with a publisher's watermark",
+    "order_svc/buyers.py BuyersWithProjection.refusals": "compared with a publisher's watermark",
     "order_svc/rpc.py OrderServicer.ListOrderEvents": "of a page token",
     "order_svc/rpc.py OrderServicer.ListOrders": "of a page token",
-    "order_svc/rpc.py OrderServicer._once": "of an idempotency key",
-    "order_svc/service.py OrderService._moved": "of a change",
+    "order_svc/rpc.py OrderServicer._key": "of an idempotency key",
+    "order_svc/service.py OrderService._apply": "of a change",
     "order_svc/service.py OrderService.place_order": "of an order",
     "user_svc/attempts.py Attempts._try": "of a reservation and a failure",
     "user_svc/attempts.py Attempts.check": "compared with until when an account waits",
@@ -51,16 +49,16 @@ DATES: Final = {
     "user_svc/keys.py SigningKeys.key": "compared with when the last tokens of a key end",
     "user_svc/keys.py SigningKeys.rotate.work": "of a key",
     "user_svc/rpc.py UserServicer.ListUsers": "of a page token",
-    "user_svc/rpc.py UserServicer._once": "of an idempotency key",
+    "user_svc/rpc.py UserServicer._key": "of an idempotency key",
     "user_svc/service.py UserService.change_password.write": "of a change",
     "user_svc/service.py UserService.create_user": "of a user",
     "user_svc/service.py UserService.delete_user.write": "of a change",
     "user_svc/service.py UserService.make_admin": "of a user",
     "user_svc/service.py UserService.update_user.write": "of a change",
-    "user_svc/session_service.py SessionService._logged_in": "of a token",
-    "user_svc/session_service.py SessionService.log_in": "of a session",
-    "user_svc/session_service.py SessionService.log_out.work": "of a session's end",
-    "user_svc/session_service.py SessionService.refresh.work": "of a token's use",
+    "user_svc/sessions/service.py SessionService._logged_in": "of a token",
+    "user_svc/sessions/service.py SessionService.log_in": "of a session",
+    "user_svc/sessions/service.py SessionService.log_out.work": "of a session's end",
+    "user_svc/sessions/service.py SessionService.refresh.work": "of a token's use",
     "user_svc/sweeps.py end_all_sessions": "of the sessions' end",
     "user_svc/sweeps.py sweep_forever": "compared with when sessions and failures end",
 }
@@ -70,7 +68,7 @@ def _readings() -> set[str]:
     found = set()
     for package in _PACKAGES:
         for path in (REPOSITORY / package).rglob("*.py"):
-            if path.name != "testing.py":
+            if "testing" not in path.parts:
                 where = path.relative_to(REPOSITORY)
                 found |= {f"{where} {name}" for name in _readers(ast.parse(path.read_text()), ())}
     return found

@@ -456,7 +456,7 @@ async def test_an_open_breaker_stays_open_for_its_time_whatever_the_clock_does(
     breaker = a_breaker(fail_max=1, reset_timeout_s=0.5)
     with pytest.raises(Sick):
         await breaker.call(failing(Sick()))
-    for module in ("pybreaker", "chassis.breaker"):
+    for module in ("pybreaker", "chassis.client.breaker"):
         monkeypatch.setattr(f"{module}.datetime", JumpedClock)
     with pytest.raises(CircuitOpen) as opened:
         await breaker.call(must_not_be_called)
