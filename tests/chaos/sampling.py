@@ -19,7 +19,7 @@ from tests.chaos.record import now_s
 from tests.chaos.slopes import FEWEST, Slope, slope_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from devstack.process import Process
     from devstack.stack import Stack
@@ -92,7 +92,7 @@ class Sampler:
     """Looks at the processes of a stack.
 
     Attributes:
-        samples: what it saw.
+        samples: what it saw, in the order of time.
     """
 
     def __init__(self, stack: Stack) -> None:
@@ -130,35 +130,6 @@ class Sampler:
             Sample(process=process.name, pid=pid, held=held, at_s=at_s, value=value) for held, value in found.items()
         ]
 
-    def growth(self, *, warm_up_s: float) -> list[Growth]:
-        """Return what is known of how each process grew, in the life of it that was longest.
-
-        Args:
-            warm_up_s: the beginning of each life that does not count: caches and pools fill.
-        """
-        lives: dict[tuple[str, Held], dict[int, list[Sample]]] = defaultdict(lambda: defaultdict(list))
-        for sample in self.samples:
-            lives[sample.process, sample.held][sample.pid].append(sample)
-        found = []
-        for (process, held), of_pid in sorted(lives.items()):
-            life = max(of_pid.values(), key=lambda life: life[-1].at_s - life[0].at_s)
-            points = _minutes(life, after_s=life[0].at_s + warm_up_s)
-            if len(points) < FEWEST:
-                continue
-            hours = [(at_s / _HOUR_S, value) for at_s, value in points]
-            values = [value for _, value in points]
-            found.append(
-                Growth(
-                    process=process,
-                    held=held,
-                    first=values[0],
-                    last=values[-1],
-                    minutes=len(points),
-                    per_hour=slope_of(hours),
-                )
-            )
-        return found
-
     def write(self, path: Path) -> None:
         """Write every sample as CSV."""
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -166,6 +137,36 @@ class Sampler:
             rows = csv.writer(file)
             rows.writerow(["process", "pid", "held", "at_s", "value"])
             rows.writerows([each.process, each.pid, each.held, f"{each.at_s:.1f}", each.value] for each in self.samples)
+
+
+def growth_of(samples: Iterable[Sample], *, warm_up_s: float) -> list[Growth]:
+    """Return what is known of how each process grew, in the life of it that was longest.
+
+    Args:
+        warm_up_s: the beginning of each life that does not count: caches and pools fill.
+    """
+    lives: dict[tuple[str, Held], dict[int, list[Sample]]] = defaultdict(lambda: defaultdict(list))
+    for sample in samples:
+        lives[sample.process, sample.held][sample.pid].append(sample)
+    found = []
+    for (process, held), of_pid in sorted(lives.items()):
+        life = max(of_pid.values(), key=lambda life: life[-1].at_s - life[0].at_s)
+        points = _minutes(life, after_s=life[0].at_s + warm_up_s)
+        if len(points) < FEWEST:
+            continue
+        hours = [(at_s / _HOUR_S, value) for at_s, value in points]
+        values = [value for _, value in points]
+        found.append(
+            Growth(
+                process=process,
+                held=held,
+                first=values[0],
+                last=values[-1],
+                minutes=len(points),
+                per_hour=slope_of(hours),
+            )
+        )
+    return found
 
 
 def _of_kernel(pid: int) -> dict[Held, float]:

@@ -21,7 +21,7 @@ from tests.chaos import faults
 from tests.chaos.conftest import running_stack
 from tests.chaos.followers import following
 from tests.chaos.record import now_s
-from tests.chaos.sampling import ALLOWED, Sampler
+from tests.chaos.sampling import ALLOWED, Sampler, growth_of
 from tests.chaos.traffic import Load, under_load
 from tests.chaos.validation import until_counted, validate
 from tests.support.logins import admins_token
@@ -183,7 +183,7 @@ async def test_a_fault_a_minute_loses_nothing_and_lets_nothing_grow(stack: Stack
     async with _sampled(stack) as sampler:
         for first in range(0, MINUTES, _SHIFT_MINUTES):
             await _Shift(stack, report).work(schedule[first : first + _SHIFT_MINUTES])
-    grown = sampler.growth(warm_up_s=_WARM_UP_S)
+    grown = growth_of(sampler.samples, warm_up_s=_WARM_UP_S)
 
     for each in grown:
         report.say(f"    {each}")

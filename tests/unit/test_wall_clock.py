@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from typing import TYPE_CHECKING, Final
 
 from devstack.settings import REPOSITORY
@@ -63,15 +64,26 @@ DATES: Final = {
     "user_svc/sweeps.py sweep_forever": "compared with when sessions and failures end",
 }
 
+_SQL: Final = re.compile(r"\b(?:now|\w+_timestamp)\(\)|\bcurrent_(?:timestamp|date|time)\b", re.IGNORECASE)
+# The same for PostgreSQL's clock, by the line of the statement.
+SQL_DATES: Final = {
+    "chassis/events/inbox.py VALUES (:stream, now())": "since when events are gone",
+    "chassis/events/inbox.py VALUES (:stream, :key, :subject, :sequence, :event, :reason, :attempts, now())": "a letter",
+    "chassis/events/backlog.py coalesce(extract(epoch FROM now() - min(occurred_at)), 0) AS oldest_age_s,": "a metric",
+    "chassis/events/relay.py SELECT now()": "of a watermark",
+    "chassis/events/relay_state.py published_at = (SELECT clock_timestamp()),": "of a publication",
+    "chassis/events/relay_state.py published_at < now() - make_interval(secs => :keep_s)": "compared with when it was published",
+    "order_svc/buyer_projection.py SELECT id, state, updated_at, now()": "when news of a user came",
+    "order_svc/deleted_buyers.py WHERE known_users.state = 'DELETED' AND known_users.applied_at > now() - "
+    "make_interval(secs => :within_s)": "compared with when the news came",
+}
 
-def _readings() -> set[str]:
-    found = set()
+
+def _sources() -> Iterator[tuple[str, ast.Module]]:
     for package in _PACKAGES:
         for path in (REPOSITORY / package).rglob("*.py"):
             if "testing" not in path.parts:
-                where = path.relative_to(REPOSITORY)
-                found |= {f"{where} {name}" for name in _readers(ast.parse(path.read_text()), ())}
-    return found
+                yield str(path.relative_to(REPOSITORY)), ast.parse(path.read_text())
 
 
 def _readers(node: ast.AST, within: tuple[str, ...]) -> Iterator[str]:
@@ -89,4 +101,17 @@ def _is_loops(reading: ast.Attribute) -> bool:
 
 
 def test_every_reading_of_the_time_of_day_is_a_date() -> None:
-    assert _readings() == set(DATES)
+    assert {f"{where} {name}" for where, module in _sources() for name in _readers(module, ())} == set(DATES)
+
+
+def test_every_reading_of_the_time_of_day_in_sql_is_a_date() -> None:
+    found = {
+        f"{where} {line.strip()}"
+        for where, module in _sources()
+        for node in ast.walk(module)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        for line in node.value.splitlines()
+        if _SQL.search(line)
+    }
+
+    assert found == set(SQL_DATES)
