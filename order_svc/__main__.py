@@ -26,7 +26,7 @@ from chassis.events import backlog
 from chassis.events.commands import EventCommands
 from chassis.idempotency import store
 from chassis.runtime import cli
-from chassis.server.server import Server, full_name, run
+from chassis.server.server import Server, full_name, serve_until_signalled
 from chassis.server.settings import ServerSettings
 from chassis.server.system import SystemServicer
 from chassis.settings import load
@@ -105,7 +105,7 @@ async def _serve(settings: OrderTelemetrySettings) -> None:
             async with asyncio.timeout(_CONNECT_S):
                 await channel.channel_ready()
         try:
-            await run(server, background=background)
+            await serve_until_signalled(server, background=background)
         finally:
             await database.close()
 

@@ -26,7 +26,7 @@ from chassis.events import backlog
 from chassis.events.commands import EventCommands
 from chassis.idempotency import store
 from chassis.runtime import cli
-from chassis.server.server import Server, full_name, run
+from chassis.server.server import Server, full_name, serve_until_signalled
 from chassis.server.settings import ServerSettings
 from chassis.server.system import SystemServicer
 from chassis.server.validation import require_valid
@@ -117,7 +117,7 @@ async def _serve(settings: UserTelemetrySettings) -> None:
             tokens=AccessTokens(tokens, parts.keys),
             certificates=certificates,
         )
-        await run(
+        await serve_until_signalled(
             server,
             background=[
                 store.sweep_forever(parts.database, parts.clock),

@@ -1,1 +1,1 @@
-"""Who calls: access rules of the contract, access tokens, keys, certificates."""
+"""Authentication and authorization of callers: access rules, access tokens, their keys, certificates."""

@@ -1,7 +1,7 @@
-"""Who may call what: the contract says it, in the option `shop.system.v1.access` of each rpc; this enforces it.
+"""Enforces the access rules of the contract: the option `shop.system.v1.access` of each rpc.
 
-The roles decide here. That a user touches only what is theirs is decided where the rows are: this tells the servicer
-whose they have to be (`chassis.context.current_owner`), and the repository puts it into the query.
+Roles are checked here. Ownership is checked in the query: the call gets the owner whose resources it may touch
+(`chassis.context.current_owner`), and the repository makes that a condition of each statement.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     Context = aio.ServicerContext[Any, Any]
 
-# In the certificate of each process: `spiffe://shop/order_svc`.
+# The URI in the certificate of each process begins with this: `spiffe://shop/order_svc`.
 SERVICE_IDENTITY: Final = "spiffe://shop/"
 _IDENTITY: Final = SERVICE_IDENTITY.encode()
 EDGE: Final = "edge"
@@ -39,23 +39,23 @@ _ROLES = {
 
 
 class NoAccessRule(Exception):
-    """An rpc does not say who may call it, or nothing would enforce it, so nobody may serve it."""
+    """An rpc has no access rule, or a kind of stream for which no rule can be enforced; a server must not serve it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Who may call one rpc: anybody, the owner, callers with one of the roles."""
+    """The access rule of one rpc: it is public, or open to the owner, or to callers with one of the roles."""
 
     is_public: bool
     is_for_owner: bool
     roles: frozenset[Role]
 
     def owner_for(self, caller: Caller) -> str:
-        """Return whose resources the caller may touch: empty for everybody's.
+        """Return the only owner whose resources the caller may touch; empty for the resources of all owners.
 
         Raises:
-            TokenInvalid: the caller has to say who they are.
-            RoleRequired: the caller may not call this at all.
+            TokenInvalid: the rule requires a token, and the caller sent none.
+            RoleRequired: the caller has none of the roles.
         """
         if self.is_public or caller.roles & self.roles:
             return ""
@@ -70,14 +70,14 @@ def rules_of(services: Iterable[str]) -> dict[str, Rule]:
     """Return the rule of every rpc of these services, by `/package.Service/Method`.
 
     Raises:
-        NoAccessRule: one of them has none.
+        NoAccessRule: an rpc has no rule, or takes a stream.
     """
     pool = descriptor_pool.Default()
     rules: dict[str, Rule] = {}
     for name in services:
         for method in pool.FindServiceByName(name).methods:
             if method.client_streaming:
-                raise NoAccessRule(f"{method.full_name} takes a stream, which nothing guards yet")
+                raise NoAccessRule(f"{method.full_name} takes a stream, for which access cannot be enforced yet")
             options = method.GetOptions()
             if not options.HasExtension(access_pb2.access):
                 raise NoAccessRule(f"{method.full_name} has no option shop.system.v1.access")
@@ -91,11 +91,11 @@ def rules_of(services: Iterable[str]) -> dict[str, Rule]:
 
 
 class AccessControl:
-    """Finds out who calls, and lets in whom the contract lets in.
+    """Identifies callers, and admits those that the access rules allow.
 
     Args:
-        tokens: checks access tokens.
-        allowed_peers: the services that may connect at all; None where there is no TLS to know them by.
+        tokens: verifies access tokens.
+        allowed_peers: the services that may connect; None without TLS, which identifies them.
     """
 
     def __init__(self, tokens: AccessTokens, *, allowed_peers: Collection[str] | None = None) -> None:
@@ -104,20 +104,20 @@ class AccessControl:
         self._rules: dict[str, Rule] = {}
 
     def guard(self, services: Iterable[str]) -> None:
-        """Enforce the rules of these services, by their full names, before the first call.
+        """Enforce the rules of these services, given by full name. Call it before the first call is served.
 
         Raises:
-            NoAccessRule: an rpc has none.
+            NoAccessRule: an rpc has no rule, or takes a stream.
         """
         self._rules = rules_of(services)
 
     def admission_to(self, method: str) -> Callable[[Call, Context], Awaitable[None]]:
-        """Return what lets a call of this method in: it sets the call's caller and owner, or raises as Rule does."""
+        """Return a function that sets a call's caller and owner, or raises as Rule.owner_for() does."""
         rule = self._rules.get(method)
         if rule is None and not method.startswith("/grpc."):
-            return _keep_out
+            return _refuse_unguarded
         if rule is None or rule.is_public:
-            # grpc.health.v1 and reflection are not of the contract: who may connect may ask them.
+            # grpc.health.v1 and reflection have no rule in the contract: every peer that may connect may call them.
             return self._admit_peer
 
         async def admit(call: Call, context: Context) -> None:
@@ -128,12 +128,12 @@ class AccessControl:
         return admit
 
     def require_allowed_peer(self, context: Context) -> None:
-        """Return if the process at the other end of the connection may call this service at all.
+        """Return if the peer, the process at the other end of the connection, may call this service.
 
-        gRPC cannot refuse it in the handshake, which only finds that the certificate is one of ours.
+        gRPC's handshake verifies only that our CA has signed the peer's certificate, so the peer is checked here.
 
         Raises:
-            RoleRequired: it may not.
+            RoleRequired: the peer is not one of the allowed ones.
         """
         if self._allowed_peers is not None and peer_of(context) not in self._allowed_peers:
             raise RoleRequired([Role.SERVICE])
@@ -151,22 +151,22 @@ class AccessControl:
 
 
 def peer_of(context: Context) -> str:
-    """Return the service whose certificate the connection was made with; empty without one, or if it names two."""
-    # Not auth_context(): it builds the whole certificate for every call, 9 µs against 0.2.
+    """Return the service named by the peer's certificate; empty without a certificate, or if it names two services."""
+    # Not auth_context(): it builds the whole certificate at each call, for 9 µs instead of 0.2.
     identities = context.peer_identities() or ()
     services = [name.removeprefix(_IDENTITY) for name in identities if name.startswith(_IDENTITY)]
     return services[0].decode(errors="replace") if len(services) == 1 else ""
 
 
-async def _keep_out(call: Call, _context: Context) -> None:
-    """Let nobody in: a servicer that guard() was not told of."""
+async def _refuse_unguarded(call: Call, _context: Context) -> None:
+    """Refuse every call: the method belongs to a service that guard() did not get."""
     raise NoAccessRule(call.method)
 
 
 def calling_service(context: Context) -> Caller:
-    """Return the service whose certificate the connection was made with; nobody in particular for the edge's.
+    """Return the service named by the peer's certificate as the caller; ANONYMOUS if the peer is the edge.
 
-    The edge speaks for whoever called it; with no token that is nobody. A service speaks for itself.
+    The edge calls on behalf of its own callers: without a token such a caller is unknown. A service calls for itself.
     """
     service = peer_of(context)
     if service in {"", EDGE}:

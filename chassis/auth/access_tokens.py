@@ -1,7 +1,7 @@
 """Access tokens: JWTs (RFC 7519) in the profile of RFC 9068, signed with EdDSA (RFC 8037).
 
-The user service signs them; every service checks them, though the edge already has: a token that reached a service some
-other way is worth no more.
+The user service signs them. The edge verifies them, and every service verifies them again, because a token may also
+reach a service by another way than the edge.
 """
 
 from __future__ import annotations
@@ -25,11 +25,12 @@ if TYPE_CHECKING:
 ALGORITHM: Final = "EdDSA"
 TYPE: Final = "at+jwt"
 
-# Ours have some 500 characters. Whatever is far longer is refused before it is looked at.
+# Our tokens have some 500 characters. A far longer one is refused before it is parsed.
 _MAX_LENGTH: Final = 4096
-# As many users as call one replica within a token's life, on a busy day; some 5 MB. The oldest goes first.
-_REMEMBERED: Final = 4096
-# Not `client_id`: tokens of the release before have none, and nothing is decided by it.
+# Verified tokens kept in memory: the users that call one replica within a token's lifetime on a busy day; some 5 MB.
+# The oldest is evicted first.
+_CACHE_SIZE: Final = 4096
+# Not `client_id`: tokens of the previous release lack it, and no decision depends on it.
 _CLAIMS: Final = ("iss", "aud", "sub", "exp", "iat", "jti", "sid", "roles")
 
 
@@ -47,15 +48,15 @@ class TokenSettings(Section, env_prefix="TOKEN_"):
 
 
 class KeyRing(Protocol):
-    """The public keys that tokens are signed with, as far as they are known."""
+    """The public keys that verify tokens."""
 
     async def key(self, kid: str) -> Ed25519PublicKey | None:
         """Return the key of this id, or None if there is none."""
 
 
 @dataclass(slots=True)
-class _Checked:
-    """A token whose signature is known to be good."""
+class _VerifiedToken:
+    """A token whose signature has been verified."""
 
     caller: Caller
     kid: str
@@ -63,27 +64,27 @@ class _Checked:
 
 
 class AccessTokens:
-    """Checks access tokens. A signature costs more than the rest of a call, so each is checked once.
+    """Verifies access tokens. A signature costs more than the rest of a call, so each one is verified once.
 
     Args:
-        settings: what all services agree on.
-        keys: the keys that are published. A token whose key no longer is counts for nothing, checked or not.
+        settings: issuer, audience and leeway; the same in all services.
+        keys: the published keys. If a key is not published any more, its tokens are refused, verified before or not.
     """
 
     def __init__(self, settings: TokenSettings, keys: KeyRing) -> None:
         self._settings = settings
         self._keys = keys
-        self._checked: dict[str, _Checked] = {}  # in the order in which they were
+        self._verified: dict[str, _VerifiedToken] = {}  # oldest first
 
     async def caller(self, token: str) -> Caller:
-        """Return whom a token stands for.
+        """Return the caller that a token identifies.
 
         Raises:
-            TokenExpired: it was good once.
-            TokenInvalid: it is none of ours.
+            TokenExpired: the token was valid and has expired.
+            TokenInvalid: the token is not one of ours.
         """
-        known = self._checked.get(token)
-        if known is not None and await self._is_still_good(known):
+        known = self._verified.get(token)
+        if known is not None and await self._is_still_valid(known):
             return known.caller
         kid = _kid(token)
         key = await self._keys.key(kid)
@@ -91,14 +92,14 @@ class AccessTokens:
             raise TokenInvalid
         claims = self._claims(token, key)
         caller = _caller(claims, leeway_s=self._settings.leeway_s)
-        if len(self._checked) >= _REMEMBERED:
-            del self._checked[next(iter(self._checked))]
-        self._checked[token] = _Checked(caller, kid, key)
+        if len(self._verified) >= _CACHE_SIZE:
+            del self._verified[next(iter(self._verified))]
+        self._verified[token] = _VerifiedToken(caller, kid, key)
         return caller
 
-    async def _is_still_good(self, known: _Checked) -> bool:
+    async def _is_still_valid(self, known: _VerifiedToken) -> bool:
         key = await self._keys.key(known.kid)
-        # A ring that has asked for its keys again has the same ones as other objects, whose comparison costs something.
+        # After a refresh the ring has equal keys as new objects. Keep the new object: comparing identities is cheaper.
         if key is None or (key is not known.key and key != known.key):
             return False
         known.key = key
@@ -123,7 +124,7 @@ class AccessTokens:
 
 
 def _kid(token: str) -> str:
-    """Return the id of the key that a token claims to be signed with, if its header is as ours are."""
+    """Return the id of the key that a token names; raise TokenInvalid if its header is not like our tokens' headers."""
     if len(token) > _MAX_LENGTH:
         raise TokenInvalid
     try:
@@ -131,7 +132,7 @@ def _kid(token: str) -> str:
     except (jwt.InvalidTokenError, RecursionError) as error:  # the latter for `[[[[…`
         raise TokenInvalid from error
     kid = header.get("kid")
-    # `crit` names extensions that must be understood (RFC 7515, 4.1.11): we know none.
+    # `crit` names extensions that a verifier must understand (RFC 7515, 4.1.11): this one understands none.
     is_ours = header.get("typ") == TYPE and header.get("alg") == ALGORITHM and "crit" not in header
     if not is_ours or not isinstance(kid, str):
         raise TokenInvalid
@@ -155,15 +156,15 @@ def _caller(claims: Mapping[str, object], *, leeway_s: float) -> Caller:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claims:
-    """What a new token says.
+    """The claims of a new token.
 
     Attributes:
         subject: the user.
-        session_id: the session that it belongs to.
-        roles: what the user may do.
-        token_id: unique.
-        issued_at_s: now, in seconds since 1970.
-        lifetime_s: from then on.
+        session_id: the session that the token belongs to.
+        roles: the user's roles.
+        token_id: a unique id.
+        issued_at_s: the current time, in seconds since 1970.
+        lifetime_s: seconds from then until the token expires.
     """
 
     subject: UUID

@@ -1,6 +1,7 @@
-"""TLS in both directions: who this process is, who may connect to it, and certificates that change while it runs.
+"""Mutual TLS: the certificate of this process, the peers that may connect, and renewal while the process runs.
 
-The files are read again once they have changed. Connections that exist live on; new ones are made with what is new.
+The files are read again after they have changed. Existing connections keep the old certificate; new connections use the
+new one.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-# Certificates are renewed hours before they expire: what matters is that looking costs nothing.
-_LOOK_EVERY_S: Final = 1.0
+# Certificates are renewed hours before they expire, so any interval is short enough; three stat() calls cost nothing.
+_POLL_S: Final = 1.0
 
 
 def _split(names: object) -> object:
@@ -64,11 +65,11 @@ class Credentials:
     """The content of the files, as PEM.
 
     Attributes:
-        certificates: this process's, and what leads from it to a CA.
-        private_key: of the first of them.
+        certificates: this process's certificate, and the intermediate ones up to a CA.
+        private_key: the key of the first certificate.
         authorities: the CAs.
-        own_ends_at: when the first of the certificates to end does.
-        authorities_end_at: when the last of the CAs does: while a CA is replaced the old one may end.
+        own_ends_at: when the first of the certificates expires.
+        authorities_end_at: when the last of the CAs expires: while a CA is replaced, the old one may expire.
     """
 
     certificates: bytes
@@ -79,18 +80,18 @@ class Credentials:
 
 
 class Renewable(Protocol):
-    """Something that uses certificates and can begin to use newer ones: a channel."""
+    """A channel that can replace its connections, to use renewed certificates."""
 
     async def renew(self) -> None:
-        """Use what is valid now.
+        """Use the current certificates from now on.
 
         Raises:
-            TimeoutError: the other side does not accept it in time; what was used before still is.
+            TimeoutError: no new connection was made in time; the old ones stay in use.
         """
 
 
 class CertificateFiles:
-    """Who this process is, as its files say by now.
+    """The certificate, key and CAs of this process, read again when the files change.
 
     Args:
         cert_file: as in TlsSettings.
@@ -106,15 +107,15 @@ class CertificateFiles:
         self.allowed_peers: Final = frozenset(allowed_peers)
         self._files: Final = (cert_file, key_file, ca_file)
         self._lock: Final = threading.Lock()
-        self._complaint = ""
+        self._last_error = ""
         try:
-            self._stamp, self._credentials = self._stamp_now(), self._read()
+            self._versions, self._credentials = self._file_versions(), self._read()
         except (OSError, ValueError) as error:
             raise StartupError(
                 f"{cert_file}, {key_file} and {ca_file} cannot be used: {error}. "
                 "Set TLS_CERT_FILE, TLS_KEY_FILE and TLS_CA_FILE to files that belong together"
             ) from error
-        # The files as they are when Prometheus asks: without new connections nothing else may look at them.
+        # Read at each scrape: without new connections nothing else might read the files.
         metrics.watch_certificates(
             {
                 "own": lambda: self.credentials().own_ends_at,
@@ -124,38 +125,38 @@ class CertificateFiles:
 
     @classmethod
     def of(cls, settings: TlsSettings) -> CertificateFiles | None:
-        """Return the identity that the settings name; None if they name none."""
+        """Return the files that the settings name; None if they name none."""
         if not (settings.cert_file and settings.key_file and settings.ca_file):
             return None
         return cls(settings.cert_file, settings.key_file, settings.ca_file, allowed_peers=settings.allowed_peers)
 
     def credentials(self) -> Credentials:
-        """Return what the files hold: the same object until they hold something else.
+        """Return the content of the files; the same object until they change.
 
-        Files that do not belong together, because they are being replaced one by one, are left alone until they do.
+        While files are replaced one by one, key and certificate may not match: keep the old content until they do.
         """
         with self._lock:
             try:
-                stamp = self._stamp_now()
-                if stamp != self._stamp:
-                    self._credentials, self._stamp, self._complaint = self._read(), stamp, ""
+                versions = self._file_versions()
+                if versions != self._versions:
+                    self._credentials, self._versions, self._last_error = self._read(), versions, ""
                     log.info("tls.renewed", expires_at=self._credentials.own_ends_at.isoformat())
             except (OSError, ValueError) as error:
-                if str(error) != self._complaint:
-                    self._complaint = str(error)
-                    log.warning("tls.not_renewed", file=str(self._files[0]), error=self._complaint)
+                if str(error) != self._last_error:
+                    self._last_error = str(error)
+                    log.warning("tls.not_renewed", file=str(self._files[0]), error=self._last_error)
             return self._credentials
 
     def server_credentials(self) -> grpc.ServerCredentials:
-        """Return credentials for a server that lets in only clients with a certificate."""
+        """Return credentials for a server that requires a client certificate."""
         used = self.credentials()
 
-        # On a thread of gRPC's, for each new connection.
+        # Called by a thread of gRPC for each new connection.
         def renewed() -> grpc.ServerCertificateConfiguration:
             nonlocal used
             latest = self.credentials()
             if latest is used:
-                return None  # type: ignore[return-value]  # "as before"; grpcio's types do not know it
+                return None  # type: ignore[return-value]  # means "no change"; grpcio's types do not allow it
             used = latest
             return _server_configuration(latest)
 
@@ -164,12 +165,12 @@ class CertificateFiles:
         )
 
     def channel_credentials(self) -> grpc.ChannelCredentials:
-        """Return credentials for a channel, which never change: see chassis.client.renewable."""
+        """Return credentials for one channel. They do not follow the files: see chassis.client.renewable."""
         latest = self.credentials()
         return grpc.ssl_channel_credentials(latest.authorities, latest.private_key, latest.certificates)
 
     async def renew_forever(self, channel: Renewable) -> None:
-        """Renew the channel each time the files have changed."""
+        """Renew the channel each time the files have changed, until cancelled."""
         used = self.credentials()
 
         async def renew_if_changed() -> None:
@@ -186,9 +187,9 @@ class CertificateFiles:
             errors=(TimeoutError,),
             fields=lambda: {"consequence": "the old connections are used, and new ones tried"},
         )
-        await every(_LOOK_EVERY_S, renew_if_changed, failures=failures)
+        await every(_POLL_S, renew_if_changed, failures=failures)
 
-    def _stamp_now(self) -> tuple[tuple[int, ...], ...]:
+    def _file_versions(self) -> tuple[tuple[int, ...], ...]:
         facts = (file.stat() for file in self._files)
         return tuple((fact.st_dev, fact.st_ino, fact.st_mtime_ns, fact.st_size) for fact in facts)
 

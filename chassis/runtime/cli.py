@@ -1,4 +1,4 @@
-"""The command line of a service: `python -m user_svc serve`, `migrate`, and what else it can do."""
+"""The command line of a service: `python -m user_svc serve`, `migrate` and other commands."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 
 def main(package: str, commands: Mapping[str, Command]) -> None:
-    """Run the command that the arguments name. A mistake of the operator's is one line and exit code 1.
+    """Run the command that the arguments name. An operator's mistake prints one line and exits with code 1.
 
     Args:
-        package: the service.
-        commands: by name, of one word or several: `serve`, `keys rotate`. The first line of a command's docstring is
-            its help; each of its parameters is an argument to be given, a keyword-only one an option: `--since`.
+        package: the service's package.
+        commands: functions by name, of one or more words: `serve`, `keys rotate`. The first line of the docstring is
+            the help. Parameters become required arguments, keyword-only parameters required options: `--since`.
     """
     parser = argparse.ArgumentParser(prog=f"python -m {package}")
     _add(parser, commands)
@@ -45,7 +45,7 @@ def main(package: str, commands: Mapping[str, Command]) -> None:
             raise
         sys.exit(f"The database is not ready: run `python -m {package} migrate` first.")
     except sqlalchemy.exc.OperationalError as error:
-        # Only the first line: the others guess why.
+        # Only the first line: the others are the driver's guesses at the cause.
         sys.exit(f"The database does not answer: {error.orig}".splitlines()[0])
 
 
@@ -64,7 +64,7 @@ def _add(parser: argparse.ArgumentParser, commands: Mapping[str, Command]) -> No
 
 
 def _choices(group: str, groups: dict[str, Any]) -> Any:
-    """Return where the commands of a group of commands are added."""
+    """Return the subparsers of a group of commands; make the group if it is new."""
     if group not in groups:
         above, _, word = group.rpartition(" ")
         group_parser = _choices(above, groups).add_parser(word, help=f"{group} …")

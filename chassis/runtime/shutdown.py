@@ -38,10 +38,10 @@ def stop_on_signal() -> asyncio.Event:
 def _force_exit_after_grace() -> None:
     def end() -> None:
         log.error("server.forced", after_s=_FORCED_AFTER_S)
-        logging.shutdown()  # writes the lines that are queued: _exit flushes nothing
+        logging.shutdown()  # writes the waiting log lines, which _exit() does not
         os._exit(1)
 
-    # A thread, because it may be the event loop that hangs.
+    # A thread, because the event loop may be what hangs.
     timer = threading.Timer(_FORCED_AFTER_S, end)
     timer.daemon = True
     timer.start()

@@ -1,4 +1,4 @@
-"""A process that only works in the background: a relay, a consumer."""
+"""A process that works in the background until it gets a signal: a relay, a consumer."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ log = structlog.get_logger(__name__)
 
 
 async def work(name: str, *parts: Callable[[asyncio.Event], Awaitable[None]]) -> None:
-    """Run the parts until SIGTERM or SIGINT, then let each finish the round that it has begun; by force after 29 s.
+    """Run the parts until SIGTERM or SIGINT, then let each finish its current work; after 29 s exit by force.
 
     Args:
-        name: of the process, for the log.
-        parts: each returns soon after the event that it is given is set.
+        name: the process's name in the log.
+        parts: coroutine functions; each must return soon after the event that it gets is set.
 
     Raises:
         Exception: that of the first part that fails; the other parts are stopped.
@@ -37,7 +37,7 @@ async def work(name: str, *parts: Callable[[asyncio.Event], Awaitable[None]]) ->
             await stopping.wait()
             log.info("worker.draining", worker=name)
     except ExceptionGroup as failed:
-        # The command line reports errors, and no groups of them.
+        # The first failure ends the process. Raise that error alone: the command line does not handle groups.
         raise failed.exceptions[0] from None
     log.info("worker.stopped", worker=name)
 
@@ -46,6 +46,5 @@ async def _run(part: Callable[[asyncio.Event], Awaitable[None]], stopping: async
     try:
         await part(stopping)
     finally:
-        # If one part fails the others are cancelled. Redis's client has been seen to swallow a cancel, but every part
-        # looks at this event.
+        # If one part fails, the others are cancelled. redis-py can swallow a cancellation, so set the event too.
         stopping.set()

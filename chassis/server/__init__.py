@@ -1,1 +1,1 @@
-"""The gRPC server, and what happens around every call: access, validation, status, pages."""
+"""The gRPC server, and the steps around every call: access, validation, status, pages."""

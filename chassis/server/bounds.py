@@ -1,9 +1,9 @@
-"""How large a request can be that keeps the rules of the contract, and whether one is.
+"""Bounds of a request: the largest size and the number of elements that the rules of its message type allow.
 
-protovalidate looks at every element before it says that there are too many, and a decoder makes an object of each: a
-hundred kilobytes of empty items would hold the loop for seconds. So a request is refused by its size before it is
-decoded, and by the number of its elements before its rules are checked. Both bounds come from the descriptors and
-their rules (buf.validate) alone.
+A decoder makes an object of every element, and protovalidate checks every element before it reports that there are too
+many: 100 kB of empty items would hold the loop for seconds. So a request is refused by its size before it is decoded,
+and by the number of its elements before its rules are checked. Both bounds are computed from the descriptors and their
+rules (buf.validate).
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ if TYPE_CHECKING:
     from google.protobuf.descriptor import Descriptor
     from google.protobuf.message import Message
 
-# A Struct is kept up to 16 KiB of JSON. Numbers grow most when they become a message, `1,` from two bytes to eleven:
-# six times as much is enough for every Struct.
+# A Struct may have 16 KiB as JSON. Numbers grow most from JSON to protobuf, `1,` from 2 bytes to 11, so six times as
+# much is enough for every Struct.
 MAX_STRUCT_BYTES: Final = 6 * 16 * 1024
-# The least that a value takes in JSON is two bytes, `1,`.
+# A value takes at least two bytes in JSON: `1,`.
 MAX_STRUCT_VALUES: Final = 16 * 1024 // 2
-# The least that a value takes in a message: its tag and its length. A smaller Struct cannot have too many.
-_LEAST_VALUE_BYTES: Final = 2
+# A value takes at least its tag and its length in protobuf. A Struct below that size cannot have too many values.
+_MIN_VALUE_BYTES: Final = 2
 
-# Of text and lists without a rule of their own, such as the currency of a google.type.Money.
+# For text and lists without a rule of their own, such as the currency of a google.type.Money.
 _UNRULED_TEXT_BYTES: Final = 256
 _UNRULED_ITEMS: Final = 100
 
-# Fields that a newer caller knows and this service does not.
+# Room for fields that a newer caller sends and this service does not know.
 _UNKNOWN_FIELDS_BYTES: Final = 16 * 1024
 
-_LONGEST_CHARACTER: Final = 4  # bytes of UTF-8
+_MAX_CHARACTER_BYTES: Final = 4  # in UTF-8
 _UUID_BYTES: Final = 36
-_LONGEST_VARINT: Final = 10
-# Of the kinds whose size does not depend on their value, or hardly.
+_MAX_VARINT_BYTES: Final = 10
+# Types whose size does not depend on the value.
 _FIXED: Final[Mapping[int, int]] = {
     Field.TYPE_BOOL: 1,
     Field.TYPE_DOUBLE: 8,
@@ -57,34 +57,34 @@ _FIXED: Final[Mapping[int, int]] = {
 def max_request_bytes(message: Descriptor) -> int:
     """Return the size in bytes up to which a message of this type is decoded.
 
-    No message that keeps its rules is larger, whatever fields of a newer version it has, up to 16 KiB of them.
+    No valid message is larger, if it has at most 16 KiB of fields of a newer version.
     """
-    return _max_bytes(message, outside=()) + _UNKNOWN_FIELDS_BYTES
+    return _max_bytes(message, parents=()) + _UNKNOWN_FIELDS_BYTES
 
 
-def _max_bytes(message: Descriptor, *, outside: tuple[Descriptor, ...]) -> int:
-    if message in (Struct.DESCRIPTOR, Value.DESCRIPTOR, ListValue.DESCRIPTOR) or message in outside:
-        # The types that contain themselves have no other bound.
+def _max_bytes(message: Descriptor, *, parents: tuple[Descriptor, ...]) -> int:
+    if message in (Struct.DESCRIPTOR, Value.DESCRIPTOR, ListValue.DESCRIPTOR) or message in parents:
+        # A type that contains itself has no other bound.
         return MAX_STRUCT_BYTES
-    return sum(_field_bytes(field, outside=(*outside, message)) for field in message.fields)
+    return sum(_field_bytes(field, parents=(*parents, message)) for field in message.fields)
 
 
-def _field_bytes(field: Field, *, outside: tuple[Descriptor, ...]) -> int:
+def _field_bytes(field: Field, *, parents: tuple[Descriptor, ...]) -> int:
     rules = _rules_of(field)
     times = _max_items(rules) if field.is_repeated else 1
     value_rules = rules.repeated.items if field.is_repeated else rules
-    return times * (_LONGEST_VARINT + _value_bytes(field, value_rules, outside=outside))
+    return times * (_MAX_VARINT_BYTES + _value_bytes(field, value_rules, parents=parents))
 
 
-def _value_bytes(field: Field, rules: validate_pb2.FieldRules, *, outside: tuple[Descriptor, ...]) -> int:
-    """Return the size of the largest value, with its length if it has one, without its tag."""
+def _value_bytes(field: Field, rules: validate_pb2.FieldRules, *, parents: tuple[Descriptor, ...]) -> int:
+    """Return the size of the largest value, including a length prefix, without the tag."""
     if field.message_type is not None:
-        return _max_bytes(field.message_type, outside=outside)
+        return _max_bytes(field.message_type, parents=parents)
     if field.type == Field.TYPE_STRING:
         return _text_bytes(rules.string)
     if field.type == Field.TYPE_BYTES:
         return rules.bytes.max_len or rules.bytes.len or _UNRULED_TEXT_BYTES
-    return _FIXED.get(field.type, _LONGEST_VARINT)
+    return _FIXED.get(field.type, _MAX_VARINT_BYTES)
 
 
 def _text_bytes(rules: validate_pb2.StringRules) -> int:
@@ -92,7 +92,7 @@ def _text_bytes(rules: validate_pb2.StringRules) -> int:
         return _UUID_BYTES
     characters = rules.max_len or rules.len
     in_bytes = rules.max_bytes or rules.len_bytes
-    return in_bytes or characters * _LONGEST_CHARACTER or _UNRULED_TEXT_BYTES
+    return in_bytes or characters * _MAX_CHARACTER_BYTES or _UNRULED_TEXT_BYTES
 
 
 def _rules_of(field: Field) -> validate_pb2.FieldRules:
@@ -104,21 +104,21 @@ def _max_items(rules: validate_pb2.FieldRules) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class _Counted:
-    """A field that holds many elements, or messages that do.
+class _BoundedField:
+    """A field whose elements are counted: a list, a map, a Struct, or a message that contains such fields.
 
     Attributes:
         max_items: how many elements it may have; None for a single message.
-        inside: the fields of its messages that hold many.
+        fields: the fields of its messages whose elements are counted.
     """
 
     name: str
     max_items: int | None
-    inside: tuple[_Counted, ...]
+    fields: tuple[_BoundedField, ...]
     is_struct: bool
 
 
-class Elements:
+class ElementLimits:
     """The number of elements that messages of one type may have.
 
     Args:
@@ -126,55 +126,55 @@ class Elements:
     """
 
     def __init__(self, message: Descriptor) -> None:
-        self._counted: Final = _counted_fields(message, outside=())
+        self._fields: Final = _bounded_fields(message, parents=())
 
-    def require_few(self, request: Message) -> None:
+    def require_within(self, request: Message) -> None:
         """Return if no list, map or Struct of the request has more elements than its rules allow.
 
-        Touches no element of a list that is too long.
+        If a list is too long, none of its elements is read.
 
         Raises:
-            InvalidFields: one has; the first is named.
+            InvalidFields: a field has too many; the error names the first one.
         """
-        if self._counted:
-            _require_few(request, self._counted, path="")
+        if self._fields:
+            _require_within(request, self._fields, path="")
 
 
-def _counted_fields(message: Descriptor, *, outside: tuple[Descriptor, ...]) -> tuple[_Counted, ...]:
+def _bounded_fields(message: Descriptor, *, parents: tuple[Descriptor, ...]) -> tuple[_BoundedField, ...]:
     return tuple(
-        counted
+        bounded
         for field in message.fields
-        for counted in [_counted_field(field, outside=(*outside, message))]
-        if counted.max_items is not None or counted.inside or counted.is_struct
+        for bounded in [_bounded_field(field, parents=(*parents, message))]
+        if bounded.max_items is not None or bounded.fields or bounded.is_struct
     )
 
 
-def _counted_field(field: Field, *, outside: tuple[Descriptor, ...]) -> _Counted:
+def _bounded_field(field: Field, *, parents: tuple[Descriptor, ...]) -> _BoundedField:
     kind = field.message_type
     is_struct = kind is not None and kind in (Struct.DESCRIPTOR, Value.DESCRIPTOR, ListValue.DESCRIPTOR)
-    has_messages = kind is not None and not is_struct and kind not in outside and not kind.GetOptions().map_entry
-    return _Counted(
+    has_messages = kind is not None and not is_struct and kind not in parents and not kind.GetOptions().map_entry
+    return _BoundedField(
         name=field.name,
         max_items=_max_items(_rules_of(field)) if field.is_repeated else None,
-        inside=_counted_fields(kind, outside=outside) if has_messages and kind is not None else (),
+        fields=_bounded_fields(kind, parents=parents) if has_messages and kind is not None else (),
         is_struct=is_struct,
     )
 
 
-def _require_few(message: Message, fields: Sequence[_Counted], *, path: str) -> None:
+def _require_within(message: Message, fields: Sequence[_BoundedField], *, path: str) -> None:
     for field in fields:
         here = f"{path}{json_name(field.name)}"
         value = getattr(message, field.name)
         if field.max_items is not None and len(value) > field.max_items:
             raise _too_many(here, field.max_items)
-        if not (field.inside or field.is_struct) or (field.max_items is None and not message.HasField(field.name)):
+        if not (field.fields or field.is_struct) or (field.max_items is None and not message.HasField(field.name)):
             continue
         for n, each in enumerate(value) if field.max_items is not None else [(-1, value)]:
-            place = here if n < 0 else f"{here}[{n}]"
+            element = here if n < 0 else f"{here}[{n}]"
             if field.is_struct:
-                _require_few_values(each, path=place)
+                _require_struct_within(each, path=element)
             else:
-                _require_few(each, field.inside, path=f"{place}.")
+                _require_within(each, field.fields, path=f"{element}.")
 
 
 def _too_many(path: str, max_items: int) -> InvalidFields:
@@ -182,9 +182,9 @@ def _too_many(path: str, max_items: int) -> InvalidFields:
     return InvalidFields([FieldViolation(path, message, "repeated.max_items")])
 
 
-def _require_few_values(value: Message, *, path: str) -> None:
-    """Return if a Struct has no more values than 16 KiB of JSON can have."""
-    if value.ByteSize() <= _LEAST_VALUE_BYTES * MAX_STRUCT_VALUES:
+def _require_struct_within(value: Message, *, path: str) -> None:
+    """Return if a Struct has no more values than 16 KiB of JSON can hold."""
+    if value.ByteSize() <= _MIN_VALUE_BYTES * MAX_STRUCT_VALUES:
         return
     left = MAX_STRUCT_VALUES
     waiting: list[Message] = [value]
@@ -198,7 +198,7 @@ def _require_few_values(value: Message, *, path: str) -> None:
 
 
 def _children(value: Message) -> tuple[Iterable[Message], int]:
-    """Return the values that are directly in this one, and how many they are: known before one of them is touched."""
+    """Return the direct children of a value, and their number, which is known before any of them is read."""
     if isinstance(value, Struct):
         return value.fields.values(), len(value.fields)
     if isinstance(value, ListValue):

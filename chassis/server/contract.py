@@ -1,4 +1,4 @@
-"""The whole contract, as reflection tells it."""
+"""The services of the whole contract, for reflection."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import shop
 
 
 def service_names() -> list[str]:
-    """Return the full name of every service of the contract, this process's and others', sorted.
+    """Return the full names of all services of the contract, including those of other processes, sorted.
 
-    The edge sends reflection to any replica of any service: each must know all of them.
+    The edge sends a reflection call to any replica of any service, so each must know all of them.
     """
-    names: set[str] = set()  # one folder can be found in two ways
+    names: set[str] = set()  # a folder may be on the path twice
     for root in shop.__path__:
         for file in Path(root).rglob("*_service_pb2.py"):
             module_name = ".".join(("shop", *file.relative_to(root).with_suffix("").parts))

@@ -13,15 +13,15 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def set_timestamp(field: Timestamp, moment: datetime) -> None:
-    """Set a message's timestamp to an aware time. A fraction of the price of Timestamp.FromDatetime."""
-    # Whole numbers: as a float, the last microseconds of a second are the next second, some centuries from now.
+    """Set a message's timestamp to an aware time. Costs a fraction of Timestamp.FromDatetime."""
+    # Integers: as a float, a time some centuries from now would round its last microseconds up to the next second.
     since = moment - _EPOCH
     field.seconds = since.days * 86_400 + since.seconds
     field.nanos = since.microseconds * 1000
 
 
 def struct_to_dict(struct: Struct) -> dict[str, object]:
-    """Return the struct as JSON values. Whole numbers come as int, since JSON knows no difference."""
+    """Return the struct as JSON values. Whole numbers become int: JSON does not tell them from floats."""
     return {key: _plain(value) for key, value in struct.fields.items()}
 
 

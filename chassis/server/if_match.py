@@ -1,4 +1,4 @@
-"""The header `if-match`, which stands for the field `etag` of a request."""
+"""The header `if-match`, which sets the field `etag` of a request."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
 
 _ETAG: Final = re.compile(r'"[\x21\x23-\x7e]+"|[\x21\x23-\x29\x2b\x2d-\x7e]+')
-"""An entity tag of RFC 9110, 8.8.3, or what stands between its quotes."""
+"""An entity tag (RFC 9110, 8.8.3), with or without its quotes."""
 
 
 def take_if_match(request: Message, if_match: str) -> None:
-    """Let the header `if-match` stand for the request's field `etag`.
+    """Set the request's field `etag` from the header `if-match`.
 
-    `*` asks for nothing but that the resource exists, which every write with an etag does anyway. Weak etags never
-    match (RFC 9110, 13.1.1), so those beside a strong one are passed over.
+    `*` requires only that the resource exists, which every write with an etag does anyway. Weak etags never match
+    (RFC 9110, 13.1.1), so weak ones beside a strong one are ignored.
 
     Raises:
-        InvalidFields: the request has no etag, has another one, or the header names none, several or only weak ones.
+        InvalidFields: the request type has no etag, the request has another etag, or the header has no etag, several
+            strong ones or only weak ones.
     """
     if "etag" not in request.DESCRIPTOR.fields_by_name:
         raise _bad_if_match("has no meaning for this call: leave the header out", rule="if_match.unsupported")

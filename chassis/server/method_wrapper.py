@@ -1,20 +1,20 @@
-"""What happens around every unary call, once, in one order.
+"""The steps around every unary call, in their order.
 
-From the outside in, each with what breaks without it there:
+From the outside in, each with the reason for its place:
 
-1. context: the call's ids and deadline, first, because everything inside reads them;
-2. telemetry: the log line, the metrics and, of a traced call, the span; outside the errors, so that they have the code
-   that was answered;
-3. errors: inside the telemetry and outside the rest, so that whatever fails inside has one way out;
-4. the deadline: a call without one gets the service's, so that nothing runs for ever;
-5. access: before the request is received, so that strangers learn nothing about what would be valid and a large message
-   of theirs takes no memory;
-6. the request: its size, its decoding, the number of its elements, its rules. A servicer sees only requests that keep
-   the contract, and whatever a caller sends costs no more than a valid request;
-7. of a call for a page, a place among the few that are made at a time: last, so that a call that will be refused takes
-   none.
+1. context: sets the call's ids and deadline; first, because every other step reads them;
+2. telemetry: the log line, the metrics and, if the call is traced, the span; outside the errors, so that it sees the
+   status code of the answer;
+3. errors: turns every exception into a status; outside the following steps, so that all failures leave one way;
+4. deadline: a call without a deadline gets the service's, so that none runs for ever;
+5. access: before the request is read, so that a caller without access learns nothing about valid requests and cannot
+   make the service hold a large message in memory;
+6. request: checks its size, decodes it, checks the number of its elements and its rules. A servicer sees only requests
+   that keep the contract, and no request costs more than a valid one;
+7. of a call of a list method, a place among the few that are made at a time: last, so that a call that will be refused
+   takes none.
 
-They are folded into one wrapper, made once for each method: three interceptors that wrap each call cost 7 µs a call.
+One wrapper per method holds all steps: three interceptors around each call would cost 7 µs a call.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     Handler = grpc.RpcMethodHandler[Any, Any]
     Context = aio.ServicerContext[Any, Any]
     Behaviour = Callable[[Message, Context], Awaitable[Message]]
-    Handled = Callable[[Context, Call], Awaitable[Message]]
+    Handle = Callable[[Context, Call], Awaitable[Message]]
 
 log = structlog.get_logger(__name__)
 
@@ -61,14 +61,14 @@ MAX_LIST_WAIT_S: Final = 1.0
 
 
 class MethodWrapper:
-    """The wrapper around every method. Of streams that are gRPC's own (health, reflection) only the peer is checked.
+    """Wraps the handlers of all methods. For gRPC's own streams (health, reflection) it checks only the peer.
 
-    Not an interceptor as grpc.aio has them: those are asked at each call which handler to take, for 4 µs.
+    Not a grpc.aio interceptor: that would be asked for the handler at each call, for 4 µs.
 
     Args:
-        access: decides who may call what.
-        max_call_s: what a call may take when its caller names no deadline.
-        max_stream_s: how long a stream may last.
+        access: the access rules.
+        max_call_s: the deadline, in seconds, of a call whose caller names none.
+        max_stream_s: the longest time, in seconds, that a stream may last.
     """
 
     def __init__(self, access: AccessControl, *, max_call_s: float, max_stream_s: float) -> None:
@@ -76,17 +76,17 @@ class MethodWrapper:
         self._max_call_s = max_call_s
         self._max_stream_s = max_stream_s
 
-    def wrapped(self, method: str, handler: Handler) -> Handler:
-        """Return the handler with all that happens around a call of it; `method` is `/package.Service/Method`."""
+    def wrap(self, method: str, handler: Handler) -> Handler:
+        """Return the handler with all steps around it; `method` is `/package.Service/Method`."""
         if handler.unary_unary:
-            return self._wrap(method, handler)
+            return self._wrap_unary(method, handler)
         return (
-            self._wrap_foreign_stream(method, handler)
+            self._wrap_grpc_stream(method, handler)
             if method.startswith("/grpc.")
             else self._wrap_stream(method, handler)
         )
 
-    def _wrap(self, method: str, handler: Handler) -> Handler:
+    def _wrap_unary(self, method: str, handler: Handler) -> Handler:
         # grpcio's types know only sync servicers here.
         behaviour = cast("Behaviour", handler.unary_unary)
         admit = self._access.admission_to(method)
@@ -95,24 +95,24 @@ class MethodWrapper:
             limiter = CapacityLimiter(LISTS_AT_ONCE, max_waiting=MAX_LISTS_WAITING, max_wait_s=MAX_LIST_WAIT_S)
             behaviour = _limited(behaviour, limiter)
 
-        async def handled(context: Context, call: Call) -> Message:
+        async def handle(context: Context, call: Call) -> Message:
             await admit(call, context)
             request = await receiver.receive(context, if_match=call.if_match)
             return await behaviour(request, context)
 
-        answer = self._observed(method, handled)
-        return grpc.stream_unary_rpc_method_handler(answer, None, handler.response_serializer)
+        return grpc.stream_unary_rpc_method_handler(self._observe(method, handle), None, handler.response_serializer)
 
-    def _observed(self, method: str, handled: Handled) -> Callable[[object, Context], object]:
+    def _observe(self, method: str, handle: Handle) -> Callable[[object, Context], object]:
+        """Return `handle` with the steps context, telemetry, errors and deadline around it."""
         max_call_s = self._max_call_s
         calls = CallMetrics(method)
-        # Every replica is asked for its health once a second: that would be most of the log.
+        # Every replica gets a health check per second; at level INFO those would be most of the log.
         write_line = log.debug if method.startswith("/grpc.health.") else log.info
 
-        async def answer(_requests: object, context: Context) -> Message:
+        async def serve(_requests: object, context: Context) -> Message:
             started = time.monotonic()
             call = _call_of(method, context, started)
-            # gRPC itself cancels a call at its caller's deadline: a timer of ours, 4 µs, is for who named none.
+            # gRPC cancels a call at its caller's deadline. Only a call without one needs a timer here, for 4 µs.
             ends_by_itself = call.deadline <= started + max_call_s
             call.deadline = min(call.deadline, started + max_call_s)
             set_current_call(call)
@@ -120,15 +120,15 @@ class MethodWrapper:
             calls.active += 1
             try:
                 if ends_by_itself:
-                    return await handled(context, call)
+                    return await handle(context, call)
                 async with asyncio.timeout(max_call_s):
-                    return await handled(context, call)
+                    return await handle(context, call)
             except asyncio.CancelledError:
                 call.code = "CANCELLED" if call.time_left_s() > 0 else "DEADLINE_EXCEEDED"
                 raise
             except TimeoutError:
                 await reject(DeadlineExceeded(), context, call)
-            except Exception as error:  # noqa: BLE001  nothing may leave but what reject() answers
+            except Exception as error:  # noqa: BLE001  a caller may see only what reject() answers
                 await reject(error, context, call)
             finally:
                 duration_s = time.monotonic() - started
@@ -138,30 +138,30 @@ class MethodWrapper:
                     tracing.end_call(span, call)
                 write_line("rpc.handled", **_fields(call), duration_ms=round(duration_s * 1000, 3))
 
-        return answer
+        return serve
 
     def _wrap_stream(self, method: str, handler: Handler) -> Handler:
-        around = stream_wrapper.StreamPolicy(
+        policy = stream_wrapper.StreamPolicy(
             admit=self._access.admission_to(method),
             call_of=_call_of,
             fields=_fields,
             max_stream_s=self._max_stream_s,
         )
-        received = self._received(handler)
-        # It decodes nothing: what it is given has been received.
-        served = stream_wrapper.wrapped(method, handler, _no_decoder, around=around)
-        serve = cast("Callable[[Message | DomainError, Context], Awaitable[None]]", served.unary_stream)
+        receive = self._receive_within_a_call(handler)
+        # No decoder, because `receive` has decoded the request.
+        wrapped = stream_wrapper.wrap_stream(method, handler, _no_decoder, policy=policy)
+        stream = cast("Callable[[Message | DomainError, Context], Awaitable[None]]", wrapped.unary_stream)
 
-        async def answer(_requests: object, context: Context) -> None:
-            await serve(await received(context), context)
+        async def serve(_requests: object, context: Context) -> None:
+            await stream(await receive(context), context)
 
-        return grpc.stream_stream_rpc_method_handler(answer, None, handler.response_serializer)
+        return grpc.stream_stream_rpc_method_handler(serve, None, handler.response_serializer)
 
-    def _received(self, handler: Handler) -> Callable[[Context], Awaitable[Message | DomainError]]:
-        """Return what receives the request of a stream, or why it is refused. It waits as long as a call may take."""
+    def _receive_within_a_call(self, handler: Handler) -> Callable[[Context], Awaitable[Message | DomainError]]:
+        """Return a function that returns the request of a stream, or the error if it is refused or takes too long."""
         receiver = Receiver(handler)
 
-        async def received(context: Context) -> Message | DomainError:
+        async def receive(context: Context) -> Message | DomainError:
             try:
                 async with asyncio.timeout(self._max_call_s):
                     return await receiver.receive(context)
@@ -170,9 +170,9 @@ class MethodWrapper:
             except DomainError as error:
                 return error
 
-        return received
+        return receive
 
-    def _wrap_foreign_stream(self, method: str, handler: Handler) -> Handler:
+    def _wrap_grpc_stream(self, method: str, handler: Handler) -> Handler:
         async def require_allowed_peer(context: Context) -> None:
             try:
                 self._access.require_allowed_peer(context)
@@ -182,30 +182,30 @@ class MethodWrapper:
         if handler.stream_stream:
             converse: Any = handler.stream_stream
 
-            async def answers(requests: Any, context: Any) -> Any:
+            async def serve_both(requests: Any, context: Any) -> Any:
                 await require_allowed_peer(context)
                 async for answer in converse(requests, context):
                     yield answer
 
             return grpc.stream_stream_rpc_method_handler(
-                answers, handler.request_deserializer, handler.response_serializer
+                serve_both, handler.request_deserializer, handler.response_serializer
             )
 
         watch: Any = handler.unary_stream
-        received = self._received(handler)
+        receive = self._receive_within_a_call(handler)
 
-        async def answer(_requests: object, context: Context) -> None:
+        async def serve(_requests: object, context: Context) -> None:
             await require_allowed_peer(context)
-            request = await received(context)
+            request = await receive(context)
             if isinstance(request, DomainError):
                 await reject(request, context, Call(method=method, deadline=0))
             await watch(request, context)
 
-        return grpc.stream_stream_rpc_method_handler(answer, None, handler.response_serializer)
+        return grpc.stream_stream_rpc_method_handler(serve, None, handler.response_serializer)
 
 
 class HandlerCollector:
-    """What generated code adds servicers to, before they are wrapped and served."""
+    """Collects the handlers that generated code adds to it, so that they can be wrapped before they are served."""
 
     def __init__(self) -> None:
         self._handlers: dict[str, Mapping[str, Handler]] = {}
@@ -214,13 +214,13 @@ class HandlerCollector:
         """Do nothing: generated code also registers each of these handlers by name."""
 
     def add_registered_method_handlers(self, service_name: str, method_handlers: Mapping[str, Handler]) -> None:
-        """Remember the handlers of a service."""
+        """Keep the handlers of a service."""
         self._handlers[service_name] = method_handlers
 
-    def serve_on(self, server: aio.Server, interceptors: MethodWrapper) -> None:
-        """Have the server serve them all, wrapped."""
+    def serve_on(self, server: aio.Server, wrapper: MethodWrapper) -> None:
+        """Add all handlers to the server, each of them wrapped."""
         for service, handlers in self._handlers.items():
-            wrapped = {name: interceptors.wrapped(f"/{service}/{name}", each) for name, each in handlers.items()}
+            wrapped = {name: wrapper.wrap(f"/{service}/{name}", each) for name, each in handlers.items()}
             server.add_registered_method_handlers(service, wrapped)
 
 
@@ -237,7 +237,7 @@ def _no_decoder(_data: bytes) -> Message:
 
 
 def _call_of(method: str, context: Context, now: float) -> Call:
-    # None when the caller named no deadline, whatever grpcio's types say.
+    # None if the caller named no deadline, although grpcio's types say otherwise.
     time_left_s = cast("float | None", context.time_remaining())
     call = Call(method, deadline=math.inf if time_left_s is None else now + time_left_s)
     for key, value in cast("Iterable[tuple[str, str]]", context.invocation_metadata() or ()):

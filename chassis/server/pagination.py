@@ -1,10 +1,10 @@
-"""Pages of a list, by keyset: a page begins where the one before ended, whatever was added meanwhile.
+"""Pages of a list, by keyset: a page begins after the last key of the page before, even if rows were added meanwhile.
 
-A page is bounded by rows and by bytes: it fits the 4 MiB that gRPC clients take unless told otherwise, and making it
-never holds the loop. A page with fewer rows than were asked for is not the last one if it has a token.
+A page is bounded by rows and by bytes: it fits the 4 MiB that gRPC clients accept by default, and making it does not
+hold the loop. A page may have fewer rows than requested although it has a token for the next page.
 
-A page token is opaque to callers. It holds the last key and the time, and is bound by a digest to its list and filter.
-The digest is no secret: a forged token can only name another place in a list that its caller may read anyway.
+A page token is opaque to callers. It holds the last key and the time, and a digest binds it to its list and filter. The
+digest is not secret: a forged token can only name another position in a list that its caller may read anyway.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ M = TypeVar("M", bound="Message")
 DEFAULT_SIZE: Final = 50
 MAX_SIZE: Final = 200
 TOKEN_LIFETIME: Final = timedelta(days=1)
-# A quarter of what stock gRPC clients take, and some 5 ms of encoding.
+# A quarter of what gRPC clients accept by default; encoding it takes some 5 ms.
 MAX_BYTES: Final = 1024 * 1024
 
-# Other calls have their turn after so many bytes of messages: some 0.5 ms, if they consist of small parts. gRPC takes
-# one new call in a turn of the loop: while four pages are made these are some 500 a second.
+# After this many bytes of messages the loop serves other calls: some 0.5 ms with small fields. gRPC takes one new call
+# per turn of the loop: while four pages are made these are some 500 a second.
 _TURN_BYTES: Final = 4 * 1024
 
 _VERSION: Final = 1
@@ -51,15 +51,15 @@ class PageRequest:
     """Which page of a list.
 
     Attributes:
-        size: how many at most, 1 to 200.
-        after: the last key of the page before, or None for the first page.
+        size: the maximum number of rows, 1 to 200.
+        after: the last key of the page before; None for the first page.
     """
 
     size: int
     after: UUID | None
 
     def split(self, found: Sequence[T]) -> tuple[Sequence[T], bool]:
-        """Return the page out of size + 1 rows that were asked for, and whether there is another page."""
+        """Return the rows of the page, out of up to size + 1 rows found, and whether another page follows."""
         return found[: self.size], len(found) > self.size
 
 
@@ -72,9 +72,9 @@ class Row(Protocol):
 
 
 async def messages_of(rows: Sequence[T], show: Callable[[T], M], *, max_bytes: int = MAX_BYTES) -> list[M]:
-    """Return the messages of the first rows, as many as fit into a page; of the first one in any case.
+    """Return messages for as many of the first rows as fit into `max_bytes`; always at least one, if there is a row.
 
-    Other calls have their turn in between.
+    The loop serves other calls in between.
     """
     messages: list[M] = []
     left, turn = max_bytes, _TURN_BYTES
@@ -97,29 +97,29 @@ class PageTokens:
     """The tokens of one list with one filter.
 
     Args:
-        query: what makes the list what it is: its method and every filter, as text.
-        now: the time, aware.
+        query: the list's method and every filter, as text.
+        now: the current time, aware.
     """
 
     query: tuple[str, ...]
     now: datetime
 
     def page(self, *, page_size: int, page_token: str) -> PageRequest:
-        """Return the page that a request asks for: size 0 stands for 50, more than 200 for 200.
+        """Return the page that a request asks for. Size 0 becomes 50, and a size above 200 becomes 200.
 
         Raises:
-            InvalidPageToken: the token is not of this list with this filter, or is over a day old.
+            InvalidPageToken: the token is for another list or filter, or is more than a day old.
         """
         size = min(page_size or DEFAULT_SIZE, MAX_SIZE)
         return PageRequest(size, self._decoded(page_token) if page_token else None)
 
     def after_page(self, rows: Sequence[Row], *, shown: int, has_more: bool) -> str:
-        """Return the token of the page that follows; empty if there is none.
+        """Return the token of the next page; empty if there is none.
 
         Args:
-            rows: that were found for this page.
-            shown: how many of them it has.
-            has_more: whether there are rows after them.
+            rows: the rows found for this page.
+            shown: how many of them the page contains.
+            has_more: whether more rows follow the found ones.
         """
         return self.after(rows[shown - 1].id) if has_more or shown < len(rows) else ""
 

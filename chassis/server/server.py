@@ -1,4 +1,4 @@
-"""The gRPC server of a service: from its first call to an orderly end."""
+"""The gRPC server of a service, from start to graceful stop."""
 
 from __future__ import annotations
 
@@ -34,21 +34,21 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-# gRPC's default, and many times what a valid request takes. gRPC refuses what is larger as soon as it sees its length,
-# with no reason; what is smaller and still too large is refused with one (interceptors.bounds).
+# gRPC's default, and many times the size of a valid request. gRPC refuses a larger message when it sees its length,
+# without a reason; a smaller message that is still too large is refused with one (chassis.server.bounds).
 _MAX_MESSAGE_BYTES: Final = 4 * 1024 * 1024
 
-# The edge lets 32 KiB of headers through and gRPC counts 32 bytes more for each. What is over gRPC's own limit, 8 KiB,
-# it refuses at random and with a list of all headers.
+# The edge passes up to 32 KiB of headers, and gRPC counts 32 bytes more for each. Above gRPC's default limit of 8 KiB
+# it would refuse calls at random, with a list of all headers.
 _MAX_METADATA_BYTES: Final = 64 * 1024
 
 _OPTIONS: Final = (
-    # Two replicas on one port would share it silently; a taken port must be an error.
+    # With SO_REUSEPORT two replicas would share a port silently; a port in use must be an error.
     ("grpc.so_reuseport", 0),
     ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
     ("grpc.max_metadata_size", _MAX_METADATA_BYTES),
     ("grpc.absolute_max_metadata_size", _MAX_METADATA_BYTES),
-    # The edge and other services ping their idle connections every 30 s; by default that is answered with GOAWAY.
+    # The edge and other services ping idle connections every 30 s; by default gRPC answers such pings with GOAWAY.
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
 )
@@ -62,20 +62,20 @@ class Register(Protocol):
 
 
 class Server:
-    """One replica: its servicers, health, reflection, and the way it stops.
+    """One replica: its servicers, health, reflection, and its graceful stop.
 
     Args:
-        settings: where to listen and how to stop.
+        settings: addresses, limits and the times of the stop.
         register: adds the service's servicers.
         system: the service's SystemService.
-        tokens: checks access tokens.
-        certificates: for TLS; without, the server listens in clear text and knows nobody.
+        tokens: verifies access tokens.
+        certificates: for mutual TLS; without them the server listens in clear text and cannot identify its peers.
 
     Raises:
-        NoAccessRule: an rpc does not say who may call it.
+        NoAccessRule: an rpc has no access rule.
 
     Attributes:
-        end_streams: has the service's streams end; called once everybody has heard that the replica stops.
+        end_streams: ends the service's streams; called when no caller opens streams at this replica any more.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class Server:
         self._certificates = certificates
         access = AccessControl(tokens, allowed_peers=certificates.allowed_peers if certificates else None)
         servicers = HandlerCollector()
-        # To generated code it is a server.
+        # Generated code expects a server; the collector has the methods that it uses.
         adding = cast("aio.Server", servicers)
         self._names = [*register(adding), full_name(system_service_pb2, "SystemService")]
         add_SystemServiceServicer_to_server(system, adding)
@@ -108,24 +108,24 @@ class Server:
         servicers.serve_on(
             self._server, MethodWrapper(access, max_call_s=settings.max_call_s, max_stream_s=settings.max_stream_s)
         )
-        self._probed: aio.Server | None = None
+        self._health_server: aio.Server | None = None
         if settings.health_port:
-            self._probed = aio.server(options=_OPTIONS)
-            health_pb2_grpc.add_HealthServicer_to_server(self._health, self._probed)
+            self._health_server = aio.server(options=_OPTIONS)
+            health_pb2_grpc.add_HealthServicer_to_server(self._health, self._health_server)
 
     async def start(self, *, port: int | None = None) -> int:
-        """Listen, say SERVING, and return the port.
+        """Listen, set the health to SERVING, and return the port.
 
         Raises:
-            StartupError: another process listens on it.
+            StartupError: another process listens on the port.
         """
-        wanted = self._settings.port if port is None else port
-        bound = self._listen(self._server, wanted, certificates=self._certificates)
+        requested = self._settings.port if port is None else port
+        bound = self._listen(self._server, requested, certificates=self._certificates)
         if self._certificates is None:
             log.warning("tls.off", consequence="whoever reaches the port may connect, and nothing is encrypted")
-        if self._probed:
-            self._listen(self._probed, self._settings.health_port, certificates=None)
-            await self._probed.start()
+        if self._health_server:
+            self._listen(self._health_server, self._settings.health_port, certificates=None)
+            await self._health_server.start()
         await self._server.start()
         serving = health_pb2.HealthCheckResponse.SERVING
         for name in ("", *self._names):
@@ -135,32 +135,32 @@ class Server:
     def _listen(self, server: aio.Server, port: int, *, certificates: CertificateFiles | None) -> int:
         host = self._settings.host.strip("[]")
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        if _is_taken(host, port):
-            raise _port_taken(address)
+        if _is_in_use(host, port):
+            raise _port_in_use(address)
         try:
             if certificates is None:
                 return server.add_insecure_port(address)
             return server.add_secure_port(address, certificates.server_credentials())
         except RuntimeError as error:
-            raise _port_taken(address) from error
+            raise _port_in_use(address) from error
 
     async def stop(self) -> None:
-        """Leave without losing a call: say so, serve on until everybody has heard, finish, close."""
+        """Stop without losing a call: set the health to NOT_SERVING, drain, finish running calls, close."""
         self._system.is_draining = True
         await self._health.enter_graceful_shutdown()
         await asyncio.sleep(self._settings.drain_s)
-        self.end_streams()  # they are opened again at once: not before nobody sends them here
+        self.end_streams()  # after the drain: clients reopen a stream at once, and must not reach this replica again
         await self._server.stop(self._settings.stop_grace_s)
-        if self._probed:
-            await self._probed.stop(None)
+        if self._health_server:
+            await self._health_server.stop(None)
 
 
-async def run(server: Server, *, background: Sequence[Coroutine[object, object, None]]) -> None:
-    """Serve until SIGTERM or SIGINT, then stop in order; at the latest after 29 s by force, with exit code 1.
+async def serve_until_signalled(server: Server, *, background: Sequence[Coroutine[object, object, None]]) -> None:
+    """Serve until SIGTERM or SIGINT, then stop gracefully; after 29 s exit by force, with code 1.
 
     Args:
         server: not started yet.
-        background: what runs beside the server until it stops.
+        background: coroutines that run until the server stops.
     """
     stopping = stop_on_signal()
     metrics.watch_tasks(asyncio.get_running_loop())
@@ -180,19 +180,19 @@ async def run(server: Server, *, background: Sequence[Coroutine[object, object, 
 
 
 def _age_limit(max_age_s: float) -> tuple[str, int]:
-    """Return the option that has callers make a new connection; calls and streams on the old one end as they would.
+    """Return the option that limits a connection's age: callers then make a new one, and calls on the old one finish.
 
-    No `max_connection_age_grace_ms`: it would cut them.
+    No `max_connection_age_grace_ms`: it would cut off those calls.
     """
     return ("grpc.max_connection_age_ms", int(max_age_s * 1000))
 
 
-def _port_taken(address: str) -> StartupError:
+def _port_in_use(address: str) -> StartupError:
     return StartupError(f"{address} is taken. Set PORT to a free one")
 
 
-def _is_taken(host: str, port: int) -> bool:
-    """Return whether somebody listens there. gRPC finds out too, but writes lines of its own about it first."""
+def _is_in_use(host: str, port: int) -> bool:
+    """Return whether another process listens on the port. gRPC would notice it too, but would log lines of its own."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind, protocol) as probe:

@@ -1,8 +1,8 @@
-"""The one place where a domain error becomes a gRPC status.
+"""Maps domain errors to gRPC statuses; the only place that does.
 
-A servicer raises; this answers with a `google.rpc.Status` that always holds an `ErrorInfo`. Anything that is not a
-domain error is a defect: it is logged whole and answered with a fixed sentence, so that no class name, SQL or path
-ever reaches a caller.
+A servicer raises a domain error, and the caller gets a `google.rpc.Status` that always holds an `ErrorInfo`. Any other
+exception is a defect: it is logged with its traceback, and the caller gets a fixed sentence, so that no class name, SQL
+or path reaches a caller.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ _CHALLENGES: Final = {
     "TOKEN_EXPIRED": 'Bearer error="invalid_token"',
     "ROLE_REQUIRED": 'Bearer error="insufficient_scope"',
 }
-"""What a caller who sent a token reads about it in `www-authenticate` (RFC 6750, 3.1). The edge adds the rest."""
+"""The header `www-authenticate` (RFC 6750, 3.1) for a caller that sent a token, by reason. The edge adds the others."""
 
 
 class _Internal(DomainError):
@@ -66,7 +66,7 @@ class _Internal(DomainError):
 
 
 def code_of(error: DomainError) -> grpc.StatusCode:
-    """Return the status of the nearest kind that the error is; INTERNAL for an error of no kind."""
+    """Return the status code of the error's nearest base class that has one; INTERNAL if none has."""
     for kind in type(error).__mro__:
         if kind in _CODES:
             return _CODES[kind]
@@ -74,7 +74,7 @@ def code_of(error: DomainError) -> grpc.StatusCode:
 
 
 def status_of(error: DomainError) -> status_pb2.Status:
-    """Return the error as every caller sees it, over gRPC and over REST."""
+    """Return the error as callers see it, over gRPC and over REST."""
     status = status_pb2.Status(code=code_of(error).value[0], message=error.message)
     for detail in _details(error):
         status.details.add().Pack(detail)
@@ -108,7 +108,7 @@ def _details(error: DomainError) -> list[Message]:
 
 
 def as_domain_error(error: Exception, call: Call) -> DomainError:
-    """Return the error that the caller is told of, and note it in the call; log it if it is a defect."""
+    """Return the error that the caller gets, and set the call's code and reason; if it is a defect, log it."""
     if not isinstance(error, DomainError):
         log.error("rpc.defect", method=call.method, exc_info=error)
         error = _Internal()
@@ -117,10 +117,10 @@ def as_domain_error(error: Exception, call: Call) -> DomainError:
 
 
 async def reject(error: Exception, context: aio.ServicerContext[Message, Message], call: Call) -> NoReturn:
-    """Answer the call with the error; log it first if it is a defect.
+    """Answer the call with the error; if it is a defect, log it first.
 
     Raises:
-        grpc.aio.AbortError: always; it is how grpc.aio ends a call.
+        grpc.aio.AbortError: always, because grpc.aio ends a call by it.
     """
     error = as_domain_error(error, call)
     code = code_of(error)
@@ -128,7 +128,7 @@ async def reject(error: Exception, context: aio.ServicerContext[Message, Message
     if error.retry_after_s is not None:
         # Trailers without a message are HTTP headers, so REST callers see Retry-After.
         trailer.append(("retry-after", str(math.ceil(error.retry_after_s))))
-        # gRPC clients must not try again at once by themselves: we have just said when.
+        # The caller has just learnt when to retry: its gRPC library must not retry earlier by itself.
         trailer.append(("grpc-retry-pushback-ms", "-1"))
     if call.authorization and error.reason in _CHALLENGES:
         trailer.append(("www-authenticate", _CHALLENGES[error.reason]))

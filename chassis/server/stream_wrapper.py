@@ -1,7 +1,7 @@
-"""What happens around every stream that a service answers with: the same as around a unary call, in the same order.
+"""The steps around every server stream: the same as around a unary call, in the same order.
 
-Two things are different. A stream that ends by itself says why in its last message too, in the field `end`: over REST
-the status of the call has gone out before. And it does not outlive the access token that it was opened with.
+There are two differences. A stream that ends with an error also sends it in its last message, in the field `end`,
+because over REST the status has been sent before. And a stream ends when the access token that opened it expires.
 """
 
 from __future__ import annotations
@@ -36,23 +36,23 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-# The field of a stream's messages that says why it ends: a google.rpc.Status.
+# The field of a stream's messages that holds the error with which it ends: a google.rpc.Status.
 _END: Final = "end"
 
 
-class NoEnd(Exception):
-    """The messages of a stream have no field for the reason that it ends with."""
+class NoEndField(Exception):
+    """The message type of a stream has no field `google.rpc.Status end`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamPolicy:
-    """What a stream has in common with unary calls.
+    """The steps that streams share with unary calls.
 
     Attributes:
-        admit: lets a call in, or raises.
-        call_of: makes the call of its method, its context and the time now.
-        fields: of the log line.
-        max_stream_s: how long a stream may last.
+        admit: sets the call's caller and owner, or raises if the caller has no access.
+        call_of: makes the Call from the method, its context and the current time.
+        fields: returns the fields of the log line.
+        max_stream_s: the longest time, in seconds, that a stream may last.
     """
 
     admit: Callable[[Call, Context], Awaitable[None]]
@@ -61,39 +61,39 @@ class StreamPolicy:
     max_stream_s: float
 
 
-def wrapped(method: str, handler: Handler, decode: Decode, *, around: StreamPolicy) -> Handler:
-    """Return the handler with all that happens around a stream of it; `method` is `/package.Service/Method`.
+def wrap_stream(method: str, handler: Handler, decode: Decode, *, policy: StreamPolicy) -> Handler:
+    """Return the handler with all steps around it; `method` is `/package.Service/Method`.
 
     Raises:
-        NoEnd: its messages cannot say why it ends.
+        NoEndField: its messages have no field for the error with which it ends.
     """
     # grpcio's types know only sync servicers here.
     behaviour = cast("Behaviour", handler.unary_stream)
     streams = StreamMetrics(method)
-    reply = _reply_of(method)
+    reply = _reply_type_of(method)
 
-    async def handled(request: Message | DomainError, call: Call, stream: _Stream) -> None:
-        await around.admit(call, stream.context)
+    async def handle(request: Message | DomainError, call: Call, stream: _ReplyStream) -> None:
+        await policy.admit(call, stream.context)
         if isinstance(request, DomainError):
             raise request
         if call.if_match is not None:
             take_if_match(request, call.if_match)
         messages = behaviour(request, stream.context)
-        await _within_its_life(stream, messages, call, max_s=around.max_stream_s)
+        await _send_until_expiry(stream, messages, call, max_s=policy.max_stream_s)
 
-    async def answer(request: Message | DomainError, context: Context) -> None:
+    async def serve(request: Message | DomainError, context: Context) -> None:
         started = time.monotonic()
-        call = around.call_of(method, context, started)
+        call = policy.call_of(method, context, started)
         set_current_call(call)
         span = tracing.enter_call(call) if tracing.is_sampled(call.traceparent) else None
-        stream = _Stream(context, reply)
+        stream = _ReplyStream(context, reply)
         streams.active += 1
         try:
-            await handled(request, call, stream)
+            await handle(request, call, stream)
         except asyncio.CancelledError:
             call.code = "CANCELLED" if call.time_left_s() > 0 else "DEADLINE_EXCEEDED"
             raise
-        except Exception as error:  # noqa: BLE001  nothing may leave but what reject() answers
+        except Exception as error:  # noqa: BLE001  a caller may see only what reject() answers
             refusal = as_domain_error(error, call)
             await stream.end(refusal)
             await reject(refusal, context, call)
@@ -104,41 +104,41 @@ def wrapped(method: str, handler: Handler, decode: Decode, *, around: StreamPoli
                 tracing.end_call(span, call)
             duration_s = time.monotonic() - started
             log.info(
-                "rpc.handled", **around.fields(call), messages=stream.sent, duration_ms=round(duration_s * 1000, 3)
+                "rpc.handled", **policy.fields(call), messages=stream.sent, duration_ms=round(duration_s * 1000, 3)
             )
 
-    return grpc.unary_stream_rpc_method_handler(answer, decode, handler.response_serializer)
+    return grpc.unary_stream_rpc_method_handler(serve, decode, handler.response_serializer)
 
 
-async def _within_its_life(
-    stream: _Stream, messages: AsyncGenerator[Message, None], call: Call, *, max_s: float
+async def _send_until_expiry(
+    stream: _ReplyStream, messages: AsyncGenerator[Message, None], call: Call, *, max_s: float
 ) -> None:
-    """Send the messages for as long as the stream may last.
+    """Send the messages until they end, the access token expires, or `max_s` seconds have passed.
 
     Raises:
-        TokenExpired: the token is no longer good.
-        DeadlineExceeded: it has lasted long enough.
+        TokenExpired: the token has expired.
+        DeadlineExceeded: `max_s` seconds have passed.
     """
     token_left_s = call.caller.expires_at_s - time.time()
     left_s = min(max_s, token_left_s)
     call.deadline = min(call.deadline, time.monotonic() + left_s)
-    life = asyncio.timeout(left_s)
+    limit = asyncio.timeout(left_s)
     try:
-        async with life, aclosing(messages):
+        async with limit, aclosing(messages):
             async for message in messages:
                 await stream.send(message)
     except TimeoutError:
-        if not life.expired():
+        if not limit.expired():
             raise
         raise TokenExpired if token_left_s <= max_s else DeadlineExceeded from None
 
 
-class _Stream:
-    """What is sent to one caller.
+class _ReplyStream:
+    """The messages that go to one caller.
 
     Attributes:
-        context: gRPC's.
-        sent: how many messages.
+        context: the call's, from gRPC.
+        sent: the number of messages sent so far.
     """
 
     __slots__ = ("_is_sending", "_reply", "context", "sent")
@@ -150,25 +150,25 @@ class _Stream:
         self.sent = 0
 
     async def send(self, message: Message) -> None:
-        """Return once the message is on its way."""
+        """Send the message; return once gRPC has taken it."""
         self._is_sending = True
         await self.context.write(message)
         self._is_sending = False
         self.sent += 1
 
     async def end(self, error: DomainError) -> None:
-        """Tell why it ends, if its caller has been told anything: otherwise the status does, over REST too.
+        """Send the error as the last message, unless none was sent before: then the status carries it, over REST too.
 
-        Not if the caller takes nothing: a message that is stuck would keep this one waiting.
+        If the caller does not read, so that an earlier message is still waiting, do not send: it would wait as well.
         """
         if self.sent and not self._is_sending:
             await self.context.write(self._reply(**{_END: status_of(error)}))
 
 
-def _reply_of(method: str) -> type[Message]:
+def _reply_type_of(method: str) -> type[Message]:
     name = method[1:].replace("/", ".")
     reply = descriptor_pool.Default().FindMethodByName(name).output_type
     end = reply.fields_by_name.get(_END)
     if end is None or end.message_type is None or end.message_type.full_name != "google.rpc.Status":
-        raise NoEnd(f"{reply.full_name} has no field `google.rpc.Status end`")
+        raise NoEndField(f"{reply.full_name} has no field `google.rpc.Status end`")
     return message_factory.GetMessageClass(reply)

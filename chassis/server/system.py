@@ -1,4 +1,4 @@
-"""SystemService: what a replica tells about itself."""
+"""SystemService: the health, uptime and memory of a replica."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _PAGE_KIB = resource.getpagesize() // 1024
 
 
 class SystemServicer(SystemServiceServicer):
-    """Answers for one replica.
+    """The SystemService of one replica.
 
     Attributes:
-        is_draining: whether it is about to stop; the server sets it.
+        is_draining: whether the replica is about to stop; the server sets it.
     """
 
     def __init__(self, settings: TelemetrySettings, database: Database) -> None:
@@ -67,5 +67,5 @@ def _memory() -> pb.MemoryUsage:
         rss_kib = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * _PAGE_KIB
     except OSError:  # not Linux
         rss_kib = peak_kib
-    # The two are not read at the same moment.
+    # The two are read one after the other, so the resident size may have passed the peak that was read before.
     return pb.MemoryUsage(rss_kib=rss_kib, peak_rss_kib=max(rss_kib, peak_kib))

@@ -1,7 +1,4 @@
-"""Requests that reach a servicer keep the rules of the contract.
-
-The rules stand in the protos (buf.validate); protovalidate checks them.
-"""
+"""Checks requests against the rules of the contract (buf.validate), with protovalidate."""
 
 from __future__ import annotations
 
@@ -22,11 +19,11 @@ def require_valid(request: Message) -> None:
     """Return if the request keeps every rule of the contract.
 
     Raises:
-        InvalidFields: it breaks some; the first of them are named, and how many there are.
+        InvalidFields: it breaks rules; the error names the first ones and has their total number.
     """
     violations = _validator.collect_violations(request)
     if violations:
-        # Each costs as much to tell as to find.
+        # Bounded: describing a violation costs as much as finding it.
         named = [_field_violation(each) for each in violations[:MAX_NAMED]]
         raise InvalidFields(named, count=len(violations))
 

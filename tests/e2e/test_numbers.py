@@ -25,7 +25,7 @@ WHOLE: Final = {
     FieldDescriptor.CPPTYPE_UINT32,
     FieldDescriptor.CPPTYPE_UINT64,
 }
-# StreamPolicy every size that a reader on the way may have: 32 bits, a double's 53, 64.
+# Around every size that a reader on the way may have: 32 bits, a double's 53, 64.
 POWERS: Final = [2**exponent + more for exponent in (31, 32, 53, 63, 64) for more in (-1, 0, 1)]
 NUMBERS: Final = [0, 1, *POWERS, *(-power for power in POWERS), 10**30, int("9" * 17)]
 

@@ -257,7 +257,7 @@ LEGAL: Final = {
         ),
         "https://b.example:8443/healthz",
     ),
-    # StreamPolicy it
+    # Around it
     "a dependency with a condition": ("enabled: true", "kind: Deployment"),
     "values of the chart above": ("global: {anything: {goes: here}}", "kind: Deployment"),
     "objects beside it": (

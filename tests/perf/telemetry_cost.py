@@ -74,14 +74,14 @@ class OnlyTelemetry(MethodWrapper):
     """The wrapper around a method without what is no telemetry."""
 
     @override
-    def wrapped(self, method: str, handler: Handler) -> Handler:
+    def wrap(self, method: str, handler: Handler) -> Handler:
         behaviour = cast("Behaviour", handler.unary_unary)
 
-        async def handled(context: Context, _call: Call) -> Message:
+        async def handle(context: Context, _call: Call) -> Message:
             return await behaviour(cast("Message", await context.read()), context)
 
-        answer = self._observed(method, handled)
-        return grpc.stream_unary_rpc_method_handler(answer, handler.request_deserializer, handler.response_serializer)
+        serve = self._observe(method, handle)
+        return grpc.stream_unary_rpc_method_handler(serve, handler.request_deserializer, handler.response_serializer)
 
 
 async def serve(kind: str) -> None:

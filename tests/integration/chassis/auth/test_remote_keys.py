@@ -86,7 +86,7 @@ async def test_tokens_with_unknown_keys_are_refused_without_a_fetch_each_time(ad
 
 
 async def test_a_known_key_is_not_fetched_again(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote_keys, "_PAUSE_S", 0)
+    monkeypatch.setattr(remote_keys, "_MIN_INTERVAL_S", 0)
     jwks = Jwks()
 
     async with serving(jwks, address) as keys:
@@ -99,7 +99,7 @@ async def test_a_known_key_is_not_fetched_again(address: str, monkeypatch: pytes
 async def test_while_the_keys_are_not_to_be_had_known_ones_stay_and_unknown_ones_may_be_good(
     address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(remote_keys, "_PAUSE_S", 0)
+    monkeypatch.setattr(remote_keys, "_MIN_INTERVAL_S", 0)
     jwks = Jwks()
 
     async with serving(jwks, address) as keys:
@@ -114,8 +114,8 @@ async def test_while_the_keys_are_not_to_be_had_known_ones_stay_and_unknown_ones
 async def test_keys_are_asked_for_again_soon_after_a_failure_and_seldom_after_an_answer(
     address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(remote_keys, "_PAUSE_S", 0.01)
-    monkeypatch.setattr(remote_keys, "_EVERY_S", 3600)
+    monkeypatch.setattr(remote_keys, "_MIN_INTERVAL_S", 0.01)
+    monkeypatch.setattr(remote_keys, "_REFRESH_INTERVAL_S", 3600)
     jwks = Jwks()
     jwks.is_well = False
 

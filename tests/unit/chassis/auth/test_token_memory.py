@@ -131,7 +131,7 @@ async def test_a_token_that_was_refused_is_refused_again(access: AccessTokens) -
 async def test_the_oldest_remembered_token_is_evicted_first(
     access: AccessTokens, checked: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(access_tokens, "_REMEMBERED", 2)
+    monkeypatch.setattr(access_tokens, "_CACHE_SIZE", 2)
     first, second, third = (SIGNER.token() for _ in range(3))
 
     for token in (first, second, third, second, third, first):

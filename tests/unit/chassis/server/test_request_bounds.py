@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from chassis.errors import MAX_NAMED, DomainError, InvalidFields, MalformedRequest
 from chassis.server import contract
-from chassis.server.bounds import MAX_STRUCT_BYTES, MAX_STRUCT_VALUES, Elements, max_request_bytes
+from chassis.server.bounds import MAX_STRUCT_BYTES, MAX_STRUCT_VALUES, ElementLimits, max_request_bytes
 from chassis.server.status import status_of
 from chassis.server.validation import require_valid
 from tests.support.builders import SOME_ID
@@ -120,7 +120,7 @@ def refusal_of(check: Callable[[], object]) -> DomainError | None:
 
 def require_good(request: Message) -> None:
     """Do what the service does before a servicer sees the request."""
-    Elements(request.DESCRIPTOR).require_few(request)
+    ElementLimits(request.DESCRIPTOR).require_within(request)
     require_valid(request)
 
 
