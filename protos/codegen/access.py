@@ -1,4 +1,4 @@
-"""Who may call an rpc, as its option `(shop.system.v1.access)` says."""
+"""The callers that an rpc admits, from its option `(shop.system.v1.access)`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class NoAccess(Exception):
 
 
 def is_public(method: MethodDescriptor) -> bool:
-    """Return whether anybody may call the rpc.
+    """Return whether the rpc needs no access token.
 
     Raises:
         NoAccess: it does not say.
@@ -35,17 +35,17 @@ def is_public(method: MethodDescriptor) -> bool:
 
 
 def security_of(method: MethodDescriptor) -> JsonObject:
-    """Return what the rpc's operation says of its callers: a token or none."""
+    """Return the security requirement of the rpc's operation: a bearer token or none."""
     return {"security": [] if is_public(method) else [{"bearer": []}]}
 
 
 def callers_of(method: MethodDescriptor) -> str:
-    """Return in words who may call the rpc."""
+    """Return the sentence that names the callers of the rpc."""
     access = _access(method)
     if access.public:
-        return "Open to everybody."
+        return "Public: needs no access token."
     roles = [access_pb2.Role.Name(role).removeprefix("ROLE_").lower() for role in access.roles]
-    who = [*(["the user whose it is"] if access.owner else []), *roles]
+    who = [*(["its owner"] if access.owner else []), *roles]
     return f"For {', '.join(who[:-1])} and {who[-1]}." if len(who) > 1 else f"For {who[0]}."
 
 

@@ -1,4 +1,4 @@
-"""Failures as the document shows them: one schema for all, one example for each reason."""
+"""The failures in the OpenAPI document: one schema for all, one example for each reason."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def error_responses(reasons: Sequence[Reason]) -> JsonObject:
 
 
 def error_examples(reasons: Sequence[Reason]) -> JsonObject:
-    """Return the examples that the answers refer to, for the document's components."""
+    """Return the examples to which the answers refer, for the document's components."""
     return {
         f"{each.domain}.{each.name}": {"summary": each.name, "value": _body(each)}
         for each in sorted(reasons, key=lambda reason: (reason.domain, reason.name))
@@ -78,7 +78,7 @@ def _details(reason: Reason, *, message: str) -> list[Json]:
 
 
 def _subject_of(reason: Reason) -> str:
-    """Return the name of the resource that the reason is about, as far as it is about one."""
+    """Return the name of the resource that the reason is about; empty if it is about none."""
     if reason.name == "RESUME_TOKEN_EXPIRED":
         return "resumeToken"
     if "userId" in reason.metadata:
@@ -105,14 +105,14 @@ def _list_of(**properties: Json) -> JsonObject:
 ERROR_SCHEMAS: Final[Mapping[str, JsonObject]] = {
     "Error": {
         "type": "object",
-        "description": "Every failure, the edge's own included, is a google.rpc.Status.",
+        "description": "A google.rpc.Status: the body of every failure, of a service or of the edge.",
         "required": ["code", "message", "details"],
         "properties": {
             "code": {"type": "integer", "description": "The gRPC status.", "minimum": 1, "maximum": 16},
-            "message": {"type": "string", "description": "What happened and what to do, for a person."},
+            "message": {"type": "string", "description": "For people: what happened and what to do."},
             "details": {
                 "type": "array",
-                "description": "For programs: always an ErrorInfo with the reason; the others where they help.",
+                "description": "For programs: always an ErrorInfo with the reason; other details depend on it.",
                 "items": {
                     "anyOf": [
                         {"$ref": "#/components/schemas/ErrorInfo"},
@@ -127,31 +127,39 @@ ERROR_SCHEMAS: Final[Mapping[str, JsonObject]] = {
     },
     "ErrorInfo": _detail(
         "ErrorInfo",
-        says="Why the call failed.",
+        says="The reason why the call failed.",
         properties={
-            "reason": {"type": "string", "description": "One of those listed with the answer.", "pattern": "^[A-Z_]+$"},
+            "reason": {
+                "type": "string",
+                "description": "One of the reasons listed with the answer.",
+                "pattern": "^[A-Z_]+$",
+            },
             "domain": {"type": "string", "description": "The package of the contract that declares the reason."},
-            "metadata": {"type": "object", "description": "The facts.", "additionalProperties": _TEXT},
+            "metadata": {
+                "type": "object",
+                "description": "Facts, by name.",
+                "additionalProperties": _TEXT,
+            },
         },
     ),
     "BadRequest": _detail(
         "BadRequest",
-        says="Which fields of the request are wrong: `reason` names the rule that is broken.",
+        says="The fields of the request that are wrong: `reason` is the rule that each breaks.",
         properties={"fieldViolations": _list_of(field=_TEXT, description=_TEXT, reason=_TEXT)},
     ),
     "PreconditionFailure": _detail(
         "PreconditionFailure",
-        says="Which state of the system forbids the call: `subject` is the resource that has it.",
+        says="The state that forbids the call: `subject` is the resource that is in it.",
         properties={"violations": _list_of(type=_TEXT, subject=_TEXT, description=_TEXT)},
     ),
     "ResourceInfo": _detail(
         "ResourceInfo",
-        says="Which resource there is not.",
+        says="The resource that does not exist.",
         properties={"resourceType": _TEXT, "resourceName": _TEXT, "owner": _TEXT, "description": _TEXT},
     ),
     "RetryInfo": _detail(
         "RetryInfo",
-        says="When the same call may succeed.",
+        says="How long to wait before the call is tried again.",
         properties={"retryDelay": {"type": "string", "pattern": r"^[0-9]+(\.[0-9]{1,9})?s$", "examples": ["1s"]}},
     ),
 }

@@ -1,4 +1,4 @@
-"""What a field may look like: realistic values, so that a page filled with them can be sent as it is.
+"""Example values of fields: realistic, so that a form filled with them can be sent unchanged.
 
 A field is looked up as `Message.field` first, then by its name alone.
 """
@@ -98,7 +98,7 @@ _VALUES: Final[Mapping[str, Json]] = {
 }
 
 _LEFT_OUT: Final = frozenset({"etag", "request_id", "page_token", "resume_token", "user_id"})
-"""What must not be sent as it stands here: it is of another resource or user, or makes a second call a repetition."""
+"""Fields whose example must not be sent: it names another resource or user, or makes a second call a repetition."""
 
 
 class NoExample(Exception):
@@ -138,7 +138,7 @@ def example(field: FieldDescriptor, *, is_request: bool) -> Json:
 
 
 def _is_error(field: FieldDescriptor) -> bool:
-    """Return whether the field says why a stream ends: a message that goes well has none."""
+    """Return whether the field is the error that ends a stream: the example is of a message without one."""
     return field.message_type is not None and field.message_type.full_name == "google.rpc.Status"
 
 

@@ -28,15 +28,15 @@ if TYPE_CHECKING:
 _INTRODUCTION: Final = Path(__file__).with_name("introduction.md")
 
 _TAGS: Final = {"User": "Users", "Session": "Sessions", "Order": "Orders", "System": "System"}
-"""The services on the page, in the order of reading: who, then what. A new one comes last under its own name."""
+"""The services' headings, in the order of the page. A new service comes last under its own name."""
 
 _HEADERS: Final[JsonObject] = {
     "RequestId": {
-        "description": "Names the call in the logs of the edge and of the services.",
+        "description": "The id of the call in the logs of the edge and of the services.",
         "schema": {"type": "string", "format": "uuid"},
     },
     "RetryAfter": {
-        "description": "In how many seconds the same call may succeed.",
+        "description": "How many seconds to wait before the call is tried again.",
         "schema": {"type": "integer", "minimum": 0},
     },
 }
@@ -44,7 +44,7 @@ _PARAMETERS: Final[JsonObject] = {
     "IdempotencyKey": {
         "name": "idempotency-key",
         "in": "header",
-        "description": "Does what the field `requestId` does, for clients that set headers; the field comes first.",
+        "description": "The idempotency key as a header. If the field `requestId` is present too, the field counts.",
         "schema": {"type": "string", "format": "uuid", "examples": [REQUEST_ID]},
     }
 }
@@ -107,7 +107,7 @@ class Document:
         in_query = [
             self._parameter(each, place="query")
             for each in fields_of(method.input_type, without=binding.path_fields)
-            # A query is written to logs, so no secret belongs there.
+            # Queries are logged, so secrets must not be in them.
             if each.message_type is None and not binding.has_body and not each.GetOptions().debug_redact
         ]
         has_request_id = "request_id" in method.input_type.fields_by_name
@@ -116,7 +116,7 @@ class Document:
 
     def _parameter(self, field: FieldDescriptor, *, place: str) -> JsonObject:
         schema = self._schemas.field(field, is_request=True)
-        # A page fills its form with examples: a call with somebody else's id or a made-up page token would fail.
+        # Documentation pages fill their forms with examples, and a call with a made-up id or page token would fail.
         schema.pop("examples", None)
         return {
             "name": field.json_name,
@@ -143,7 +143,7 @@ class Document:
         if method.server_streaming:
             kind = "text/event-stream"
             content = {
-                "schema": schema | {"description": "What follows each `data:`."},
+                "schema": schema | {"description": "The message after each `data:`."},
                 "example": f"data: {json.dumps(example)}\n\n",
             }
         is_creation = binding.verb == "post" and method.name.startswith("Create")

@@ -1,4 +1,4 @@
-"""Why a call can fail: the reasons that the contract's comments name, and those of the edge.
+"""The reasons for which a call can fail: those in the comments of the contract, and those of the edge.
 
 The comments are read strictly. An rpc names its reasons in a paragraph `Reasons: ORDER_NOT_FOUND, ETAG_MISMATCH.`, a
 service those of all its rpcs, and the comment of a reason begins with its codes: `NOT_FOUND, 404. There is …`.
@@ -35,7 +35,7 @@ _OF_A_SERVICE: Final = (
 
 
 class BadComment(Exception):
-    """A comment does not say the reasons in the form that is read here."""
+    """A comment does not list its reasons in the form that this module reads."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,12 +58,12 @@ class Reason:
 
     @property
     def retries(self) -> bool:
-        """Whether the answer says when to try again."""
+        """Whether the answer has a RetryInfo."""
         return self.code == "UNAVAILABLE" or "RetryInfo" in self.text
 
     @property
     def metadata(self) -> list[str]:
-        """The names of the facts that come with it."""
+        """The names in its metadata."""
         _, _, facts = self.text.partition("Metadata:")
         return re.findall(r"`(\w+)`", facts)
 
@@ -89,7 +89,7 @@ class Reasons:
         return list(self._all.values())
 
     def of(self, method: MethodDescriptor, *, binding: Binding) -> list[Reason]:
-        """Return why the rpc can fail when it is called that way, in the order of the HTTP status.
+        """Return the reasons for which the rpc can fail when called by this binding, in the order of the HTTP status.
 
         Raises:
             BadComment: a comment names reasons in another form, or one that does not exist.
@@ -150,7 +150,7 @@ def _named_by_rpc(comment: str, *, where: str) -> list[str]:
 
 
 def _named_by_service(comment: str, *, where: str) -> tuple[Sequence[str], Sequence[str]]:
-    """Return the reasons that every rpc has, and those that every rpc with a request id has besides."""
+    """Return the reasons of every rpc, and the additional ones of every rpc with a request id."""
     for paragraph in comment.split("\n\n"):
         if "Every rpc can also" in paragraph:
             match = re.fullmatch(_OF_A_SERVICE, " ".join(paragraph.split()))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from buf.validate import validate_pb2
 
-# Only for its rules to be known: protobuf reads those of the files that are imported.
+# Imported for its extensions: protobuf reads only those of imported files.
 from shop.system.v1 import text_rules_pb2 as _text_rules  # noqa: F401  registers the extensions
 
 if TYPE_CHECKING:
@@ -35,12 +35,12 @@ _SAID_ELSEWHERE: Final = frozenset({"defined_only", "items"})
 
 
 class UnknownRule(Exception):
-    """A validation rule that nobody has said how to document."""
+    """A validation rule that this module cannot document yet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """What a field's value must keep.
+    """The rules for the value of a field.
 
     Attributes:
         keywords: JSON Schema for the value; of a repeated field for the array.

@@ -30,7 +30,7 @@ _SCALARS: Final[Mapping[int, JsonObject]] = {
     FieldDescriptor.TYPE_DOUBLE: {"type": "number", "format": "double"},
     FieldDescriptor.TYPE_INT32: {"type": "integer", "format": "int32"},
     FieldDescriptor.TYPE_UINT32: {"type": "integer", "minimum": 0, "maximum": 2**32 - 1},
-    # Text, because a number of JavaScript holds only 53 bits.
+    # A string, because a number in JavaScript holds only 53 bits.
     FieldDescriptor.TYPE_INT64: {"type": "string", "format": "int64", "pattern": "^-?[0-9]{1,19}$"},
     FieldDescriptor.TYPE_UINT64: {"type": "string", "format": "uint64", "pattern": "^[0-9]{1,20}$"},
 }
@@ -115,7 +115,7 @@ class Schemas:
     def _is_new(self, name: str, *, owner: str) -> bool:
         if self._owners.setdefault(name, owner) != owner:
             raise NameTaken(f"{owner} and {self._owners[name]} would both be {name}")
-        # Taken from here on, so that a message may hold itself.
+        # Registered before its fields are read, so that a message may contain itself.
         return self.components.setdefault(name, {}) == {}
 
 
@@ -125,7 +125,7 @@ def is_required(field: FieldDescriptor) -> bool:
 
 
 def _bounds(fields: Sequence[FieldDescriptor], *, is_request: bool) -> JsonObject:
-    """Return which fields an object has to have, and whether it may have others."""
+    """Return which fields an object must have, and whether it may have others."""
     if is_request:
         return {"required": [field.json_name for field in fields if is_required(field)], "additionalProperties": False}
     return {"required": [field.json_name for field in fields if not field.has_presence]}
@@ -136,7 +136,7 @@ def _listed(schema: JsonObject, *, field: FieldDescriptor) -> JsonObject:
 
 
 def _marks(field: FieldDescriptor) -> JsonObject:
-    """Return who sets the field, and whether it must not be shown."""
+    """Return which side sets the field, and whether it is a secret."""
     marks: JsonObject = {}
     if behaves(field, as_any_of=["OUTPUT_ONLY", "IDENTIFIER"]):
         marks["readOnly"] = True

@@ -68,11 +68,15 @@ _SQL: Final = re.compile(r"\b(?:now|\w+_timestamp)\(\)|\bcurrent_(?:timestamp|da
 # The same for PostgreSQL's clock, by the line of the statement.
 SQL_DATES: Final = {
     "chassis/events/inbox.py VALUES (:stream, now())": "since when events are gone",
-    "chassis/events/inbox.py VALUES (:stream, :key, :subject, :sequence, :event, :reason, :attempts, now())": "a letter",
+    "chassis/events/inbox.py VALUES (:stream, :key, :subject, :sequence, :event, :reason, :attempts, now())": (
+        "of a dead letter"
+    ),
     "chassis/events/backlog.py coalesce(extract(epoch FROM now() - min(occurred_at)), 0) AS oldest_age_s,": "a metric",
     "chassis/events/relay.py SELECT now()": "of a watermark",
     "chassis/events/relay_state.py published_at = (SELECT clock_timestamp()),": "of a publication",
-    "chassis/events/relay_state.py published_at < now() - make_interval(secs => :keep_s)": "compared with when it was published",
+    "chassis/events/relay_state.py published_at < now() - make_interval(secs => :keep_s)": (
+        "compared with when it was published"
+    ),
     "order_svc/buyer_projection.py SELECT id, state, updated_at, now()": "when news of a user came",
     "order_svc/deleted_buyers.py WHERE known_users.state = 'DELETED' AND known_users.applied_at > now() - "
     "make_interval(secs => :within_s)": "compared with when the news came",

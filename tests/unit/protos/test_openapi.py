@@ -263,7 +263,7 @@ def test_operations_document_their_roles() -> None:
 
     assert log_in["security"] == []
     assert get_user["security"] == [{"bearer": []}]
-    assert get_user["description"].endswith("For the user whose it is, admin and service.")
+    assert get_user["description"].endswith("For its owner, admin and service.")
     assert {"401", "403"} <= get_user["responses"].keys()
     assert "403" not in log_in["responses"]
 

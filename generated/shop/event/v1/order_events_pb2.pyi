@@ -19,7 +19,7 @@ DESCRIPTOR: descriptor.FileDescriptor
 
 @typing.final
 class OrderCreated(message.Message):
-    """Somebody placed an order; it is PENDING."""
+    """An order was placed. Its status is PENDING."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -33,12 +33,12 @@ class OrderCreated(message.Message):
     user_id: builtins.str
     """The buyer, a UUID."""
     amount: builtins.str
-    """What the order costs, as an exact decimal number with the decimals of the currency's minor unit: `24.50` EUR."""
+    """The total, as an exact decimal number with as many decimals as the currency's minor unit has: `24.50` for EUR."""
     currency_code: builtins.str
     """The currency of the amount and of the total, by ISO 4217."""
     @builtins.property
     def total(self) -> money_pb2.Money:
-        """The amount once more as units and nanos, for readers that have no decimal numbers; without a currency code."""
+        """The same amount as units and nanos, for readers without decimal numbers. Its currency code is empty."""
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class OrderCreated(message.Message):
 
 @typing.final
 class OrderStatusChanged(message.Message):
-    """An order moved on, and is not cancelled."""
+    """The status of an order changed to any other than CANCELLED."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -72,7 +72,7 @@ class OrderStatusChanged(message.Message):
     from_status: builtins.str
     """The status before: PENDING, CONFIRMED, PROCESSING or SHIPPED."""
     to_status: builtins.str
-    """The status since: CONFIRMED, PROCESSING, SHIPPED or DELIVERED."""
+    """The status after: CONFIRMED, PROCESSING, SHIPPED or DELIVERED."""
     def __init__(
         self,
         *,
@@ -89,7 +89,7 @@ class OrderStatusChanged(message.Message):
 
 @typing.final
 class OrderCancelled(message.Message):
-    """An order was called off, by its buyer, by staff, or because its buyer was deleted. No event of this order follows."""
+    """An order was cancelled by its buyer, by staff, or because its buyer was deleted. It is the last event of the order."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -104,7 +104,7 @@ class OrderCancelled(message.Message):
     from_status: builtins.str
     """The status before: PENDING, CONFIRMED or PROCESSING."""
     to_status: builtins.str
-    """CANCELLED."""
+    """The status after: CANCELLED."""
     def __init__(
         self,
         *,

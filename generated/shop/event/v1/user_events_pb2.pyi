@@ -20,7 +20,7 @@ DESCRIPTOR: descriptor.FileDescriptor
 
 @typing.final
 class UserCreated(message.Message):
-    """Somebody registered, or an admin was made by the operator."""
+    """A user registered, or an operator created an admin."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -29,7 +29,7 @@ class UserCreated(message.Message):
     user_id: builtins.str
     """The user, a UUID; the event's subject."""
     state: builtins.str
-    """ACTIVE."""
+    """The state of the user: ACTIVE."""
     def __init__(
         self,
         *,
@@ -44,7 +44,7 @@ class UserCreated(message.Message):
 
 @typing.final
 class UserUpdated(message.Message):
-    """Something about a user changed. What it is now is for GetUser to say: events hold nothing personal."""
+    """A user changed. Events hold no personal data: call GetUser for the new values."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -54,10 +54,10 @@ class UserUpdated(message.Message):
     user_id: builtins.str
     """The user, a UUID; the event's subject."""
     state: builtins.str
-    """Where the user stands now: ACTIVE or SUSPENDED."""
+    """The state after the change: ACTIVE or SUSPENDED."""
     @builtins.property
     def changed_fields(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
-        """The fields that changed, as the JSON of the contract spells them; `password` is one of them."""
+        """The names of the fields that changed, as in JSON. A new password is `password`."""
 
     def __init__(
         self,
@@ -74,7 +74,7 @@ class UserUpdated(message.Message):
 
 @typing.final
 class UserDeleted(message.Message):
-    """A user is gone, and everything personal with them. No event of this user follows."""
+    """A user was deleted, and all personal data erased. It is the last event of the user."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -83,7 +83,7 @@ class UserDeleted(message.Message):
     user_id: builtins.str
     """The user, a UUID; the event's subject."""
     state: builtins.str
-    """DELETED."""
+    """The state after the deletion: DELETED."""
     def __init__(
         self,
         *,

@@ -25,52 +25,52 @@ class _ErrorReasonEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_ErrorReaso
     ERROR_REASON_UNSPECIFIED: _ErrorReason.ValueType  # 0
     """Never sent."""
     ERROR_REASON_ORDER_NOT_FOUND: _ErrorReason.ValueType  # 1
-    """NOT_FOUND, 404. There is no such order, or it is not yours to see. Metadata: `orderId`."""
+    """NOT_FOUND, 404. The order does not exist, or the caller may not read it. Metadata: `orderId`."""
     ERROR_REASON_CURRENCY_MISMATCH: _ErrorReason.ValueType  # 2
-    """INVALID_ARGUMENT, 400. An item's price is in another currency than the order. A BadRequest names the field.
+    """INVALID_ARGUMENT, 400. The price of an item has another currency than the order. A BadRequest names the field.
     Metadata: `field`, and `currencyCode`, the order's.
     """
     ERROR_REASON_AMOUNT_OUT_OF_RANGE: _ErrorReason.ValueType  # 3
     """INVALID_ARGUMENT, 400. A price or the total is larger than an order can hold. A BadRequest names the field.
-    Metadata: `field`, and `limitUnits`, which it must be below, in units of the order's currency.
+    Metadata: `field`, and `limitUnits`: it must be below this many units of the order's currency.
     """
     ERROR_REASON_INVALID_STATUS_TRANSITION: _ErrorReason.ValueType  # 4
-    """FAILED_PRECONDITION, 400. The order cannot go from its status to the one asked for.
-    Metadata: `from`, `to`, and `allowed`, the statuses it can go to, separated by commas.
+    """FAILED_PRECONDITION, 400. The caller cannot change the order from its current status to the requested one.
+    Metadata: `from`, `to`, and `allowed`, the possible next statuses, separated by commas.
     """
     ERROR_REASON_ORDERING_USER_NOT_FOUND: _ErrorReason.ValueType  # 5
-    """FAILED_PRECONDITION, 400. The user who is to order does not exist. Metadata: `userId`."""
+    """FAILED_PRECONDITION, 400. The buyer does not exist. Metadata: `userId`."""
     ERROR_REASON_USER_NOT_ACTIVE: _ErrorReason.ValueType  # 6
-    """FAILED_PRECONDITION, 400. The user who is to order is suspended or deleted. Metadata: `userId`."""
+    """FAILED_PRECONDITION, 400. The buyer is suspended or deleted. Metadata: `userId`."""
     ERROR_REASON_USER_SERVICE_UNAVAILABLE: _ErrorReason.ValueType  # 7
-    """UNAVAILABLE, 503. The user service does not answer, and what its events told of the user is not enough or not recent
-    enough. Nothing was ordered. A RetryInfo says when to try again. Reads and cancellations go on.
+    """UNAVAILABLE, 503. The user service does not answer, and its events do not show recently enough that the buyer may
+    order. Nothing was ordered. A RetryInfo says when to try again. Reads and cancellations still work.
     """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
-    """Why a call to the order service failed. The reasons common to all services are in shop.system.v1."""
+    """Reasons for which a call to the order service can fail. The reasons common to all services are in shop.system.v1."""
 
 ERROR_REASON_UNSPECIFIED: ErrorReason.ValueType  # 0
 """Never sent."""
 ERROR_REASON_ORDER_NOT_FOUND: ErrorReason.ValueType  # 1
-"""NOT_FOUND, 404. There is no such order, or it is not yours to see. Metadata: `orderId`."""
+"""NOT_FOUND, 404. The order does not exist, or the caller may not read it. Metadata: `orderId`."""
 ERROR_REASON_CURRENCY_MISMATCH: ErrorReason.ValueType  # 2
-"""INVALID_ARGUMENT, 400. An item's price is in another currency than the order. A BadRequest names the field.
+"""INVALID_ARGUMENT, 400. The price of an item has another currency than the order. A BadRequest names the field.
 Metadata: `field`, and `currencyCode`, the order's.
 """
 ERROR_REASON_AMOUNT_OUT_OF_RANGE: ErrorReason.ValueType  # 3
 """INVALID_ARGUMENT, 400. A price or the total is larger than an order can hold. A BadRequest names the field.
-Metadata: `field`, and `limitUnits`, which it must be below, in units of the order's currency.
+Metadata: `field`, and `limitUnits`: it must be below this many units of the order's currency.
 """
 ERROR_REASON_INVALID_STATUS_TRANSITION: ErrorReason.ValueType  # 4
-"""FAILED_PRECONDITION, 400. The order cannot go from its status to the one asked for.
-Metadata: `from`, `to`, and `allowed`, the statuses it can go to, separated by commas.
+"""FAILED_PRECONDITION, 400. The caller cannot change the order from its current status to the requested one.
+Metadata: `from`, `to`, and `allowed`, the possible next statuses, separated by commas.
 """
 ERROR_REASON_ORDERING_USER_NOT_FOUND: ErrorReason.ValueType  # 5
-"""FAILED_PRECONDITION, 400. The user who is to order does not exist. Metadata: `userId`."""
+"""FAILED_PRECONDITION, 400. The buyer does not exist. Metadata: `userId`."""
 ERROR_REASON_USER_NOT_ACTIVE: ErrorReason.ValueType  # 6
-"""FAILED_PRECONDITION, 400. The user who is to order is suspended or deleted. Metadata: `userId`."""
+"""FAILED_PRECONDITION, 400. The buyer is suspended or deleted. Metadata: `userId`."""
 ERROR_REASON_USER_SERVICE_UNAVAILABLE: ErrorReason.ValueType  # 7
-"""UNAVAILABLE, 503. The user service does not answer, and what its events told of the user is not enough or not recent
-enough. Nothing was ordered. A RetryInfo says when to try again. Reads and cancellations go on.
+"""UNAVAILABLE, 503. The user service does not answer, and its events do not show recently enough that the buyer may
+order. Nothing was ordered. A RetryInfo says when to try again. Reads and cancellations still work.
 """

@@ -28,41 +28,41 @@ class _OrderStatus:
 class _OrderStatusEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_OrderStatus.ValueType], builtins.type):
     DESCRIPTOR: descriptor.EnumDescriptor
     ORDER_STATUS_UNSPECIFIED: _OrderStatus.ValueType  # 0
-    """Never sent; in a filter: every status."""
+    """In a filter: every status. Never sent in an answer, except as the status before an order was placed."""
     ORDER_STATUS_PENDING: _OrderStatus.ValueType  # 1
-    """Placed. Goes to CONFIRMED or CANCELLED."""
+    """Placed. Next: CONFIRMED or CANCELLED."""
     ORDER_STATUS_CONFIRMED: _OrderStatus.ValueType  # 2
-    """Accepted. Goes to PROCESSING or CANCELLED."""
+    """Accepted. Next: PROCESSING or CANCELLED."""
     ORDER_STATUS_PROCESSING: _OrderStatus.ValueType  # 3
-    """Being packed. Goes to SHIPPED; staff may still cancel it."""
+    """Being packed. Next: SHIPPED, or CANCELLED by staff."""
     ORDER_STATUS_SHIPPED: _OrderStatus.ValueType  # 4
-    """On its way. Goes to DELIVERED."""
+    """On its way to the buyer. Next: DELIVERED."""
     ORDER_STATUS_DELIVERED: _OrderStatus.ValueType  # 5
-    """With the buyer. The end."""
+    """Received by the buyer. Final."""
     ORDER_STATUS_CANCELLED: _OrderStatus.ValueType  # 6
-    """Called off. The end."""
+    """Cancelled. Final."""
 
 class OrderStatus(_OrderStatus, metaclass=_OrderStatusEnumTypeWrapper):
-    """How far an order has come."""
+    """The status of an order, and the statuses that can follow it."""
 
 ORDER_STATUS_UNSPECIFIED: OrderStatus.ValueType  # 0
-"""Never sent; in a filter: every status."""
+"""In a filter: every status. Never sent in an answer, except as the status before an order was placed."""
 ORDER_STATUS_PENDING: OrderStatus.ValueType  # 1
-"""Placed. Goes to CONFIRMED or CANCELLED."""
+"""Placed. Next: CONFIRMED or CANCELLED."""
 ORDER_STATUS_CONFIRMED: OrderStatus.ValueType  # 2
-"""Accepted. Goes to PROCESSING or CANCELLED."""
+"""Accepted. Next: PROCESSING or CANCELLED."""
 ORDER_STATUS_PROCESSING: OrderStatus.ValueType  # 3
-"""Being packed. Goes to SHIPPED; staff may still cancel it."""
+"""Being packed. Next: SHIPPED, or CANCELLED by staff."""
 ORDER_STATUS_SHIPPED: OrderStatus.ValueType  # 4
-"""On its way. Goes to DELIVERED."""
+"""On its way to the buyer. Next: DELIVERED."""
 ORDER_STATUS_DELIVERED: OrderStatus.ValueType  # 5
-"""With the buyer. The end."""
+"""Received by the buyer. Final."""
 ORDER_STATUS_CANCELLED: OrderStatus.ValueType  # 6
-"""Called off. The end."""
+"""Cancelled. Final."""
 
 @typing.final
 class Order(message.Message):
-    """What somebody bought, and how far it has come."""
+    """An order: its buyer, its items and its status."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -80,11 +80,13 @@ class Order(message.Message):
     user_id: builtins.str
     """The buyer. Never changes after creation."""
     status: OrderStatus.ValueType
-    """How far the order has come."""
+    """The current status."""
     cancel_reason: builtins.str
-    """Why the order was cancelled, if it was and a reason was given."""
+    """The reason of the cancellation; empty if the order is not cancelled or no reason was given."""
     etag: builtins.str
-    """Changes with every change of the order. Send it with a write to have the write refused if it is stale."""
+    """Identifies this version of the order: it differs after every change. A write that carries it is refused if the
+    order has changed since.
+    """
     @builtins.property
     def items(self) -> containers.RepeatedCompositeFieldContainer[OrderItem]:
         """1 to 100 items, in the order of the request."""
@@ -132,14 +134,14 @@ class OrderItem(message.Message):
     UNIT_PRICE_FIELD_NUMBER: builtins.int
     TOTAL_PRICE_FIELD_NUMBER: builtins.int
     product_id: builtins.str
-    """The product, as its catalogue names it."""
+    """The product's id in the catalogue of products."""
     name: builtins.str
     """The product's name when it was ordered."""
     quantity: builtins.int
-    """How many."""
+    """The number of pieces."""
     @builtins.property
     def unit_price(self) -> money_pb2.Money:
-        """The price of one."""
+        """The price of one piece."""
 
     @builtins.property
     def total_price(self) -> money_pb2.Money:
@@ -162,7 +164,7 @@ class OrderItem(message.Message):
 
 @typing.final
 class OrderEvent(message.Message):
-    """One entry of an order's history: it was placed, or its status changed."""
+    """An entry of an order's history: the order was placed, or its status changed."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -179,9 +181,9 @@ class OrderEvent(message.Message):
     from_status: OrderStatus.ValueType
     """The status before; unspecified when the order was placed."""
     to_status: OrderStatus.ValueType
-    """The status since."""
+    """The status after."""
     reason: builtins.str
-    """The reason that was given, if any."""
+    """The reason that was given; empty without one."""
     @builtins.property
     def occurred_at(self) -> timestamp_pb2.Timestamp:
         """When it happened."""
@@ -204,7 +206,7 @@ class OrderEvent(message.Message):
 
 @typing.final
 class OrderChange(message.Message):
-    """A change of an order: it was placed, or its status changed."""
+    """A change of an order: the order was placed, or its status changed."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -216,7 +218,7 @@ class OrderChange(message.Message):
     ETAG_FIELD_NUMBER: builtins.int
     OCCURRED_AT_FIELD_NUMBER: builtins.int
     id: builtins.str
-    """The id of the change's event, as docs/events.md has it: the same however often the change is told."""
+    """The id of the change's event (docs/events.md). It is the same each time the change is delivered."""
     order_id: builtins.str
     """The order."""
     user_id: builtins.str
@@ -224,9 +226,9 @@ class OrderChange(message.Message):
     from_status: OrderStatus.ValueType
     """The status before; unspecified when the order was placed."""
     to_status: OrderStatus.ValueType
-    """The status since."""
+    """The status after."""
     etag: builtins.str
-    """The order's etag since."""
+    """The order's etag after the change."""
     @builtins.property
     def occurred_at(self) -> timestamp_pb2.Timestamp:
         """When it happened."""

@@ -32,15 +32,17 @@ class CreateOrderRequest(message.Message):
     ITEMS_FIELD_NUMBER: builtins.int
     REQUEST_ID_FIELD_NUMBER: builtins.int
     user_id: builtins.str
-    """The buyer: who calls, if it is absent. Must exist in the user service and be ACTIVE. Only staff and services may
-    name somebody else.
+    """The buyer; the caller if absent. The user must exist and be ACTIVE. Only staff and services may name another user
+    than themselves.
     """
     currency_code: builtins.str
-    """The currency of every price and of the total, by ISO 4217. It must have a minor unit: gold (XAU), drawing rights
-    (XDR) and the codes for tests (XTS) and for no currency (XXX) have none.
+    """The currency of every price and of the total, a code of ISO 4217 with a minor unit. Codes without one are refused:
+    among them gold (XAU), special drawing rights (XDR), tests (XTS) and no currency (XXX).
     """
     request_id: builtins.str
-    """Makes the call safe to repeat: the same id with the same content gives the first answer again, for 24 hours."""
+    """The idempotency key, a UUID that the caller makes up. For 24 hours a repetition with the same id and the same
+    content is not done again, and gets the first answer.
+    """
     @builtins.property
     def items(self) -> containers.RepeatedCompositeFieldContainer[CreateOrderItem]:
         """1 to 100 items."""
@@ -70,15 +72,15 @@ class CreateOrderItem(message.Message):
     QUANTITY_FIELD_NUMBER: builtins.int
     UNIT_PRICE_FIELD_NUMBER: builtins.int
     product_id: builtins.str
-    """The product, as its catalogue names it: 1 to 64 characters, not blank."""
+    """The product's id in the catalogue of products: 1 to 64 characters, not blank."""
     name: builtins.str
-    """The product's name, at most 255 characters; absent or not blank."""
+    """The product's name: absent, or at most 255 characters and not blank."""
     quantity: builtins.int
-    """How many: 1 to 10,000."""
+    """The number of pieces: 1 to 10,000."""
     @builtins.property
     def unit_price(self) -> money_pb2.Money:
-        """The price of one, not negative, and a multiple of the currency's minor unit: 0.01 EUR, 1 JPY, 0.001 KWD. Its
-        currency, if named, must be the order's.
+        """The price of one piece: not negative, and a multiple of the currency's minor unit (0.01 EUR, 1 JPY, 0.001 KWD). Its
+        currency code is absent or the order's.
         """
 
     def __init__(
@@ -117,7 +119,7 @@ class GetOrderRequest(message.Message):
 
 @typing.final
 class ListOrdersRequest(message.Message):
-    """Which orders to list."""
+    """The orders to list."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -126,9 +128,9 @@ class ListOrdersRequest(message.Message):
     USER_ID_FIELD_NUMBER: builtins.int
     STATUS_FIELD_NUMBER: builtins.int
     page_size: builtins.int
-    """How many at most: 0 stands for 50, more than 200 for 200. A page of large entries has fewer."""
+    """The number of entries per page: 0 means 50, and more than 200 means 200. A page of large entries has fewer."""
     page_token: builtins.str
-    """The `next_page_token` of the page before, with the same filter."""
+    """The `next_page_token` of the previous page, with the same filter; absent for the first page."""
     user_id: builtins.str
     """Only the orders of this user."""
     status: order_pb2.OrderStatus.ValueType
@@ -149,14 +151,14 @@ class ListOrdersRequest(message.Message):
 
 @typing.final
 class ListOrdersResponse(message.Message):
-    """One page of orders, of a megabyte at most unless a single entry is larger."""
+    """One page of orders: at most 1 MB, unless a single order is larger."""
 
     DESCRIPTOR: descriptor.Descriptor
 
     ORDERS_FIELD_NUMBER: builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
     next_page_token: builtins.str
-    """Asks for the next page; empty on the last one, and only there."""
+    """The `page_token` of the next page; empty if this is the last page."""
     @builtins.property
     def orders(self) -> containers.RepeatedCompositeFieldContainer[order_pb2.Order]:
         """The orders, newest first."""
@@ -175,7 +177,7 @@ class ListOrdersResponse(message.Message):
 
 @typing.final
 class UpdateOrderStatusRequest(message.Message):
-    """Where to move an order."""
+    """The status change of an order."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -187,13 +189,17 @@ class UpdateOrderStatusRequest(message.Message):
     id: builtins.str
     """The order's id."""
     status: order_pb2.OrderStatus.ValueType
-    """The status to go to."""
+    """The new status."""
     reason: builtins.str
-    """Why, at most 500 characters. Kept in the history; with CANCELLED also on the order."""
+    """The reason, at most 500 characters: stored in the history, and with CANCELLED also on the order."""
     etag: builtins.str
-    """The etag that the change is based on; absent: whatever the order is now."""
+    """The etag of the order that the change is based on: if the order has changed since, the change is refused. Absent:
+    changes the order in any version.
+    """
     request_id: builtins.str
-    """Makes the call safe to repeat: the same id with the same content gives the first answer again, for 24 hours."""
+    """The idempotency key, a UUID that the caller makes up. For 24 hours a repetition with the same id and the same
+    content is not done again, and gets the first answer.
+    """
     def __init__(
         self,
         *,
@@ -211,7 +217,7 @@ class UpdateOrderStatusRequest(message.Message):
 
 @typing.final
 class CancelOrderRequest(message.Message):
-    """The order to call off."""
+    """The order to cancel."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -222,11 +228,15 @@ class CancelOrderRequest(message.Message):
     id: builtins.str
     """The order's id."""
     reason: builtins.str
-    """Why, at most 500 characters. Kept on the order and in its history."""
+    """The reason, at most 500 characters: stored on the order and in its history."""
     etag: builtins.str
-    """The etag that the cancellation is based on; absent: whatever the order is now."""
+    """The etag of the order that the cancellation is based on: if the order has changed since, the cancellation is
+    refused. Absent: cancels the order in any version.
+    """
     request_id: builtins.str
-    """Makes the call safe to repeat: the same id with the same content gives the first answer again, for 24 hours."""
+    """The idempotency key, a UUID that the caller makes up. For 24 hours a repetition with the same id and the same
+    content is not done again, and gets the first answer.
+    """
     def __init__(
         self,
         *,
@@ -243,7 +253,7 @@ class CancelOrderRequest(message.Message):
 
 @typing.final
 class ListOrderEventsRequest(message.Message):
-    """The history to list."""
+    """The order whose history to list."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -253,9 +263,9 @@ class ListOrderEventsRequest(message.Message):
     id: builtins.str
     """The order's id."""
     page_size: builtins.int
-    """How many at most: 0 stands for 50, more than 200 for 200. A page of large entries has fewer."""
+    """The number of entries per page: 0 means 50, and more than 200 means 200. A page of large entries has fewer."""
     page_token: builtins.str
-    """The `next_page_token` of the page before, of the same order."""
+    """The `next_page_token` of the previous page, for the same order; absent for the first page."""
     def __init__(
         self,
         *,
@@ -271,14 +281,14 @@ class ListOrderEventsRequest(message.Message):
 
 @typing.final
 class ListOrderEventsResponse(message.Message):
-    """One page of an order's history, of a megabyte at most unless a single entry is larger."""
+    """One page of an order's history: at most 1 MB, unless a single entry is larger."""
 
     DESCRIPTOR: descriptor.Descriptor
 
     EVENTS_FIELD_NUMBER: builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
     next_page_token: builtins.str
-    """Asks for the next page; empty on the last one, and only there."""
+    """The `page_token` of the next page; empty if this is the last page."""
     @builtins.property
     def events(self) -> containers.RepeatedCompositeFieldContainer[order_pb2.OrderEvent]:
         """The entries, oldest first."""
@@ -297,14 +307,16 @@ class ListOrderEventsResponse(message.Message):
 
 @typing.final
 class WatchOrdersRequest(message.Message):
-    """Which changes to tell."""
+    """The changes to stream."""
 
     DESCRIPTOR: descriptor.Descriptor
 
     RESUME_TOKEN_FIELD_NUMBER: builtins.int
     USER_ID_FIELD_NUMBER: builtins.int
     resume_token: builtins.str
-    """The token of the last message that came, to go on behind it; absent to begin now. Good for a week, for any filter."""
+    """The token of the last message received: the stream continues after it. Absent: the stream begins now. A token is
+    valid for a week, with any filter.
+    """
     user_id: builtins.str
     """Only changes of this user's orders."""
     def __init__(
@@ -321,7 +333,7 @@ class WatchOrdersRequest(message.Message):
 
 @typing.final
 class WatchOrdersResponse(message.Message):
-    """One message of the stream: a change, a sign of life, or the end."""
+    """One message of the stream: a change, a heartbeat, or the end."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -329,15 +341,17 @@ class WatchOrdersResponse(message.Message):
     CHANGE_FIELD_NUMBER: builtins.int
     END_FIELD_NUMBER: builtins.int
     resume_token: builtins.str
-    """Goes on behind this message. Absent only together with `end`: then the last one that came is the one to use."""
+    """A stream that is opened with it continues after this message. Absent only together with `end`: then use the last
+    token received before.
+    """
     @builtins.property
     def change(self) -> order_pb2.OrderChange:
-        """What has changed; absent in a sign of life."""
+        """The change; absent in a heartbeat and at the end."""
 
     @builtins.property
     def end(self) -> status_pb2.Status:
-        """Why the stream ends, if it does by itself: then this is its last message. The same as the status of the call, which
-        callers of REST do not get to see. Absent when a connection just breaks.
+        """The error with which the service ends the stream, in its last message. gRPC callers also get it as the status of
+        the call; REST callers get it only here. A connection that breaks sends no such message.
         """
 
     def __init__(

@@ -28,13 +28,13 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class OrderServiceStub:
-    """What the users ordered.
+    """Orders: placing them, their statuses, their history and their changes.
 
     Every rpc can also answer the reasons of shop.system.v1: INVALID_FIELDS, MALFORMED_REQUEST, DATABASE_UNAVAILABLE,
     OVERLOADED, DEADLINE_EXCEEDED, INTERNAL, and every one with a request id REQUEST_ID_REUSED.
 
-    Who may call an rpc is in its option `access`. Those that are not public answer TOKEN_INVALID, TOKEN_EXPIRED and
-    ROLE_REQUIRED to everybody else.
+    The option `access` of an rpc says who may call it. An rpc that is not public answers TOKEN_INVALID, TOKEN_EXPIRED or
+    ROLE_REQUIRED to all other callers.
     """
 
     @_typing.overload
@@ -58,13 +58,13 @@ class OrderServiceStub:
     Reasons: INVALID_PAGE_TOKEN.
     """
     UpdateOrderStatus: _grpc.UnaryUnaryMultiCallable[_order_service_pb2.UpdateOrderStatusRequest, _order_pb2.Order]
-    """Moves an order on, as staff do. OrderStatus says what can follow what.
+    """Changes the status of an order, for staff. OrderStatus says which statuses can follow which.
 
     Reasons: ORDER_NOT_FOUND, INVALID_STATUS_TRANSITION, ETAG_MISMATCH.
     """
     CancelOrder: _grpc.UnaryUnaryMultiCallable[_order_service_pb2.CancelOrderRequest, _order_pb2.Order]
-    """Calls an order off: its buyer while it is PENDING or CONFIRMED, staff until it is shipped. Cancelling a cancelled
-    order succeeds and changes nothing.
+    """Cancels an order: its buyer can while it is PENDING or CONFIRMED, staff also while it is PROCESSING. Cancelling a
+    cancelled order succeeds and changes nothing.
 
     Reasons: ORDER_NOT_FOUND, INVALID_STATUS_TRANSITION, ETAG_MISMATCH.
     """
@@ -74,26 +74,27 @@ class OrderServiceStub:
     Reasons: ORDER_NOT_FOUND, INVALID_PAGE_TOKEN.
     """
     WatchOrders: _grpc.UnaryStreamMultiCallable[_order_service_pb2.WatchOrdersRequest, _order_service_pb2.WatchOrdersResponse]
-    """Tells changes of orders as they happen, each once, those of one order in their order: a stream, over REST as
-    server-sent events. An owner is told of their own orders.
+    """Streams changes of orders as they happen: each once, and the changes of one order in their order. Over REST the
+    stream is server-sent events. Users get the changes of their own orders.
 
-    The first message comes at once, and no change after it is missed: open the stream, then list the orders. Every
-    message has a `resume_token`. When the stream ends, whyever, open the next one with the last token that came: it
-    goes on behind it. A message comes every 15 seconds, if only as a sign of life; when none has come for 60, the stream
-    is dead. It ends by itself when the access token does, and after an hour.
+    To miss nothing, open the stream, wait for its first message, which comes at once, then list the orders: every
+    later change follows in the stream. Each message has a `resume_token`. When the stream ends, for any reason, open
+    the next one with the last token received: it continues after that message. While nothing changes, a heartbeat
+    comes every 15 seconds; a stream without a message for 60 seconds is broken. A stream ends when the access token
+    expires, and after an hour at the latest.
 
     Reasons: RESUME_TOKEN_EXPIRED, STREAM_TOO_SLOW, SERVER_STOPPING.
     """
 
 @_typing.type_check_only
 class OrderServiceAsyncStub(OrderServiceStub):
-    """What the users ordered.
+    """Orders: placing them, their statuses, their history and their changes.
 
     Every rpc can also answer the reasons of shop.system.v1: INVALID_FIELDS, MALFORMED_REQUEST, DATABASE_UNAVAILABLE,
     OVERLOADED, DEADLINE_EXCEEDED, INTERNAL, and every one with a request id REQUEST_ID_REUSED.
 
-    Who may call an rpc is in its option `access`. Those that are not public answer TOKEN_INVALID, TOKEN_EXPIRED and
-    ROLE_REQUIRED to everybody else.
+    The option `access` of an rpc says who may call it. An rpc that is not public answers TOKEN_INVALID, TOKEN_EXPIRED or
+    ROLE_REQUIRED to all other callers.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -114,13 +115,13 @@ class OrderServiceAsyncStub(OrderServiceStub):
     Reasons: INVALID_PAGE_TOKEN.
     """
     UpdateOrderStatus: _aio.UnaryUnaryMultiCallable[_order_service_pb2.UpdateOrderStatusRequest, _order_pb2.Order]  # type: ignore[assignment]
-    """Moves an order on, as staff do. OrderStatus says what can follow what.
+    """Changes the status of an order, for staff. OrderStatus says which statuses can follow which.
 
     Reasons: ORDER_NOT_FOUND, INVALID_STATUS_TRANSITION, ETAG_MISMATCH.
     """
     CancelOrder: _aio.UnaryUnaryMultiCallable[_order_service_pb2.CancelOrderRequest, _order_pb2.Order]  # type: ignore[assignment]
-    """Calls an order off: its buyer while it is PENDING or CONFIRMED, staff until it is shipped. Cancelling a cancelled
-    order succeeds and changes nothing.
+    """Cancels an order: its buyer can while it is PENDING or CONFIRMED, staff also while it is PROCESSING. Cancelling a
+    cancelled order succeeds and changes nothing.
 
     Reasons: ORDER_NOT_FOUND, INVALID_STATUS_TRANSITION, ETAG_MISMATCH.
     """
@@ -130,25 +131,26 @@ class OrderServiceAsyncStub(OrderServiceStub):
     Reasons: ORDER_NOT_FOUND, INVALID_PAGE_TOKEN.
     """
     WatchOrders: _aio.UnaryStreamMultiCallable[_order_service_pb2.WatchOrdersRequest, _order_service_pb2.WatchOrdersResponse]  # type: ignore[assignment]
-    """Tells changes of orders as they happen, each once, those of one order in their order: a stream, over REST as
-    server-sent events. An owner is told of their own orders.
+    """Streams changes of orders as they happen: each once, and the changes of one order in their order. Over REST the
+    stream is server-sent events. Users get the changes of their own orders.
 
-    The first message comes at once, and no change after it is missed: open the stream, then list the orders. Every
-    message has a `resume_token`. When the stream ends, whyever, open the next one with the last token that came: it
-    goes on behind it. A message comes every 15 seconds, if only as a sign of life; when none has come for 60, the stream
-    is dead. It ends by itself when the access token does, and after an hour.
+    To miss nothing, open the stream, wait for its first message, which comes at once, then list the orders: every
+    later change follows in the stream. Each message has a `resume_token`. When the stream ends, for any reason, open
+    the next one with the last token received: it continues after that message. While nothing changes, a heartbeat
+    comes every 15 seconds; a stream without a message for 60 seconds is broken. A stream ends when the access token
+    expires, and after an hour at the latest.
 
     Reasons: RESUME_TOKEN_EXPIRED, STREAM_TOO_SLOW, SERVER_STOPPING.
     """
 
 class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
-    """What the users ordered.
+    """Orders: placing them, their statuses, their history and their changes.
 
     Every rpc can also answer the reasons of shop.system.v1: INVALID_FIELDS, MALFORMED_REQUEST, DATABASE_UNAVAILABLE,
     OVERLOADED, DEADLINE_EXCEEDED, INTERNAL, and every one with a request id REQUEST_ID_REUSED.
 
-    Who may call an rpc is in its option `access`. Those that are not public answer TOKEN_INVALID, TOKEN_EXPIRED and
-    ROLE_REQUIRED to everybody else.
+    The option `access` of an rpc says who may call it. An rpc that is not public answers TOKEN_INVALID, TOKEN_EXPIRED or
+    ROLE_REQUIRED to all other callers.
     """
 
     @_abc_1.abstractmethod
@@ -191,7 +193,7 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _order_service_pb2.UpdateOrderStatusRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_order_pb2.Order, _abc.Awaitable[_order_pb2.Order]]:
-        """Moves an order on, as staff do. OrderStatus says what can follow what.
+        """Changes the status of an order, for staff. OrderStatus says which statuses can follow which.
 
         Reasons: ORDER_NOT_FOUND, INVALID_STATUS_TRANSITION, ETAG_MISMATCH.
         """
@@ -202,8 +204,8 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _order_service_pb2.CancelOrderRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_order_pb2.Order, _abc.Awaitable[_order_pb2.Order]]:
-        """Calls an order off: its buyer while it is PENDING or CONFIRMED, staff until it is shipped. Cancelling a cancelled
-        order succeeds and changes nothing.
+        """Cancels an order: its buyer can while it is PENDING or CONFIRMED, staff also while it is PROCESSING. Cancelling a
+        cancelled order succeeds and changes nothing.
 
         Reasons: ORDER_NOT_FOUND, INVALID_STATUS_TRANSITION, ETAG_MISMATCH.
         """
@@ -225,13 +227,14 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _order_service_pb2.WatchOrdersRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_order_service_pb2.WatchOrdersResponse], _abc.AsyncIterator[_order_service_pb2.WatchOrdersResponse]]:
-        """Tells changes of orders as they happen, each once, those of one order in their order: a stream, over REST as
-        server-sent events. An owner is told of their own orders.
+        """Streams changes of orders as they happen: each once, and the changes of one order in their order. Over REST the
+        stream is server-sent events. Users get the changes of their own orders.
 
-        The first message comes at once, and no change after it is missed: open the stream, then list the orders. Every
-        message has a `resume_token`. When the stream ends, whyever, open the next one with the last token that came: it
-        goes on behind it. A message comes every 15 seconds, if only as a sign of life; when none has come for 60, the stream
-        is dead. It ends by itself when the access token does, and after an hour.
+        To miss nothing, open the stream, wait for its first message, which comes at once, then list the orders: every
+        later change follows in the stream. Each message has a `resume_token`. When the stream ends, for any reason, open
+        the next one with the last token received: it continues after that message. While nothing changes, a heartbeat
+        comes every 15 seconds; a stream without a message for 60 seconds is broken. A stream ends when the access token
+        expires, and after an hour at the latest.
 
         Reasons: RESUME_TOKEN_EXPIRED, STREAM_TOO_SLOW, SERVER_STOPPING.
         """

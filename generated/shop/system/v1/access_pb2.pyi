@@ -30,31 +30,31 @@ class _RoleEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_Role.ValueType], 
     ROLE_UNSPECIFIED: _Role.ValueType  # 0
     """Never sent."""
     ROLE_USER: _Role.ValueType  # 1
-    """See and change what is theirs."""
+    """May read and change their own resources."""
     ROLE_SUPPORT: _Role.ValueType  # 2
-    """See and move on everybody's orders."""
+    """Staff: may also read every order and change its status."""
     ROLE_ADMIN: _Role.ValueType  # 3
-    """Everything."""
+    """Staff: may also read, change and delete every user."""
     ROLE_SERVICE: _Role.ValueType  # 4
     """Another service."""
 
 class Role(_Role, metaclass=_RoleEnumTypeWrapper):
-    """What a caller may do."""
+    """A role: it decides which rpcs a caller may call, and for whose resources."""
 
 ROLE_UNSPECIFIED: Role.ValueType  # 0
 """Never sent."""
 ROLE_USER: Role.ValueType  # 1
-"""See and change what is theirs."""
+"""May read and change their own resources."""
 ROLE_SUPPORT: Role.ValueType  # 2
-"""See and move on everybody's orders."""
+"""Staff: may also read every order and change its status."""
 ROLE_ADMIN: Role.ValueType  # 3
-"""Everything."""
+"""Staff: may also read, change and delete every user."""
 ROLE_SERVICE: Role.ValueType  # 4
 """Another service."""
 
 @typing.final
 class Access(message.Message):
-    """Who may call an rpc. Every rpc names it; a service does not start with one that does not."""
+    """The callers that an rpc admits. Every rpc has this option: a service with an rpc that lacks it does not start."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -62,12 +62,12 @@ class Access(message.Message):
     OWNER_FIELD_NUMBER: builtins.int
     ROLES_FIELD_NUMBER: builtins.int
     public: builtins.bool
-    """Anybody, with a token or without."""
+    """Every caller, with or without a token."""
     owner: builtins.bool
-    """The user whose resource it is. The resource of somebody else is then as one that does not exist."""
+    """The user who owns the resource. To a caller without one of the roles, another user's resource does not exist."""
     @builtins.property
     def roles(self) -> containers.RepeatedScalarFieldContainer[Role.ValueType]:
-        """Callers with one of these roles, for anybody's resource."""
+        """Callers with one of these roles, for the resources of every user."""
 
     def __init__(
         self,
@@ -84,4 +84,4 @@ class Access(message.Message):
 
 ACCESS_FIELD_NUMBER: builtins.int
 access: extension_dict._ExtensionFieldDescriptor[descriptor_pb2.MethodOptions, Access]
-"""Who may call this rpc."""
+"""The callers that this rpc admits."""

@@ -25,81 +25,82 @@ class _ErrorReasonEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_ErrorReaso
     ERROR_REASON_UNSPECIFIED: _ErrorReason.ValueType  # 0
     """Never sent."""
     ERROR_REASON_INVALID_FIELDS: _ErrorReason.ValueType  # 1
-    """INVALID_ARGUMENT, 400. A field breaks a rule of the contract; a BadRequest names each field and its rule.
-    With a currency or a price come `currencyCode` and `minorUnit`. Metadata: `fields`, separated by commas.
+    """INVALID_ARGUMENT, 400. A field breaks a rule of the contract. A BadRequest names each such field and its rule. If it
+    is a currency or a price, `currencyCode` and `minorUnit` are in the metadata too.
+    Metadata: `fields`, the names of the fields, separated by commas.
     """
     ERROR_REASON_INVALID_PAGE_TOKEN: _ErrorReason.ValueType  # 2
-    """INVALID_ARGUMENT, 400. The page token is not one this list gave out for the same filter, or it is over a day
-    old. Start again without a page token. A BadRequest names the field.
+    """INVALID_ARGUMENT, 400. The page token is over a day old, or it was not issued by this list for the same filter.
+    Begin again without a page token. A BadRequest names the field.
     """
     ERROR_REASON_MALFORMED_REQUEST: _ErrorReason.ValueType  # 3
-    """INVALID_ARGUMENT, 400. The bytes or the JSON cannot be read as the request message, there is no whole message, it is
-    larger than a valid one can be, or a path or query parameter names no field of it.
+    """INVALID_ARGUMENT, 400. The request cannot be read as its message: the bytes or the JSON are malformed, the message
+    is incomplete or larger than a valid one can be, or a path or query parameter names a field that it does not have.
     """
     ERROR_REASON_REQUEST_ID_REUSED: _ErrorReason.ValueType  # 4
-    """ALREADY_EXISTS, 409. The request id was used by another request with other content. Choose a new one.
+    """ALREADY_EXISTS, 409. The request id was used by a request with different content. Choose a new one.
     Metadata: `requestId`.
     """
     ERROR_REASON_ETAG_MISMATCH: _ErrorReason.ValueType  # 5
-    """ABORTED, 409. The resource has changed since the etag was read. Read it again and decide again. Over REST it is 412
-    if the header `if-match` named the etag.
+    """ABORTED, 409. The resource has changed since the etag was read. Read it again, then decide whether to repeat the
+    write with its new etag. Over REST the status is 412 if the etag came in the header `if-match`.
     Metadata: `etag`, the current one.
     """
     ERROR_REASON_DATABASE_UNAVAILABLE: _ErrorReason.ValueType  # 6
-    """UNAVAILABLE, 503. The database does not answer in time. A RetryInfo says when to try again."""
+    """UNAVAILABLE, 503. The database did not answer in time. A RetryInfo says when to try again."""
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 7
-    """INTERNAL, 500. A defect of the service; its log has the cause under the request id."""
+    """INTERNAL, 500. The service has a defect. Its log has the cause under the id in the header `x-request-id`."""
     ERROR_REASON_ROUTE_NOT_FOUND: _ErrorReason.ValueType  # 8
-    """NOT_FOUND, 404. No such path, or not with this verb. Given by the edge."""
+    """NOT_FOUND, 404. There is no such path, or it does not accept this HTTP method. Answered by the edge."""
     ERROR_REASON_PAYLOAD_TOO_LARGE: _ErrorReason.ValueType  # 9
-    """RESOURCE_EXHAUSTED, 413. The body is larger than a valid request of this method can be, or than 64 KiB if that is
-    more; 10 MiB in any case. Given by the edge.
+    """RESOURCE_EXHAUSTED, 413. The body is too large. The limit is the size of the largest valid request of this method,
+    but at least 64 KiB and at most 10 MiB. Answered by the edge.
     """
     ERROR_REASON_UNSUPPORTED_MEDIA_TYPE: _ErrorReason.ValueType  # 10
-    """INVALID_ARGUMENT, 415. A body must be `application/json`. Given by the edge."""
+    """INVALID_ARGUMENT, 415. The body is not `application/json`. Answered by the edge."""
     ERROR_REASON_SERVICE_UNAVAILABLE: _ErrorReason.ValueType  # 11
-    """UNAVAILABLE, 503. No replica of the service can take the call, or tokens cannot be checked. A RetryInfo says when to
-    try again. Given by the edge, and by a service that has no keys to check tokens with.
+    """UNAVAILABLE, 503. No replica of the service can take the call, or the keys that access tokens are checked with are
+    not available. A RetryInfo says when to try again. Answered by the edge or by the service.
     """
     ERROR_REASON_DEADLINE_EXCEEDED: _ErrorReason.ValueType  # 12
-    """DEADLINE_EXCEEDED, 504. The call took longer than its deadline. Whether a write took effect is unknown: repeat
-    it with the same request id.
+    """DEADLINE_EXCEEDED, 504. The call took longer than its deadline. A write may have taken effect or not: repeat it
+    with the same request id.
     """
     ERROR_REASON_TOKEN_INVALID: _ErrorReason.ValueType  # 13
-    """UNAUTHENTICATED, 401. There is no token, or it is not one of ours. Log in."""
+    """UNAUTHENTICATED, 401. There is no access token, or this system did not issue it. Log in."""
     ERROR_REASON_TOKEN_EXPIRED: _ErrorReason.ValueType  # 14
-    """UNAUTHENTICATED, 401. The token was good once. Refresh it, or log in."""
+    """UNAUTHENTICATED, 401. The access token has expired. Refresh the session, or log in."""
     ERROR_REASON_ROLE_REQUIRED: _ErrorReason.ValueType  # 15
-    """PERMISSION_DENIED, 403. The call takes a role that the caller does not have. Metadata: `roles`, those that would
-    do, separated by commas.
+    """PERMISSION_DENIED, 403. The call needs a role that the caller does not have.
+    Metadata: `roles`, any of which suffices, separated by commas.
     """
     ERROR_REASON_RATE_LIMITED: _ErrorReason.ValueType  # 16
-    """RESOURCE_EXHAUSTED, 429. Too many calls came from one address. RetryInfo says when the next one is let in. Given by
-    the edge.
+    """RESOURCE_EXHAUSTED, 429. Too many calls came from the caller's address. A RetryInfo says when to try again.
+    Answered by the edge.
     """
     ERROR_REASON_OVERLOADED: _ErrorReason.ValueType  # 17
-    """RESOURCE_EXHAUSTED, 429. More calls wait, in a replica or at the edge, than can be answered in time, so this one was
-    not begun. A RetryInfo says when to try again.
+    """RESOURCE_EXHAUSTED, 429. More calls are waiting, at the replica or at the edge, than can be answered in time. Nothing
+    was done. A RetryInfo says when to try again.
     """
     ERROR_REASON_STREAM_TOO_SLOW: _ErrorReason.ValueType  # 18
-    """RESOURCE_EXHAUSTED, 429. Changes came faster than the caller of the stream read them. Open it again with the token.
-    Metadata: `resumeToken`.
+    """RESOURCE_EXHAUSTED, 429. The caller read the stream more slowly than changes came. Open it again with the resume
+    token. Metadata: `resumeToken`.
     """
     ERROR_REASON_SERVER_STOPPING: _ErrorReason.ValueType  # 19
-    """UNAVAILABLE, 503. The replica stops, and so does the stream. A RetryInfo says when to open it again, with the token.
-    Metadata: `resumeToken`.
+    """UNAVAILABLE, 503. The replica is stopping and ends its streams. Open the stream again with the resume token; a
+    RetryInfo says when. Metadata: `resumeToken`.
     """
     ERROR_REASON_RESUME_TOKEN_EXPIRED: _ErrorReason.ValueType  # 20
-    """FAILED_PRECONDITION, 400. What the resume token stands for is gone, after a week, or never was. Open the stream
-    without one, then list again.
+    """FAILED_PRECONDITION, 400. The change that the resume token names was removed, a week after it happened, or never
+    existed. Open the stream without a token, then list the resources again.
     """
     ERROR_REASON_ANSWER_ERASED: _ErrorReason.ValueType  # 21
-    """ALREADY_EXISTS, 409. The request with this request id was done, and its answer was erased when a user was deleted.
-    Do not repeat it: read the resource, or choose a new request id for a new request. Metadata: `requestId`.
+    """ALREADY_EXISTS, 409. The request with this request id took effect, but its stored response was erased when a user
+    was deleted. Do not repeat it: read the resource. A new request needs a new request id. Metadata: `requestId`.
     """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
-    """Why a call failed, for reasons that any service, or the edge in front of it, can give.
+    """Reasons for which a call can fail at any service, or at the edge in front of it.
 
     An error is a google.rpc.Status whose details hold a google.rpc.ErrorInfo. Its `reason` is the name of a value
     below without the prefix `ERROR_REASON_`, its `domain` is the package of the enum, here `shop.system.v1`.
@@ -108,75 +109,76 @@ class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
 ERROR_REASON_UNSPECIFIED: ErrorReason.ValueType  # 0
 """Never sent."""
 ERROR_REASON_INVALID_FIELDS: ErrorReason.ValueType  # 1
-"""INVALID_ARGUMENT, 400. A field breaks a rule of the contract; a BadRequest names each field and its rule.
-With a currency or a price come `currencyCode` and `minorUnit`. Metadata: `fields`, separated by commas.
+"""INVALID_ARGUMENT, 400. A field breaks a rule of the contract. A BadRequest names each such field and its rule. If it
+is a currency or a price, `currencyCode` and `minorUnit` are in the metadata too.
+Metadata: `fields`, the names of the fields, separated by commas.
 """
 ERROR_REASON_INVALID_PAGE_TOKEN: ErrorReason.ValueType  # 2
-"""INVALID_ARGUMENT, 400. The page token is not one this list gave out for the same filter, or it is over a day
-old. Start again without a page token. A BadRequest names the field.
+"""INVALID_ARGUMENT, 400. The page token is over a day old, or it was not issued by this list for the same filter.
+Begin again without a page token. A BadRequest names the field.
 """
 ERROR_REASON_MALFORMED_REQUEST: ErrorReason.ValueType  # 3
-"""INVALID_ARGUMENT, 400. The bytes or the JSON cannot be read as the request message, there is no whole message, it is
-larger than a valid one can be, or a path or query parameter names no field of it.
+"""INVALID_ARGUMENT, 400. The request cannot be read as its message: the bytes or the JSON are malformed, the message
+is incomplete or larger than a valid one can be, or a path or query parameter names a field that it does not have.
 """
 ERROR_REASON_REQUEST_ID_REUSED: ErrorReason.ValueType  # 4
-"""ALREADY_EXISTS, 409. The request id was used by another request with other content. Choose a new one.
+"""ALREADY_EXISTS, 409. The request id was used by a request with different content. Choose a new one.
 Metadata: `requestId`.
 """
 ERROR_REASON_ETAG_MISMATCH: ErrorReason.ValueType  # 5
-"""ABORTED, 409. The resource has changed since the etag was read. Read it again and decide again. Over REST it is 412
-if the header `if-match` named the etag.
+"""ABORTED, 409. The resource has changed since the etag was read. Read it again, then decide whether to repeat the
+write with its new etag. Over REST the status is 412 if the etag came in the header `if-match`.
 Metadata: `etag`, the current one.
 """
 ERROR_REASON_DATABASE_UNAVAILABLE: ErrorReason.ValueType  # 6
-"""UNAVAILABLE, 503. The database does not answer in time. A RetryInfo says when to try again."""
+"""UNAVAILABLE, 503. The database did not answer in time. A RetryInfo says when to try again."""
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 7
-"""INTERNAL, 500. A defect of the service; its log has the cause under the request id."""
+"""INTERNAL, 500. The service has a defect. Its log has the cause under the id in the header `x-request-id`."""
 ERROR_REASON_ROUTE_NOT_FOUND: ErrorReason.ValueType  # 8
-"""NOT_FOUND, 404. No such path, or not with this verb. Given by the edge."""
+"""NOT_FOUND, 404. There is no such path, or it does not accept this HTTP method. Answered by the edge."""
 ERROR_REASON_PAYLOAD_TOO_LARGE: ErrorReason.ValueType  # 9
-"""RESOURCE_EXHAUSTED, 413. The body is larger than a valid request of this method can be, or than 64 KiB if that is
-more; 10 MiB in any case. Given by the edge.
+"""RESOURCE_EXHAUSTED, 413. The body is too large. The limit is the size of the largest valid request of this method,
+but at least 64 KiB and at most 10 MiB. Answered by the edge.
 """
 ERROR_REASON_UNSUPPORTED_MEDIA_TYPE: ErrorReason.ValueType  # 10
-"""INVALID_ARGUMENT, 415. A body must be `application/json`. Given by the edge."""
+"""INVALID_ARGUMENT, 415. The body is not `application/json`. Answered by the edge."""
 ERROR_REASON_SERVICE_UNAVAILABLE: ErrorReason.ValueType  # 11
-"""UNAVAILABLE, 503. No replica of the service can take the call, or tokens cannot be checked. A RetryInfo says when to
-try again. Given by the edge, and by a service that has no keys to check tokens with.
+"""UNAVAILABLE, 503. No replica of the service can take the call, or the keys that access tokens are checked with are
+not available. A RetryInfo says when to try again. Answered by the edge or by the service.
 """
 ERROR_REASON_DEADLINE_EXCEEDED: ErrorReason.ValueType  # 12
-"""DEADLINE_EXCEEDED, 504. The call took longer than its deadline. Whether a write took effect is unknown: repeat
-it with the same request id.
+"""DEADLINE_EXCEEDED, 504. The call took longer than its deadline. A write may have taken effect or not: repeat it
+with the same request id.
 """
 ERROR_REASON_TOKEN_INVALID: ErrorReason.ValueType  # 13
-"""UNAUTHENTICATED, 401. There is no token, or it is not one of ours. Log in."""
+"""UNAUTHENTICATED, 401. There is no access token, or this system did not issue it. Log in."""
 ERROR_REASON_TOKEN_EXPIRED: ErrorReason.ValueType  # 14
-"""UNAUTHENTICATED, 401. The token was good once. Refresh it, or log in."""
+"""UNAUTHENTICATED, 401. The access token has expired. Refresh the session, or log in."""
 ERROR_REASON_ROLE_REQUIRED: ErrorReason.ValueType  # 15
-"""PERMISSION_DENIED, 403. The call takes a role that the caller does not have. Metadata: `roles`, those that would
-do, separated by commas.
+"""PERMISSION_DENIED, 403. The call needs a role that the caller does not have.
+Metadata: `roles`, any of which suffices, separated by commas.
 """
 ERROR_REASON_RATE_LIMITED: ErrorReason.ValueType  # 16
-"""RESOURCE_EXHAUSTED, 429. Too many calls came from one address. RetryInfo says when the next one is let in. Given by
-the edge.
+"""RESOURCE_EXHAUSTED, 429. Too many calls came from the caller's address. A RetryInfo says when to try again.
+Answered by the edge.
 """
 ERROR_REASON_OVERLOADED: ErrorReason.ValueType  # 17
-"""RESOURCE_EXHAUSTED, 429. More calls wait, in a replica or at the edge, than can be answered in time, so this one was
-not begun. A RetryInfo says when to try again.
+"""RESOURCE_EXHAUSTED, 429. More calls are waiting, at the replica or at the edge, than can be answered in time. Nothing
+was done. A RetryInfo says when to try again.
 """
 ERROR_REASON_STREAM_TOO_SLOW: ErrorReason.ValueType  # 18
-"""RESOURCE_EXHAUSTED, 429. Changes came faster than the caller of the stream read them. Open it again with the token.
-Metadata: `resumeToken`.
+"""RESOURCE_EXHAUSTED, 429. The caller read the stream more slowly than changes came. Open it again with the resume
+token. Metadata: `resumeToken`.
 """
 ERROR_REASON_SERVER_STOPPING: ErrorReason.ValueType  # 19
-"""UNAVAILABLE, 503. The replica stops, and so does the stream. A RetryInfo says when to open it again, with the token.
-Metadata: `resumeToken`.
+"""UNAVAILABLE, 503. The replica is stopping and ends its streams. Open the stream again with the resume token; a
+RetryInfo says when. Metadata: `resumeToken`.
 """
 ERROR_REASON_RESUME_TOKEN_EXPIRED: ErrorReason.ValueType  # 20
-"""FAILED_PRECONDITION, 400. What the resume token stands for is gone, after a week, or never was. Open the stream
-without one, then list again.
+"""FAILED_PRECONDITION, 400. The change that the resume token names was removed, a week after it happened, or never
+existed. Open the stream without a token, then list the resources again.
 """
 ERROR_REASON_ANSWER_ERASED: ErrorReason.ValueType  # 21
-"""ALREADY_EXISTS, 409. The request with this request id was done, and its answer was erased when a user was deleted.
-Do not repeat it: read the resource, or choose a new request id for a new request. Metadata: `requestId`.
+"""ALREADY_EXISTS, 409. The request with this request id took effect, but its stored response was erased when a user
+was deleted. Do not repeat it: read the resource. A new request needs a new request id. Metadata: `requestId`.
 """

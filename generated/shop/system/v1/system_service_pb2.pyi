@@ -28,9 +28,9 @@ class _HealthStatusEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_HealthSta
     HEALTH_STATUS_UNSPECIFIED: _HealthStatus.ValueType  # 0
     """Never sent."""
     HEALTH_STATUS_HEALTHY: _HealthStatus.ValueType  # 1
-    """It takes calls and its database answers."""
+    """The replica takes calls, and its database answers."""
     HEALTH_STATUS_DRAINING: _HealthStatus.ValueType  # 2
-    """It finishes the calls it has and is about to stop."""
+    """The replica is stopping: it finishes the calls that it has."""
 
 class HealthStatus(_HealthStatus, metaclass=_HealthStatusEnumTypeWrapper):
     """Whether a replica takes calls."""
@@ -38,9 +38,9 @@ class HealthStatus(_HealthStatus, metaclass=_HealthStatusEnumTypeWrapper):
 HEALTH_STATUS_UNSPECIFIED: HealthStatus.ValueType  # 0
 """Never sent."""
 HEALTH_STATUS_HEALTHY: HealthStatus.ValueType  # 1
-"""It takes calls and its database answers."""
+"""The replica takes calls, and its database answers."""
 HEALTH_STATUS_DRAINING: HealthStatus.ValueType  # 2
-"""It finishes the calls it has and is about to stop."""
+"""The replica is stopping: it finishes the calls that it has."""
 
 @typing.final
 class GetHealthRequest(message.Message):
@@ -70,22 +70,22 @@ class Health(message.Message):
     SERVICE_FIELD_NUMBER: builtins.int
     VERSION_FIELD_NUMBER: builtins.int
     status: HealthStatus.ValueType
-    """Whether it takes calls."""
+    """Whether the replica takes calls."""
     service: builtins.str
     """The name of the service, as in its logs."""
     version: builtins.str
     """The version of the service."""
     @builtins.property
     def timestamp(self) -> timestamp_pb2.Timestamp:
-        """When it was asked, by its own clock."""
+        """When the replica answered, by its own clock."""
 
     @builtins.property
     def uptime(self) -> duration_pb2.Duration:
-        """How long its process has been running."""
+        """How long the process of the replica has been running."""
 
     @builtins.property
     def memory(self) -> MemoryUsage:
-        """How much memory its process holds."""
+        """The memory of the process of the replica."""
 
     def __init__(
         self,
@@ -114,7 +114,7 @@ class MemoryUsage(message.Message):
     rss_kib: builtins.int
     """Resident memory now, in KiB."""
     peak_rss_kib: builtins.int
-    """The most it has ever been, in KiB."""
+    """The highest resident memory so far, in KiB."""
     def __init__(
         self,
         *,

@@ -27,31 +27,33 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class SystemServiceStub:
-    """What every service tells about itself. Probes of machines use grpc.health.v1; this one is for people and monitors."""
+    """The state of a service, for people and monitoring. Probes of orchestrators and load balancers use grpc.health.v1."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> SystemServiceAsyncStub: ...
     GetHealth: _grpc.UnaryUnaryMultiCallable[_system_service_pb2.GetHealthRequest, _system_service_pb2.Health]
-    """Tells how one replica of the service is. `/health` asks the user service, as `/health/users` does.
+    """Returns the health of the replica that answers. `/health` and `/health/users` are the user service's,
+    `/health/orders` is the order service's.
 
     Reasons: DATABASE_UNAVAILABLE, OVERLOADED.
     """
 
 @_typing.type_check_only
 class SystemServiceAsyncStub(SystemServiceStub):
-    """What every service tells about itself. Probes of machines use grpc.health.v1; this one is for people and monitors."""
+    """The state of a service, for people and monitoring. Probes of orchestrators and load balancers use grpc.health.v1."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetHealth: _aio.UnaryUnaryMultiCallable[_system_service_pb2.GetHealthRequest, _system_service_pb2.Health]  # type: ignore[assignment]
-    """Tells how one replica of the service is. `/health` asks the user service, as `/health/users` does.
+    """Returns the health of the replica that answers. `/health` and `/health/users` are the user service's,
+    `/health/orders` is the order service's.
 
     Reasons: DATABASE_UNAVAILABLE, OVERLOADED.
     """
 
 class SystemServiceServicer(metaclass=_abc_1.ABCMeta):
-    """What every service tells about itself. Probes of machines use grpc.health.v1; this one is for people and monitors."""
+    """The state of a service, for people and monitoring. Probes of orchestrators and load balancers use grpc.health.v1."""
 
     @_abc_1.abstractmethod
     def GetHealth(
@@ -59,7 +61,8 @@ class SystemServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _system_service_pb2.GetHealthRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_system_service_pb2.Health, _abc.Awaitable[_system_service_pb2.Health]]:
-        """Tells how one replica of the service is. `/health` asks the user service, as `/health/users` does.
+        """Returns the health of the replica that answers. `/health` and `/health/users` are the user service's,
+        `/health/orders` is the order service's.
 
         Reasons: DATABASE_UNAVAILABLE, OVERLOADED.
         """

@@ -25,40 +25,40 @@ class _ErrorReasonEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_ErrorReaso
     ERROR_REASON_UNSPECIFIED: _ErrorReason.ValueType  # 0
     """Never sent."""
     ERROR_REASON_USER_NOT_FOUND: _ErrorReason.ValueType  # 1
-    """NOT_FOUND, 404. There is no such user, or it is not yours to see. Metadata: `userId`."""
+    """NOT_FOUND, 404. The user does not exist, or the caller may not read it. Metadata: `userId`."""
     ERROR_REASON_EMAIL_TAKEN: _ErrorReason.ValueType  # 2
     """ALREADY_EXISTS, 409. Another user has this email. A BadRequest names the field."""
     ERROR_REASON_USER_NOT_ACTIVE: _ErrorReason.ValueType  # 3
     """FAILED_PRECONDITION, 400. The user is deleted and cannot be changed. Metadata: `userId`."""
     ERROR_REASON_INVALID_CREDENTIALS: _ErrorReason.ValueType  # 4
-    """UNAUTHENTICATED, 401. The password, or the current password of a change or a deletion, is not the user's."""
+    """UNAUTHENTICATED, 401. The email or the password is wrong; in a change or a deletion, the current password is."""
     ERROR_REASON_TOO_MANY_ATTEMPTS: _ErrorReason.ValueType  # 5
-    """RESOURCE_EXHAUSTED, 429. Too many wrong passwords for this email, at whichever rpc, or too many tries at once. The
-    password was not looked at. A RetryInfo says when to try again.
+    """RESOURCE_EXHAUSTED, 429. Too many wrong passwords were sent for this email, to any rpc, or too many at the same
+    time. The password was not checked. A RetryInfo says when to try again.
     """
     ERROR_REASON_TOKEN_REUSED: _ErrorReason.ValueType  # 6
-    """UNAUTHENTICATED, 401. The refresh token was used before, so somebody has a copy: the session is ended. Log in
+    """UNAUTHENTICATED, 401. The refresh token was used before, so it may have been stolen: the session is ended. Log in
     again.
     """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
-    """Why a call to the user service failed. The reasons common to all services are in shop.system.v1."""
+    """Reasons for which a call to the user service can fail. The reasons common to all services are in shop.system.v1."""
 
 ERROR_REASON_UNSPECIFIED: ErrorReason.ValueType  # 0
 """Never sent."""
 ERROR_REASON_USER_NOT_FOUND: ErrorReason.ValueType  # 1
-"""NOT_FOUND, 404. There is no such user, or it is not yours to see. Metadata: `userId`."""
+"""NOT_FOUND, 404. The user does not exist, or the caller may not read it. Metadata: `userId`."""
 ERROR_REASON_EMAIL_TAKEN: ErrorReason.ValueType  # 2
 """ALREADY_EXISTS, 409. Another user has this email. A BadRequest names the field."""
 ERROR_REASON_USER_NOT_ACTIVE: ErrorReason.ValueType  # 3
 """FAILED_PRECONDITION, 400. The user is deleted and cannot be changed. Metadata: `userId`."""
 ERROR_REASON_INVALID_CREDENTIALS: ErrorReason.ValueType  # 4
-"""UNAUTHENTICATED, 401. The password, or the current password of a change or a deletion, is not the user's."""
+"""UNAUTHENTICATED, 401. The email or the password is wrong; in a change or a deletion, the current password is."""
 ERROR_REASON_TOO_MANY_ATTEMPTS: ErrorReason.ValueType  # 5
-"""RESOURCE_EXHAUSTED, 429. Too many wrong passwords for this email, at whichever rpc, or too many tries at once. The
-password was not looked at. A RetryInfo says when to try again.
+"""RESOURCE_EXHAUSTED, 429. Too many wrong passwords were sent for this email, to any rpc, or too many at the same
+time. The password was not checked. A RetryInfo says when to try again.
 """
 ERROR_REASON_TOKEN_REUSED: ErrorReason.ValueType  # 6
-"""UNAUTHENTICATED, 401. The refresh token was used before, so somebody has a copy: the session is ended. Log in
+"""UNAUTHENTICATED, 401. The refresh token was used before, so it may have been stolen: the session is ended. Log in
 again.
 """

@@ -21,16 +21,16 @@ DESCRIPTOR: descriptor.FileDescriptor
 
 @typing.final
 class CreateSessionRequest(message.Message):
-    """Who wants to log in."""
+    """The credentials to log in with."""
 
     DESCRIPTOR: descriptor.Descriptor
 
     EMAIL_FIELD_NUMBER: builtins.int
     PASSWORD_FIELD_NUMBER: builtins.int
     email: builtins.str
-    """The user's email, whatever its case, its Unicode form and the white space around it."""
+    """The user's email. Case, Unicode form and surrounding white space do not matter."""
     password: builtins.str
-    """The user's password, in any Unicode form. Spaces count."""
+    """The user's password, in any Unicode form. Spaces are significant."""
     def __init__(
         self,
         *,
@@ -51,7 +51,7 @@ class RefreshSessionRequest(message.Message):
 
     REFRESH_TOKEN_FIELD_NUMBER: builtins.int
     refresh_token: builtins.str
-    """The refresh token of the last answer."""
+    """The refresh token of the last log-in or refresh."""
     def __init__(
         self,
         *,
@@ -85,7 +85,7 @@ class DeleteSessionRequest(message.Message):
 
 @typing.final
 class Session(message.Message):
-    """A user who is logged in, on one device."""
+    """A session: a user who is logged in on one device."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -96,20 +96,20 @@ class Session(message.Message):
     REFRESH_TOKEN_FIELD_NUMBER: builtins.int
     EXPIRES_AT_FIELD_NUMBER: builtins.int
     id: builtins.str
-    """UUID of the session; the same for all of its tokens."""
+    """UUID, the same for all tokens of the session."""
     user_id: builtins.str
     """The user."""
     access_token: builtins.str
-    """Proves who calls: send it as `authorization: Bearer …`. A JWT (RFC 9068), signed with EdDSA."""
+    """Authenticates the user in calls: send it as `authorization: Bearer …`. A JWT (RFC 9068), signed with EdDSA."""
     refresh_token: builtins.str
-    """Gets the next access token. Works once."""
+    """The token for RefreshSession. It works once."""
     @builtins.property
     def access_expires_at(self) -> timestamp_pb2.Timestamp:
         """When the access token expires."""
 
     @builtins.property
     def expires_at(self) -> timestamp_pb2.Timestamp:
-        """When the session ends, if it is not ended before."""
+        """When the session ends at the latest."""
 
     def __init__(
         self,
@@ -129,7 +129,7 @@ class Session(message.Message):
 
 @typing.final
 class GetJwksRequest(message.Message):
-    """Asks for the keys."""
+    """The request for the keys."""
 
     DESCRIPTOR: descriptor.Descriptor
 

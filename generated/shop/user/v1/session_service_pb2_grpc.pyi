@@ -28,7 +28,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class SessionServiceStub:
-    """Who is logged in, and the tokens that prove it.
+    """Sessions: logging in and out, and the tokens that authenticate a user.
 
     Every rpc can also answer the reasons of shop.system.v1: INVALID_FIELDS, MALFORMED_REQUEST, DATABASE_UNAVAILABLE,
     OVERLOADED, INTERNAL.
@@ -39,30 +39,30 @@ class SessionServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> SessionServiceAsyncStub: ...
     CreateSession: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.CreateSessionRequest, _session_service_pb2.Session]
-    """Logs a user in. After five wrong passwords in a row every further try has to wait: 1 s, then twice as long each
-    time, at most 5 minutes. Only a wrong password counts, and all rpcs that ask for one count together.
+    """Logs a user in. After five wrong passwords in a row each further attempt has to wait: 1 s, then twice as long each
+    time, at most 5 minutes. Only wrong passwords count, those of all rpcs together.
 
     Reasons: INVALID_CREDENTIALS, TOO_MANY_ATTEMPTS.
     """
     RefreshSession: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.RefreshSessionRequest, _session_service_pb2.Session]
-    """Exchanges a refresh token for the next one and a new access token. A refresh token works once; the same call
-    again within 10 s, because the answer was lost, gives the same next token. Used after that, it ends the session:
-    somebody else has it.
+    """Exchanges a refresh token for the next one and a new access token. A refresh token works once. If the answer was
+    lost, the same call within 10 s returns the same next token. A refresh token that is used again later may have been
+    stolen, so it ends the session.
 
     Reasons: TOKEN_INVALID, TOKEN_EXPIRED, TOKEN_REUSED.
     """
     DeleteSession: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.DeleteSessionRequest, _empty_pb2.Empty]
-    """Logs out: the session's refresh token works no more. Its access token does until it expires. Ending a session
-    that has ended, or never was, succeeds.
+    """Logs out: the session's refresh token stops working at once, its access token when it expires. Ending a session
+    that has ended or never existed succeeds.
     """
     GetJwks: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.GetJwksRequest, _session_service_pb2.Jwks]
-    """Returns the public keys that access tokens are signed with, as a JSON Web Key Set (RFC 7517): more than one
-    during a rotation.
+    """Returns the public keys to verify access tokens with, as a JSON Web Key Set (RFC 7517): more than one during a
+    rotation.
     """
 
 @_typing.type_check_only
 class SessionServiceAsyncStub(SessionServiceStub):
-    """Who is logged in, and the tokens that prove it.
+    """Sessions: logging in and out, and the tokens that authenticate a user.
 
     Every rpc can also answer the reasons of shop.system.v1: INVALID_FIELDS, MALFORMED_REQUEST, DATABASE_UNAVAILABLE,
     OVERLOADED, INTERNAL.
@@ -70,29 +70,29 @@ class SessionServiceAsyncStub(SessionServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateSession: _aio.UnaryUnaryMultiCallable[_session_service_pb2.CreateSessionRequest, _session_service_pb2.Session]  # type: ignore[assignment]
-    """Logs a user in. After five wrong passwords in a row every further try has to wait: 1 s, then twice as long each
-    time, at most 5 minutes. Only a wrong password counts, and all rpcs that ask for one count together.
+    """Logs a user in. After five wrong passwords in a row each further attempt has to wait: 1 s, then twice as long each
+    time, at most 5 minutes. Only wrong passwords count, those of all rpcs together.
 
     Reasons: INVALID_CREDENTIALS, TOO_MANY_ATTEMPTS.
     """
     RefreshSession: _aio.UnaryUnaryMultiCallable[_session_service_pb2.RefreshSessionRequest, _session_service_pb2.Session]  # type: ignore[assignment]
-    """Exchanges a refresh token for the next one and a new access token. A refresh token works once; the same call
-    again within 10 s, because the answer was lost, gives the same next token. Used after that, it ends the session:
-    somebody else has it.
+    """Exchanges a refresh token for the next one and a new access token. A refresh token works once. If the answer was
+    lost, the same call within 10 s returns the same next token. A refresh token that is used again later may have been
+    stolen, so it ends the session.
 
     Reasons: TOKEN_INVALID, TOKEN_EXPIRED, TOKEN_REUSED.
     """
     DeleteSession: _aio.UnaryUnaryMultiCallable[_session_service_pb2.DeleteSessionRequest, _empty_pb2.Empty]  # type: ignore[assignment]
-    """Logs out: the session's refresh token works no more. Its access token does until it expires. Ending a session
-    that has ended, or never was, succeeds.
+    """Logs out: the session's refresh token stops working at once, its access token when it expires. Ending a session
+    that has ended or never existed succeeds.
     """
     GetJwks: _aio.UnaryUnaryMultiCallable[_session_service_pb2.GetJwksRequest, _session_service_pb2.Jwks]  # type: ignore[assignment]
-    """Returns the public keys that access tokens are signed with, as a JSON Web Key Set (RFC 7517): more than one
-    during a rotation.
+    """Returns the public keys to verify access tokens with, as a JSON Web Key Set (RFC 7517): more than one during a
+    rotation.
     """
 
 class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Who is logged in, and the tokens that prove it.
+    """Sessions: logging in and out, and the tokens that authenticate a user.
 
     Every rpc can also answer the reasons of shop.system.v1: INVALID_FIELDS, MALFORMED_REQUEST, DATABASE_UNAVAILABLE,
     OVERLOADED, INTERNAL.
@@ -104,8 +104,8 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _session_service_pb2.CreateSessionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_session_service_pb2.Session, _abc.Awaitable[_session_service_pb2.Session]]:
-        """Logs a user in. After five wrong passwords in a row every further try has to wait: 1 s, then twice as long each
-        time, at most 5 minutes. Only a wrong password counts, and all rpcs that ask for one count together.
+        """Logs a user in. After five wrong passwords in a row each further attempt has to wait: 1 s, then twice as long each
+        time, at most 5 minutes. Only wrong passwords count, those of all rpcs together.
 
         Reasons: INVALID_CREDENTIALS, TOO_MANY_ATTEMPTS.
         """
@@ -116,9 +116,9 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _session_service_pb2.RefreshSessionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_session_service_pb2.Session, _abc.Awaitable[_session_service_pb2.Session]]:
-        """Exchanges a refresh token for the next one and a new access token. A refresh token works once; the same call
-        again within 10 s, because the answer was lost, gives the same next token. Used after that, it ends the session:
-        somebody else has it.
+        """Exchanges a refresh token for the next one and a new access token. A refresh token works once. If the answer was
+        lost, the same call within 10 s returns the same next token. A refresh token that is used again later may have been
+        stolen, so it ends the session.
 
         Reasons: TOKEN_INVALID, TOKEN_EXPIRED, TOKEN_REUSED.
         """
@@ -129,8 +129,8 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _session_service_pb2.DeleteSessionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_empty_pb2.Empty, _abc.Awaitable[_empty_pb2.Empty]]:
-        """Logs out: the session's refresh token works no more. Its access token does until it expires. Ending a session
-        that has ended, or never was, succeeds.
+        """Logs out: the session's refresh token stops working at once, its access token when it expires. Ending a session
+        that has ended or never existed succeeds.
         """
 
     @_abc_1.abstractmethod
@@ -139,8 +139,8 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _session_service_pb2.GetJwksRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_session_service_pb2.Jwks, _abc.Awaitable[_session_service_pb2.Jwks]]:
-        """Returns the public keys that access tokens are signed with, as a JSON Web Key Set (RFC 7517): more than one
-        during a rotation.
+        """Returns the public keys to verify access tokens with, as a JSON Web Key Set (RFC 7517): more than one during a
+        rotation.
         """
 
 def add_SessionServiceServicer_to_server(servicer: SessionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

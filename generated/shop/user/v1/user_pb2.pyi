@@ -29,29 +29,29 @@ class _UserState:
 class _UserStateEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_UserState.ValueType], builtins.type):
     DESCRIPTOR: descriptor.EnumDescriptor
     USER_STATE_UNSPECIFIED: _UserState.ValueType  # 0
-    """Never sent; in a filter: every state but DELETED."""
+    """In a filter: every state except DELETED. Never sent in an answer."""
     USER_STATE_ACTIVE: _UserState.ValueType  # 1
-    """May order."""
+    """The user may place orders."""
     USER_STATE_SUSPENDED: _UserState.ValueType  # 2
-    """Exists and may not order."""
+    """The user exists but may not place orders."""
     USER_STATE_DELETED: _UserState.ValueType  # 3
-    """Gone. The id stays, so that orders keep their buyer; everything personal is erased."""
+    """The user is deleted: all personal data is erased. The id remains, so that orders keep their buyer."""
 
 class UserState(_UserState, metaclass=_UserStateEnumTypeWrapper):
-    """Where a user stands."""
+    """The state of a user."""
 
 USER_STATE_UNSPECIFIED: UserState.ValueType  # 0
-"""Never sent; in a filter: every state but DELETED."""
+"""In a filter: every state except DELETED. Never sent in an answer."""
 USER_STATE_ACTIVE: UserState.ValueType  # 1
-"""May order."""
+"""The user may place orders."""
 USER_STATE_SUSPENDED: UserState.ValueType  # 2
-"""Exists and may not order."""
+"""The user exists but may not place orders."""
 USER_STATE_DELETED: UserState.ValueType  # 3
-"""Gone. The id stays, so that orders keep their buyer; everything personal is erased."""
+"""The user is deleted: all personal data is erased. The id remains, so that orders keep their buyer."""
 
 @typing.final
 class User(message.Message):
-    """Somebody who can order."""
+    """A user: a person with an account, who can place orders."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -68,24 +68,28 @@ class User(message.Message):
     id: builtins.str
     """UUID, version 7: later users sort after earlier ones."""
     email: builtins.str
-    """As it was typed. Unique among users who are not deleted, whatever its case. Empty once the user is deleted."""
+    """The email address, with the case in which it was entered. Unique among users who are not deleted, compared without
+    regard to case. Empty once the user is deleted.
+    """
     display_name: builtins.str
     """The name to show. Empty once the user is deleted."""
     state: UserState.ValueType
-    """Where the user stands."""
+    """Whether the user may place orders, or is deleted."""
     etag: builtins.str
-    """Changes with every change of the user. Send it with a write to have the write refused if it is stale."""
+    """Identifies this version of the user: it differs after every change. A write that carries it is refused if the user
+    has changed since.
+    """
     order_count: builtins.int
-    """How many orders the user has placed, cancelled ones included. Counted from the orders' events, so it may be a moment
-    late; it is no change of the user, and leaves the etag alone.
+    """How many orders the user has placed, including cancelled ones. The order service's events update it a moment after
+    the order; that changes neither `updated_at` nor `etag`.
     """
     @builtins.property
     def profile(self) -> struct_pb2.Struct:
-        """What the client keeps about the user, at most 16 KiB as JSON and 16 levels deep. Absent once the user is deleted."""
+        """JSON that clients store with the user, at most 16 KiB and 16 levels deep. Absent once the user is deleted."""
 
     @builtins.property
     def roles(self) -> containers.RepeatedScalarFieldContainer[access_pb2.Role.ValueType]:
-        """What the user may do, lowest first."""
+        """The user's roles, the lowest first."""
 
     @builtins.property
     def created_at(self) -> timestamp_pb2.Timestamp:

@@ -32,22 +32,26 @@ class CreateUserRequest(message.Message):
     PROFILE_FIELD_NUMBER: builtins.int
     REQUEST_ID_FIELD_NUMBER: builtins.int
     email: builtins.str
-    """At most 254 characters, with an international domain name if need be. Kept in NFC, without white space at its ends."""
+    """The email address, at most 254 characters. The domain name may be international. Stored in NFC, without surrounding
+    white space.
+    """
     password: builtins.str
-    """At least 15 characters (an operator may ask for 8 to 64) and at most 128, counted in NFC, the form in which it is
-    hashed however it is typed. The 10,000 commonest passwords are refused. Stored as an argon2id hash; in no answer, log
-    or event.
+    """The password: at least 15 characters (an operator can set a minimum of 8 to 64) and at most 128, counted in NFC, in
+    which it is also hashed. The 10,000 most common passwords are refused. Only its argon2id hash is stored; no answer,
+    log or event has it.
     """
     display_name: builtins.str
-    """The name to show, at most 100 characters. Kept in NFC, without white space at its ends; a name that shows nothing is
-    refused.
+    """The name to show, at most 100 characters, at least one of them visible. Stored in NFC, without surrounding white
+    space.
     """
     request_id: builtins.str
-    """Makes the call safe to repeat: the same id with the same content gives the first answer again, for 24 hours."""
+    """The idempotency key, a UUID that the caller makes up. For 24 hours a repetition with the same id and the same
+    content is not done again, and gets the first answer.
+    """
     @builtins.property
     def profile(self) -> struct_pb2.Struct:
-        """What the client keeps about the user, at most 16 KiB as JSON and 16 levels deep. Numbers are doubles: one beyond
-        ±(2^53 - 1) is refused, so send a larger one as text.
+        """JSON that clients store with the user, at most 16 KiB and 16 levels deep. Numbers are doubles: one beyond ±(2^53 -
+        1) is refused, so send a larger one as text.
         """
 
     def __init__(
@@ -94,8 +98,8 @@ class BatchGetUsersRequest(message.Message):
     IDS_FIELD_NUMBER: builtins.int
     @builtins.property
     def ids(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
-        """1 to 200 ids, in any order; one named twice is returned once. If the users take more than 4 MB together, which
-        profiles full of numbers can, the call is refused as INVALID_FIELDS: ask for fewer at a time.
+        """1 to 200 ids, in any order. A user whose id is named twice is returned once. If the answer would be larger than 4
+        MB, because of large profiles, the call is refused with INVALID_FIELDS: ask for fewer users.
         """
 
     def __init__(
@@ -111,7 +115,7 @@ class BatchGetUsersRequest(message.Message):
 
 @typing.final
 class BatchGetUsersResponse(message.Message):
-    """The users asked for."""
+    """The requested users."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -119,11 +123,11 @@ class BatchGetUsersResponse(message.Message):
     MISSING_IDS_FIELD_NUMBER: builtins.int
     @builtins.property
     def users(self) -> containers.RepeatedCompositeFieldContainer[user_pb2.User]:
-        """Those that exist, deleted ones included, in the order of the request."""
+        """The users that exist, including deleted ones, in the order of the request."""
 
     @builtins.property
     def missing_ids(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
-        """The ids that belong to nobody, in the order of the request."""
+        """The ids of users that do not exist, in the order of the request."""
 
     def __init__(
         self,
@@ -139,7 +143,7 @@ class BatchGetUsersResponse(message.Message):
 
 @typing.final
 class ListUsersRequest(message.Message):
-    """Which users to list."""
+    """The users to list."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -148,13 +152,13 @@ class ListUsersRequest(message.Message):
     EMAIL_FIELD_NUMBER: builtins.int
     STATE_FIELD_NUMBER: builtins.int
     page_size: builtins.int
-    """How many at most: 0 stands for 50, more than 200 for 200. A page of large entries has fewer."""
+    """The number of entries per page: 0 means 50, and more than 200 means 200. A page of large entries has fewer."""
     page_token: builtins.str
-    """The `next_page_token` of the page before, with the same filter."""
+    """The `next_page_token` of the previous page, with the same filter; absent for the first page."""
     email: builtins.str
-    """Only the user with this email, whatever its case."""
+    """Only the user with this email, compared without regard to case."""
     state: user_pb2.UserState.ValueType
-    """Only users in this state. Unspecified: every state but DELETED."""
+    """Only users in this state. Unspecified: every state except DELETED."""
     def __init__(
         self,
         *,
@@ -171,14 +175,14 @@ class ListUsersRequest(message.Message):
 
 @typing.final
 class ListUsersResponse(message.Message):
-    """One page of users, of a megabyte at most unless a single entry is larger."""
+    """One page of users: at most 1 MB, unless a single user is larger."""
 
     DESCRIPTOR: descriptor.Descriptor
 
     USERS_FIELD_NUMBER: builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
     next_page_token: builtins.str
-    """Asks for the next page; empty on the last one, and only there."""
+    """The `page_token` of the next page; empty if this is the last page."""
     @builtins.property
     def users(self) -> containers.RepeatedCompositeFieldContainer[user_pb2.User]:
         """The users, newest first."""
@@ -197,7 +201,7 @@ class ListUsersResponse(message.Message):
 
 @typing.final
 class UpdateUserRequest(message.Message):
-    """What to change of a user."""
+    """The changes of a user."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -213,16 +217,22 @@ class UpdateUserRequest(message.Message):
     email: builtins.str
     """The new email, if present."""
     display_name: builtins.str
-    """The new name, if present; the rules are those of CreateUserRequest."""
+    """The new name, if present; with the same rules as in CreateUserRequest."""
     etag: builtins.str
-    """The etag that the change is based on; absent: whatever the user is now."""
+    """The etag of the user that the change is based on: if the user has changed since, the change is refused. Absent:
+    changes the user in any version.
+    """
     request_id: builtins.str
-    """Makes the call safe to repeat: the same id with the same content gives the first answer again, for 24 hours."""
+    """The idempotency key, a UUID that the caller makes up. For 24 hours a repetition with the same id and the same
+    content is not done again, and gets the first answer.
+    """
     current_password: builtins.str
-    """The user's password. Needed for a new email, unless an admin calls; without it INVALID_FIELDS names it. Never send it in a query."""
+    """The user's password. Required with a new email, unless the caller is an admin; if it is absent the call is refused
+    with INVALID_FIELDS. Never send it in a query, which would be logged.
+    """
     @builtins.property
     def profile(self) -> struct_pb2.Struct:
-        """The new profile, whole, if present."""
+        """The new profile, if present. It replaces the whole previous one."""
 
     def __init__(
         self,
@@ -261,11 +271,13 @@ class ChangePasswordRequest(message.Message):
     id: builtins.str
     """The user's id."""
     current_password: builtins.str
-    """The password so far."""
+    """The current password."""
     new_password: builtins.str
-    """The password from now on; the rules are those of CreateUserRequest."""
+    """The new password; with the same rules as in CreateUserRequest."""
     request_id: builtins.str
-    """Makes the call safe to repeat: the same id with the same content gives the first answer again, for 24 hours."""
+    """The idempotency key, a UUID that the caller makes up. For 24 hours a repetition with the same id and the same
+    content is not done again, and gets the first answer.
+    """
     def __init__(
         self,
         *,
@@ -293,12 +305,16 @@ class DeleteUserRequest(message.Message):
     id: builtins.str
     """The user's id."""
     etag: builtins.str
-    """The etag that the deletion is based on; absent: whatever the user is now."""
+    """The etag of the user that the deletion is based on: if the user has changed since, the deletion is refused. Absent:
+    deletes the user in any version.
+    """
     request_id: builtins.str
-    """Makes the call safe to repeat: the same id with the same content gives the first answer again, for 24 hours."""
+    """The idempotency key, a UUID that the caller makes up. For 24 hours a repetition with the same id and the same
+    content is not done again, and gets the first answer.
+    """
     current_password: builtins.str
-    """The user's password. Needed to delete a user, unless an admin calls; without it INVALID_FIELDS names it. Over REST it
-    is for the body of `:delete`.
+    """The user's password. Required, unless the caller is an admin; if it is absent the call is refused with
+    INVALID_FIELDS. Over REST send it in the body of `POST …:delete`.
     """
     def __init__(
         self,

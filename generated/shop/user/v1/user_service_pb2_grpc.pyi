@@ -29,15 +29,15 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class UserServiceStub:
-    """Who the users are.
+    """Users: registering, reading, changing and deleting them.
 
-    A write that comes again with its request id after its user was deleted is not done again: ANSWER_ERASED.
+    A write that is repeated with its request id after its user was deleted is not done again: it answers ANSWER_ERASED.
 
     Every rpc can also answer the reasons of shop.system.v1: INVALID_FIELDS, MALFORMED_REQUEST, DATABASE_UNAVAILABLE,
     OVERLOADED, DEADLINE_EXCEEDED, INTERNAL, and every one with a request id REQUEST_ID_REUSED, ANSWER_ERASED.
 
-    Who may call an rpc is in its option `access`. Those that are not public answer TOKEN_INVALID, TOKEN_EXPIRED and
-    ROLE_REQUIRED to everybody else.
+    The option `access` of an rpc says who may call it. An rpc that is not public answers TOKEN_INVALID, TOKEN_EXPIRED or
+    ROLE_REQUIRED to all other callers.
     """
 
     @_typing.overload
@@ -45,111 +45,111 @@ class UserServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> UserServiceAsyncStub: ...
     CreateUser: _grpc.UnaryUnaryMultiCallable[_user_service_pb2.CreateUserRequest, _user_pb2.User]
-    """Creates a user, in state ACTIVE with the role USER. A request id that comes again with another password is a guess at
-    the first one, and counts as at a log-in.
+    """Creates a user, in state ACTIVE with the role USER. A repetition with the same request id and another password is
+    an attempt to guess the password: it counts as a wrong password of CreateSession does.
 
     Reasons: EMAIL_TAKEN, TOO_MANY_ATTEMPTS.
     """
     GetUser: _grpc.UnaryUnaryMultiCallable[_user_service_pb2.GetUserRequest, _user_pb2.User]
-    """Returns a user; a deleted one without anything personal.
+    """Returns a user. A deleted user has no personal data.
 
     Reasons: USER_NOT_FOUND.
     """
     BatchGetUsers: _grpc.UnaryUnaryMultiCallable[_user_service_pb2.BatchGetUsersRequest, _user_service_pb2.BatchGetUsersResponse]
-    """Returns many users at once, and says which do not exist."""
+    """Returns up to 200 users at once, and the ids of those that do not exist."""
     ListUsers: _grpc.UnaryUnaryMultiCallable[_user_service_pb2.ListUsersRequest, _user_service_pb2.ListUsersResponse]
     """Lists users, newest first.
 
     Reasons: INVALID_PAGE_TOKEN.
     """
     UpdateUser: _grpc.UnaryUnaryMultiCallable[_user_service_pb2.UpdateUserRequest, _user_pb2.User]
-    """Changes the fields that are present, and no other. Of users themselves a new email needs `current_password`: the email
-    is what a log-in begins with, and a token that was stolen must not be enough to take the account. A wrong one counts
-    as at a log-in.
+    """Changes the fields that are present. Users who change their own email send `current_password` too, so that a stolen
+    access token is not enough to take over the account. A wrong password counts as one of CreateSession does.
 
     Reasons: USER_NOT_FOUND, USER_NOT_ACTIVE, EMAIL_TAKEN, ETAG_MISMATCH, INVALID_CREDENTIALS, TOO_MANY_ATTEMPTS.
     """
     ChangePassword: _grpc.UnaryUnaryMultiCallable[_user_service_pb2.ChangePasswordRequest, _user_pb2.User]
-    """Replaces the password, and ends every session of the user but the one that calls. A wrong current password counts as
-    at a log-in.
+    """Replaces the password, and ends every session of the user except the calling one. A wrong current password counts
+    as one of CreateSession does.
 
     Reasons: USER_NOT_FOUND, USER_NOT_ACTIVE, INVALID_CREDENTIALS, TOO_MANY_ATTEMPTS.
     """
     DeleteUser: _grpc.UnaryUnaryMultiCallable[_user_service_pb2.DeleteUserRequest, _empty_pb2.Empty]
-    """Deletes a user: the state becomes DELETED, everything personal is erased, the email is free again. Deleting a
-    deleted user succeeds.
+    """Deletes a user: the state becomes DELETED, all personal data is erased, and the email can be registered again.
+    Deleting a deleted user succeeds.
 
-    Users who delete themselves send `current_password`; a wrong one counts as at a log-in. Over REST that is `POST
-    /api/v1/users/{id}:delete`, since a DELETE has no body and a query is written to logs. `DELETE` is for admins.
+    Users who delete themselves send `current_password`; a wrong one counts as one of CreateSession does. Over REST
+    they use `POST /api/v1/users/{id}:delete`, because a DELETE has no body, and a password in the query would be
+    logged. Admins can use `DELETE`.
 
     Reasons: USER_NOT_FOUND, ETAG_MISMATCH, INVALID_CREDENTIALS, TOO_MANY_ATTEMPTS.
     """
 
 @_typing.type_check_only
 class UserServiceAsyncStub(UserServiceStub):
-    """Who the users are.
+    """Users: registering, reading, changing and deleting them.
 
-    A write that comes again with its request id after its user was deleted is not done again: ANSWER_ERASED.
+    A write that is repeated with its request id after its user was deleted is not done again: it answers ANSWER_ERASED.
 
     Every rpc can also answer the reasons of shop.system.v1: INVALID_FIELDS, MALFORMED_REQUEST, DATABASE_UNAVAILABLE,
     OVERLOADED, DEADLINE_EXCEEDED, INTERNAL, and every one with a request id REQUEST_ID_REUSED, ANSWER_ERASED.
 
-    Who may call an rpc is in its option `access`. Those that are not public answer TOKEN_INVALID, TOKEN_EXPIRED and
-    ROLE_REQUIRED to everybody else.
+    The option `access` of an rpc says who may call it. An rpc that is not public answers TOKEN_INVALID, TOKEN_EXPIRED or
+    ROLE_REQUIRED to all other callers.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateUser: _aio.UnaryUnaryMultiCallable[_user_service_pb2.CreateUserRequest, _user_pb2.User]  # type: ignore[assignment]
-    """Creates a user, in state ACTIVE with the role USER. A request id that comes again with another password is a guess at
-    the first one, and counts as at a log-in.
+    """Creates a user, in state ACTIVE with the role USER. A repetition with the same request id and another password is
+    an attempt to guess the password: it counts as a wrong password of CreateSession does.
 
     Reasons: EMAIL_TAKEN, TOO_MANY_ATTEMPTS.
     """
     GetUser: _aio.UnaryUnaryMultiCallable[_user_service_pb2.GetUserRequest, _user_pb2.User]  # type: ignore[assignment]
-    """Returns a user; a deleted one without anything personal.
+    """Returns a user. A deleted user has no personal data.
 
     Reasons: USER_NOT_FOUND.
     """
     BatchGetUsers: _aio.UnaryUnaryMultiCallable[_user_service_pb2.BatchGetUsersRequest, _user_service_pb2.BatchGetUsersResponse]  # type: ignore[assignment]
-    """Returns many users at once, and says which do not exist."""
+    """Returns up to 200 users at once, and the ids of those that do not exist."""
     ListUsers: _aio.UnaryUnaryMultiCallable[_user_service_pb2.ListUsersRequest, _user_service_pb2.ListUsersResponse]  # type: ignore[assignment]
     """Lists users, newest first.
 
     Reasons: INVALID_PAGE_TOKEN.
     """
     UpdateUser: _aio.UnaryUnaryMultiCallable[_user_service_pb2.UpdateUserRequest, _user_pb2.User]  # type: ignore[assignment]
-    """Changes the fields that are present, and no other. Of users themselves a new email needs `current_password`: the email
-    is what a log-in begins with, and a token that was stolen must not be enough to take the account. A wrong one counts
-    as at a log-in.
+    """Changes the fields that are present. Users who change their own email send `current_password` too, so that a stolen
+    access token is not enough to take over the account. A wrong password counts as one of CreateSession does.
 
     Reasons: USER_NOT_FOUND, USER_NOT_ACTIVE, EMAIL_TAKEN, ETAG_MISMATCH, INVALID_CREDENTIALS, TOO_MANY_ATTEMPTS.
     """
     ChangePassword: _aio.UnaryUnaryMultiCallable[_user_service_pb2.ChangePasswordRequest, _user_pb2.User]  # type: ignore[assignment]
-    """Replaces the password, and ends every session of the user but the one that calls. A wrong current password counts as
-    at a log-in.
+    """Replaces the password, and ends every session of the user except the calling one. A wrong current password counts
+    as one of CreateSession does.
 
     Reasons: USER_NOT_FOUND, USER_NOT_ACTIVE, INVALID_CREDENTIALS, TOO_MANY_ATTEMPTS.
     """
     DeleteUser: _aio.UnaryUnaryMultiCallable[_user_service_pb2.DeleteUserRequest, _empty_pb2.Empty]  # type: ignore[assignment]
-    """Deletes a user: the state becomes DELETED, everything personal is erased, the email is free again. Deleting a
-    deleted user succeeds.
+    """Deletes a user: the state becomes DELETED, all personal data is erased, and the email can be registered again.
+    Deleting a deleted user succeeds.
 
-    Users who delete themselves send `current_password`; a wrong one counts as at a log-in. Over REST that is `POST
-    /api/v1/users/{id}:delete`, since a DELETE has no body and a query is written to logs. `DELETE` is for admins.
+    Users who delete themselves send `current_password`; a wrong one counts as one of CreateSession does. Over REST
+    they use `POST /api/v1/users/{id}:delete`, because a DELETE has no body, and a password in the query would be
+    logged. Admins can use `DELETE`.
 
     Reasons: USER_NOT_FOUND, ETAG_MISMATCH, INVALID_CREDENTIALS, TOO_MANY_ATTEMPTS.
     """
 
 class UserServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Who the users are.
+    """Users: registering, reading, changing and deleting them.
 
-    A write that comes again with its request id after its user was deleted is not done again: ANSWER_ERASED.
+    A write that is repeated with its request id after its user was deleted is not done again: it answers ANSWER_ERASED.
 
     Every rpc can also answer the reasons of shop.system.v1: INVALID_FIELDS, MALFORMED_REQUEST, DATABASE_UNAVAILABLE,
     OVERLOADED, DEADLINE_EXCEEDED, INTERNAL, and every one with a request id REQUEST_ID_REUSED, ANSWER_ERASED.
 
-    Who may call an rpc is in its option `access`. Those that are not public answer TOKEN_INVALID, TOKEN_EXPIRED and
-    ROLE_REQUIRED to everybody else.
+    The option `access` of an rpc says who may call it. An rpc that is not public answers TOKEN_INVALID, TOKEN_EXPIRED or
+    ROLE_REQUIRED to all other callers.
     """
 
     @_abc_1.abstractmethod
@@ -158,8 +158,8 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _user_service_pb2.CreateUserRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_user_pb2.User, _abc.Awaitable[_user_pb2.User]]:
-        """Creates a user, in state ACTIVE with the role USER. A request id that comes again with another password is a guess at
-        the first one, and counts as at a log-in.
+        """Creates a user, in state ACTIVE with the role USER. A repetition with the same request id and another password is
+        an attempt to guess the password: it counts as a wrong password of CreateSession does.
 
         Reasons: EMAIL_TAKEN, TOO_MANY_ATTEMPTS.
         """
@@ -170,7 +170,7 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _user_service_pb2.GetUserRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_user_pb2.User, _abc.Awaitable[_user_pb2.User]]:
-        """Returns a user; a deleted one without anything personal.
+        """Returns a user. A deleted user has no personal data.
 
         Reasons: USER_NOT_FOUND.
         """
@@ -181,7 +181,7 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _user_service_pb2.BatchGetUsersRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_user_service_pb2.BatchGetUsersResponse, _abc.Awaitable[_user_service_pb2.BatchGetUsersResponse]]:
-        """Returns many users at once, and says which do not exist."""
+        """Returns up to 200 users at once, and the ids of those that do not exist."""
 
     @_abc_1.abstractmethod
     def ListUsers(
@@ -200,9 +200,8 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _user_service_pb2.UpdateUserRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_user_pb2.User, _abc.Awaitable[_user_pb2.User]]:
-        """Changes the fields that are present, and no other. Of users themselves a new email needs `current_password`: the email
-        is what a log-in begins with, and a token that was stolen must not be enough to take the account. A wrong one counts
-        as at a log-in.
+        """Changes the fields that are present. Users who change their own email send `current_password` too, so that a stolen
+        access token is not enough to take over the account. A wrong password counts as one of CreateSession does.
 
         Reasons: USER_NOT_FOUND, USER_NOT_ACTIVE, EMAIL_TAKEN, ETAG_MISMATCH, INVALID_CREDENTIALS, TOO_MANY_ATTEMPTS.
         """
@@ -213,8 +212,8 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _user_service_pb2.ChangePasswordRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_user_pb2.User, _abc.Awaitable[_user_pb2.User]]:
-        """Replaces the password, and ends every session of the user but the one that calls. A wrong current password counts as
-        at a log-in.
+        """Replaces the password, and ends every session of the user except the calling one. A wrong current password counts
+        as one of CreateSession does.
 
         Reasons: USER_NOT_FOUND, USER_NOT_ACTIVE, INVALID_CREDENTIALS, TOO_MANY_ATTEMPTS.
         """
@@ -225,11 +224,12 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _user_service_pb2.DeleteUserRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_empty_pb2.Empty, _abc.Awaitable[_empty_pb2.Empty]]:
-        """Deletes a user: the state becomes DELETED, everything personal is erased, the email is free again. Deleting a
-        deleted user succeeds.
+        """Deletes a user: the state becomes DELETED, all personal data is erased, and the email can be registered again.
+        Deleting a deleted user succeeds.
 
-        Users who delete themselves send `current_password`; a wrong one counts as at a log-in. Over REST that is `POST
-        /api/v1/users/{id}:delete`, since a DELETE has no body and a query is written to logs. `DELETE` is for admins.
+        Users who delete themselves send `current_password`; a wrong one counts as one of CreateSession does. Over REST
+        they use `POST /api/v1/users/{id}:delete`, because a DELETE has no body, and a password in the query would be
+        logged. Admins can use `DELETE`.
 
         Reasons: USER_NOT_FOUND, ETAG_MISMATCH, INVALID_CREDENTIALS, TOO_MANY_ATTEMPTS.
         """
