@@ -102,7 +102,6 @@ bench-docs: ## Put the figures of the last `make bench` into docs/performance.md
 	@sed -i -e '/<!-- run -->/,/<!-- end -->/{//!d}' -e '/<!-- run -->/r .bench/latest.md' docs/performance.md
 	@cp .bench/latest.svg docs/performance.svg
 
-SETTINGS_PAGE := PYTHONPATH=generated:. $(BIN)/python -m docs.settings_page
 lint: setup ## Check contract, drift of generated files, formats, lint, types, import rules
 	$(BUF) lint
 	$(BUF) format --diff --exit-code protos
@@ -111,7 +110,8 @@ lint: setup ## Check contract, drift of generated files, formats, lint, types, i
 	diff -r --exclude=__pycache__ .build/drift/generated generated
 	diff .build/drift/docs/events.md docs/events.md
 	$(BIN)/python helm/readme.py | diff - helm/shop/README.md
-	$(SETTINGS_PAGE) | diff - docs/settings.md
+	diff .build/drift/docs/settings.md docs/settings.md
+	diff .build/drift/docs/limits.md docs/limits.md
 	diff docs/observability/rules.yaml helm/shop/files/rules.yaml
 	diff -r --exclude='*.py' --exclude=__pycache__ docs/observability/dashboards helm/shop/files/dashboards
 	$(BIN)/ruff check
@@ -124,11 +124,10 @@ format: setup ## Format protos and Python, fix what can be fixed
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
-generate: setup ## Generate stubs, descriptors, OpenAPI and docs/events.md from the contract; docs/settings.md; the chart's README and copies
+generate: setup ## Generate stubs, descriptors, OpenAPI and docs/events.md from the contract; docs/settings.md and limits.md; the chart's README and copies
 	@rm -rf generated
 	@$(MAKE) --no-print-directory generated-into OUT=.
 	@$(BIN)/python helm/readme.py > helm/shop/README.md
-	@$(SETTINGS_PAGE) > docs/settings.md
 	@mkdir -p helm/shop/files/dashboards
 	@rm -f helm/shop/files/dashboards/* && cp docs/observability/dashboards/*.json helm/shop/files/dashboards/
 	@cp docs/observability/rules.yaml helm/shop/files/
@@ -143,6 +142,7 @@ generated-into:
 	@mkdir -p $(OUT)/docs
 	@$(BUF) build --as-file-descriptor-set --output - \
 	  | PYTHONPATH=$(OUT)/generated:. $(BIN)/python -m protos.codegen.events > $(OUT)/docs/events.md
+	@PYTHONPATH=$(OUT)/generated:. $(BIN)/python -m docs.settings_page $(OUT)/docs
 	@touch $(OUT)/generated/shop/py.typed $(OUT)/generated/buf/py.typed
 
 # The previous commit that touched the contract; REV=main compares with another one.

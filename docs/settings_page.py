@@ -1,7 +1,7 @@
-"""Prints docs/settings.md: the text of settings.tpl.md, with a table of the fields of each section of settings.
+"""Writes docs/settings.md and docs/limits.md: their templates, with the fields of the sections of settings.
 
-`{{ RelaySettings }}` becomes the processes that read the section, and its variables. The description of a variable is
-the docstring below its field.
+In settings.tpl.md, `{{ RelaySettings }}` becomes the processes that read the section, and its variables; in
+limits.tpl.md, `{{ constants }}` becomes the constants of all sections. The docstring below a field is its description.
 """
 
 from __future__ import annotations
@@ -31,12 +31,20 @@ if TYPE_CHECKING:
 
     from pydantic.fields import FieldInfo
 
-TEMPLATE: Final = Path(__file__).parent / "settings.tpl.md"
+DOCS: Final = Path(__file__).parent
 NONE: Final = "\N{EN DASH}"
 _SERVICES: Final = (user_svc, order_svc)
 _MARK: Final = re.compile(r"^\{\{ (\w+) \}\}$", re.MULTILINE)
 _UNITS: Final = {"_s": " s", "_kib": " KiB"}
-_KINDS: Final = {bool: "true, false", str: "text", tuple: "names", Path: "a path", SecretStr: "a secret"}
+_KINDS: Final = {
+    bool: "true, false",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    tuple: "names",
+    Path: "a path",
+    SecretStr: "a secret",
+}
 
 
 class Incomplete(Exception):
@@ -63,8 +71,23 @@ def variables(section: type[Section]) -> dict[str, FieldInfo]:
     return {name: field for name, field in named.items() if name not in fixed}
 
 
-def page(template: str) -> str:
-    """Return the page.
+def limits(template: str) -> str:
+    """Return the page of limits.
+
+    Raises:
+        Incomplete: a constant is not described.
+    """
+    rows = [
+        f"| `{name}` | {value} | {_description(name, section)} | `{section.__module__.replace('.', '/')}.py` |"
+        for section in sections().values()
+        for name, value in constants(section).items()
+    ]
+    head = ["| constant | value | what, and why | where |", "|---|---|---|---|"]
+    return template.replace("{{ constants }}", "\n".join([*head, *rows]))
+
+
+def settings(template: str) -> str:
+    """Return the page of settings.
 
     Raises:
         Incomplete: a section is missing or unknown, or a field is not described.
@@ -86,10 +109,14 @@ def page(template: str) -> str:
 
 
 def _row(name: str, field: FieldInfo, section: type[Section]) -> str:
+    return f"| `{name}` | {_value(name, field)} | {_default(name, field, section)} | {_description(name, section)} |"
+
+
+def _description(name: str, section: type[Section]) -> str:
+    field = next(field for each, field in section.model_fields.items() if variable_of(section, each) == name)
     if not field.description:
         raise Incomplete(f"{section.__name__}: {name} has no docstring")
-    description = " ".join(field.description.split()).replace("|", "\\|")
-    return f"| `{name}` | {_value(name, field)} | {_default(name, field, section)} | {description} |"
+    return " ".join(field.description.split()).replace("|", "\\|")
 
 
 def _value(name: str, field: FieldInfo) -> str:
@@ -208,5 +235,12 @@ def _meanings(name: str, function: FunctionType, owner: object) -> Iterator[Any]
             yield value.fget if isinstance(value, property) else value
 
 
+def main(folder: Path) -> None:
+    """Write both pages into the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for write in (settings, limits):
+        (folder / f"{write.__name__}.md").write_text(write((DOCS / f"{write.__name__}.tpl.md").read_text()))
+
+
 if __name__ == "__main__":
-    sys.stdout.write(page(TEMPLATE.read_text()))
+    main(Path(sys.argv[1]))

@@ -24,7 +24,7 @@ class PasswordSettings(Section, env_prefix="ARGON2_"):
     passes: Annotated[int, Field(ge=1)] = 1
     """Passes over that memory. OWASP allows less memory with more passes: 19,456 KiB with 2."""
     lanes: Constant[int] = 1
-    """The degree of parallelism; one in each of OWASP's recommendations."""
+    """The degree of parallelism of one hash; 1 in each of OWASP's recommendations."""
     workers: Annotated[int, Field(ge=1, le=64)] = 2
     """Hashes of a replica at the same time. Each takes a core and its memory for some 60 ms."""
     max_waiting: Constant[int] = 128

@@ -27,12 +27,12 @@ class DatabaseSettings(Section, env_prefix="DATABASE_"):
     """Connections of a process. Replicas times pool size must stay below `max_connections`. One connection each is for
     batches of reads, of new orders and of status changes; all other calls share the rest."""
     read_lanes: Constant[int] = 1
-    """Of these, for batches of reads. While a batch is read the next one gathers; with two connections each batch would
-    be half as long and cost as much."""
+    """Connections for batches of reads. While a batch is read the next one gathers; with two connections each batch
+    would be half as long and cost as much."""
     write_lanes: Constant[int] = 1
-    """Of these, for batches that one statement writes: new orders."""
+    """Connections for batches that one statement writes: new orders."""
     transaction_lanes: Constant[int] = 1
-    """Of these, for batches that take a transaction: status changes."""
+    """Connections for batches that take a transaction: status changes."""
     batch_linger_s: Constant[float] = 0.003
     """How long a call waits at most for others to share a statement, while calls are concurrent; a call that comes
     alone never waits."""

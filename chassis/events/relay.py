@@ -66,7 +66,7 @@ class RelaySettings(Section, env_prefix="RELAY_"):
     """How long published events stay in the outbox: 7 days, for a fault before a long weekend. A replay, or a Redis
     that lost everything, gets them from there."""
     sweep_s: Constant[float] = 60
-    """How often older events are removed."""
+    """How often published events older than `keep_s` are removed."""
 
 
 class Outcome(Enum):

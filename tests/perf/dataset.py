@@ -41,7 +41,7 @@ CREATE TABLE users (
     version integer NOT NULL
 )
 """
-# The guide's table of orders, and the one index that its reads would need.
+# The table of orders of the Node.js article (docs/from-the-nodejs-article.md), with the one index that its reads need.
 PEER_ORDERS_DDL: Final = """
 CREATE TABLE orders (
     id uuid PRIMARY KEY,
@@ -156,7 +156,7 @@ def order_json(buyer: str) -> dict[str, Any]:
 
 
 def peer_order_json(buyer: str) -> dict[str, Any]:
-    """Return the same for Express, whose price is a JSON number, as in the guide."""
+    """Return the same for Express, whose price is a JSON number, as in the Node.js article."""
     item = {"productId": "book", "name": "A book", "quantity": 2, "unitPrice": 12.5}
     return {"userId": buyer, "currencyCode": "EUR", "items": [item]}
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from chassis.settings import Section
+from chassis.settings import Section, constants
 from devstack.settings import REPOSITORY
 from docs import settings_page
 from docs.settings_page import NONE, Incomplete, shown
@@ -19,10 +19,12 @@ from tests.support.documents import TRACKED
 from tests.support.service_settings import stack_variables, variables
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from pydantic.fields import FieldInfo
 
 _PAGE: Final = (REPOSITORY / "docs" / "settings.md").read_text()
-_TEMPLATE: Final = settings_page.TEMPLATE.read_text()
+_TEMPLATE: Final = (settings_page.DOCS / "settings.tpl.md").read_text()
 
 
 def _table(heading: str) -> dict[str, str]:
@@ -41,8 +43,17 @@ def _default(field: FieldInfo) -> str:
     return NONE if field.is_required() else shown(field.default)
 
 
-def test_the_page_is_what_the_fields_say() -> None:
-    assert settings_page.page(_TEMPLATE) == _PAGE, "run `make generate`"
+@pytest.mark.parametrize("name", ["settings.md", "limits.md"])
+def test_the_pages_are_what_the_fields_say(name: str, tmp_path: Path) -> None:
+    settings_page.main(tmp_path)
+
+    assert (tmp_path / name).read_text() == (settings_page.DOCS / name).read_text(), "run `make generate`"
+
+
+def test_every_constant_is_among_the_limits() -> None:
+    rows = re.findall(r"^\| `([A-Z_0-9]+)` \| ", (settings_page.DOCS / "limits.md").read_text(), re.MULTILINE)
+
+    assert rows == [name for section in settings_page.sections().values() for name in constants(section)]
 
 
 def test_every_setting_of_the_services_has_a_row() -> None:
@@ -72,7 +83,7 @@ def test_each_table_says_which_processes_read_it(section: str, readers: str) -> 
 
 def test_a_section_that_the_template_lacks_is_missed() -> None:
     with pytest.raises(Incomplete, match="RelaySettings"):
-        settings_page.page(_TEMPLATE.replace("{{ RelaySettings }}", ""))
+        settings_page.settings(_TEMPLATE.replace("{{ RelaySettings }}", ""))
 
 
 def test_a_field_without_a_reason_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,7 +95,7 @@ def test_a_field_without_a_reason_is_missed(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(settings_page, "_readers", lambda: dict.fromkeys(known.values(), "all"))
 
     with pytest.raises(Incomplete, match="RELAY_BATCH has no docstring"):
-        settings_page.page(_TEMPLATE)
+        settings_page.settings(_TEMPLATE)
 
 
 def test_every_setting_of_the_stack_is_documented_with_its_default() -> None:

@@ -1,4 +1,4 @@
-// What both services share: the guide's middleware, its metrics and logs, errors, and an orderly end.
+// What both services share: the middleware of the Node.js article (docs/from-the-nodejs-article.md), its metrics and logs, errors, and an orderly end.
 'use strict';
 
 const cors = require('cors');
@@ -39,7 +39,7 @@ function createApp(service) {
   app.set('trust proxy', 'loopback');
   app.use(helmet());
   app.use(cors());
-  // The guide allows 100 calls in 15 minutes; here the count is kept and the limit is out of reach.
+  // The article allows 100 calls in 15 minutes; here the count is kept and the limit is out of reach.
   app.use(rateLimit({ windowMs: 15 * 60 * 1000, limit: 1_000_000_000 }));
   app.use(pinoHttp({ logger }));
   app.use(metrics);

@@ -1,4 +1,4 @@
-// The guide's order service: POST /api/v1/orders, which asks the user service for the buyer.
+// The Node.js article's order service: POST /api/v1/orders, which asks the user service for the buyer.
 'use strict';
 
 const { randomUUID } = require('node:crypto');

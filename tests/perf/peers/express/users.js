@@ -1,4 +1,4 @@
-// The guide's user service: GET /api/v1/users/:id.
+// The Node.js article's user service: GET /api/v1/users/:id.
 'use strict';
 
 const { createApp, serve, pool, NotFound } = require('./app');
