@@ -45,7 +45,7 @@ async def make(users_database: TestDatabase) -> AsyncIterator[Callable[..., Stat
 
 
 async def until_open(statements: StatementPool, number: int) -> None:
-    """Return once there are so many connections."""
+    """Return once there is this number of connections."""
 
     async def are_open() -> bool:
         return statements.opened == number
@@ -54,22 +54,22 @@ async def until_open(statements: StatementPool, number: int) -> None:
 
 
 async def test_values_go_there_and_come_back(make: Callable[..., StatementPool]) -> None:
-    run = make().run
+    fetch = make().fetch
 
-    [row] = await run(
+    [row] = await fetch(
         "SELECT CAST(%s AS int), CAST(%s AS text), CAST(%s AS jsonb), NULL", 7, "a\u00e9\U0001f600", '{"a": [1]}'
     )
 
     assert row == (7, "a\u00e9\U0001f600", {"a": [1]}, None)
-    assert await run("CREATE TEMPORARY TABLE nothing ()") == ()
+    assert await fetch("CREATE TEMPORARY TABLE nothing ()") == ()
 
 
 async def test_a_statement_is_planned_once(make: Callable[..., StatementPool]) -> None:
-    run = make().run
+    fetch = make().fetch
     for number in range(20):
-        await run("SELECT * FROM unnest(CAST(%s AS int[]))", f"{{{number}}}")
+        await fetch("SELECT * FROM unnest(CAST(%s AS int[]))", f"{{{number}}}")
 
-    [row] = await run("SELECT max(generic_plans), max(custom_plans) FROM pg_prepared_statements")
+    [row] = await fetch("SELECT max(generic_plans), max(custom_plans) FROM pg_prepared_statements")
 
     assert row[0] > 10
     assert row[1] == 0
@@ -209,7 +209,7 @@ async def test_calls_cancelled_at_any_time_fail_no_other_call(users_database: Te
 def test_a_connection_that_is_reset_after_a_word_is_noticed(users_database: TestDatabase) -> None:
     # As PostgreSQL's are when it is killed. On uvloop, as in production: it tells of the word and not of the reset.
     with Proxy(users_database.url) as proxy, pytest.raises(OutcomeUnknown):
-        uvloop.fetch(run_and_reset(users_database, proxy))
+        uvloop.run(run_and_reset(users_database, proxy))
 
 
 async def run_and_reset(database: TestDatabase, proxy: Proxy) -> None:

@@ -1,4 +1,4 @@
-"""What a service writes: JSON lines, one a call, and nothing personal."""
+"""A service's log: JSON lines, one for each call, without personal data."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ async def test_every_line_is_json(users_database: TestDatabase, tmp_path: Path) 
 def test_on_a_terminal_lines_are_for_people() -> None:
     shown, terminal = pty.openpty()
     script = (
-        "import structlog; from chassis import telemetry; from chassis.settings import TelemetrySettings\n"
+        "import structlog; from chassis import telemetry; from chassis.telemetry.settings import TelemetrySettings\n"
         "with telemetry.running(TelemetrySettings(service_name='x'), command='serve'): "
         "structlog.get_logger().info('said', number=7)"
     )
