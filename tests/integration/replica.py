@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 
 
 REPOSITORY: Final = Path(__file__).parents[2]
+_LONGEST_S: Final = 60  # of a command
+_servers: Final[list[subprocess.Popen[bytes]]] = []
 SERVING: Final = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING: Final = health_pb2.HealthCheckResponse.NOT_SERVING
 
@@ -31,7 +35,7 @@ class Replica:
     """One `python -m <package> serve`.
 
     Attributes:
-        address: where it is to listen.
+        address: on which it listens.
         process: the child.
     """
 
@@ -48,7 +52,7 @@ class Replica:
             )
 
     async def health(self) -> int | None:
-        """Return what it says of itself; None when it does not answer."""
+        """Return its health status; None if it does not answer."""
         async with plain_channel(self.address) as channel:
             ask = channel.unary_unary(
                 "/grpc.health.v1.Health/Check",
@@ -62,19 +66,19 @@ class Replica:
             return answer.status
 
     async def until_health(self, wanted: int) -> None:
-        """Return once it says so."""
+        """Return once its health has this status."""
 
-        async def says_so() -> bool:
+        async def has_status() -> bool:
             assert self.process.poll() is None, self.output()
             return await self.health() == wanted
 
-        await until(says_so, timeout_s=30)
+        await until(has_status, timeout_s=30)
 
     async def exit_code(self, *, within_s: float) -> int:
-        """Return how it ended.
+        """Return its exit code.
 
         Raises:
-            subprocess.TimeoutExpired: it did not, in time.
+            subprocess.TimeoutExpired: it did not end in time.
         """
         return await asyncio.to_thread(self.process.wait, within_s)
 
@@ -89,7 +93,7 @@ class Replica:
 
 @contextlib.asynccontextmanager
 async def serving_process(package: str, folder: Path, **env: str) -> AsyncIterator[Replica]:
-    """Run a replica while the block runs, from when it is healthy; killed at the end if it is still there."""
+    """Run a replica while the block runs, from when it is healthy; kill it at the end if it still runs."""
     reserved = ReservedPort()
     replica = Replica(package, port=reserved.number, log=folder / f"{package}.log", env=env)
     try:
@@ -102,21 +106,40 @@ async def serving_process(package: str, folder: Path, **env: str) -> AsyncIterat
 
 
 def run(package: str, command: str, *, typed: str = "", **env: str) -> subprocess.CompletedProcess[str]:
-    """Run a command of the package, of one word or several, to its end; `typed` is its standard input."""
-    return subprocess.run(
-        [sys.executable, "-m", package, *command.split()],
-        cwd=REPOSITORY,
-        env=environment(**env),
-        input=typed,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    """Run a command of the package, of one word or several, to its end; `typed` is its standard input.
+
+    It runs in a process of its own, forked from one that has imported the services already (`command_server.py`).
+    """
+    arguments = [package, *command.split()]
+    request = {"argv": arguments, "env": environment(**env), "typed": typed, "timeout_s": _LONGEST_S}
+    with socket.socket(socket.AF_UNIX) as connection, connection.makefile("rw") as stream:
+        connection.settimeout(_LONGEST_S + 30)  # the server may have to import the services first
+        connection.connect(_command_server())
+        json.dump(request, stream)
+        stream.write("\n")
+        stream.flush()
+        code, output, errors = json.load(stream)
+    return subprocess.CompletedProcess(arguments, code, output, errors)
+
+
+@functools.cache
+def _command_server() -> str:
+    """Start the server that forks commands; return its address. It ends with this process, which holds its input."""
+    address = f"\0shop-test-commands-{os.getpid()}"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(address)
+        listener.listen()
+        arguments = [sys.executable, "-m", "tests.integration.command_server", str(listener.fileno())]
+        _servers.append(
+            subprocess.Popen(
+                arguments, cwd=REPOSITORY, env=environment(), stdin=subprocess.PIPE, pass_fds=[listener.fileno()]
+            )
+        )
+    return address
 
 
 def environment(**changes: str) -> dict[str, str]:
-    """Return the environment of a service: ours, loopback only, and what is to be different."""
+    """Return the environment of a service: ours, on loopback only, with the changes."""
     secret = KEY_SETTINGS.secret.get_secret_value()
     quick = {"HOST": LOOPBACK, "DRAIN_S": "0", "ARGON2_MEMORY_KIB": "8", "KEYS_SECRET": secret}
     return {**os.environ, **quick, **changes}
