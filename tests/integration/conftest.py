@@ -5,6 +5,7 @@ A copy costs 120 ms, so the tests share one and empty it. A test that breaks its
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import itertools
 import os
@@ -21,7 +22,7 @@ from shop.user.v1.session_service_pb2_grpc import SessionServiceStub
 from shop.user.v1.user_service_pb2_grpc import UserServiceStub
 
 from chassis.database import migrations
-from chassis.testing import SIGNER, ManualClock, plain_channel
+from chassis.testing import SIGNER, ManualClock, plain_channel, until
 from devstack.postgres import PostgresServer
 from devstack.redis import RedisServer, find_redis
 from tests.integration.inprocess import KEY_SETTINGS, database_settings, order_service, user_service
@@ -103,6 +104,21 @@ class TestDatabase:
         """Remove every row that a test has left, and restart every sequence."""
         self.query(_EMPTY)
 
+    def waiting(self) -> int:
+        """Return the number of this database's sessions that wait for a lock."""
+        [(count,)] = self.query(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        )
+        return int(count)
+
+    async def until_waiting(self, number: int = 1) -> None:
+        """Return once this number of the database's sessions wait for a lock."""
+
+        async def do_wait() -> bool:
+            return await asyncio.to_thread(self.waiting) == number
+
+        await until(do_wait)
+
     def close(self) -> None:
         """Close the idle connection."""
         while connection := self._take():
@@ -145,9 +161,9 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServe
 def prepare(server: PostgresServer) -> None:
     """Make the databases that tests copy."""
     with contextlib.closing(psycopg.connect(server.superuser_url(), autocommit=True)) as connection:
-        # No test cuts the machine's power, and waiting for the disk is half of a test's time.
+        # No test cuts the machine's power, and waiting for the disk would be half of a test's time.
         connection.execute("ALTER SYSTEM SET fsync = off")
-        # Below the services' lock_timeout: otherwise a deadlock ends as a lock that was not to be had.
+        # Below the services' lock_timeout: otherwise a deadlock would be reported as a lock timeout.
         connection.execute("ALTER SYSTEM SET deadlock_timeout = '100ms'")
         connection.execute("SELECT pg_reload_conf()")
     for package in ("user_svc", "order_svc"):
@@ -184,7 +200,7 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
 
 @pytest.fixture
 def redis_url(redis_server: RedisServer) -> str:
-    """Where the Redis is, empty."""
+    """The URL of the Redis, which is empty."""
     with Redis.from_url(redis_server.url) as client:
         client.flushall()
     return redis_server.url
@@ -192,7 +208,7 @@ def redis_url(redis_server: RedisServer) -> str:
 
 @pytest.fixture
 def stored(redis_url: str) -> Iterator[Redis]:
-    """What is in the Redis."""
+    """A client of the Redis, to look at its content."""
     with Redis.from_url(redis_url, decode_responses=True) as client:
         yield client
 
@@ -232,7 +248,7 @@ def orders_database(shared_databases: dict[str, TestDatabase]) -> Iterator[TestD
 
 @pytest.fixture
 def users_copy(postgres: PostgresServer) -> Iterator[TestDatabase]:
-    """A database for the user service, to be broken."""
+    """A database of the user service for a test that breaks it."""
     with fresh_database(postgres, "user_svc") as database:
         yield database
 
@@ -284,5 +300,5 @@ async def orders(orders_address: str) -> AsyncIterator[OrderServiceAsyncStub]:
 
 @pytest.fixture
 async def buyer(users: UserServiceAsyncStub) -> User:
-    """Somebody who may order."""
+    """A user who may order."""
     return await users.CreateUser(create_user_request())

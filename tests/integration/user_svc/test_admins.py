@@ -9,7 +9,6 @@ import pytest
 
 from chassis.context import Role
 from chassis.errors import InvalidFields
-from chassis.testing import until
 from tests.integration.event_flow import opened
 from tests.integration.inprocess import CHEAP, NIST
 from tests.integration.test_bystanders import transaction
@@ -80,15 +79,10 @@ async def test_an_admin_with_a_weak_password_is_not_made(service: UserService, u
 async def test_a_user_who_registers_the_email_at_the_same_moment_does_not_become_an_admin(
     service: UserService, users_database: TestDatabase
 ) -> None:
-    query = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-
-    async def does_wait() -> bool:
-        return bool(await asyncio.to_thread(users_database.query, query))
-
     with transaction(users_database) as connection:
         repository.insert_users(connection, [a_user(email=EMAIL)])
         making = asyncio.create_task(service.make_admin(an_admin()))
-        await until(does_wait)
+        await users_database.until_waiting()
 
     with pytest.raises(EmailTaken):
         await making

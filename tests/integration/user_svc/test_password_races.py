@@ -1,4 +1,4 @@
-"""A password that is replaced while it is checked opens nothing, and two changes with one key are one change."""
+"""A password that is replaced during its check opens nothing, and two changes with one key are one change."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from shop.user.v1 import user_service_pb2 as pb
 from shop.user.v1.user_service_pb2_grpc import UserServiceStub
 
-from chassis.testing import bearer, new_uuid, plain_channel, refusal_of, token_of, until
+from chassis.testing import bearer, new_uuid, plain_channel, refusal_of, token_of
 from tests.integration.inprocess import database_settings, user_service
 from tests.support.requests import PASSWORD
 
@@ -44,16 +44,11 @@ async def users(users_database: TestDatabase, clock: ManualClock) -> AsyncIterat
 
 @asynccontextmanager
 async def changing(database: TestDatabase, statement: str, *, until_waiting: int) -> AsyncIterator[None]:
-    """Hold a transaction with the statement until so many others wait for it, after the block."""
-    query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-
-    async def do_wait() -> bool:
-        return (await asyncio.to_thread(database.query, query)) == [(until_waiting,)]
-
+    """Hold a transaction with the statement until this number of others wait for it, after the block."""
     with database.connect() as session, session.transaction():
         session.execute(statement.encode())
         yield
-        await until(do_wait)
+        await database.until_waiting(until_waiting)
 
 
 @pytest.mark.parametrize("name", CALLS)

@@ -1,4 +1,4 @@
-"""Replicas that take calls and are silent: a read is sent to another one too, a write or a stream never is."""
+"""Replicas that accept calls and never answer: a read is hedged to another one, a write or a stream never is."""
 
 from __future__ import annotations
 
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine, Iterable
     from pathlib import Path
 
+    from shop.user.v1.user_service_pb2_grpc import UserServiceAsyncStub
+
     from envoy.contract import Binding
 
 # The edge begins the second try of a read after 1 s and the third after 2 s; on a busy machine later.
@@ -46,15 +48,15 @@ USERS = "/shop.user.v1.UserService"
 
 
 class Replica(grpc.GenericRpcHandler):
-    """Takes the calls of every method and answers, or hangs; says that it is healthy in any case.
+    """Accepts the calls of every method and answers them, or hangs; its health is SERVING in either case.
 
     Args:
         answers_after_s: how long each call takes; infinite for a replica that hangs.
 
     Attributes:
         address: where it listens.
-        calls: how often each method was called.
-        running: how many calls are waiting for their answer.
+        calls: the number of calls of each method.
+        running: the number of calls without an answer yet.
     """
 
     def __init__(self, *, answers_after_s: float) -> None:
@@ -84,7 +86,7 @@ class Replica(grpc.GenericRpcHandler):
 
 @contextlib.asynccontextmanager
 async def serving(*replicas: Replica) -> AsyncIterator[None]:
-    """Serve while the block runs; what still hangs then is cut off."""
+    """Serve while the block runs; cancel the calls that still hang then."""
     async with contextlib.AsyncExitStack() as servers:
         for replica in replicas:
             server = aio.server()
@@ -100,10 +102,19 @@ async def serving(*replicas: Replica) -> AsyncIterator[None]:
 
 
 @contextlib.asynccontextmanager
+async def users_at(*replicas: Replica, timeout_s: float) -> AsyncIterator[UserServiceAsyncStub]:
+    """Serve while the block runs; yield a client that hedges its reads after 50 ms."""
+    async with serving(*replicas):
+        target = f"ipv4:{','.join(replica.address for replica in replicas)}"
+        async with connect(target, policy=CallPolicy(timeout_s=timeout_s, hedge_after_s=0.05)) as channel:
+            yield UserServiceStub(channel)
+
+
+@contextlib.asynccontextmanager
 async def edge_of(
     replicas: Iterable[Replica], folder: Path, *, admin_port: int | None = None, max_requests: int | None = None
 ) -> AsyncIterator[httpx.Client]:
-    """Run an edge whose clusters have these replicas; yield a client of it who has a good token.
+    """Run an edge whose clusters have these replicas; yield its client with a valid token.
 
     Args:
         replicas: of every service.
@@ -206,12 +217,10 @@ def test_a_client_hedges_the_reads_of_the_contract_and_nothing_else() -> None:
 async def test_a_client_gets_a_read_from_the_replica_that_answers() -> None:
     hanging, answering = Replica(answers_after_s=math.inf), Replica(answers_after_s=0)
 
-    async with serving(hanging, answering):
-        target = f"ipv4:{hanging.address},{answering.address}"
-        async with connect(target, policy=CallPolicy(timeout_s=10, hedge_after_s=0.05)) as channel:
-            # One after the other, as order_svc asks for the buyers of one group of orders after the other.
-            for _ in range(20):
-                await UserServiceStub(channel).BatchGetUsers(pb.BatchGetUsersRequest())
+    async with users_at(hanging, answering, timeout_s=10) as users:
+        # One after the other, as order_svc asks for the buyers of one batch after the other.
+        for _ in range(20):
+            await users.BatchGetUsers(pb.BatchGetUsersRequest())
 
     assert hanging.calls[f"{USERS}/BatchGetUsers"] >= 5
     assert answering.calls[f"{USERS}/BatchGetUsers"] == 20
@@ -220,11 +229,9 @@ async def test_a_client_gets_a_read_from_the_replica_that_answers() -> None:
 async def test_a_client_sends_a_write_once_however_long_the_answer_takes() -> None:
     replicas = Replica(answers_after_s=math.inf), Replica(answers_after_s=math.inf)
 
-    async with serving(*replicas):
-        target = f"ipv4:{','.join(replica.address for replica in replicas)}"
-        async with connect(target, policy=CallPolicy(timeout_s=0.5, hedge_after_s=0.05)) as channel:
-            with pytest.raises(aio.AioRpcError) as failed:
-                await UserServiceStub(channel).CreateUser(create_user_request())
+    async with users_at(*replicas, timeout_s=0.5) as users:
+        with pytest.raises(aio.AioRpcError) as failed:
+            await users.CreateUser(create_user_request())
 
     assert failed.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     assert sum((replica.calls for replica in replicas), Counter[str]()) == {f"{USERS}/CreateUser": 1}
@@ -233,16 +240,13 @@ async def test_a_client_sends_a_write_once_however_long_the_answer_takes() -> No
 async def test_an_unanswered_read_ends_at_its_deadline_with_all_its_attempts() -> None:
     replicas = Replica(answers_after_s=math.inf), Replica(answers_after_s=math.inf)
 
-    async with serving(*replicas):
-        target = f"ipv4:{','.join(replica.address for replica in replicas)}"
-        async with connect(target, policy=CallPolicy(timeout_s=0.5, hedge_after_s=0.05)) as channel:
-            with pytest.raises(aio.AioRpcError) as failed:
-                await UserServiceStub(channel).GetUser(pb.GetUserRequest(id=new_uuid()))
+    async def nothing_runs() -> bool:
+        return all(replica.running == 0 for replica in replicas)
 
-            async def nothing_runs() -> bool:
-                return all(replica.running == 0 for replica in replicas)
-
-            await until(nothing_runs)
+    async with users_at(*replicas, timeout_s=0.5) as users:
+        with pytest.raises(aio.AioRpcError) as failed:
+            await users.GetUser(pb.GetUserRequest(id=new_uuid()))
+        await until(nothing_runs)
 
     assert failed.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     assert sum(replica.calls[f"{USERS}/GetUser"] for replica in replicas) == 3

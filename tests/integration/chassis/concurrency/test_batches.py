@@ -168,7 +168,7 @@ async def test_concurrent_status_changes_of_one_order_and_of_others_each_take_ef
         "SELECT count(*), count(DISTINCT order_id) FROM order_events WHERE to_status <> 'PENDING'"
     )
     assert rows == [(10, 10)]
-    # Who failed left no key behind.
+    # A failed call leaves no key behind.
     assert orders_database.query("SELECT count(*) FROM idempotency_keys WHERE response IS NULL") == [(0,)]
 
 
@@ -212,7 +212,7 @@ async def test_a_list_delays_no_read_of_a_single_row(users_database: TestDatabas
             other.execute("BEGIN")
             other.execute("SELECT 1 FROM users FOR UPDATE")
             slow = asyncio.ensure_future(users.UpdateUser(users_pb.UpdateUserRequest(id=user.id, display_name="B")))
-            await until(lambda: asyncio.to_thread(somebody_waits, users_database))
+            await users_database.until_waiting()
 
             read = await asyncio.gather(*(users.GetUser(users_pb.GetUserRequest(id=user.id)) for _ in range(20)))
 
@@ -231,7 +231,7 @@ async def test_too_many_calls_are_refused_and_the_others_answered(users_database
             other.execute("BEGIN")
             other.execute("LOCK TABLE users")
             first = asyncio.ensure_future(users.GetUser(get))
-            await until(lambda: asyncio.to_thread(somebody_waits, users_database))
+            await users_database.until_waiting()
             waiting = [asyncio.ensure_future(users.GetUser(get)) for _ in range(50)]
             await until(lambda: refused(waiting, 40))
 
@@ -258,9 +258,9 @@ async def test_calls_whose_deadline_passed_before_their_batch_change_nothing(
             other.execute("BEGIN")
             other.execute("LOCK TABLE idempotency_keys")
             stuck = [asyncio.ensure_future(move(orders, ids[0]))]
-            await until(lambda: asyncio.to_thread(is_waited_for, orders_database, 1))
+            await orders_database.until_waiting()
             stuck.append(asyncio.ensure_future(move(orders, ids[1])))  # not in the batch that waits already
-            await until(lambda: asyncio.to_thread(is_waited_for, orders_database, 2))
+            await orders_database.until_waiting(2)
 
             with pytest.raises(aio.AioRpcError) as left:
                 await orders.UpdateOrderStatus(
@@ -271,16 +271,6 @@ async def test_calls_whose_deadline_passed_before_their_batch_change_nothing(
 
     assert left.value.code() is StatusCode.DEADLINE_EXCEEDED
     assert untouched.status == order_pb2.ORDER_STATUS_PENDING
-
-
-def somebody_waits(database: TestDatabase) -> bool:
-    """Return whether a session waits for a lock."""
-    return is_waited_for(database, 1)
-
-
-def is_waited_for(database: TestDatabase, number: int) -> bool:
-    """Return whether so many sessions wait for a lock."""
-    return database.query("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'") == [(number,)]
 
 
 async def test_as_many_orders_as_were_acknowledged_are_there(

@@ -19,7 +19,7 @@ from structlog.testing import capture_logs
 
 from chassis.database import Database
 from chassis.errors import DatabaseUnavailable
-from chassis.testing import new_uuid, plain_channel, refusal_of, server_settings, until
+from chassis.testing import new_uuid, plain_channel, refusal_of, server_settings
 from devstack.postgres import PostgresServer
 from tests.integration.conftest import fresh_database, prepare
 from tests.integration.inprocess import database_settings, user_service
@@ -50,7 +50,7 @@ def mortal_postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgr
 
 @pytest.fixture
 async def mortal_users(mortal_postgres: PostgresServer) -> AsyncIterator[UserServiceAsyncStub]:
-    """A user service on the server that is to be killed."""
+    """A user service on a server that the test kills."""
     with fresh_database(mortal_postgres, "user_svc") as database:
         async with (
             user_service(database_settings(database.url)) as address,
@@ -247,7 +247,7 @@ async def test_a_call_whose_caller_left_before_its_turn_does_nothing(users_datab
             other.execute("BEGIN")
             other.execute("SELECT 1 FROM users FOR UPDATE")
             waiting = asyncio.ensure_future(users.UpdateUser(pb.UpdateUserRequest(id=user.id, display_name="B")))
-            await until(lambda: asyncio.to_thread(somebody_waits, users_database))
+            await users_database.until_waiting()
 
             with pytest.raises(aio.AioRpcError):
                 await users.DeleteUser(pb.DeleteUserRequest(id=user.id), timeout=0.2)
@@ -260,8 +260,3 @@ def require_database_unavailable(refusal: Refusal) -> None:
     assert (refusal.code, refusal.domain) == (StatusCode.UNAVAILABLE, "shop.system.v1")
     assert (refusal.reason, refusal.retry_after_s) == ("DATABASE_UNAVAILABLE", 1)
     assert refusal.retry_after_header == "1"
-
-
-def somebody_waits(database: TestDatabase) -> bool:
-    """Return whether a session waits for a lock."""
-    return database.query("SELECT count(*) > 0 FROM pg_stat_activity WHERE wait_event_type = 'Lock'") == [(True,)]

@@ -22,7 +22,7 @@ def _statements() -> str:
     _, _, below = OPERATIONS.partition("### A role of its own for migrations\n")
     found = re.search(r"^```sql\n(.*?)^```", below, re.MULTILINE | re.DOTALL)
     assert found
-    # Under names of its own: the server is everybody's.
+    # Names of its own, because the tests share the server.
     renamed = {"user_svc": "two_roles", "users": "two_roles_users"}
     return re.sub(r"\buser_svc(?=\b|_)|\busers\b", lambda name: renamed[name[0]], found[1])
 

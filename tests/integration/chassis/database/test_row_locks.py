@@ -1,9 +1,8 @@
-"""Who waits for whom: rows are locked, in one order everywhere, and what can be left for later is passed over."""
+"""Rows are locked in one sequence everywhere; sweeps skip rows that are locked."""
 
 from __future__ import annotations
 
 import threading
-import time
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -19,6 +18,7 @@ from order_svc import repository as orders_repository
 from order_svc.model import BuyerId, OrderId
 from order_svc.repository import OrderLookup
 from tests.integration.test_bystanders import AFTER, BEFORE, OURS, a_user, an_order_of, log_in, place, transaction
+from tests.support.waiting import until
 from user_svc import attempt_repository
 from user_svc import repository as users_repository
 from user_svc.model import UserId
@@ -42,7 +42,7 @@ def row_of(table: str, number: UUID) -> str:
 
 
 def is_free(database: TestDatabase, row: str) -> bool:
-    """Return whether nobody has locked the row."""
+    """Return whether the row is unlocked."""
     try:
         database.query(f"{row} NOWAIT")
     except psycopg.errors.LockNotAvailable:
@@ -73,11 +73,7 @@ def waiting(database: TestDatabase, work: Work, *, behind: Work) -> Iterator[Non
     thread = threading.Thread(target=run)
     with holding(database, behind):
         thread.start()
-        deadline = time.monotonic() + 10
-        query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-        while database.query(query) == [(0,)]:
-            assert time.monotonic() < deadline, "it waits for nothing"
-            time.sleep(0.01)
+        until(lambda: database.waiting() > 0)
         yield
     thread.join(10)
     assert not thread.is_alive()
@@ -197,7 +193,7 @@ def test_keys_are_claimed_in_one_sequence_whatever_the_sequence_of_the_requests(
     ):
         other.exec_driver_sql("SET LOCAL lock_timeout = '1s'")
 
-        # Who waits for `a` has not taken `b` and `c` yet.
+        # A transaction that waits for `a` has not locked `b` and `c` yet.
         assert store.claim(other, [key("b")]) == {("b", "/method", OURS)}
         assert store.claim(other, [key("c")]) == {("c", "/method", OURS)}
 

@@ -19,13 +19,14 @@ from chassis.testing import LOOPBACK, until
 from devstack.certificates import Certificates
 from tests.integration.inprocess import KEY_SETTINGS, database_settings
 from tests.integration.replica import REPOSITORY
-from tests.integration.tls_postgres import MISSING, TlsPostgres, debians_binaries, tls_postgres
 from tests.support.database_cases import cases
 from tests.support.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from tests.integration.tls_postgres import TlsPostgres
 
 # In a mount namespace of its own the authority takes the place of the public ones, where the images have them.
 IN_STORE: Final = 'mount --bind "$1" "$2" && shift 2 && exec "$@"'
@@ -34,13 +35,10 @@ WORKERS: Final = ("serve", "relay", "consume")
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TlsPostgres]:
-    binaries = debians_binaries()
-    if binaries is None:
-        pytest.skip(MISSING)
-    with tls_postgres(tmp_path_factory.mktemp("tls"), binaries) as server:
-        migrations.upgrade("user_svc", database_settings(server.url("users", role="user_svc")))
-        yield server
+def server(tls_server: TlsPostgres) -> TlsPostgres:
+    """The server, with the tables of the user service."""
+    migrations.upgrade("user_svc", database_settings(tls_server.url("users", role="user_svc")))
+    return tls_server
 
 
 def url(server: TlsPostgres, root: str) -> str:

@@ -8,11 +8,11 @@ from urllib.parse import quote
 
 import psycopg
 import pytest
+from psycopg.sql import SQL, Literal
 
 from chassis.database import Database
 from chassis.database.connections import connect_for_long
 from tests.integration.inprocess import database_settings
-from tests.integration.tls_postgres import MISSING, TlsPostgres, debians_binaries, tls_postgres
 from tests.support.database_cases import cases
 from tests.support.ports import free_port
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sqlalchemy import Connection
+
+    from tests.integration.tls_postgres import TlsPostgres
 
 # Of every character that a URL gives a meaning to.
 PASSWORD = "p@ss:w/o?r#d%20&=,[]'\" \\é"
@@ -77,14 +79,16 @@ EVERYDAY = (
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TlsPostgres]:
-    binaries = debians_binaries()
-    if binaries is None:
-        pytest.skip(MISSING)
-    with tls_postgres(tmp_path_factory.mktemp("urls"), binaries) as server:
-        with psycopg.connect(server.superuser_url()) as connection:
-            connection.execute("ALTER ROLE user_svc PASSWORD " + psycopg.sql.Literal(PASSWORD).as_string(connection))
-        yield server
+def server(tls_server: TlsPostgres) -> Iterator[TlsPostgres]:
+    """The server, with PASSWORD as the service's password."""
+
+    def set_password(password: str) -> None:
+        with psycopg.connect(tls_server.superuser_url()) as connection:
+            connection.execute(SQL("ALTER ROLE user_svc PASSWORD {}").format(Literal(password)))
+
+    set_password(PASSWORD)
+    yield tls_server
+    set_password(tls_server.passwords.password_of("user_svc"))
 
 
 @pytest.fixture(scope="module")

@@ -88,6 +88,15 @@ async def consume(
             await until(is_done, timeout_s=20)
 
 
+async def until_effects(database: TestDatabase, expected: Sequence[tuple[uuid.UUID, int]]) -> None:
+    """Return once exactly these events took effect, in this sequence."""
+
+    async def is_done() -> bool:
+        return database.query(EFFECTS) == list(expected)
+
+    await until(is_done, timeout_s=30)
+
+
 def value(name: str) -> float:
     return REGISTRY.get_sample_value(name, {"stream": STREAM}) or 0
 

@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 import chassis.events.consumer
 from chassis.events.cloudevents import CloudEvent
 from chassis.testing import until
-from tests.integration.chassis.events.test_consumer import EFFECTS, STREAM, effect, letters, value
+from tests.integration.chassis.events.test_consumer import EFFECTS, STREAM, effect, letters, until_effects, value
 from tests.integration.event_flow import consumer, running
 
 if TYPE_CHECKING:
@@ -178,16 +178,13 @@ async def test_a_failed_page_backs_off_before_its_retry(
             raise RuntimeError("canary")
         effect(connection, events)
 
-    async def is_done() -> bool:
-        return orders_database.query(EFFECTS) == [(subject, 1)]
-
     options = {"attempts": 5, "retry_first_s": 0.1}
     async with (
         consumer(orders_database.url, handle, redis=redis_url, resource="thing", **options) as ours,
         stream.serving(),
         running(ours.run),
     ):
-        await until(is_done, timeout_s=30)
+        await until_effects(orders_database, [(subject, 1)])
 
     first, second, third = tried_at
     assert second - first >= 0.1

@@ -21,7 +21,16 @@ from chassis.runtime import periodic
 from chassis.testing import until
 from devstack.ports import LOOPBACK, ReservedPort
 from devstack.redis import RedisServer, find_redis
-from tests.integration.chassis.events.test_consumer import EFFECTS, STREAM, STUCK, effect, healthy, letters, send, value
+from tests.integration.chassis.events.test_consumer import (
+    STREAM,
+    STUCK,
+    effect,
+    healthy,
+    letters,
+    send,
+    until_effects,
+    value,
+)
 from tests.integration.event_flow import QUICK, consumer, opened, running, settings_of
 
 if TYPE_CHECKING:
@@ -147,15 +156,12 @@ async def test_no_event_becomes_a_dead_letter_while_the_database_is_down(
     subject = uuid.uuid4()
     send(stored, subject, 1)
 
-    async def is_done() -> bool:
-        return orders_database.query(EFFECTS) == [(subject, 1)]
-
     options = {"attempts": 2, "retry_first_s": 0.01}
     async with (
         consumer(orders_database.url, handle, redis=redis_url, resource="thing", **options) as ours,
         running(ours.run),
     ):
-        await until(is_done, timeout_s=30)
+        await until_effects(orders_database, [(subject, 1)])
 
     assert letters(orders_database) == []
 

@@ -1,4 +1,4 @@
-"""What a change in one service does in the other, and what an order needs while the user service is away."""
+"""Effects of one service's events in the other, and orders while the user service is down."""
 
 from __future__ import annotations
 

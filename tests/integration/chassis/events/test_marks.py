@@ -1,8 +1,7 @@
-"""Marks that say "complete up to here", against every way in which something before them can be missing.
+"""Watermarks ("complete up to here"), against every way in which an event before them can be missing.
 
-The users' outbox is the truth, the order service's copy of users follows it. A way makes something missing between the
-two. The marks must not be younger than what took effect, at any moment; and afterwards the copy is true again, without
-anybody's help.
+The users' outbox is the truth, the order service's copy of users follows it. A way loses something between the
+two. At no time may a mark be ahead of the effects; and afterwards the copy becomes correct again by itself.
 
 | mark | says |
 |---|---|
@@ -51,7 +50,7 @@ if TYPE_CHECKING:
 STREAM = stream_of("user")
 PRODUCERS = ("outbox", "relay_state")
 CONSUMERS = ("inbox", "inbox_state", "known_users", "dead_letters", "effects")
-# What Redis holds at least, so that nothing is cut off by chance, and more than a node of a stream, 100 entries.
+# The least that Redis holds, so that no entry is trimmed by chance; more than a node of a stream, 100 entries.
 MANY = 260
 # Between the time that a statement writes and its commit.
 COMMIT_S = 0.5
@@ -78,7 +77,7 @@ class World:
 
     Attributes:
         poisoned: subjects whose events fail.
-        lies: what a mark has said that was not so.
+        lies: marks that were ahead of the effects.
     """
 
     users: TestDatabase
@@ -157,7 +156,7 @@ class World:
                 database.query(f"BEGIN; TRUNCATE {table}; INSERT INTO {table} {overriding} TABLE kept_{table}; COMMIT")
 
     def look(self) -> None:
-        """Note if a mark is younger than what took effect."""
+        """Record each mark that is ahead of the effects."""
         rows = self.orders.query("""
             SELECT as_of, array_agg(subject::text), array_agg(sequence)
             FROM inbox_state
@@ -178,7 +177,7 @@ class World:
             self.lies.append(f"as_of {as_of} though {len(missing)} of {len(told)} users lack events")
 
     def is_true(self) -> bool:
-        """Return whether the copy is what the outbox says, and says that it is."""
+        """Return whether the copy equals the outbox and its watermark says so."""
         self.look()
         known = dict(self.orders.query("SELECT id::text, state FROM known_users"))
         truth = dict(self.users.query(_TRUTH))
@@ -188,7 +187,7 @@ class World:
 
     async def becomes_true(self) -> None:
         async def is_so() -> bool:
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.1)  # each look reads five tables: no more than ten looks a second
             return self.is_true()
 
         await until(is_so, timeout_s=120)
@@ -211,7 +210,7 @@ async def _runs(part: Callable[[asyncio.Event], Awaitable[None]]) -> AsyncIterat
 
 @pytest.fixture(autouse=True)
 def _in_quick_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Note and look as often as the loop turns: what the marks say is tested, and not how seldom they say it."""
+    """Write and poll the marks often: their values are tested, not their intervals."""
     monkeypatch.setattr(chassis.events.consumer, "_SAVE_S", 0.05)
     monkeypatch.setattr(chassis.events.relay, "_TICK_S", 0.05)
 
@@ -339,7 +338,7 @@ async def consumer_restored_and_flushed(world: World) -> None:
 
 
 async def producer_restored(world: World) -> None:
-    """Its users go on with the same numbers, and other events."""
+    """Its users continue with the same sequences and other events."""
     world.is_counted = False
     old = world.subjects[:20]
     world.keep("producer")

@@ -45,6 +45,15 @@ def unpublished(database: TestDatabase) -> int:
     return int(count)
 
 
+async def until_published(database: TestDatabase) -> None:
+    """Return once every event is published."""
+
+    async def is_done() -> bool:
+        return unpublished(database) == 0
+
+    await until(is_done, timeout_s=30)
+
+
 def sent(stored: Redis) -> list[CloudEvent]:
     return [CloudEvent.from_json(fields[FIELD]) for _, fields in stored.xrange(STREAM)]
 
@@ -55,11 +64,8 @@ async def test_events_are_published_in_order_as_cloudevents_and_marked(
     subject = write(orders_database, 1, 2, 3)
     before = REGISTRY.get_sample_value("shop_events_published_total", {"stream": STREAM}) or 0
 
-    async def is_done() -> bool:
-        return unpublished(orders_database) == 0
-
     async with relay(orders_database.url, redis=redis_url, resource="order", batch=2) as ours, running(ours.run):
-        await until(is_done)
+        await until_published(orders_database)
 
     assert REGISTRY.get_sample_value("shop_events_published_total", {"stream": STREAM}) == before + 3
     events = sent(stored)
@@ -101,11 +107,8 @@ async def test_without_redis_events_wait_and_are_published_when_it_is_there(
             await until(has_failed)
             assert unpublished(orders_database) == 2
 
-    async def is_done() -> bool:
-        return unpublished(orders_database) == 0
-
     async with relay(orders_database.url, redis=redis_url, resource="order") as ours, running(ours.run):
-        await until(is_done)
+        await until_published(orders_database)
     assert [event.sequence for event in sent(stored)] == [1, 2]
     assert [entry["event"] for entry in logs] == ["relay.waiting"]
 
@@ -113,12 +116,9 @@ async def test_without_redis_events_wait_and_are_published_when_it_is_there(
 async def test_the_stream_is_kept_short(orders_database: TestDatabase, redis_url: str, stored: Redis) -> None:
     write(orders_database, *range(1, 101), subjects=13)
 
-    async def is_done() -> bool:
-        return unpublished(orders_database) == 0
-
     options = {"stream_max_length": 1000, "batch": 100}
     async with relay(orders_database.url, redis=redis_url, resource="order", **options) as ours, running(ours.run):
-        await until(is_done, timeout_s=30)
+        await until_published(orders_database)
 
     # Redis trims by whole nodes of 100.
     assert 1000 <= stored.xlen(STREAM) <= 1200
@@ -174,14 +174,11 @@ async def test_of_two_relays_one_publishes_and_each_event_is_sent_once(
 ) -> None:
     write(orders_database, *range(1, 11), subjects=20)
 
-    async def is_done() -> bool:
-        return unpublished(orders_database) == 0
-
     async with contextlib.AsyncExitStack() as both:
         options = {"redis": redis_url, "resource": "order", "batch": 5}
         relays = [await both.enter_async_context(relay(orders_database.url, **options)) for _ in range(2)]
         await both.enter_async_context(running(*(each.run for each in relays)))
-        await until(is_done, timeout_s=30)
+        await until_published(orders_database)
 
     events = sent(stored)
     assert len(events) == len({event.id for event in events}) == 200
@@ -192,13 +189,10 @@ async def test_of_two_relays_one_publishes_and_each_event_is_sent_once(
 async def test_events_that_redis_lost_at_the_end_are_published_again_and_no_earlier_ones(
     orders_database: TestDatabase, redis_url: str, stored: Redis
 ) -> None:
-    async def is_done() -> bool:
-        return unpublished(orders_database) == 0
-
     async with relay(orders_database.url, redis=redis_url, resource="order") as ours, running(ours.run):
         for sequence in (1, 2, 3, 4):
             write(orders_database, sequence)
-            await until(is_done)
+            await until_published(orders_database)
     # As a crash leaves it: without its last two entries, and without the knowledge that there were any.
     entries = stored.xrange(STREAM)[:2]
     stored.delete(STREAM)
@@ -211,7 +205,7 @@ async def test_events_that_redis_lost_at_the_end_are_published_again_and_no_earl
             return {event.sequence for event in sent(stored)} == {1, 2, 3, 4}
 
         await until(is_back)
-        await until(is_done)
+        await until_published(orders_database)
 
     assert [event.sequence for event in sent(stored)] == [1, 2, 3, 4]
 
@@ -224,11 +218,7 @@ async def test_lost_events_are_published_again_without_a_pause_between_batches(
     for sequence in range(1, 8):
         write(orders_database, sequence)
     async with relay(orders_database.url, redis=redis_url, resource="order", batch=2) as ours, running(ours.run):
-
-        async def is_done() -> bool:
-            return unpublished(orders_database) == 0
-
-        await until(is_done)
+        await until_published(orders_database)
     stored.flushall()
 
     async with relay(orders_database.url, redis=redis_url, resource="order", batch=2) as ours, running(ours.run):

@@ -1,4 +1,4 @@
-"""What a reader lacks comes from the outbox; what nothing has any more is said to be gone."""
+"""Entries that a reader lacks come from the outbox; events that are swept there are reported as missing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`python -m user_svc serve | migrate`: how a replica starts, how it stops, and what it says when it cannot."""
+"""`python -m user_svc serve | migrate`: a replica's start and stop, and the message if it cannot start."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ async def test_a_call_that_is_under_way_is_finished(users_database: TestDatabase
             other.execute("BEGIN")
             other.execute("SELECT 1 FROM users FOR UPDATE")
             update = asyncio.ensure_future(users.UpdateUser(pb.UpdateUserRequest(id=user.id, display_name="B")))
-            await until(lambda: asyncio.to_thread(somebody_waits, users_database))
+            await users_database.until_waiting()
             replica.process.terminate()
             await until(lambda: asyncio.to_thread(is_closed, replica.address))
 
@@ -95,7 +95,7 @@ async def test_a_call_that_takes_too_long_does_not_keep_a_replica(users_database
             other.execute("BEGIN")
             other.execute("SELECT 1 FROM users FOR UPDATE")
             update = asyncio.ensure_future(users.UpdateUser(pb.UpdateUserRequest(id=user.id, display_name="B")))
-            await until(lambda: asyncio.to_thread(somebody_waits, users_database))
+            await users_database.until_waiting()
             replica.process.terminate()
             with pytest.raises(aio.AioRpcError) as failure:
                 await update
@@ -197,13 +197,8 @@ def tables_of(database: TestDatabase) -> set[str]:
     return {table for (table,) in database.query("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")}
 
 
-def somebody_waits(database: TestDatabase) -> bool:
-    """Return whether a session waits for a lock."""
-    return database.query("SELECT count(*) > 0 FROM pg_stat_activity WHERE wait_event_type = 'Lock'") == [(True,)]
-
-
 def is_closed(address: str) -> bool:
-    """Return whether nobody listens there."""
+    """Return whether connections to the address are refused."""
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host, int(port)), timeout=1).close()
