@@ -1,4 +1,4 @@
-"""What holds for every test of every suite."""
+"""The environment of every test of every suite."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# What the services read. Set in a developer's shell, it would make a test pass or fail there and nowhere else.
+# Settings of the services. One that is set in a developer's shell would make a test pass or fail on that machine only.
 _SETTINGS = (
     "ARGON2_",
     "BREAKER_",

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from tests.e2e.contract import RestCall
 
-# The edge prints them by name; without the import nobody here could.
+# The edge prints them by name; parsing them needs the import.
 _DETAILS: Final = (error_details_pb2.ErrorInfo, error_details_pb2.BadRequest, error_details_pb2.RetryInfo)
 
 _TELL_TALES: Final = re.compile(
@@ -35,7 +35,7 @@ _TELL_TALES: Final = re.compile(
     r"|user_svc|order_svc|127\.0\.0\.1|hard limit|soft limit|received message",
     re.IGNORECASE,
 )
-"""What would tell a caller how the house is built."""
+"""Text that would reveal the implementation to a caller."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,8 +104,8 @@ class Edge:
 
     Args:
         url: of the edge.
-        token: the access token of whoever calls, an admin; a call may name another.
-        owners: access tokens of users by their ids, for the one method that is for nobody but the user.
+        token: the default access token of calls, an admin's.
+        owners: access tokens by user id, for the one method that only the user may call.
     """
 
     url: str
@@ -253,7 +253,7 @@ def require_clean(outcome: Outcome) -> None:
     assert outcome.detail("ErrorInfo"), f"no ErrorInfo: {outcome}"
     assert outcome.reason in REASONS, outcome
     assert outcome.body["message"], outcome
-    # What the details hold is ours, such as field names and reasons; strings of a caller come back in the message.
+    # Details hold our own names, such as fields and reasons; strings of a caller are repeated in the message only.
     assert not _TELL_TALES.search(outcome.body["message"]), outcome
     json_format.ParseDict(outcome.body, status_pb2.Status())
 

@@ -1,4 +1,4 @@
-"""One system for the whole suite: PostgreSQL, two replicas of each service, Envoy. Who breaks it repairs it."""
+"""One system for the whole suite: PostgreSQL, two replicas of each service, Envoy. A test that breaks it repairs it."""
 
 from __future__ import annotations
 

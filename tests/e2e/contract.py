@@ -204,7 +204,7 @@ class Reason:
 
     @property
     def key(self) -> tuple[str, str]:
-        """What tells it from all others."""
+        """A unique id of the case."""
         return self.domain, self.name
 
 

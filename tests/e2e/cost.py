@@ -1,4 +1,4 @@
-"""What somebody's requests cost everybody else: memory of the edge and the replicas, and how long others wait."""
+"""The cost of one caller's requests: memory of the edge and the replicas, and latency of other callers."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
     from tests.e2e.attacks import Attack
 
 SERVICE_MIB: Final = 512
-"""What the container of a service may take (helm/shop, docker/compose.prod.yaml)."""
+"""The memory limit of a service's container (helm/shop, docker/compose.prod.yaml)."""
 
 EDGE_MIB: Final = 1_536
-"""What the container of the edge may take, with what renders its configuration in it."""
+"""The memory limit of the edge's container, which includes rendering the configuration."""
 
 _BYSTANDERS: Final = (f"127.1.{high}.{low}" for high, low in itertools.product(range(256), range(1, 255)))
 _ATTACKERS: Final = (f"127.2.{high}.{low}" for high, low in itertools.product(range(256), range(1, 255)))
@@ -43,13 +43,13 @@ _ANSWER_S: Final = 60
 
 
 def next_attacker() -> str:
-    """Return an address from which nobody has called yet."""
+    """Return an unused address."""
     return next(_ATTACKERS)
 
 
 @dataclass(slots=True)
 class Cost:
-    """What happened while somebody attacked.
+    """The measurements of one attack.
 
     Attributes:
         edge_mib: the most memory that the edge had.
@@ -78,7 +78,7 @@ class Cost:
 
 
 class Meter:
-    """Measures what everybody else notices while the block runs; `cost` has it afterwards.
+    """Measures how other callers are served while the block runs; `cost` has the result afterwards.
 
     Args:
         stack: the system.

@@ -1,4 +1,4 @@
-"""Who may call what, at both doors of the edge: every rpc by every kind of caller, over REST and over gRPC."""
+"""Access at the edge: every rpc by every kind of caller, over REST and over gRPC."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def doors(edge: Edge) -> Iterator[Doors]:
 
 @pytest.fixture(scope="module")
 def staff(world: World) -> Tokens:
-    """Tokens of everybody who is neither the owner nor nobody."""
+    """Tokens of every kind of caller but the owner and the anonymous one."""
     roles = {"other": "USER", "support": "USER,SUPPORT", "admin": "USER,ADMIN", "service": "SERVICE"}
     return {caller: world.token_of(world.user_with_roles(names)) for caller, names in roles.items()}
 
@@ -93,5 +93,5 @@ def _seen(outcome: Outcome, *, expects_nothing: bool) -> str:
     if outcome.is_refusal:
         require_clean(outcome)
         return outcome.reason[1]
-    says = {**outcome.body, "resumeToken": None}  # which a sign of life has too
+    says = {**outcome.body, "resumeToken": None}  # a heartbeat has it too
     return NOTHING if expects_nothing and not any(says.values()) else "OK"

@@ -1,4 +1,4 @@
-"""What nobody should send, and what comes back: a 4xx of the one shape, never a 5xx, never how the house is built."""
+"""Bad requests are answered with a 4xx of one shape, never a 5xx, and reveal nothing of the implementation."""
 
 from __future__ import annotations
 
@@ -330,7 +330,7 @@ def test_20_kilobytes_of_headers_are_accepted_over_grpc(edge: Edge) -> None:
     assert not outcome.is_refusal
 
 
-# What the contract does not have.
+# Paths, verbs and fields outside of the contract.
 
 
 @pytest.mark.parametrize("binding", [each for each in BINDINGS if each.has_body], ids=name_of)
@@ -549,7 +549,7 @@ def test_a_request_id_with_other_content_is_refused(world: World, rpc: Rpc) -> N
     first, other = world.request(rpc.name), world.request(rpc.name)
     other.request_id = first.request_id  # type: ignore[attr-defined]  # every request here has one
     if isinstance(first, users.ChangePasswordRequest) and isinstance(other, users.ChangePasswordRequest):
-        # Keys are each caller's own, and nobody changes the passwords of two.
+        # A key belongs to one caller, and no caller changes two passwords.
         other.id, other.new_password = first.id, first.new_password + "!"
     world.edge.grpc(rpc, first)
 

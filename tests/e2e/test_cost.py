@@ -1,4 +1,4 @@
-"""What one caller may cost all others: whatever one address and one user send, within the real limits.
+"""One address with one user, within the real limits, costs other callers little.
 
 No replica and no edge takes more memory than its container has, and a bystander at another address is answered all the
 while. `make test-cost` sends each request twenty times at once and prints what each kind costs.
@@ -55,7 +55,7 @@ only_in_the_long_form = pytest.mark.skipif(not IS_LONG, reason="takes long: make
 
 
 class System:
-    """A system with the limits of production, somebody who uses it, and somebody who attacks it."""
+    """A system with the limits of production, a user, and an attacker."""
 
     def __init__(self, stack: Stack) -> None:
         self.stack: Final = stack
@@ -73,7 +73,7 @@ class System:
         return httpx.Client(base_url=self.stack.edge_url, transport=transport, timeout=60)
 
     def is_served(self) -> bool:
-        """Return whether the edge takes a call of somebody else."""
+        """Return whether the edge answers a call from another address."""
         try:
             with self.caller(next_attacker()) as client:
                 return client.get("/healthz").is_success
@@ -110,7 +110,7 @@ def tell(capsys: pytest.CaptureFixture[str]) -> Print:
 
 
 def require_little(cost: Cost) -> None:
-    """Return if everybody else was served as before.
+    """Return if other callers were served as before.
 
     Raises:
         AssertionError: something cost more than it may.
@@ -336,7 +336,7 @@ def _place_the_largest_orders(system: System) -> None:
         assert set(pool.map(place, range(200))) == {"201"}
 
 
-# What is made
+# The generated attacks
 
 
 def test_the_attacks_are_on_every_method_with_one_answer() -> None:

@@ -1,4 +1,4 @@
-"""What the edge refuses, hides and says to strangers, with the whole system behind it.
+"""The edge's refusals, headers and limits, with the whole system behind it.
 
 The limits are the real ones. They count by address, so each caller here has an address of its own.
 """
@@ -91,7 +91,7 @@ def ada(system: Stack) -> Iterator[User]:
 
 @pytest.fixture(scope="module")
 def forger(system: Stack) -> Forger:
-    """Somebody with the house's own signing key, to show that a good signature is not enough."""
+    """A forger with our own signing key, to show that a good signature is not enough."""
     with caller(system) as client:
         user = registered(client)
     with contextlib.closing(psycopg.connect(system.database_url("users"))) as connection:
@@ -108,14 +108,14 @@ def channel(system: Stack) -> Iterator[grpc.Channel]:
 
 
 def caller(system: Stack, *, address: str | None = None) -> httpx.Client:
-    """Return a client with an address that nobody else has."""
+    """Return a client with an address of its own."""
     transport = httpx.HTTPTransport(local_address=address or next(_ADDRESSES))
     return httpx.Client(base_url=system.edge_url, transport=transport, timeout=30)
 
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """Somebody who is registered and logged in."""
+    """A registered user with a session."""
 
     client: httpx.Client
     id: str
@@ -258,11 +258,11 @@ def framed(message: bytes) -> bytes:
     return b"\0" + len(message).to_bytes(4, "big") + message
 
 
-# Who calls
+# Authentication
 
 
 def test_a_key_is_published_before_the_first_login(system: Stack, stranger: httpx.Client) -> None:
-    # The first of all tests here. Who verifies tokens remembers the answer, and would refuse the first users for it.
+    # The first of all tests here: the edge caches the keys, and an empty answer would have the first users refused.
     response = stranger.get("/.well-known/jwks.json")
 
     assert len(response.json()["keys"]) == 1
@@ -366,7 +366,7 @@ def test_a_bad_token_does_not_block_public_methods(stranger: httpx.Client) -> No
     assert response.status_code == 200
 
 
-# What they may see and set
+# Authorization
 
 
 def test_another_user_is_answered_as_a_missing_one(ada: User, forger: Forger) -> None:
@@ -500,7 +500,7 @@ def test_health_checks_and_preflights_are_not_counted(stranger: httpx.Client) ->
     assert stranger.get("/api/v1/orders").headers["x-ratelimit-remaining"] == "99"
 
 
-# What browsers are told
+# Headers for browsers
 
 
 @pytest.mark.parametrize("path", ["/api/v1/orders", "/api/v1/users/1", "/api/v1/orders/1:cancel", "/health", GET_USER])
@@ -655,7 +655,7 @@ def test_a_short_answer_is_not_compressed(ada: User) -> None:
     assert "content-encoding" not in response.headers
 
 
-# What breaks the rules of HTTP
+# Violations of HTTP
 
 
 def spoken(system: Stack, request: bytes, *, timeout_s: float = 5) -> bytes:
@@ -758,7 +758,7 @@ def h2_frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
     return len(payload).to_bytes(3, "big") + bytes((kind, flags)) + stream.to_bytes(4, "big") + payload
 
 
-# What is open
+# Open ports
 
 
 def test_only_the_edges_own_port_could_be_reached_from_elsewhere(system: Stack) -> None:

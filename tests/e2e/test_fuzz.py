@@ -96,7 +96,7 @@ async def _send(client: httpx.AsyncClient, case: Case) -> int:
         return response.status_code
     assert response.status_code in {200, 201}
     assert response.headers.get("content-type") == "application/json" or "/healthz" in case.path, response.headers
-    # What was done to the path may have made it another method's.
+    # A mutated path may be another method's.
     answerers = RPCS if case.mutations else [case.binding.rpc]
     assert any(_is_reply(response.json(), rpc) for rpc in answerers), response.text
     return response.status_code

@@ -1,4 +1,4 @@
-"""What monitors and probes ask."""
+"""Health checks of monitors and probes."""
 
 from __future__ import annotations
 

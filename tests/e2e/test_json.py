@@ -1,6 +1,6 @@
 """A body is JSON by RFC 8259 with the fields of its message, or it is refused: nothing is guessed and nothing dropped.
 
-What a text says is decided here by another reader. Where it says a message, REST does what gRPC does with the message:
+A second parser decides here what a text means. If it means a message, REST does what gRPC does with the message:
 its request id is the same, so that other content would be refused as REQUEST_ID_REUSED.
 """
 

@@ -23,7 +23,7 @@ UNARY: Final = [rpc for rpc in RPCS if not rpc.is_stream]
 
 
 class Differences:
-    """What a binding's variations are treated as, compared with its plain form."""
+    """How a binding's variations are treated, compared with its plain form."""
 
     def __init__(self, world: World, binding: Binding, wire: Wire) -> None:
         self._world = world
@@ -53,7 +53,7 @@ class Differences:
         return complaints
 
     def _fresh(self) -> Sent:
-        """Return a request that nobody has made yet."""
+        """Return a request with new ids."""
         request = request_json(self._world.request(self._binding.rpc.name))
         path = self._binding.call(request).path
         token = self._world.edge.as_owner(path).get("authorization", "").removeprefix("Bearer ")

@@ -1,4 +1,4 @@
-"""What clients and proxies of every day send, and what they go by in the answers."""
+"""Headers that ordinary clients and proxies send, and headers of answers that they rely on."""
 
 from __future__ import annotations
 
@@ -247,7 +247,7 @@ def test_hsts_is_sent_only_if_an_operator_turns_it_on(edge: Edge) -> None:
     assert "strict-transport-security" not in edge.http.get("/health").headers
 
 
-# What is said of a token
+# Challenges for tokens
 
 
 def test_a_challenge_names_an_error_only_if_a_token_was_sent(world: World) -> None:

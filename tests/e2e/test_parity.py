@@ -22,7 +22,7 @@ _MOMENTARY = {
     "RefreshSession": {"accessToken", "accessExpiresAt"},
 }
 
-# What breaks a rule of the contract in a request that has this field, and names it in the answer.
+# By field, a value that breaks a rule of the contract and is named in the answer.
 _BREAKING = {"id": "junk", "ids": ["junk"], "pageSize": -1, "email": "", "userId": "junk", "refreshToken": ""}
 
 

@@ -1,6 +1,6 @@
 """Every reason of the contract, produced on purpose, and told alike over REST and gRPC.
 
-What belongs to a reason (status, HTTP status, metadata) is read from the comments of its enum, so those are tested too.
+A reason's status, HTTP status and metadata are read from the comments of its enum, so the comments are tested too.
 """
 
 from __future__ import annotations
@@ -222,7 +222,7 @@ def a_refresh_token_is_used_again(world: World) -> list[Outcome]:
     def used_twice() -> Message:
         request = world.request("RefreshSession")
         answer = world.edge.grpc(rpc, request)
-        # Whoever uses the successor has had the answer: it was not lost.
+        # Use of the successor shows that the answer had arrived.
         world.edge.grpc(rpc, sessions.RefreshSessionRequest(refresh_token=answer.body["refreshToken"]))
         return request
 
@@ -295,7 +295,7 @@ def the_buyer_is_deleted(world: World) -> list[Outcome]:
 
 @produces(ORDER, "USER_SERVICE_UNAVAILABLE")
 def the_user_service_is_away(world: World) -> list[Outcome]:
-    # Somebody of whom the order service has heard may order meanwhile.
+    # A user in the order service's projection may order meanwhile.
     request = create_order_request(new_uuid())
 
     with world.stopped("user_svc"):

@@ -81,7 +81,7 @@ class Traced:
 
     @contextlib.contextmanager
     def locked(self, table: str) -> Iterator[None]:
-        """Keep everybody else from a table of the user service while the block runs."""
+        """Lock a table of the user service while the block runs."""
         with psycopg.connect(self.stack.database_url("users")) as connection:
             connection.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE".encode())
             yield
@@ -313,7 +313,7 @@ def test_prometheus_fetches_from_every_process_and_keeps_the_examples(traced: Tr
         start, end = str(time.time() - 600), str(time.time() + 600)
         until(lambda: trace_id in str(ask("query_exemplars", query=query, start=start, end=end)), timeout_s=30)
         rules = [rule for group in ask("rules")["groups"] for rule in group["rules"]]
-        # What the system shows is what the alerts look for: else they would say so of one that is all there.
+        # The alerts look for the metrics of the running system: otherwise they would report a complete one as missing.
         missing = {
             rule["name"]: ask("query", query=rule["query"])["result"] for rule in rules if "absent(" in rule["query"]
         }

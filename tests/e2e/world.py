@@ -38,13 +38,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """A running system, what is in it, and how it is broken for a moment."""
+    """A running system, with users, orders and temporary faults."""
 
     stack: Stack
     edge: Edge
 
     def owner(self) -> str:
-        """Return the id of a user as whom the edge is called where nobody else may."""
+        """Return the id of a user whose own token is used for calls that only the user may make."""
         user = self.user()
         self.edge.owners[user.id] = self.token_of(user)
         return user.id
@@ -86,20 +86,20 @@ class World:
         return user
 
     def expire_sessions(self) -> None:
-        """Let the time of every session be over."""
+        """Expire every session."""
         with self._database_of("users") as connection:
             connection.execute("UPDATE sessions SET expires_at = now()")
 
     @contextlib.contextmanager
     def locked(self, table: str) -> Iterator[None]:
-        """Keep everybody else from the table while the block runs."""
+        """Lock the table while the block runs."""
         with self._database_of(table) as connection, connection.transaction():
             connection.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE".encode())
             yield
 
     @contextlib.contextmanager
     def missing(self, table: str) -> Iterator[None]:
-        """Take the table away while the block runs."""
+        """Rename the table while the block runs."""
         with self._database_of(table) as connection:
             connection.execute(f"ALTER TABLE {table} RENAME TO {table}_away".encode())
             try:
@@ -115,20 +115,20 @@ class World:
         try:
             yield
         finally:
-            # Only what the edge has found dead can it find alive: else its verdict would come after the repair.
-            until(lambda: not self._edge_is_content())
+            # Wait until the edge marks the replicas as unhealthy: a late mark would follow the repair.
+            until(lambda: not self._edge_is_healthy())
             for replica in replicas:
                 replica.start()
             for replica in replicas:
                 replica.wait_ready()
-            until(self._edge_is_content)
-            until(self._edge_reaches_everybody)
+            until(self._edge_is_healthy)
+            until(self._edge_reaches_every_replica)
             until(lambda: orders_reach_users(self.stack))
 
-    def _edge_is_content(self) -> bool:
+    def _edge_is_healthy(self) -> bool:
         return self.edge.http.get("/healthz").is_success
 
-    def _edge_reaches_everybody(self) -> bool:
+    def _edge_reaches_every_replica(self) -> bool:
         """Return whether call after call is answered, each on its own connection, by each of the edge's threads."""
         paths = ("/health/users", "/health/orders") * 5
         return all(httpx.get(f"{self.edge.url}{path}", timeout=10, trust_env=False).is_success for path in paths)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Answer:
-    """What came back on one stream.
+    """The answer on one stream.
 
     Attributes:
         headers: of the answer and its trailers.

@@ -1,4 +1,4 @@
-"""What callers wrote goes with the user that it is of: from both databases, from the streams, and it is in no log."""
+"""A deletion erases the user's text from both databases and from the streams; no log ever has it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tests.integration.conftest import TestDatabase
 
 PLANTED = {"email", "password", "display_name", "profile", "current_password", "new_password", "reason"}
-# What was sold and for how much stays: an order is a document of the shop's books.
+# Items and prices stay: an order is a document of the shop's books.
 KEPT = {"name", "currency_code"}
 
 

@@ -1,4 +1,4 @@
-"""What is removed without anybody's asking, in which portions, and that each service's process does it."""
+"""Sweeps remove outdated rows in batches, in each service's process."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from tests.integration.conftest import TestDatabase
 
 DAY = timedelta(days=1)
-# What one transaction of a sweep may touch; a statement of so many rows is far from statement_timeout.
+# The most rows of one transaction of a sweep; a statement of this size is far from statement_timeout.
 MOST_AT_ONCE = 5_000
 
 
@@ -52,7 +52,7 @@ def a_user(database: TestDatabase) -> None:
 
 
 def many_sessions(database: TestDatabase, count: int, *, tokens: int, over_since: str, column: str) -> None:
-    """Write sessions, each with so many tokens, that are over since then by this column."""
+    """Write sessions, each with this number of tokens, that have ended by this column."""
     others = {"expires_at": "ended_at", "ended_at": "expires_at"}[column]
     other_value = {"expires_at": "now() + interval '1 day'", "ended_at": "NULL"}[others]
     database.query(
@@ -219,7 +219,7 @@ async def test_ending_all_sessions_logs_every_user_out(users_copy: TestDatabase)
     assert refusal.reason == "TOKEN_INVALID"
 
 
-# What runs beside the calls of a service. A row goes, or a metric moves, only if the process itself has started it.
+# Tasks beside the calls of a service. A row is removed, or a metric changes, only if the process has started its task.
 
 EXPIRED_KEY = (
     "INSERT INTO idempotency_keys (caller, method, request_id, fingerprint, created_at)"

@@ -1,4 +1,4 @@
-"""Somebody who watches orders, and remembers what they were told."""
+"""A client that watches orders and records what it receives."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Watch:
         return cast("pb.WatchOrdersResponse", message)
 
     async def change(self) -> OrderChange:
-        """Return the next change, past signs of life."""
+        """Return the next change; skip heartbeats."""
         while True:
             message = await self.message()
             assert not message.HasField("end"), message
@@ -83,7 +83,7 @@ class Watch:
             await self.message()
 
     async def is_silent(self, *, for_s: float) -> bool:
-        """Return True once nothing has come for so long; False if a hundred messages have come instead."""
+        """Return True after this time without a message; False after a hundred messages."""
         for _ in range(100):
             try:
                 async with asyncio.timeout(for_s):
@@ -105,7 +105,7 @@ class Watch:
 async def watching(
     channel: aio.Channel, *, token: str = "", access: str = "", user_id: str = ""
 ) -> AsyncIterator[Watch]:
-    """Watch while the block runs, from when it began; with an access token, as whoever has it."""
+    """Watch while the block runs, from its beginning on; with an access token, as its user."""
     request = pb.WatchOrdersRequest(resume_token=token, user_id=user_id)
     call = OrderServiceStub(channel).WatchOrders(request, metadata=bearer(access) if access else ())
     watch = Watch(call)

@@ -1,4 +1,4 @@
-"""Who may call what, and a good request for every rpc: what the tests of access share, in process and at the edge."""
+"""The table of access, and a valid request for every rpc: shared by the tests in process and at the edge."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """Somebody with an order and a session."""
+    """A user with an order and a session."""
 
     owner: User
     order: order_pb2.Order
     session: sessions_pb.Session
 
 
-# Where a stream of changes begins that tells everything there ever was.
+# The resume token of a stream that delivers every change.
 FROM_THE_BEGINNING = str(UUID(int=0))
 
 CALLERS = ("anonymous", "other", "owner", "support", "admin", "service")
@@ -58,7 +58,7 @@ ALLOWED = {
     "shop.system.v1.SystemService.GetHealth": "everybody",
 }
 
-# What users hear of somebody else's resource: what they hear of one that does not exist.
+# Answers about another user's resource: the same as about one that does not exist.
 NOTHING = "an empty answer"
 FOREIGN = {
     "shop.user.v1.UserService.GetUser": "USER_NOT_FOUND",
@@ -87,7 +87,7 @@ def expected(method: str, caller: str) -> str:
     return FOREIGN[method]
 
 
-# For every rpc a good request: about what the owner has, but for the id that FOREIGN's tests put in its place.
+# By rpc, a valid request about the owner's resources; tests of FOREIGN replace the id.
 REQUESTS: dict[str, Callable[[Subject], Message]] = {
     "shop.user.v1.UserService.CreateUser": lambda _: create_user_request(),
     "shop.user.v1.UserService.GetUser": lambda subject: users_pb.GetUserRequest(id=subject.owner.id),

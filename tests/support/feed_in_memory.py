@@ -1,4 +1,4 @@
-"""The feed of a database that is not there: the test says what is committed, and when which question is answered."""
+"""A changefeed without a database: the test decides what is committed, and when each poll is answered."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Question:
 
 
 class FeedInMemory:
-    """What Changefeed reads of the outbox.
+    """The rows of the outbox that Changefeed reads.
 
     Attributes:
         timeline: every event since the last restore, and those before that survived it; the swept ones too.

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from devstack.stack import Stack
 
 NO_LIMITS: Final[dict[str, Any]] = {"rate_limit": 1_000_000_000, "public_write_limit": 500_000_000}
-"""Settings of a stack that lets one address call as often as tests do. Two numbers, so that each limit can be told."""
+"""Settings of a stack without effective rate limits. Two different numbers, so that each limit can be recognised."""
 
 
 def log_in(edge_url: str, *, email: str, password: str) -> dict[str, str]:
@@ -32,5 +32,5 @@ def admins_token(stack: Stack) -> str:
 
 
 def admins_token_at(edge_url: str, home: Path) -> str:
-    """Return an access token of the admin of a stack that runs somewhere else, in this home."""
+    """Return an access token of the admin of a stack that another process runs in this home."""
     return log_in(edge_url, email=ADMIN_EMAIL, password=Home(home).admin.read_text().strip())["accessToken"]

@@ -1,4 +1,4 @@
-"""A name server on loopback, for one name after another: what its names stand for changes while a test runs."""
+"""A name server on loopback, whose addresses a test changes while it runs."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 
 class NameServer(asyncio.DatagramProtocol):
-    """Answers every question for IPv4 addresses; there are records of no other kind.
+    """Answers every query of type A with its addresses; it has no other records.
 
     Attributes:
-        addresses: that every name stands for, from the next question on.
+        addresses: of every name, from the next query on.
         port: of 127.0.0.1, for UDP.
-        questions: how many it has answered.
+        questions: the number of answered queries.
     """
 
     def __init__(self, addresses: Sequence[str]) -> None:
@@ -51,7 +51,7 @@ class NameServer(asyncio.DatagramProtocol):
 
 @contextlib.asynccontextmanager
 async def name_server(*addresses: str) -> AsyncIterator[NameServer]:
-    """Answer questions while the block runs."""
+    """Serve while the block runs."""
     loop = asyncio.get_running_loop()
     transport, server = await loop.create_datagram_endpoint(lambda: NameServer(addresses), local_addr=("127.0.0.1", 0))
     try:

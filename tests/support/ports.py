@@ -7,14 +7,13 @@ from typing import Final
 
 from devstack.ports import ReservedPort
 
-# Below what Linux gives to outgoing connections and to who asks for any port (32768 and up, unless it is told
-# otherwise). From there, a client that knocks at a server that is away can be given the server's own port: it is then
-# connected to itself, and the server cannot come back.
+# Below Linux' default range of ephemeral ports (32768 and up). A client that connects to a stopped server can be given
+# the server's own port from that range: it is then connected to itself, and the server cannot start again.
 _RANGE: Final = range(15_000, 32_000)
 
 
 def free_port() -> int:
-    """Return a port that is free and that nobody gets by chance."""
+    """Return a free port outside of the ephemeral range."""
     while True:
         try:
             reserved = ReservedPort(random.choice(_RANGE))

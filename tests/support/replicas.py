@@ -1,4 +1,4 @@
-"""Calls to one replica itself, past the edge, as an engineer who debugs it makes them."""
+"""Calls to one replica past the edge, as for debugging."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _ENOUGH_TO_CLOSE_A_BREAKER: Final = 2  # its default
 
 
 def debug_credentials(stack: Stack) -> grpc.ChannelCredentials:
-    """Return what every replica lets in."""
+    """Return the credentials that every replica admits."""
     folder = stack.certificates.folder_of("debug").path
     authorities, key, certificate = ((folder / name).read_bytes() for name in ("ca.crt", "tls.key", "tls.crt"))
     return grpc.ssl_channel_credentials(authorities, key, certificate)
@@ -36,12 +36,12 @@ def debug_options(replica: Replica) -> Sequence[tuple[str, str | int]]:
 def orders_reach_users(stack: Stack) -> bool:
     """Return whether every replica of the order service gets answers of the user service, and its breaker is closed.
 
-    After the user service was away this is so later than the edge reaches it: each replica connects anew by itself.
+    After an outage of the user service this takes longer than at the edge: each replica reconnects by itself.
     """
-    return all(_finds_nobody(replica, stack=stack) for replica in stack.replicas("order_svc"))
+    return all(_finds_no_buyer(replica, stack=stack) for replica in stack.replicas("order_svc"))
 
 
-def _finds_nobody(replica: Replica, *, stack: Stack) -> bool:
+def _finds_no_buyer(replica: Replica, *, stack: Stack) -> bool:
     with grpc.secure_channel(replica.address, debug_credentials(stack), debug_options(replica)) as channel:
         place = OrderServiceStub(channel).CreateOrder
         for _ in range(_ENOUGH_TO_CLOSE_A_BREAKER):

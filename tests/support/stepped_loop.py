@@ -1,4 +1,4 @@
-"""An event loop whose turns and time a test makes itself, so that a timer and an answer can fall into the same turn."""
+"""An event loop whose turns and time a test controls, so that a timer and an answer can fall into the same turn."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class _NeverReady(selectors.BaseSelector):
-    """A selector without sockets, which does not wait."""
+    """A selector without sockets, which never waits."""
 
     def __init__(self) -> None:
         self._keys: dict[Any, selectors.SelectorKey] = {}
@@ -48,11 +48,11 @@ class SteppedLoop(asyncio.SelectorEventLoop):
         return self._now
 
     def advance(self, by_s: float) -> None:
-        """Let time pass; timers that fall due run in the next turn, after what is ready before."""
+        """Advance the time; due timers run in the next turn, after the callbacks that are ready already."""
         self._now += by_s
 
     def turn(self, count: int = 1) -> None:
-        """Run what is ready, once."""
+        """Run the callbacks that are ready; repeat `count` times."""
         for _ in range(count):
             self.call_soon(self.stop)
             self.run_forever()

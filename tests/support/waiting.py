@@ -13,7 +13,7 @@ def until(condition: Callable[[], bool], *, timeout_s: float = 15) -> None:
     """Return once the condition holds.
 
     Raises:
-        AssertionError: it does not, for all that time.
+        AssertionError: it did not hold within the time.
     """
     deadline = time.monotonic() + timeout_s
     while not condition():

@@ -1,4 +1,4 @@
-"""What the unit tests have in common: no sockets, no processes, no waiting."""
+"""Settings of the unit tests, which use no sockets and no processes, and do not wait."""
 
 from __future__ import annotations
 

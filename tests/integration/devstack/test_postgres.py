@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
-    # pytest's folders have mode 0700: as root, the server runs as somebody who may not enter them.
+    # pytest's folders have mode 0700: as root, the server runs as a user who may not enter them.
     with PostgresServer(tmp_path_factory.mktemp("server") / "postgres") as server:
         server.create_private_database("users", role="user_svc")
         server.create_private_database("orders", role="order_svc")

@@ -144,7 +144,7 @@ def _in(series: Json, namespace: str) -> Json:
 def _labelled(alert: Json, namespace: str, *, rule: str) -> Json:
     texts = alert["exp_annotations"]
     if rule in ABSENT:
-        # Their summary ends, or goes on, after what is missing.
+        # Their summary ends or continues after the missing label.
         missing = r"(no edge|no replica of \w+|^\w+(?= has no))"
         texts = texts | {"summary": re.sub(missing, rf"\1 in {namespace}", texts["summary"])}
     return {"exp_labels": alert["exp_labels"] | {"namespace": namespace}, "exp_annotations": texts}

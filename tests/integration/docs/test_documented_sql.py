@@ -30,7 +30,9 @@ def test_every_statement_is_one_that_a_database_of_ours_takes(
     refused = []
     tried = 0
     for where, statement in statements():
-        if not re.match("SELECT|UPDATE|DELETE|INSERT", statement):  # those that make roles run in test_migration_role
+        if not re.match(
+            "SELECT|UPDATE|DELETE|INSERT", statement
+        ):  # statements that create roles run in test_migration_role
             continue
         tried += 1
         reasons = [

@@ -915,7 +915,7 @@ PROVOKED: dict[str, tuple[str, int, bytes]] = {
     "nobody there": ("No replica of the service", 503, written("GET /health")),
     "nobody healthy": ("No replica of the service", 503, written("GET /healthz")),
 }
-"""What callers and replicas can do wrong, each with how its refusal begins, and its status."""
+"""Mistakes of callers and replicas, each with the beginning and the status of its refusal."""
 
 PROVOKED_ELSEWHERE = {
     "The call took too long": "e2e/test_reasons, and test_edge_hardening for slow senders: takes seconds",
@@ -945,7 +945,7 @@ def test_every_refusal_of_the_edge_is_provoked(error: EdgeError) -> None:
     assert any(error.message.startswith(begin) for begin in begins)
 
 
-# What a slip of one line would change
+# Settings that a slip of one line would change
 
 
 def test_filters_come_in_the_order_in_which_they_depend_on_each_other(edge: Edge) -> None:

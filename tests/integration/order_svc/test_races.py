@@ -153,6 +153,6 @@ async def outcomes_of(calls: Iterable[Awaitable[Message]]) -> Counter[str]:
 
 
 def sequences_in(database: TestDatabase) -> dict[str, list[int]]:
-    """Return the sequences of every resource's events, in the order in which they are to be published."""
+    """Return the sequences of every resource's events, in the order of publication."""
     rows = database.query("SELECT subject::text, array_agg(sequence ORDER BY position) FROM outbox GROUP BY subject")
     return dict(rows)

@@ -1,4 +1,4 @@
-"""What is left of a deleted user: an id, and that there was one."""
+"""Of a deleted user only the id and the fact of the deletion are left."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a stolen token is not enough for: a new email and the end of the account need the password too."""
+"""A stolen token is not enough: a new email and a deletion need the password too."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Guessing passwords: what it costs us, how far it gets, and that its victim can still log in."""
+"""Guessing passwords: its cost, its limits, and that the account's owner can still log in."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ SLOW = PasswordSettings(memory_kib=16 * 1024)
 
 
 class Argon2Runs:
-    """Counts what argon2 is asked, by whomever.
+    """Counts all runs of argon2.
 
     Attributes:
         count: of hashes made and checked.
@@ -70,7 +70,7 @@ class Argon2Runs:
 
 @pytest.fixture
 def argon2_runs(ada: User, monkeypatch: pytest.MonkeyPatch) -> Argon2Runs:
-    """What argon2 is asked from now on: Ada is there already."""
+    """The runs of argon2 after Ada was created."""
     return Argon2Runs(monkeypatch)
 
 
@@ -404,7 +404,7 @@ NEW_PASSWORD = "another horse battery"
 
 
 class Victim:
-    """A user with EMAIL and PASSWORD, and those who guess at the password."""
+    """A user with EMAIL and PASSWORD, and callers who guess the password."""
 
     def __init__(self, users: UserServiceAsyncStub, sessions: SessionServiceAsyncStub) -> None:
         self.users = users

@@ -1,4 +1,4 @@
-"""SessionService: who is let in, how a session goes on, and what ends it."""
+"""SessionService: logins, refreshes, and ends of a session."""
 
 from __future__ import annotations
 

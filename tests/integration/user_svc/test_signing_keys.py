@@ -1,4 +1,4 @@
-"""The keys that tokens are signed with: how they come, how they are replaced, and who knows them when."""
+"""The signing keys of tokens: their creation, rotation, and publication to verifiers."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ async def test_5_replicas_that_start_together_make_one_key(keyless: TestDatabase
 
 
 async def test_the_first_request_for_the_keys_creates_one(keyless: TestDatabase) -> None:
-    # Before any login: a verifier that was told of none would wait until it asks again.
+    # Before any login: a verifier that got an empty list would wait for its next fetch.
     async with (
         user_service(database_settings(keyless.url)) as address,
         plain_channel(address, token="") as channel,
@@ -270,7 +270,7 @@ async def test_a_replica_makes_the_first_key_when_it_starts(keyless: TestDatabas
         assert keyless.query("SELECT count(*) FROM signing_keys") == [(1,)]
 
 
-# Who does not sign: asks, and remembers.
+# Verifiers: they fetch the keys and cache them.
 
 
 def asked(logged: Sequence[Any]) -> int:
@@ -296,7 +296,7 @@ async def test_unknown_keys_are_asked_for_once_a_second(users_address: str) -> N
             began = time.monotonic()
             while time.monotonic() - began < 2.5:
                 assert await asyncio.gather(*(ring.key(new_uuid()) for _ in range(20))) == [None] * 20
-                await asyncio.sleep(0.01)  # the pace of the questions
+                await asyncio.sleep(0.01)  # the interval of the lookups
 
     assert 2 <= asked(logged) <= 3
 
@@ -338,7 +338,7 @@ async def test_an_impatient_caller_does_not_spoil_the_keys_for_the_others(users_
 
 @dataclass
 class Load:
-    """Somebody who logs in and calls everybody, again and again.
+    """A caller who logs in and calls every replica, again and again.
 
     Attributes:
         rejected: why good tokens were refused.

@@ -1,4 +1,4 @@
-"""What people type: names, emails and passwords, in whatever form their keyboards and clipboards give it."""
+"""Typed text: names, emails and passwords, in every Unicode form of keyboards and clipboards."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an edge that stops waits for: calls, and not streams."""
+"""A stopping edge waits for calls and not for streams."""
 
 from __future__ import annotations
 

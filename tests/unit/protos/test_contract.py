@@ -42,7 +42,7 @@ WRITES = [
 
 ANSWERS: list[Descriptor] = list({method.output_type.full_name: method.output_type for method in METHODS}.values())
 
-# What the service alone decides. A caller names a status to move an order, and to filter.
+# Fields that only the service sets. A caller names a status to change an order's, and to filter.
 DECIDED_BY_THE_SERVICE = {
     "status", "state", "role", "roles", "total", "total_amount", "total_price", "created_at", "updated_at", "version",
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""What replicas of two releases hand each other through their callers: a rollout must not make it unreadable."""
+"""Formats that replicas of two releases exchange through callers: a rollout must not make them unreadable."""
 
 from __future__ import annotations
 

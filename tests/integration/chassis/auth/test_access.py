@@ -1,4 +1,4 @@
-"""Who may call what: every rpc by every kind of caller, and that nobody touches what is somebody else's."""
+"""Access to the services: every rpc by every kind of caller, and no access to other users' resources."""
 
 from __future__ import annotations
 
@@ -66,11 +66,11 @@ METHODS: dict[str, MethodDescriptor] = {
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """Somebody, and the services that know them.
+    """A user with an order and a session, and both services.
 
     Attributes:
-        users: a channel of nobody's to the user service.
-        orders: a channel of nobody's to the order service.
+        users: a channel without a token to the user service.
+        orders: a channel without a token to the order service.
         subject: whose things the calls are about.
     """
 
@@ -87,7 +87,7 @@ class World:
         return self.subject.order
 
     async def call(self, method: str, request: Message, *, token: str) -> Message:
-        """Make a call, as whoever has the token; nobody has an empty one."""
+        """Make a call with the token; an empty one is anonymous."""
         service, _, name = method.rpartition(".")
         channel = self.orders if service.startswith("shop.order.") else self.users
         invoke = (channel.unary_stream if METHODS[method].server_streaming else channel.unary_unary)(
@@ -111,7 +111,7 @@ class World:
 
 
 async def _first_news(stream: Any) -> Message:
-    """Return what follows the first sign of life: the first change or, without one, another sign: an empty message."""
+    """Return the message after the first heartbeat: a change or, without one, another heartbeat, which is empty."""
     await stream.read()
     message: Message = await stream.read()
     stream.cancel()

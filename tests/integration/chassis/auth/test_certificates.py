@@ -1,4 +1,4 @@
-"""Who may connect to whom, and certificates that are replaced while calls run: real services, a real Envoy."""
+"""Mutual TLS between real services and a real Envoy, and certificates that are replaced while calls run."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory, health_port: int) -> Iterato
 
 @pytest.fixture(scope="module")
 def stranger(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A certificate of our CA for somebody whom no service expects."""
+    """A certificate of our CA with a name that no service admits."""
     folder = tmp_path_factory.mktemp("stranger") / "stranger"
     stack.certificates.issue(Subject("stranger"), into=folder)
     return folder

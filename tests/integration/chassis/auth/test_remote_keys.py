@@ -1,4 +1,4 @@
-"""The keys of access tokens, from a user service that starts after whoever asks it."""
+"""The keys of access tokens, from a user service that starts after the service that fetches them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a service takes for an access token, and what it does not, with no edge before it to help."""
+"""Access tokens that a service accepts and refuses by itself, without an edge before it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The user service is gone: orders are refused at once, everything else goes on, and it mends by itself."""
+"""While the user service is down, orders are refused at once and other calls are served; recovery needs no restart."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ async def test_a_user_service_with_a_stuck_database_opens_the_breaker_too(
         other.execute("BEGIN")
         other.execute("LOCK TABLE users")
 
-        # One after the other: those that come together are one call of the user service, and one failure.
+        # One after the other: concurrent orders share one call of the user service, and would be one failure.
         for _ in range(5):
             require_user_service_unavailable(await refusal_of(orders.CreateOrder(create)), retry_after_header="1")
         refusals, median_s = await refused_while_open(orders, create)

@@ -1,4 +1,4 @@
-"""What is observed of calls to another service, and that it changes nothing about them."""
+"""Telemetry of calls to another service, which leaves the calls unchanged."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 FIRST, SECOND = "127.0.0.2", "127.0.0.3"
 # A twentieth of the product's.
 AGE_S = 1
-# How long the DNS of a Kubernetes cluster keeps the addresses of a headless service, unless it is told otherwise.
+# The default TTL of a headless service's addresses in the DNS of a Kubernetes cluster.
 DNS_CACHE_S = 5
 _CALLERS = 8
 _CALLS = 2000
@@ -236,7 +236,7 @@ async def test_a_stream_outlives_the_connections_age(users_address: str, orders_
 
 
 def test_a_replica_that_is_added_is_known_within_30_s() -> None:
-    options = dict(channel._options(CallPolicy()))  # noqa: SLF001  nobody but gRPC needs to know them
+    options = dict(channel._options(CallPolicy()))  # noqa: SLF001  only gRPC uses them
 
     # gRPC spreads the ends of connections by a tenth.
     longest_s = ServerSettings().max_connection_age_s * 1.1 + options["grpc.dns_min_time_between_resolutions_ms"] / 1000

@@ -1,4 +1,4 @@
-"""What an operator types: `python -m user_svc admin create`, and the help of every command."""
+"""Commands of an operator, as `python -m user_svc admin create`, and the help of every command."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a replica tells about itself: health by service name, reflection, SystemService."""
+"""A replica's description of itself: health by service name, reflection, SystemService."""
 
 from __future__ import annotations
 

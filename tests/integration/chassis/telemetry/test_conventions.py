@@ -103,7 +103,7 @@ def traced() -> tuple[tuple[str, str], ...]:
 
 @pytest.fixture(scope="module")
 def emitted_before() -> list[ReadableSpan]:
-    """What the calls of the first test have left: some of them wait for a lock for half a second."""
+    """The telemetry of the calls; some of them wait half a second for a lock."""
     return []
 
 

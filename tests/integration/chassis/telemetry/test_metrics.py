@@ -1,4 +1,4 @@
-"""What is counted, and how often."""
+"""Each event of the business is counted once."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ def hanging() -> Iterator[str]:
 
 @contextlib.contextmanager
 def gone() -> Iterator[str]:
-    """Return where nobody listens."""
+    """Return an address without a listener."""
     port = ReservedPort()
     try:
         yield f"http://{LOOPBACK}:{port.number}"

@@ -1,4 +1,4 @@
-"""Pages of the feed: who is told what, where the reader stands afterwards, and whether there is more."""
+"""Pages of the changefeed: their events by owner, the position after them, and whether there is more."""
 
 from __future__ import annotations
 

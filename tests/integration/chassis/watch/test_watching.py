@@ -1,4 +1,4 @@
-"""WatchOrders: every change is told once, in order, to whom it concerns."""
+"""WatchOrders: every change is delivered once, in order, to its owner and to staff."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ async def test_a_change_committed_after_a_stream_began_is_delivered(
     write(orders_database, 1)
     with orders_database.connect() as session:
         session.execute("BEGIN")
-        session.execute(INSERT, (1,))  # which takes its number before those that are committed first
+        session.execute(INSERT, (1,))  # it takes its position before the changes that are committed first
         write(orders_database, 2)
         async with watching(channel) as first, watching(channel) as second:
             [begun, _] = [await watch.message() for watch in (first, second)]
@@ -158,7 +158,7 @@ async def test_a_stream_that_catches_up_from_far_back_sends_heartbeats(
         async with watching(channel, token=NIL, user_id=new_uuid()) as watch:
             tokens = [(await watch.message()).resume_token for _ in range(30)]
 
-    # Where it is, so that it goes on there if it is cut off, and not at the beginning again.
+    # Its position, so that it resumes there after it was cut off, and not at the beginning.
     assert watch.told == []
     assert tokens == [NIL, *ids_in(orders_database)[:29]]
 
@@ -176,7 +176,7 @@ async def test_a_change_read_while_catching_up_is_not_delivered_again_by_the_hub
         write(orders_database, 3)
         async with watching(channel, token=NIL) as second:
             await second.changes(3)
-            await first.changes(3)  # later: from here on both are told the same at once
+            await first.changes(3)  # later: from here on both receive the same changes at once
             write(orders_database, 1)
             await asyncio.gather(first.change(), second.change())
 

@@ -1,4 +1,4 @@
-"""How a stream ends, and what its caller is told."""
+"""Ends of a stream, with their status and resume token."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tests.integration.conftest import TestDatabase
 
 CLOSELY: Final = WatchSettings(poll_s=0.01, heartbeat_s=0.05)
-# What a restore into a younger server leaves: rows whose transactions that server has not reached.
+# A restore into a younger server leaves rows with transaction ids that the server has not reached.
 YOUNGER: Final = "UPDATE outbox SET transaction = ((transaction::text)::bigint + 1000000000)::text::xid8"
 
 
@@ -113,7 +113,7 @@ async def test_streams_whose_events_are_still_there_are_resumed_and_miss_nothing
         await again.change()
         await quiet_again.passes(again.token)
 
-    # Nobody restarted the replica: it has found the restored events by itself.
+    # The replica was not restarted: it finds the restored events by itself.
     assert {refusal.reason for refusal in refusals} == {"DATABASE_UNAVAILABLE"}
     assert watch.told + again.told == ids_in(orders_database)[3:]
     assert quiet_again.told == []

@@ -28,7 +28,7 @@ def value_of(metric: str, **labels: str) -> float | None:
 
 
 class Sick(Exception):
-    """The dependency is sick."""
+    """The dependency fails."""
 
 
 class NotThere(Exception):

@@ -59,7 +59,7 @@ def test_bytes_are_left_alone() -> None:
 
 
 class Sent:
-    """What left through an interceptor."""
+    """A call as an interceptor passed it on."""
 
     def __init__(self, details: Any, request: Any) -> None:
         self.timeout_s: float = details.timeout
@@ -178,7 +178,7 @@ def test_a_call_can_name_its_own_token(*, is_sync: bool) -> None:
 
 @both_channels
 def test_the_token_of_the_call_being_served_stays_here(*, is_sync: bool) -> None:
-    # A service speaks for itself: handed on, a user's token could be used by whoever is asked.
+    # A service calls with its own identity: a forwarded token of a user could be used by the called service.
     assert send(serving=a_call(authorization="Bearer ada's"), is_sync=is_sync).metadata == []
 
 

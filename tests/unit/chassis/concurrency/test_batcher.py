@@ -29,7 +29,7 @@ class Poisoned(Exception):
 
 
 class Store:
-    """Does what a database does to a batch, when it is told to.
+    """Runs batches as a database does, one step at a time.
 
     Attributes:
         begun: the items of each run, in the order in which they began.

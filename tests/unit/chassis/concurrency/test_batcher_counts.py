@@ -1,4 +1,4 @@
-"""What a batcher counts and keeps: how many run, wait and are usual, and nothing of calls that are over."""
+"""A batcher's counters: running, waiting and usual calls; it keeps no reference to finished calls."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ async def test_calls_that_are_not_run_get_the_last_failure() -> None:
 
     outcomes = await asyncio.gather(*submit(batcher, 1, 2, 3, 4), return_exceptions=True)
 
-    # The batch's own, then two calls alone; the others are told what the second of those was.
+    # The batch's own, then two single runs; the other calls get the failure of the second.
     assert outcomes == [failures[1], failures[2], failures[2], failures[2]]
 
 
@@ -156,7 +156,7 @@ async def test_a_running_batch_is_referenced_until_its_end() -> None:
     async def together(_items: Sequence[int]) -> list[str]:
         mark = Mark()
         marks.append(weakref.ref(mark))
-        # Known to nobody but this coroutine, as an answer from outside is.
+        # Referenced by this coroutine only, like an answer from outside.
         await asyncio.get_running_loop().create_future()
         return [repr(mark)]
 

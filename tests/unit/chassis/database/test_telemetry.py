@@ -1,4 +1,4 @@
-"""What is observed of statements, and where they and calls are sent."""
+"""Telemetry of statements, and the addresses of databases and targets."""
 
 from __future__ import annotations
 

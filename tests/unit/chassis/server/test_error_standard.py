@@ -32,7 +32,7 @@ DOCS: Final = (REPOSITORY / "docs" / "errors.md").read_text()
 ID: Final = "[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 _NUMBERS: Final = itertools.count(1001)
 
-# What an error is made from, by the type of the parameter: another value at each call.
+# Arguments for an error, by the type of the parameter: another value at each call.
 FACTS: Final[dict[Any, Callable[[], object]]] = {
     str: lambda: f"fact{next(_NUMBERS)}",
     float: lambda: float(next(_NUMBERS)),
@@ -143,7 +143,7 @@ def test_the_page_and_the_contract_say_the_same_of_a_reason(reason: tuple[str, s
 
     told = [row[1] for row in rows if name in row[0].removeprefix("| ").split(", ")]
 
-    # What the edge finds has no gRPC status of its own kind: over gRPC it is the library's.
+    # Errors of the edge have no gRPC status of their own: over gRPC the library's status is used.
     expected = f"{code}, {http}" if name != "ROUTE_NOT_FOUND" else "UNIMPLEMENTED over gRPC; 404"
     assert set(told) == {expected}
     assert CODES.get(name, code) == code

@@ -243,7 +243,7 @@ def test_a_transition_from_the_end_allows_nothing() -> None:
 
 
 class Aborting:
-    """What reject() needs of grpc.aio's context: abort(), which ends the call by raising."""
+    """The part of grpc.aio's context that reject() uses: abort(), which ends the call by raising."""
 
     def __init__(self) -> None:
         self.code = grpc.StatusCode.OK

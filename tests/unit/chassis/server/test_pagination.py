@@ -111,7 +111,7 @@ def test_a_token_with_a_stray_character_is_refused(stray: str) -> None:
 
 @given(st.binary(max_size=64).filter(lambda payload: len(payload) != 25))
 def test_a_forged_token_with_another_payload_is_refused_as_such(payload: bytes) -> None:
-    # The digest is no secret, so somebody can make one that fits.
+    # The digest is not secret, so a caller can compute one that fits.
     assert not is_accepted(forged(payload), by=tokens())
 
 

@@ -1,4 +1,4 @@
-"""What a caller can send, for every request of the contract: the costliest messages there are, made from descriptors.
+"""The most expensive messages of every request, generated from the contract's descriptors.
 
 Work is counted in elements and bytes, never in seconds: what the service does with a bad request is compared with what
 it does with the largest good one.
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from google.protobuf.descriptor import Descriptor
     from google.protobuf.message import Message
 
-# What stock gRPC clients take of headers is 8 KiB. The status is among them twice: in base64, and its message again.
+# Stock gRPC clients accept 8 KiB of headers. The status is in them twice: in base64, and its message again.
 STOCK_HEADERS_BYTES: Final = 8 * 1024
 
 REQUESTS: Final = {
@@ -258,7 +258,7 @@ def test_a_refusal_takes_no_more_memory_than_a_few_valid_requests(kind: type[Mes
     for field in kind.DESCRIPTOR.fields:
         if field.message_type is None and not field.is_repeated:
             continue
-        # As many empty elements as fit.
+        # The largest number of empty elements that fits.
         tag = (field.number << 3 | 2).to_bytes(1, "big")
         request = kind.FromString((tag + b"\0") * (largest // 2))
 

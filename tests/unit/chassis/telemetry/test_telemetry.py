@@ -1,4 +1,4 @@
-"""What a call's telemetry is made of: trace headers, spans of batches, lines."""
+"""Telemetry of a call: trace headers, spans of batches, log lines."""
 
 from __future__ import annotations
 
