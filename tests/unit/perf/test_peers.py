@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, cast
 
 import pytest
+from shop.order.v1 import order_service_pb2
 
 from chassis.auth.access import SERVICE_IDENTITY, AccessControl, calling_service
 from chassis.auth.access_tokens import AccessTokens, TokenSettings
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from chassis.auth.access import Context
 
-ORDERS = "shop.order.v1.OrderService"
+ORDERS = order_service_pb2.DESCRIPTOR.services_by_name["OrderService"].full_name
 METHODS = (f"/{ORDERS}/GetOrder", "/grpc.health.v1.Health/Check")
 
 
