@@ -9,8 +9,9 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
@@ -29,6 +30,66 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     settings = Settings(home=tmp_path_factory.mktemp("stack") / "home", edge_port=free_port(), drain_s=0)
     with Stack(settings) as stack:
         yield stack
+
+
+@dataclass(frozen=True, slots=True)
+class FirstRun:
+    """A stack beside the module's, with a user, which Ctrl-C has stopped.
+
+    Attributes:
+        home, port: of the stack.
+        user, token: as JSON, and an access token.
+        admin: the admin's password.
+        exit_code: of the command.
+        left_running: command lines of its processes after the end.
+    """
+
+    home: Path
+    port: int
+    user: dict[str, Any]
+    token: str
+    admin: str
+    exit_code: int
+    left_running: list[str]
+
+
+@pytest.fixture(scope="module")
+def first_run(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> FirstRun:
+    home, port = tmp_path_factory.mktemp("runs") / "home", free_port()
+    create_user = _calls(ready_screen(stack))[0].replace(stack.edge_url, f"http://127.0.0.1:{port}")
+    with _up(home, port) as process:
+        _read_until_ready(process)
+        user, token = _paste(create_user + "\necho $TOKEN").splitlines()
+        admin = (home / "admin").read_text()
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=30)
+    return FirstRun(home, port, json.loads(user), token, admin, process.returncode, _processes_of(home))
+
+
+@dataclass(frozen=True, slots=True)
+class SecondRun:
+    """The same stack again, killed without a chance to clean up.
+
+    Attributes:
+        found: the first run's user, asked for with the first run's token.
+        admin: the admin's password.
+        was_killed: whether the command was ended by SIGKILL.
+    """
+
+    found: dict[str, Any]
+    admin: str
+    was_killed: bool
+
+
+@pytest.fixture(scope="module")
+def second_run(first_run: FirstRun) -> SecondRun:
+    with _up(first_run.home, first_run.port) as process:
+        _read_until_ready(process)
+        url = f"http://127.0.0.1:{first_run.port}/api/v1/users/{first_run.user['id']}"
+        found = httpx.get(url, headers={"authorization": f"Bearer {first_run.token}"})
+        admin = (first_run.home / "admin").read_text()
+        process.kill()
+    return SecondRun(found.json(), admin, process.returncode == -signal.SIGKILL)
 
 
 def _calls(screen: str) -> list[str]:
@@ -147,29 +208,16 @@ def test_a_taken_port_leaves_nothing_running(stack: Stack, tmp_path: Path) -> No
     assert not _processes_of(tmp_path)
 
 
-def test_two_stacks_run_side_by_side_and_ctrl_c_stops_one_and_keeps_its_data(stack: Stack, tmp_path: Path) -> None:
-    home, port = tmp_path / "home", free_port()
-    create_user = _calls(ready_screen(stack))[0].replace(stack.edge_url, f"http://127.0.0.1:{port}")
-    with _up(home, port) as first:
-        _read_until_ready(first)
-        user, token = _paste(create_user + "\necho $TOKEN").splitlines()
-        admin = (home / "admin").read_text()
-        first.send_signal(signal.SIGINT)
-        first.communicate(timeout=30)
-    assert first.returncode == 0
-    assert not _processes_of(home)
-
-    with _up(home, port) as second:
-        _read_until_ready(second)
-        url = f"http://127.0.0.1:{port}/api/v1/users/{json.loads(user)['id']}"
-        # The token is still good: the keys are kept, and so is what they are encrypted with.
-        found = httpx.get(url, headers={"authorization": f"Bearer {token}"})
-        second.send_signal(signal.SIGTERM)
-        second.communicate(timeout=30)
-
-    assert found.json() == json.loads(user)
-    assert (home / "admin").read_text() == admin
+def test_two_stacks_run_side_by_side_and_ctrl_c_stops_one(stack: Stack, first_run: FirstRun) -> None:
+    assert first_run.exit_code == 0
+    assert first_run.left_running == []
     assert stack.edge.process.pid
+
+
+def test_a_stack_keeps_its_data_and_its_keys_from_run_to_run(first_run: FirstRun, second_run: SecondRun) -> None:
+    # The token is still accepted: the keys are kept, and so is the secret that they are sealed with.
+    assert second_run.found == first_run.user
+    assert second_run.admin == first_run.admin
 
 
 def test_an_interrupted_start_leaves_nothing_running(tmp_path: Path) -> None:
@@ -183,17 +231,15 @@ def test_an_interrupted_start_leaves_nothing_running(tmp_path: Path) -> None:
     assert not _processes_of(tmp_path)
 
 
-def test_leftovers_of_a_killed_stack_do_not_hinder_the_next(tmp_path: Path) -> None:
-    home, port = tmp_path / "home", free_port()
-    with _up(home, port) as killed:
-        _read_until_ready(killed)
-        killed.kill()
+def test_leftovers_of_a_killed_stack_do_not_hinder_the_next(first_run: FirstRun, second_run: SecondRun) -> None:
+    assert second_run.was_killed
 
     started = time.monotonic()
-    with _up(home, port) as process:
+    with _up(first_run.home, first_run.port) as process:
         _read_until_ready(process)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGTERM)
         process.communicate(timeout=30)
 
     assert process.returncode == 0
     assert time.monotonic() - started < 30
+    assert not _processes_of(first_run.home)
