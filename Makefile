@@ -6,8 +6,8 @@ BUF := node_modules/.bin/buf
 export PATH := $(CURDIR)/$(BIN):$(CURDIR)/node_modules/.bin:$(CURDIR)/.tools:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run observe clean test test-unit test-integration test-e2e test-faults test-databases test-failover test-failover-redis test-creates test-cost chaos lint format generate
-.PHONY: mutants breaking lock grpcurl test-containers test-helm test-kubernetes kubernetes helm actionlint sbom images secrets compose-up compose-down
+.PHONY: help setup run observe clean test test-unit test-integration test-e2e test-faults test-databases test-failover test-failover-redis test-limits test-creates test-cost chaos lint format generate
+.PHONY: mutants breaking lock grpcurl test-containers test-helm test-kubernetes kubernetes helm rate-limiter actionlint sbom images secrets compose-up compose-down
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-20s %s\n", $$1, $$2}'
@@ -66,6 +66,9 @@ test-databases: setup ## Try every form of URL, every state, TLS and PgBouncer, 
 	DATABASES=all ROUNDS=2 $(BIN)/pytest $(addprefix tests/integration/chassis/database/test_,failures.py pgbouncer.py standby.py states.py tls.py urls.py) \
 		tests/failover --timeout 600
 	POOLED=1 $(BIN)/pytest tests/e2e/test_journey.py tests/e2e/test_once.py
+
+test-limits: setup ## Test limits that hold over several edges, on Envoy's rate limit service (needs `make rate-limiter`)
+	$(BIN)/pytest tests/limits
 
 test-failover: setup ## Fail over a cluster under Patroni and load (ROUNDS=3; needs Debian's etcd-server)
 	ROUNDS=$(or $(ROUNDS),3) $(BIN)/pytest tests/failover/test_failover.py --timeout 3600
@@ -170,6 +173,17 @@ actionlint: .tools/actionlint ## Build actionlint with Go, with which tests chec
 
 .tools/actionlint:
 	GOBIN=$(CURDIR)/.tools go install github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
+
+rate-limiter: .tools/ratelimit ## Build Envoy's rate limit service with Go, for the tests
+
+# It has no releases: the version is a commit, the one of the image in docker/compose.limits.yaml.
+RATELIMIT := v1.4.1-0.20260122083618-3fb702589d36
+.tools/ratelimit: .tools/ratelimit-$(RATELIMIT)
+	ln -sf $(<F) $@
+
+.tools/ratelimit-$(RATELIMIT):
+	CGO_ENABLED=0 GOBIN=$(CURDIR)/.build/ratelimit go install -trimpath github.com/envoyproxy/ratelimit/src/service_cmd@$(RATELIMIT)
+	@mkdir -p .tools && mv .build/ratelimit/service_cmd $@
 
 .tools/helm:
 	GOBIN=$(CURDIR)/.tools go install helm.sh/helm/v4/cmd/helm@v4.3.1

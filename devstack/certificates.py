@@ -56,10 +56,11 @@ class Subject:
 
 
 SUBJECTS: Final = (
-    Subject("edge"),
+    Subject("edge", hosts=("edge",)),  # the rate limiter knows it by a host name: it compares no URIs
     # Host names know no underscore.
     Subject("user_svc", hosts=("user-svc",)),
     Subject("order_svc", hosts=("order-svc",)),
+    Subject("rate_limiter", hosts=("rate-limiter",)),
     Subject(DEBUG),
     # What callers of the edge see. Nobody to the services.
     Subject("localhost", is_inside=False, hosts=("localhost", LOOPBACK)),

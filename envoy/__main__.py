@@ -1,4 +1,4 @@
-"""`python -m envoy`: print the edge's configuration for one environment (`render`), or be its edge (`run`)."""
+"""`python -m envoy`: print the edge's configuration (`render`), write the limiter's (`limits`), be the edge (`run`)."""
 
 import argparse
 import sys
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from envoy.environments import ADMIN_PORT, KEYS_PORT, PORT, compose, kubernetes, laptop
-from envoy.render import SERVED_BY, Address, Edge, render, render_secrets
+from envoy.render import SERVED_BY, Address, Edge, render, render_rate_limiter, render_secrets
 from envoy.run import run
 
 
@@ -24,6 +24,7 @@ _EVERYWHERE: Final[Mapping[str, Callable[[str], object]]] = {
     "address": str,
     "rate_limit": int,
     "public_write_limit": int,
+    "rate_limiter": Address.parse,
     "trusted_hops": int,
     "cors_origins": _origins,
     "hsts": _switch,
@@ -40,6 +41,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m envoy")
     commands = parser.add_subparsers(required=True)
     _add_render(commands.add_parser("render", help="print the configuration of one environment"))
+    _add_limits(commands.add_parser("limits", help="write the rate limiter's file of limits"))
     _add_run(commands.add_parser("run", help="be the edge in a container until SIGTERM"))
     arguments = parser.parse_args()
     given = {name: value for name, value in vars(arguments).items() if name in _EVERYWHERE}
@@ -62,6 +64,12 @@ def _add_render(command: argparse.ArgumentParser) -> None:
     command.set_defaults(do=_render)
 
 
+def _add_limits(command: argparse.ArgumentParser) -> None:
+    _add_everywhere(command, environments=("compose", "kubernetes"))
+    command.add_argument("--into", type=Path, required=True, help="the file")
+    command.set_defaults(do=_write_limits)
+
+
 def _add_run(command: argparse.ArgumentParser) -> None:
     _add_everywhere(command, environments=("compose", "kubernetes"))
     command.add_argument("--concurrency", type=int, default=2, help="threads that Envoy works with")
@@ -82,6 +90,13 @@ def _render(edge: Edge, arguments: argparse.Namespace) -> None:
         for name, secret in render_secrets(edge).items():
             (arguments.secrets_into / name).write_text(secret)
     sys.stdout.write(render(edge))
+
+
+def _write_limits(edge: Edge, arguments: argparse.Namespace) -> None:
+    # In one step: the rate limiter reads the file when it changes.
+    unfinished = arguments.into.with_name(f".{arguments.into.name}.new")
+    unfinished.write_text(render_rate_limiter(edge))
+    unfinished.replace(arguments.into)
 
 
 def _edge(arguments: argparse.Namespace) -> Edge:

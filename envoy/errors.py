@@ -11,6 +11,8 @@ from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 from shop.system.v1.error_reason_pb2 import DESCRIPTOR
 
+from envoy.limits import RATE_LIMIT_WINDOW_S
+
 DOMAIN: Final = DESCRIPTOR.package
 
 
@@ -208,9 +210,6 @@ EDGE_ERRORS: Final = (
     ),
 )
 """The first one that fits counts."""
-
-RATE_LIMIT_WINDOW_S: Final = 900
-"""The time for which the limits of `Edge` count."""
 
 
 def rate_limited(limit: int, *, condition: str = "true") -> EdgeError:

@@ -11,8 +11,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from envoy.body_limits import MAX_BODY_BYTES, MIN_BODY_BYTES
 from envoy.contract import DESCRIPTOR_SET, Binding, Contract
-from envoy.errors import EDGE_ERRORS, RATE_LIMIT_WINDOW_S, EdgeError, rate_limited
+from envoy.errors import EDGE_ERRORS, EdgeError, rate_limited
 from envoy.files import FILES, PAGE_HEADERS
+from envoy.limits import DOMAIN, Limit, limits, rate_limiter_config
 
 SERVED_BY: Final = {
     "user_svc": ("shop.user.v1.UserService", "shop.user.v1.SessionService"),
@@ -37,15 +38,6 @@ GRPC_TYPES: Final = r"application/grpc(\+proto)?(\s*;.*)?|application/grpc-web(-
 
 SERVED_BY_ALL: Final = frozenset({"shop.system.v1.SystemService"})
 """The services that every cluster has."""
-
-
-_PAGE_KIB_PER_CALL: Final = 640
-"""What an address may fetch of the page's files for each call that it may make: 62 MiB for 100, the page 29 times."""
-
-_HEALTH_PER_CALL: Final = 3
-"""How often it may ask for health within a minute for each call that it may make: 300 times for 100."""
-
-_LARGEST_BUCKET: Final = 2**32 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +132,8 @@ class Edge:
         rate_limit: how many calls one address may make in 15 minutes. An IPv6 address stands for its /64 network,
             which is what one customer gets.
         public_write_limit: the same for what anybody may do without a token: to log in, to refresh, to register.
+        rate_limiter: the service that counts for all edges together (docs/adr/0035). Without one, each edge counts for
+            itself alone, and does so beside it. With `inside` it is known by `spiffe://shop/rate_limiter`.
         trusted_hops: how many proxies of ours stand before the edge and add to `x-forwarded-for`. One too many, and
             callers choose the address that they are limited by; one too few, and all callers share the proxy's.
         cors_origins: the origins, as `https://shop.example`, whose pages may call from a browser.
@@ -170,6 +164,7 @@ class Edge:
     token_audience: str = "shop"  # noqa: S105 - a name
     rate_limit: int = 100
     public_write_limit: int = 20
+    rate_limiter: Address | None = None
     trusted_hops: int = 0
     cors_origins: tuple[str, ...] = ()
     hsts: bool = False
@@ -184,6 +179,11 @@ class Edge:
             raise ValueError(f"the edge needs exactly the clusters {', '.join(SERVED_BY)}")
         for origin in self.cors_origins:
             require_origin(origin)
+
+    @property
+    def limits(self) -> tuple[Limit, ...]:
+        """How much one address may ask for."""
+        return limits(rate_limit=self.rate_limit, public_write_limit=self.public_write_limit)
 
 
 def require_origin(text: str) -> None:
@@ -239,9 +239,9 @@ def render(edge: Edge, *, descriptor_set: Path = DESCRIPTOR_SET) -> str:
         edge=edge,
         contract=contract,
         edge_errors=(*_rate_limit_errors(edge), *EDGE_ERRORS),
-        rate_limit_window_s=RATE_LIMIT_WINDOW_S,
-        page_limit_kib=min(_PAGE_KIB_PER_CALL * edge.rate_limit, _LARGEST_BUCKET),
-        health_limit=min(_HEALTH_PER_CALL * edge.rate_limit, _LARGEST_BUCKET),
+        limits=edge.limits,
+        limits_domain=DOMAIN,
+        rate_limit_filters=["local_ratelimit", *(["ratelimit"] if edge.rate_limiter else [])],
         max_body_bytes=MAX_BODY_BYTES,
         min_body_bytes=MIN_BODY_BYTES,
         guarded=GUARDED,
@@ -257,6 +257,11 @@ def render(edge: Edge, *, descriptor_set: Path = DESCRIPTOR_SET) -> str:
         health_paths=HEALTH_PATHS,
         default_cluster=DEFAULT_CLUSTER,
     )
+
+
+def render_rate_limiter(edge: Edge) -> str:
+    """Return the rate limiter's file of limits for edges like this one."""
+    return rate_limiter_config(edge.limits)
 
 
 def render_secrets(edge: Edge) -> dict[str, str]:

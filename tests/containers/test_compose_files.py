@@ -19,6 +19,7 @@ from tests.containers.engine import COMPOSE
 from tests.containers.system import WORKERS
 
 OURS = ["user-svc", "order-svc", "user-svc-migrate", "order-svc-migrate", *WORKERS, "edge"]
+LIMITER = ["redis-limits", "rate-limiter-config", "rate-limiter"]
 PAGES = ["prometheus", "jaeger", "grafana"]
 pytestmark = pytest.mark.skipif(not COMPOSE.exists(), reason="make .tools/docker-compose builds it")
 
@@ -33,11 +34,14 @@ def _services(*files: str) -> dict[str, Any]:
     return dict(json.loads(done.stdout)["services"])
 
 
-@pytest.mark.parametrize("file", ["", "compose.dev.yaml", "compose.prod.yaml", "compose.observe.yaml"])
+@pytest.mark.parametrize(
+    "file", ["", "compose.dev.yaml", "compose.prod.yaml", "compose.observe.yaml", "compose.limits.yaml"]
+)
 def test_every_container_of_ours_is_locked_down(file: str) -> None:
     services = _services(*filter(None, [file]))
+    more = {"compose.observe.yaml": PAGES, "compose.limits.yaml": LIMITER}
 
-    for name in OURS + (PAGES if file == "compose.observe.yaml" else []):
+    for name in OURS + more.get(file, []):
         assert services[name]["read_only"] is True
         assert services[name]["cap_drop"] == ["ALL"]
         assert services[name]["security_opt"] == ["no-new-privileges:true"]
@@ -73,6 +77,30 @@ def test_traces_go_to_where_they_are_taken_and_nothing_else_changes() -> None:
     for name in ("user-svc", "order-svc", *WORKERS):
         assert services[name]["environment"] == base[name]["environment"] | to
         assert services[name]["networks"].keys() & services["jaeger"]["networks"].keys() == {"services"}
+
+
+def test_the_edge_and_its_limiter_have_the_same_limits_and_nothing_else_changes() -> None:
+    base, services = _services(), _services("compose.limits.yaml")
+
+    assert services.keys() - base.keys() == set(LIMITER)
+    given = base["edge"]["command"]
+    assert services["edge"]["command"] == [*given, "--rate-limiter=rate-limiter:8081"]
+    assert services["rate-limiter-config"]["image"] == services["edge"]["image"]
+    options = {"--environment", "--rate-limit", "--public-write-limit"}
+    limits = [each for each in given if each.split("=")[0] in options]
+    assert services["rate-limiter-config"]["command"] == [*limits, "--into=/etc/limits/config/limits.yaml"]
+
+
+def test_the_limiters_redis_is_reached_by_the_limiter_alone() -> None:
+    services = _services("compose.limits.yaml")
+
+    assert list(services["redis-limits"]["networks"]) == ["limits"]
+    assert [name for name, each in services.items() if "limits" in (each.get("networks") or {})] == [
+        "rate-limiter",
+        "redis-limits",
+    ]
+    assert not any("ports" in services[name] for name in LIMITER)
+    assert "--maxmemory-policy" in services["redis-limits"]["command"]
 
 
 def test_prometheus_fetches_from_every_process_at_its_port() -> None:

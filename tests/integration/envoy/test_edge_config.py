@@ -52,13 +52,17 @@ if TYPE_CHECKING:
 
 CONTRACT = Contract(DESCRIPTOR_SET.read_bytes())
 
+LIMITER = Address("rate-limiter", 8081)
+
 PORTS = {"user_svc": [1, 2], "order_svc": [3, 4]}
 
 ENVIRONMENTS = {
     "laptop": laptop(port=18080, admin_port=19901, keys_port=19902, service_ports=PORTS),
     "compose": compose(),
     "kubernetes": kubernetes(),
-    "traced": replace(kubernetes(), traces_to=Address("otel-collector", 4317), trace_sampling=0.5),
+    "optional": replace(
+        kubernetes(), traces_to=Address("otel-collector", 4317), trace_sampling=0.5, rate_limiter=LIMITER
+    ),
 }
 
 JSON = {"content-type": "application/json"}
@@ -203,11 +207,11 @@ def test_prometheus_reaches_the_metrics_and_nothing_else_of_the_admin_interface(
 
 def test_nothing_is_traced_without_a_receiver() -> None:
     assert "tracing" not in connection_manager(ENVIRONMENTS["kubernetes"])
-    assert connection_manager(ENVIRONMENTS["traced"])["tracing"]["random_sampling"] == {"value": 0.5}
+    assert connection_manager(ENVIRONMENTS["optional"])["tracing"]["random_sampling"] == {"value": 0.5}
 
 
 def test_a_traced_request_keeps_its_id_and_its_query_is_in_no_span() -> None:
-    manager = connection_manager(ENVIRONMENTS["traced"])
+    manager = connection_manager(ENVIRONMENTS["optional"])
 
     assert manager["request_id_extension"]["typed_config"]["pack_trace_reason"] is False
     assert manager["tracing"]["max_path_tag_length"] == 0
@@ -259,7 +263,7 @@ def test_containers_are_found_by_name_and_processes_by_address() -> None:
     }
 
     by_name = {"STRICT_DNS"}
-    assert types == {"laptop": {"STATIC"}, "compose": by_name, "kubernetes": by_name, "traced": by_name}
+    assert types == {"laptop": {"STATIC"}, "compose": by_name, "kubernetes": by_name, "optional": by_name}
 
 
 @pytest.mark.parametrize("service", CONTRACT.services)
@@ -1002,6 +1006,35 @@ def test_rate_limits_count_by_route_and_address(edge: Edge) -> None:
     of_all, of_public_writes = ([next(iter(each)) for each in limit["actions"]] for limit in limits["rate_limits"])
     assert (of_all, of_public_writes) == (["masked_remote_address"], ["metadata", "masked_remote_address"])
     assert limits["rate_limits"][1]["actions"][0]["metadata"]["source"] == "ROUTE_ENTRY"
+
+
+def test_every_route_is_counted_by_the_limiter_as_by_the_edge() -> None:
+    edge = ENVIRONMENTS["optional"]
+    filters = {each["name"]: each["typed_config"] for each in connection_manager(edge)["http_filters"]}
+
+    for route in routes(edge):
+        of = route.get("typed_per_filter_config", {})
+        for apart in ("", ".apart"):
+            assert of.get(f"envoy.filters.http.ratelimit{apart}") == of.get(
+                f"envoy.filters.http.local_ratelimit{apart}"
+            )
+    for apart in ("", ".apart"):
+        shared = filters[f"envoy.filters.http.ratelimit{apart}"]
+        local = filters[f"envoy.filters.http.local_ratelimit{apart}"]
+        # The number of the window comes first; the rest is the edge's own, but for files, which have no service.
+        counted = [{**each, "actions": each["actions"][1:]} for each in shared["rate_limits"]]
+        assert counted == [each for each in local["rate_limits"] if "hits_addend" not in each]
+        assert shared["failure_mode_deny"] is False
+    names = [each["name"] for each in connection_manager(edge)["http_filters"]]
+    first = names.index("envoy.filters.http.ratelimit")
+    assert names[first - 2 : first] == [
+        "envoy.filters.http.local_ratelimit",
+        "envoy.filters.http.local_ratelimit.apart",
+    ]
+
+
+def test_no_edge_asks_a_limiter_unless_it_is_told_of_one() -> None:
+    assert "rate_limiter" not in str(configuration(ENVIRONMENTS["kubernetes"]))
 
 
 @pytest.mark.parametrize("value", ["a:b", "a/b", ""])
