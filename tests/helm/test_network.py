@@ -12,6 +12,7 @@ STORES = {"database", "redis"}
 OUTSIDE = {
     frozenset({5432}): "database",
     frozenset({6379}): "redis",
+    frozenset({6390}): "limits",  # the Redis of the limiter, in the values of that shape
     frozenset({6380, 26380}): "redis",  # as production's values have it, with Sentinels
     frozenset({8080, 8443}): "caller",
     frozenset({9464, 9903}): "scraper",
@@ -80,6 +81,17 @@ def test_the_arrows_of_the_network_are_those_of_the_architecture() -> None:
     arrows = _arrows_of_the_page()
     assert leaving == {arrow for arrow in arrows if arrow[0] != "caller"}
     assert entering == {arrow for arrow in arrows if arrow[1] not in STORES}
+
+
+def test_the_limiter_is_asked_by_the_edge_and_asks_its_redis_and_nobody_else() -> None:
+    leaving, entering = _arrows_of_the_network("limits")
+    arrows = _arrows_of_the_page()
+
+    more = {("edge", "rate-limiter"), ("rate-limiter", "limits")}
+    assert leaving - arrows == more
+    assert {arrow for arrow in entering - arrows if arrow[0] != "scraper"} == {("edge", "rate-limiter")}
+    processes = {each["metadata"]["name"] for each in manifests("limits", "Deployment")}
+    assert {arrow[1] for arrow in entering if arrow[0] == "scraper"} == processes
 
 
 def test_without_redis_nothing_is_there_that_would_need_it() -> None:

@@ -6,6 +6,7 @@ import json
 from itertools import chain
 
 import pytest
+import yaml
 
 from chassis.runtime.shutdown import _FORCED_AFTER_S
 from chassis.server.settings import ServerSettings
@@ -48,8 +49,38 @@ def test_nothing_secret_is_in_an_environment(shape: str) -> None:
     for name, pod in pods(shape):
         for container in pod["containers"]:
             variables = {each["name"] for each in container.get("env", ())}
-            assert not variables & {"DATABASE_URL", "KEYS_SECRET", "REDIS_URL"}, name
+            secret = {"DATABASE_URL", "KEYS_SECRET", "REDIS_URL"}
+            if name == "rate-limiter":  # it reads no files: an address without a password, and a Secret's key
+                secret.remove("REDIS_URL")
+                given = {each["name"]: each for each in container["env"]}
+                assert "@" not in given["REDIS_URL"]["value"]
+                assert "value" not in given["REDIS_AUTH"]
+            assert not variables & secret, name
             assert "envFrom" not in container, name
+
+
+def test_the_limiter_runs_as_with_compose() -> None:
+    composed = yaml.safe_load((REPOSITORY / "docker" / "compose.limits.yaml").read_text())["services"]["rate-limiter"]
+    [pod] = [pod for name, pod in pods("limits") if name == "rate-limiter"]
+    [container] = pod["containers"]
+    env = {each["name"]: each.get("value") for each in container["env"]}
+    of_the_cluster = {"REDIS_URL", "REDIS_AUTH", "REDIS_TLS", "REDIS_TLS_CACERT", "CACHE_KEY_PREFIX"}
+
+    assert container["image"] in composed["image"]
+    assert {name: value for name, value in env.items() if name not in of_the_cluster} == {
+        name: value for name, value in composed["environment"].items() if name not in of_the_cluster
+    }
+
+
+def test_the_limiter_has_the_limits_of_the_edge() -> None:
+    every = dict(pods("limits"))
+    [limits] = every["rate-limiter"]["initContainers"]
+    [edge] = every["edge"]["containers"]
+
+    assert limits["image"] == edge["image"]
+    assert [each for each in limits["args"] if "limit=" in each] == [each for each in edge["args"] if "limit=" in each]
+    assert "--rate-limiter=rate-limiter:8081" in edge["args"]
+    assert not [each for each in dict(pods("default"))["edge"]["containers"][0]["args"] if "rate-limiter" in each]
 
 
 def _serving(shape: str) -> list[Json]:
@@ -68,7 +99,7 @@ def test_every_deployment_is_probed_and_replaced_without_a_gap(shape: str) -> No
         assert spec["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
         assert spec["template"]["spec"]["topologySpreadConstraints"]
         for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
-            if deployment["metadata"]["name"] != "edge":
+            if deployment["metadata"]["name"] not in {"edge", "rate-limiter"}:
                 assert container[probe]["grpc"]["port"] in {port["containerPort"] for port in container["ports"]}
 
 

@@ -21,6 +21,8 @@ _LOCKED: Final = "securityContext: {allowPrivilegeEscalation: false, capabilitie
 _PROXY: Final = f"{{name: proxy, image: proxy.example/sql:1, {_LOCKED}}}"
 _REDIS: Final = "redis: {existingSecret: shop-redis}\n"
 
+_LIMITER: Final = "edge: {globalRateLimit: {enabled: true, redis: {address: r:6379}}}\n"
+
 LEGAL: Final = {
     # Images
     "tag that YAML takes for a number": ("image: {registry: r.example/shop, tag: 20261128}", "edge:20261128"),
@@ -34,6 +36,16 @@ LEGAL: Final = {
         "imagePullSecrets:\n      - name: mirror",
     ),
     "digest": (f"image: {{registry: r.example/s, digests: {{edge: 'sha256:{'a' * 64}'}}}}", "/edge@sha256:aaaa"),
+    "mirror of the limiter's image": (
+        "global: {imagePullSecrets: [a], imageRegistry: mirror.example}\n" + _LIMITER,
+        "image: mirror.example/envoyproxy/ratelimit:3fb70258@sha256:",
+    ),
+    # The rate limiter
+    "a Redis without TLS": (_LIMITER.replace("r:6379", "r:6379, tls: false"), "--rate-limiter=rate-limiter:8081"),
+    "Sentinels of the limiter": (
+        "edge: {globalRateLimit: {enabled: true, env: {REDIS_TYPE: sentinel}, redis: {address: 'm,a:26379,b:26379'}}}",
+        "value: m,a:26379,b:26379",
+    ),
     # Resources
     "no limit of CPU": ("serviceDefaults: {resources: {limits: {cpu: null}}}", "cpu: 250m"),
     "no limits": ("edge: {resources: {limits: null}}", "cpu: 250m"),
@@ -316,6 +328,15 @@ NONSENSE: Final = {
     "serviceDefaults: {autoscaling: {enabled: true, minReplicas: 9}}": "minReplicas is above maxReplicas",
     "edge: {autoscaling: {enabled: true, minReplicas: 9, maxReplicas: 3}}": "minReplicas is above maxReplicas",
     "edge: {rollout: {minReadySeconds: 600}}": "minReadySeconds",
+    # The rate limiter
+    "edge: {globalRateLimit: {enabled: true}}": "edge.globalRateLimit.redis.address: name its Redis",
+    "edge: {globalRateLimit: {enabled: true, redis: {address: redis}}}": "address",
+    "edge: {globalRateLimit: {enabled: true, redis: {address: 'redis://r:6379'}}}": "address",
+    "edge: {globalRateLimit: {enabled: true, redis: {address: 'user:secret@r:6379'}}}": "address",
+    "edge: {globalRateLimit: {enabled: true, redis: {address: 'r:6379'}, env: {HOST: 0.0.0.0}}}": "the chart sets it",
+    "edge: {globalRateLimit: {redis: {cidrs: [10.20.1.1/24]}}}": "10.20.1.1/24 is an address in a network",
+    "edge: {globalRateLimit: {image: docker.io/envoyproxy/ratelimit}}": "image",
+    "edge: {globalRateLimit: {rateLimit: 5}}": "rateLimit",
     "edge: {rollout: {maxSurge: 0}}": "no pod could ever be replaced",
     # Who may call
     "services: {order-svc: {callers: [edge, stock-svc]}}": "there is no stock-svc",

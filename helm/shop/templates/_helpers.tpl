@@ -42,6 +42,83 @@
 {{ $registry }}/{{ $name }}{{ if $digest }}@{{ $digest }}{{ else }}:{{ include "shop.tag" $root }}{{ end }}
 {{- end -}}
 
+{{/* The image of the rate limiter, which is not ours. */}}
+{{- define "shop.rateLimiterImage" -}}
+{{- $image := .Values.edge.globalRateLimit.image -}}
+{{- with (.Values.global).imageRegistry -}}
+{{- $image = printf "%s/%s" . (regexReplaceAll "^[^/]*/" $image "") -}}
+{{- end -}}
+{{ $image }}
+{{- end -}}
+
+{{/* The options of the edge that say how much one address may ask for: the rate limiter's file is made from the same. */}}
+{{- define "shop.rateLimitOptions" -}}
+- --rate-limit={{ int .Values.edge.rateLimit }}
+- --public-write-limit={{ int .Values.edge.publicWriteLimit }}
+{{- end -}}
+
+{{/* The container that writes the rate limiter's file of limits, by the edge's image. */}}
+{{- define "shop.rateLimits" -}}
+name: limits
+image: {{ include "shop.image" (list . "edge") }}
+imagePullPolicy: {{ .Values.image.pullPolicy }}
+command: [python, -m, envoy, limits]
+args:
+  - --environment=kubernetes
+  {{- include "shop.rateLimitOptions" . | nindent 2 }}
+  - --into=/etc/limits/config/limits.yaml
+resources:
+  requests: {cpu: 50m, memory: 64Mi}
+  limits: {cpu: 500m, memory: 128Mi}
+{{- with (include "shop.workload" (list .Values .Values.edge.globalRateLimit) | fromYaml).pod.containerSecurityContext }}
+securityContext: {{- toYaml . | nindent 2 }}
+{{- end }}
+volumeMounts:
+  - {name: limits, mountPath: /etc/limits/config}
+{{- end -}}
+
+{{/* How the rate limiter is run: docker/compose.limits.yaml explains it, and a test compares the two. */}}
+{{- define "shop.rateLimiterEnv" -}}
+{{- $redis := .Values.edge.globalRateLimit.redis -}}
+HOST: 127.0.0.1
+{{- with include "shop.bothFamilies" . }}
+GRPC_HOST: {{ . | quote }}
+{{- end }}
+GRPC_PORT: "8081"
+GRPC_SERVER_USE_TLS: "true"
+GRPC_SERVER_TLS_CERT: /etc/shop/tls/tls.crt
+GRPC_SERVER_TLS_KEY: /etc/shop/tls/tls.key
+GRPC_CLIENT_TLS_CACERT: /etc/shop/tls/ca.crt
+GRPC_CLIENT_TLS_SAN: edge
+DEBUG_HOST: 127.0.0.1
+LOG_LEVEL: warn
+LOG_FORMAT: json
+USE_STATSD: "false"
+USE_PROMETHEUS: "true"
+PROMETHEUS_ADDR: ":9464"
+RUNTIME_ROOT: /etc/limits
+RUNTIME_APPDIRECTORY: config
+RUNTIME_WATCH_ROOT: "false"
+RUNTIME_IGNOREDOTFILES: "true"
+REDIS_SOCKET_TYPE: tcp
+REDIS_URL: {{ $redis.address | quote }}
+REDIS_TIMEOUT: 1s
+REDIS_HEALTH_CHECK_ACTIVE_CONNECTION: "true"
+{{- if $redis.tls }}
+REDIS_TLS: "true"
+{{- if $redis.authority.existingSecret }}
+REDIS_TLS_CACERT: /etc/shop/limits/ca.crt
+{{- end }}
+{{- end }}
+{{- with $redis.existingSecret }}
+REDIS_AUTH: {valueFrom: {secretKeyRef: {name: {{ . | quote }}, key: REDIS_AUTH}}}
+{{- end }}
+EXPIRATION_JITTER_MAX_SECONDS: "0"
+LOCAL_CACHE_SIZE_IN_BYTES: "1048576"
+# Releases may share a Redis: each counts for itself.
+CACHE_KEY_PREFIX: {{ printf "%s/%s/" .Release.Namespace .Release.Name | quote }}
+{{- end -}}
+
 {{/* The version of the images. */}}
 {{- define "shop.tag" -}}
 {{- $tag := .Values.image.tag -}}
@@ -148,7 +225,7 @@ initContainers: {{- toYaml . | nindent 2 }}
 
 {{/* The Secrets with private CAs, by what the CAs sign for. */}}
 {{- define "shop.authorities" -}}
-{{- dict "database" .Values.database.authority "redis" .Values.redis.authority "traces" .Values.observability.otlpAuthority | toYaml -}}
+{{- dict "database" .Values.database.authority "redis" .Values.redis.authority "limits" .Values.edge.globalRateLimit.redis.authority "traces" .Values.observability.otlpAuthority | toYaml -}}
 {{- end -}}
 
 {{/* The files of private CAs, as mounts. Call with (list $ "database" "redis" "traces"). */}}
