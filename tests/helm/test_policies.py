@@ -83,6 +83,19 @@ def test_the_limiter_has_the_limits_of_the_edge() -> None:
     assert not [each for each in dict(pods("default"))["edge"]["containers"][0]["args"] if "rate-limiter" in each]
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+def test_helm_test_asks_whether_each_rollout_waits_for_dns(shape: str) -> None:
+    [test] = [pod for name, pod in pods(shape) if name == "shop-health"]
+    [asked] = [each["args"] for each in test["containers"] if each["name"] == "dns-cache"]
+    services = {each["metadata"]["name"] for each in manifests(shape, "Service")}
+    waits_s = {each["metadata"]["name"]: each["spec"].get("minReadySeconds") for each in _serving(shape)}
+
+    named = dict(each.split("=") for each in asked)
+    assert named.keys() == {name for name in services if name.endswith("-headless")}
+    for name, ready_s in named.items():
+        assert int(ready_s) == waits_s[name.removesuffix("-headless")]
+
+
 def _serving(shape: str) -> list[Json]:
     """Return the Deployments that somebody calls: all but relays and consumers."""
     every = manifests(shape, "Deployment")

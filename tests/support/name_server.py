@@ -20,6 +20,7 @@ class NameServer(asyncio.DatagramProtocol):
     """Answers every query of type A with its addresses; it has no other records.
 
     Attributes:
+        ttls_s: for how long each of the next answers may be cached; the last number stays.
         addresses: of every name, from the next query on.
         port: of 127.0.0.1, for UDP.
         questions: the number of answered queries.
@@ -27,6 +28,7 @@ class NameServer(asyncio.DatagramProtocol):
 
     def __init__(self, addresses: Sequence[str]) -> None:
         self.addresses = addresses
+        self.ttls_s = [0]
         self.port = 0
         self.questions = 0
         self._transport: asyncio.DatagramTransport | None = None
@@ -42,8 +44,9 @@ class NameServer(asyncio.DatagramProtocol):
         answer = dns.message.make_response(question)
         answer.flags |= dns.flags.RA
         (asked,) = question.question
-        if asked.rdtype == dns.rdatatype.A:
-            answer.answer.append(dns.rrset.from_text(asked.name, 0, "IN", "A", *self.addresses))
+        if asked.rdtype == dns.rdatatype.A and self.addresses:
+            ttl_s = self.ttls_s.pop(0) if len(self.ttls_s) > 1 else self.ttls_s[0]
+            answer.answer.append(dns.rrset.from_text(asked.name, ttl_s, "IN", "A", *self.addresses))
         self.questions += 1
         assert self._transport
         self._transport.sendto(answer.to_wire(), addr)
