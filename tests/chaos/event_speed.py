@@ -93,7 +93,7 @@ def latency(world: EventWorld) -> None:
 
 
 def notify(world: EventWorld) -> None:
-    """What a NOTIFY in each change's transaction would cost."""
+    """The cost of a NOTIFY in each change's transaction."""
     world.run(world.source, "CREATE TABLE t (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, data text)")
     for clients in (8, 32):
         rates: dict[str, list[float]] = {"without": [], "with": []}

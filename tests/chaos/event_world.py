@@ -50,7 +50,7 @@ _WRITE = """
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """What became of the events.
+    """The outcome of the events.
 
     Attributes:
         events: how many were committed.
@@ -116,7 +116,7 @@ class Load:
         self._ids = ids
 
     def goes_on(self, events: int = 60) -> None:
-        """Return when so many more are committed."""
+        """Return once this number of further events is committed."""
         enough = self.written + events
         until(lambda: self.written >= enough, timeout_s=PATIENCE_S)
 

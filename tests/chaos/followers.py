@@ -1,4 +1,4 @@
-"""Those who watch orders through the edge and come back with their token whenever a stream ends, however it does."""
+"""Clients that watch orders through the edge and resume with their token whenever a stream ends."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from tests.chaos.clients import rest_client
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
-# What broke without a word.
+# Connections that ended without a status.
 CUT: Final = "cut"
 
 _PAUSE_S: Final = 0.1
 
 
 class Follower:
-    """What somebody was told.
+    """The changes that one client received.
 
     Attributes:
         token: the last resume token.

@@ -1,4 +1,4 @@
-"""What a load saw: every attempt, and what was acknowledged in the end."""
+"""The record of a load: every attempt, and the acknowledged writes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from enum import StrEnum
 
 
 class Kind(StrEnum):
-    """What a buyer asks for."""
+    """The kinds of calls of a buyer."""
 
     PLACE = "place"
     CONFIRM = "confirm"
@@ -52,14 +52,14 @@ OK = "ok"
 
 @dataclass(slots=True)
 class Record:
-    """What one load did.
+    """The attempts and results of one load.
 
     Attributes:
         attempts: every call, in the order of their ends.
         placed: request id → id of the order that the answer named.
         moved: request id → id of the order, for each acknowledged confirm and cancel.
         given_up: how writes failed that were repeated no more.
-        failed_reads: how reads failed, which nobody repeats, or what was wrong with the answer.
+        failed_reads: failures of reads, which are not repeated, and wrong answers.
         buyers: the users whose orders these are.
     """
 

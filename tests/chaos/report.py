@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class Report:
-    """What the tests found.
+    """The results of the tests.
 
     Attributes:
         lines: to be printed.

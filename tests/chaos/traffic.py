@@ -33,8 +33,8 @@ class Load:
         pause_s: of each buyer between two requests.
         patience_s: how long a write is repeated; 0 for never.
         retry_pause_s: before a write is repeated.
-        max_attempts: after so many calls the load ends by itself.
-        max_s: and after so long.
+        max_attempts: the number of calls after which the load ends by itself.
+        max_s: the time after which it ends.
     """
 
     rest_buyers: int = 4
@@ -47,7 +47,7 @@ class Load:
 
 
 class _GivenUp(Exception):
-    """A request failed for good; it is in the record."""
+    """A request failed at its last attempt; it is in the record."""
 
 
 @contextlib.asynccontextmanager
@@ -90,7 +90,7 @@ class Traffic:
         self._is_ending = True
 
     async def goes_on(self, successes: int = 200, *, timeout_s: float = 60) -> None:
-        """Return after so many more attempts have succeeded.
+        """Return after this number of further attempts has succeeded.
 
         Raises:
             TimeoutError: they did not in time, or the load has reached its bounds.
@@ -176,7 +176,7 @@ class Traffic:
 
 
 async def new_user(edge_url: str) -> str:
-    """Return the id of somebody who may order; made as soon as the fault of the test before is over."""
+    """Return the id of a new buyer, created as soon as the previous test's fault is over."""
     body = {"email": f"ada-{new_uuid()}@example.com", "password": PASSWORD, "displayName": "Ada Lovelace"}
     made: list[str] = []
 

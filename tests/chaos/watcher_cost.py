@@ -57,7 +57,7 @@ class Crowd:
 
     Attributes:
         opened: how many have had their first message.
-        heard_s: when each change was heard of, by everybody who has.
+        heard_s: the times at which watchers received each change.
     """
 
     def __init__(self) -> None:
@@ -66,7 +66,7 @@ class Crowd:
         self.heard_s: dict[str, list[float]] = {}
 
     async def until_open(self, count: int) -> None:
-        """Return once so many have had their first message."""
+        """Return once this number of watchers has had a first message."""
 
         async def are_open() -> bool:
             return self.opened >= count
@@ -74,7 +74,7 @@ class Crowd:
         await until(are_open, timeout_s=60)
 
     async def until_alive(self, count: int) -> None:
-        """Return once so many have had a sign of life beside it."""
+        """Return once this number of watchers has had a heartbeat too."""
 
         async def are_alive() -> bool:
             return self.signs_of_life >= 2 * count
@@ -82,7 +82,7 @@ class Crowd:
         await until(are_alive, timeout_s=60)
 
     async def until_told(self, count: int, *, changes: int) -> None:
-        """Return once so many have heard of as many changes."""
+        """Return once this number of watchers has received this number of changes."""
 
         async def are_told() -> bool:
             return len(self.heard_s) == changes and all(len(times) == count for times in self.heard_s.values())

@@ -48,11 +48,11 @@ class ComposedSystem:
 
     @property
     def postgres(self) -> ComposedSystem:
-        """What gives the superuser's URL."""
+        """The part of a server that has the superuser's URL."""
         return self
 
     def superuser_url(self, database: str) -> str:
-        """Return where the superuser finds the database; nobody outside of the containers' networks does."""
+        """Return the superuser's URL of the database, which only the containers' networks can reach."""
         return self._url(database, role="postgres")
 
     def database_url(self, database: str) -> str:
@@ -73,7 +73,7 @@ class ComposedSystem:
     def down(self) -> None:
         """Remove the containers and their data."""
         for container in podman("ps", "--all", "--quiet", "--filter", f"name=^{self.project}-").split():
-            podman("rm", "--force", "--time", "0", container)  # nobody calls any more: no need to drain
+            podman("rm", "--force", "--time", "0", container)  # there are no more calls: no need to drain
         self.compose("down", "--volumes")
 
     def compose(self, *arguments: str, stdin: str = "") -> str:

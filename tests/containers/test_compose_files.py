@@ -62,7 +62,7 @@ def test_the_pages_are_published_on_loopback_and_know_no_password() -> None:
     for name in PAGES:
         assert {port["host_ip"] for port in services[name]["ports"]} == {"127.0.0.1"}
         assert "@sha256:" in services[name]["image"]
-        # Who shared two networks with the edge would find it twice, and count it twice.
+        # A container that shared two networks with the edge would find two addresses, and count it twice.
         assert len(services[name]["networks"].keys() & services["edge"]["networks"].keys()) <= 1
         assert not any("PASSWORD" in variable for variable in services[name].get("environment") or {})
 

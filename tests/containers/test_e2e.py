@@ -1,6 +1,6 @@
 """The end-to-end tests of who may do what and what both doors answer, on the composed system.
 
-Left out are those that break their stack in devstack's ways, those that ask for reflection, which is off in production,
+Left out are tests that break their stack by devstack's means, tests of reflection, which is off in production,
 and those of bad input and of the page, whose answers do not depend on what the edge runs in.
 """
 

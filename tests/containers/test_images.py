@@ -1,4 +1,4 @@
-"""What is in the images, and what is not."""
+"""The content of the images: one service with its packages, read-only, without tools to build or install."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def rendered(shape: str) -> str:
 
 
 def notes(shape: str) -> str:
-    """Return what helm tells whoever installs with values of this shape."""
+    """Return the notes that helm prints after an installation with values of this shape."""
     values = str(CHART / "ci" / f"{shape}-values.yaml")
     done = helm("install", "shop", str(CHART), "--values", values, "--dry-run=client")
     assert done.returncode == 0, done.stderr

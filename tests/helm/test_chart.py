@@ -1,4 +1,4 @@
-"""What the chart renders is what Kubernetes takes, and what it refuses would not have run."""
+"""Kubernetes accepts every manifest of the chart; values that would not run are refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who may talk to whom, whatever the values: the arrows of docs/architecture.md."""
+"""The network policies allow the arrows of docs/architecture.md and no others, whatever the values."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ OUTSIDE = {
     frozenset({9464, 9903}): "scraper",
     frozenset({4317}): "collector",
 }
-"""Who is meant by a rule that names no pods, by its ports."""
+"""The peer of a rule that names no pods, by its ports."""
 
 
 def _arrows_of_the_page() -> set[tuple[str, str]]:
@@ -27,12 +27,12 @@ def _arrows_of_the_page() -> set[tuple[str, str]]:
     chart = re.search(r"```mermaid\nflowchart LR\n(.*?)```", page, re.DOTALL)
     assert chart
     arrows = {
-        # What keeps data calls nobody: whoever the data goes to comes and gets it.
+        # Stores open no connections: their clients connect to them.
         (b, a) if a in STORES else (a, b)
         for line in chart[1].splitlines()
         for a, b in pairwise(_component(name) for name in re.findall(r"(?:^|-->(?:\|[^|]*\|)?) *(\w+)", line))
     }
-    # What migrates is a service too, and the page shows processes that stay.
+    # A migration runs as the service, and the page shows long-running processes only.
     return arrows | {("user-svc-migrations", "database"), ("order-svc-migrations", "database")}
 
 

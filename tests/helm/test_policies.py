@@ -1,4 +1,4 @@
-"""What must hold for every pod, whatever the values."""
+"""Rules for every pod, whatever the values."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_helm_test_asks_whether_each_rollout_waits_for_dns(shape: str) -> None:
 
 
 def _serving(shape: str) -> list[Json]:
-    """Return the Deployments that somebody calls: all but relays and consumers."""
+    """Return the Deployments that take calls: all but relays and consumers."""
     every = manifests(shape, "Deployment")
     return [each for each in every if not each["metadata"]["name"].endswith(("-relay", "-consume"))]
 

@@ -1,7 +1,7 @@
 """Runs commands of the services in forks of a process that has imported them.
 
 `python -m user_svc keys list` takes more than a second of CPU, of which the imports are nine tenths. Forks share them.
-Whatever begins after the imports (settings, connections, threads, signals, exit code) is the command's own.
+Everything that begins after the imports is the command's own: settings, connections, threads, signals, exit code.
 """
 
 from __future__ import annotations

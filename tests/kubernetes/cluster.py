@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 
-# What a test installs unless it says otherwise.
+# The default values of a test's release.
 SMALL: Final = CHART / "ci" / "default-values.yaml"
 
 # The pods that there are here are ready at once and stay so: there is nothing to watch.

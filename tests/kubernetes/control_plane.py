@@ -1,6 +1,6 @@
 """A control plane of Kubernetes on loopback: etcd, kube-apiserver and kube-controller-manager, without nodes.
 
-What decides whether the chart is good is real: validation, admission by Pod Security, server-side apply, Deployments,
+The parts that judge the chart are real: validation, admission by Pod Security, server-side apply, Deployments,
 Jobs and autoscalers. Containers are not: `Kubelet` says of every pod that it runs, or has ended.
 """
 

@@ -210,7 +210,7 @@ def test_a_second_release_in_a_namespace_needs_names_of_its_own(cluster: Cluster
 
 
 class _Fewest:
-    """The fewest pods that a Deployment was to have while somebody looked."""
+    """The smallest number of replicas of a Deployment that was observed."""
 
     def __init__(self, cluster: Cluster, deployment: str) -> None:
         self._cluster = cluster

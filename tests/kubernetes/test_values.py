@@ -1,4 +1,4 @@
-"""What the chart renders for every legal value is what the API server takes."""
+"""The API server accepts the manifests of every legal value."""
 
 from __future__ import annotations
 

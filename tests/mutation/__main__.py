@@ -1,6 +1,6 @@
 """`python -m tests.mutation [MODULE …]`: plants faults and says which ones no test notices.
 
-Interrupted, it goes on where it was. Ends with 1 if a mutant has survived or an entry of equivalents.toml is stale.
+A run that was interrupted continues. Exits with 1 if a mutant survived or an entry of equivalents.toml is stale.
 """
 
 from __future__ import annotations

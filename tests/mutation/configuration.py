@@ -67,7 +67,7 @@ def read(path: Path = FAULTS) -> list[Fault]:
 
 
 def run(workspace: Workspace, faults: Sequence[Fault] = ()) -> str:
-    """Run each fault's tests and print what became of it; return those that survived, as text."""
+    """Run each fault's tests and print the result; return the surviving faults, as text."""
     survived: list[str] = []
     known = list(faults) or read()
     texts = [

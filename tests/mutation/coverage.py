@@ -43,13 +43,13 @@ _FILE_TIMEOUT_S: Final = 480.0
 # A survivor costs all of these: tests beyond it run the line on their way to something else.
 _BUDGET_S: Final = 25.0
 _AT_MOST: Final = 400
-# At most so many parameters of one test function come before other functions: hundreds of them would leave no room.
+# The most parameters of one test function that precede other functions: hundreds of them would leave no room.
 _PARAMETERS: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Covered:
-    """What the tests run.
+    """The statements that each test runs.
 
     Attributes:
         tests: of each module and line.
@@ -64,7 +64,7 @@ class Covered:
     def tests_of(self, mutant: Mutant, source: str, *, sources: Mapping[str, str]) -> list[str]:
         """Return the tests that run the mutant's statement; the most telling first, as many as the budget has room for.
 
-        What is run when the module is loaded has the tests of the functions that use it.
+        Statements that run at the module's import have the tests of the functions that use them.
         """
         tree = ast.parse(source)
         found = self._running(mutant.module, _statement(tree, mutant.line))

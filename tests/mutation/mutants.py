@@ -17,7 +17,7 @@ from tests.mutation.operators import operators
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# What mypy checks and no call can tell, as it checks annotations and whether a dataclass is frozen.
+# Checked by mypy and not observable by a call, such as annotations and whether a dataclass is frozen.
 _IGNORED_DECORATORS: Final = ("override", "final", "abstractmethod")
 
 _OPPOSITE: Final[dict[type[ast.cmpop], type[ast.cmpop]]] = {
@@ -58,7 +58,7 @@ class Mutant:
 
     @property
     def id(self) -> str:
-        """What tells it from every other mutant of every version of the module's text."""
+        """An id that is unique among the mutants of every version of the module's text."""
         return hashlib.sha256(f"{self.module}\0{self.text}".encode()).hexdigest()[:16]
 
     def diff(self, original: str) -> str:

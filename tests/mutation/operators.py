@@ -62,7 +62,7 @@ class SqlFault(_OwnOperator):
 
 
 class StatementDropped(_OwnOperator):
-    """Leaves out a call whose result nobody takes, an assignment to an attribute, a refusal or an early end."""
+    """Leaves out a call whose result is not used, an assignment to an attribute, a raise or an early return."""
 
     @override
     def mutation_positions(self, node: Node) -> Iterator[Position]:
@@ -109,7 +109,7 @@ class MembershipNegated(_OwnOperator):
 
 
 class FailureMissed(_OwnOperator):
-    """Waits for another failure than those that come. Cosmic Ray's own takes no `module.Name`."""
+    """Catches an exception that is never raised. Cosmic Ray's own operator does not support `module.Name`."""
 
     @override
     def mutation_positions(self, node: Node) -> Iterator[Position]:
@@ -194,7 +194,7 @@ def _is_effect(node: Node) -> bool:
         return True
     if node.type == "expr_stmt":
         return node.children[0].type == "atom_expr" and not _is_in_init(node)
-    # What is logged is for people to read, and each line has its test where it matters.
+    # Log lines are for people; lines that matter have tests of their own.
     return (node.type == "atom_expr" or code.startswith("await ")) and not code.startswith("log.")
 
 

@@ -1,4 +1,4 @@
-"""What a run has found, for people."""
+"""The report of a run, for people."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ _BAD_COLLECTION: Final = (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.USAGE_ERR
 
 
 class Outcome(enum.StrEnum):
-    """What the tests said to a mutant."""
+    """The tests' verdict on a mutant."""
 
     KILLED = "killed"
     TIMED_OUT = "timed out"

@@ -1,4 +1,4 @@
-"""Runs the mutants of a module against their tests, and keeps each answer at once: an interrupted session goes on."""
+"""Runs the mutants of a module against their tests and stores each verdict at once: an interrupted run continues."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _FIRST: Final = 5
 
 @dataclass(slots=True)
 class Result:
-    """What became of a module's mutants.
+    """The verdicts on a module's mutants.
 
     Attributes:
         left: not run, since only survivors were asked for.
@@ -48,7 +48,7 @@ class Result:
 
     @property
     def percent(self) -> float:
-        """How many of those that are not equivalent the tests have noticed."""
+        """The percentage of mutants that the tests noticed; equivalent ones are not counted."""
         noticed = len(self.killed) + len(self.timed_out)
         return 100.0 * noticed / (noticed + len(self.survived)) if noticed + len(self.survived) else 100.0
 
@@ -84,7 +84,7 @@ class Answers:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """What every module's run needs.
+    """The resources of every module's run.
 
     Attributes:
         sources: the text of every module of the services, for finding who uses what.

@@ -24,7 +24,7 @@ _SET_ENDS: Final = re.compile(r"\b(?:FROM|WHERE|RETURNING)\b|\)")
 _ORDER_BY: Final = re.compile(r"\bORDER BY\s+")
 _ORDER_ENDS: Final = re.compile(r"\b(?:LIMIT|FOR|ON|ROWS)\b|\)|\n\s*\n")
 
-# What is found, and what takes its place.
+# Patterns, each with its replacement.
 _SWAPS: Final[tuple[tuple[str, str], ...]] = (
     (r"\s*\bFOR (?:NO KEY )?UPDATE\b(?: OF \w+)?(?: SKIP LOCKED| NOWAIT)?", ""),
     (r"\s*\bSKIP LOCKED\b", ""),

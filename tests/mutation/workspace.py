@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 HOME: Final = Path(".build", "mutation").absolute()
-# What is installed and not in git: shared with the copy.
+# Installed folders outside of git, shared with the copy.
 _INSTALLED: Final = (".venv", "node_modules", ".tools")
 
 

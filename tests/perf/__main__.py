@@ -23,7 +23,7 @@ _TELEMETRY = "tests.perf.telemetry_cost"
 
 
 def main() -> None:
-    """Run the benchmark; exit 1 with one line if it cannot be run or somebody answers wrongly."""
+    """Run the benchmark; exit 1 with one line if it cannot be run or a system answers wrongly."""
     parser = argparse.ArgumentParser(prog="python -m tests.perf", description="Measure the shop beside its peers.")
     parser.add_argument("--quick", action="store_true", help="in five minutes, without ten minutes of load for memory")
     is_quick: bool = parser.parse_args().quick

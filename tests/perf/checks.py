@@ -1,4 +1,4 @@
-"""What generators of load do not see: whether the answers are right. Asked with real clients, before and after."""
+"""Checks of answers with real clients before and after a load, because load generators do not check them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class GrpcTarget:
 
     Attributes:
         address: host:port.
-        token: an admin's access token; empty for who asks for none.
+        token: an admin's access token; empty for systems that need none.
         certificates: the caller's, for mutual TLS; None for clear text.
         server_name: in the server's certificate.
     """
@@ -62,7 +62,7 @@ class GrpcTarget:
 
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:
-        """What each call carries."""
+        """The metadata of each call."""
         return bearer(self.token) if self.token else ()
 
 
@@ -85,7 +85,7 @@ def grpc_reads(target: GrpcTarget) -> None:
 
 
 def grpc_writes(target: GrpcTarget) -> None:
-    """Check that orders are placed, with the right total, and not for nobody."""
+    """Check that orders are placed with the right total, and refused without an existing buyer."""
     with target.channel() as channel:
         place = OrderServiceStub(channel).CreateOrder
         order = place(_order(dataset.user_id(7)), metadata=target.metadata, timeout=_TIMEOUT_S)
@@ -108,7 +108,7 @@ def rest_reads(url: str, *, token: str) -> None:
 
 
 def rest_writes(url: str, *, token: str, is_peer: bool) -> None:
-    """Check that orders are placed over REST, with the right total, and not for nobody."""
+    """Check that orders are placed over REST with the right total, and refused without an existing buyer."""
     body = dataset.peer_order_json if is_peer else dataset.order_json
     with _client(url, token) as http:
         placed = http.post("/api/v1/orders", json=body(dataset.user_id(7)))

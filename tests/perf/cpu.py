@@ -18,7 +18,7 @@ _TICK_NS: Final = 1e9 / os.sysconf("SC_CLK_TCK")
 _PAGE_MB: Final = os.sysconf("SC_PAGE_SIZE") / 2**20
 
 OTHER: Final = "other"
-"""Whatever else runs below this process, such as what a stack starts beside replicas and edge."""
+"""All other processes below this one, such as those that a stack starts beside replicas and edge."""
 
 
 @dataclass(frozen=True, slots=True)

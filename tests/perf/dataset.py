@@ -99,7 +99,7 @@ def fill_users(url: str, rows: int) -> None:
 
 
 def fill_orders(url: str, rows: int) -> None:
-    """Replace all orders by so many, with their history, published events and kept answers."""
+    """Replace all orders by this number, with their history, published events and stored responses."""
     _execute(url, "TRUNCATE orders, order_events, outbox, idempotency_keys CASCADE")
     _fill(url, _FILL_ORDERS, rows=rows)
 
@@ -116,7 +116,7 @@ def _fill(url: str, statements: Sequence[str], *, rows: int) -> None:
     with ThreadPoolExecutor(2) as threads:
         list(threads.map(lambda statement: _execute(url, statement, rows), statements))
     with psycopg.connect(url, autocommit=True) as connection:
-        # What production has after hours of autovacuum: statistics, and pages marked as visible to all.
+        # As in production after hours of autovacuum: statistics, and pages marked as visible to all.
         connection.execute("VACUUM ANALYZE")
         connection.execute("CHECKPOINT")
 
@@ -138,7 +138,7 @@ def write_requests(folder: Path) -> None:
 
 
 def write_messages(folder: Path, *, prefix: str, users: int) -> None:
-    """Write the same for gRPC, of so many users, to `<prefix>get_user.b64` and `<prefix>create_order.b64`."""
+    """Write the same for gRPC, of this number of users, to `<prefix>get_user.b64` and `<prefix>create_order.b64`."""
     asked = _asked(users)
     _write(folder / f"{prefix}get_user.b64", [as_line(GetUserRequest(id=each)) for each in asked])
     _write(folder / f"{prefix}create_order.b64", [as_line(order_message(each)) for each in asked])

@@ -40,7 +40,7 @@ _REQUEST_ID_FIELD: Final = b"\x22\x24"  # field 4, a string of 36 bytes: CreateO
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spec:
-    """What to send.
+    """The requests to send.
 
     Attributes:
         address: host:port, or several, separated by commas, for the connections to take in turn.
@@ -79,7 +79,7 @@ class Spec:
 
 @dataclass(slots=True)
 class Tally:
-    """What came back, of all connections. `numbers` numbers the calls, unlike those of any other run."""
+    """The answers of all connections. `numbers` numbers the calls uniquely among all runs."""
 
     latencies_s: list[float]
     failed: int = 0
@@ -126,13 +126,13 @@ def ids_of_call(number: int) -> bytes:
 
 
 class Connection(asyncio.Protocol):
-    """One HTTP/2 connection that keeps a number of calls in flight until it is told to stop.
+    """One HTTP/2 connection that keeps a number of calls in flight until it is stopped.
 
     Args:
         headers: of every request.
         message: returns the next request message.
         in_flight: how many calls at a time.
-        tally: is told of every answer.
+        tally: counts every answer.
     """
 
     def __init__(

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     Key = tuple[str, str, int]
 
 _LEAST_SHOWN_US: Final = 0.5
-# Health checks and the like of a system that nobody calls are some percent of a core.
+# Health checks and the like of an idle system are some percent of a core.
 _SETTLE_S, _IDLE_SHARE, _SETTLE_TIMEOUT_S = 0.2, 0.15, 15.0
 
 
@@ -53,7 +53,7 @@ class Case(Generic[Load_]):
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What was measured once: the load, and by label the CPU of each process, in microseconds a request."""
+    """One measurement: the load, and by label the CPU of each process, in microseconds a request."""
 
     load: Load
     service: str
@@ -67,7 +67,7 @@ class Sample:
 
 @dataclass(slots=True)
 class Samples:
-    """What was measured so far, a sample a round: three of a second if it has to be quick, else five of five."""
+    """The samples so far, one a round: three of a second in a quick run, else five of five seconds."""
 
     meter: Meter
     is_quick: bool
@@ -100,7 +100,7 @@ class Samples:
         return Sample(load, case.service, {label: us for label, us in spent.items() if us >= _LEAST_SHOWN_US})
 
     def _settle(self) -> None:
-        """Wait until nobody works on what came before: events to publish, pages to write, logs to flush."""
+        """Wait until earlier work is finished: events to publish, pages to write, logs to flush."""
         deadline = time.monotonic() + _SETTLE_TIMEOUT_S
         while time.monotonic() < deadline:
             before = self.meter.cpu_us()

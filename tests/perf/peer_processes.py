@@ -145,7 +145,7 @@ def empty(user: bytes, *, certificates: Path) -> System:
 
 
 def trace_sink() -> System:
-    """Return who takes the shop's traces; its CPU is nobody's."""
+    """Return the receiver of the shop's traces, whose CPU is not counted."""
     port = free_port()
     env = {"PYTHONPATH": str(REPOSITORY)}
     command = (sys.executable, "-m", "tests.perf.trace_sink")
@@ -191,7 +191,7 @@ def _free_ports() -> list[int]:
 
 
 def free_port() -> int:
-    """Return a port that nobody has."""
+    """Return a free port."""
     reserved = ReservedPort()
     reserved.release()
     return reserved.number

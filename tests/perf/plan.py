@@ -1,4 +1,4 @@
-"""What is measured, in which order."""
+"""The measurements, in their order."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ _GRPC_PEERS: Final = ("naive", "go")
 
 
 def check(world: World) -> None:
-    """Check with real clients that everybody does what is measured.
+    """Check with real clients that every system does what is measured.
 
     Raises:
-        WrongAnswer: somebody does not.
+        WrongAnswer: a system does not.
     """
     token = world.shop.tokens()[0]
     for system in (world.shop.system, world.peers["express"], world.peers["fastapi"]):
@@ -116,7 +116,7 @@ def growth(world: World, samples: Samples) -> None:
 
 
 class _Filled:
-    """A stack with so many users and orders; `page` of the orders is what is listed."""
+    """A stack with these numbers of users and orders; a list has `page` orders."""
 
     def __init__(self, world: World, name: str, *, replicas: int, rows: int, page: int) -> None:
         self.shop: Final = world.start_shop(name, replicas=replicas)
@@ -139,7 +139,7 @@ class _Filled:
         return Case("ListOrders", self._whose, load, f"{self._name} order_svc")
 
     def writes(self) -> Case[Grpc]:
-        """Return CreateOrder, each time beginning with so many rows."""
+        """Return CreateOrder, each time beginning with this number of rows."""
         load = self.shop.grpc("order_svc", method=CREATE_ORDER, bodies=f"{self._name}_create_order.b64")
         prepare = self._fill_orders if self._rows == _FEW else lambda: None
         return Case("CreateOrder", self._whose, load, f"{self._name} order_svc", prepare)
@@ -159,7 +159,7 @@ class _Filled:
 
 
 def soak(world: World, *, seconds: float) -> float:
-    """Return the memory of our largest service process in MB after reads and writes at full speed for so long."""
+    """Return the memory of our largest service process in MB after this time of reads and writes at full speed."""
     url, tokens = world.shop.system.url, world.shop.tokens
     rounds = max(1, round(seconds / _SOAK_ROUND_S))
     with ThreadPoolExecutor(2) as both:

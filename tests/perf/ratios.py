@@ -1,4 +1,4 @@
-"""What a run has to show: ratios of things that were measured in turn, and their goals (docs/performance.md)."""
+"""Ratios of alternating measurements, and their goals (docs/performance.md)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _p50(sample: Sample) -> float:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bound:
-    """What a figure should be: at least so much, or at most."""
+    """The bound of a figure: at least, or at most."""
 
     key: str
     bound: float

@@ -75,7 +75,7 @@ class Run:
 
     @property
     def command(self) -> str:
-        """What was typed."""
+        """The command line."""
         return "make bench QUICK=1" if self.is_quick else "make bench"
 
     def rows(self) -> list[Row]:

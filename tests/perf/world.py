@@ -186,7 +186,7 @@ class World:
         traces: dict[str, Any] = {"otlp_endpoint": self._traces_url, "trace_sampling": 1.0}  # in a hundred
         settings = Settings(home=home, replicas=replicas, drain_s=0, **ports, **traces, **databases, **NO_LIMITS)
         stack = self._open.enter_context(Stack(settings))
-        self._open.callback(stack.kill)  # nobody calls any more: no need to drain
+        self._open.callback(stack.kill)  # there are no more calls: no need to drain
         return stack
 
     def _watched(self, shop: Shop) -> Shop:
