@@ -2,8 +2,8 @@
 
 - Redis lost entries: the events behind the last surviving entry are sent again (`after_loss`).
 - The stream has entries that the database does not know of: they are matched with the outbox (`match_entries`). Either
-  a relay was killed between sending and marking, or the database was restored to an earlier time: then a new epoch
-  begins.
+  a relay was killed between sending and marking, or the database was restored to an earlier time, which begins a new
+  epoch.
 - An operator has events published once more (`publish_again`).
 """
 
