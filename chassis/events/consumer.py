@@ -149,7 +149,7 @@ class Consumer:
             await self._group.wait(look.delivered, wait_s=_LOOK_AGAIN_S if look.pending else _WAIT_S)
 
     async def _take(self, entries: Sequence[Entry]) -> None:
-        """Apply the entries, acknowledge those that took effect, and keep those that never will as dead letters."""
+        """Apply the entries; acknowledge the ones that took effect, and keep hopeless ones as dead letters."""
         events, failed = parsed(entries)
         malformed = set(failed)
         if events:

@@ -168,7 +168,7 @@ class ConsumerGroup:
         At most a page of them: the next call continues behind it, so that no entry keeps others waiting.
 
         Args:
-            pause_s: the backoff after so many attempts.
+            pause_s: returns the backoff, given the number of attempts.
         """
         shortest_ms = round(1000 * pause_s(1))
         attempts: dict[str, int] = {}

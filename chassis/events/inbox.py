@@ -1,4 +1,4 @@
-"""What took effect: the number of each subject's last event, the position in each stream, and dead letters.
+"""Which events took effect: the number of each subject's last event, the position in each stream, dead letters.
 
 The number is written in the transaction of the effect, so an event that is delivered twice takes effect once. All of it
 is in the database of the effects: if that is restored to an earlier time, so is the position, and the consumer gets the

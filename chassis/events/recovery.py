@@ -1,4 +1,4 @@
-"""What a relay does when its stream and its database do not agree, because Redis or the database went back in time.
+"""Recovery of a relay whose stream and database do not agree, because Redis or the database went back in time.
 
 - Redis lost entries: the events behind the last surviving entry are sent again (`after_loss`).
 - The stream has entries that the database does not know of: they are matched with the outbox (`match_entries`). Either

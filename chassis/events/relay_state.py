@@ -1,4 +1,4 @@
-"""What the database knows of a stream: which events were published, under which entry ids, and which were lost.
+"""The state of a stream in the database: published events, their entry ids, and the events that Redis has lost.
 
 Every function is a statement or two in the transaction of its caller, which holds the relay's lock.
 """

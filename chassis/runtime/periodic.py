@@ -99,5 +99,5 @@ async def pause(seconds: float, stopping: asyncio.Event | None = None) -> None:
 
 
 def backoff_s(attempts: int, *, first_s: float, longest_s: float) -> float:
-    """Return the pause after so many failed attempts: `first_s` after one, doubled by each further one, bounded."""
+    """Return the pause after this many failed attempts: `first_s`, doubled by each further one, at most `longest_s`."""
     return min(first_s * 2.0 ** min(attempts - 1, 60), longest_s)
