@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import pytest
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from devstack.postgres import PostgresServer
+
+ROUNDS: Final = int(os.environ.get("CHAOS_ROUNDS", "1"))
 
 _REPORT = pytest.StashKey[Report]()
 
@@ -43,7 +45,7 @@ def report(pytestconfig: pytest.Config) -> Report:
 @pytest.fixture(scope="session")
 def rounds() -> range:
     """How often a test repeats its fault: once for everyday, CHAOS_ROUNDS times for a thorough look."""
-    return range(int(os.environ.get("CHAOS_ROUNDS", "1")))
+    return range(ROUNDS)
 
 
 @contextlib.contextmanager

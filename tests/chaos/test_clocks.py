@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,7 +15,7 @@ import pytest
 from chassis.testing import until
 from tests.chaos.clients import CallFailed, refusal, rest_client
 from tests.chaos.clocks import LIBRARY, Clock
-from tests.chaos.conftest import running_stack
+from tests.chaos.conftest import ROUNDS, running_stack
 from tests.chaos.followers import following
 from tests.chaos.record import now_s
 from tests.chaos.traffic import Load, under_load
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
 
 pytestmark = [
     pytest.mark.skipif(LIBRARY is None, reason="install Debian's libfaketime"),
-    pytest.mark.timeout(300),  # libfaketime makes every process slower
+    pytest.mark.timeout(300 * ROUNDS),  # libfaketime makes every process slower
 ]
 
 _HOUR_S: Final = 3600
@@ -122,7 +121,7 @@ async def _answer_to(http: httpx.AsyncClient, method: str, path: str, **how: obj
     return dict(response.json())
 
 
-@pytest.mark.parametrize(("victim", "ahead_s"), _ALL if "CHAOS_ROUNDS" in os.environ else _EVERYDAY)
+@pytest.mark.parametrize(("victim", "ahead_s"), _ALL if ROUNDS > 1 else _EVERYDAY)
 async def test_a_clock_that_jumps_loses_doubles_and_disorders_nothing(
     world: _World, victim: str, ahead_s: int, rounds: range, report: Report
 ) -> None:

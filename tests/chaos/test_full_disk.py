@@ -15,7 +15,7 @@ import pytest
 from chassis.testing import until
 from devstack.home import Home
 from devstack.postgres import PostgresServer
-from tests.chaos.conftest import running_stack
+from tests.chaos.conftest import ROUNDS, running_stack
 from tests.chaos.disks import SmallDisk, small_disk
 from tests.chaos.record import now_s
 from tests.chaos.traffic import Load, under_load
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from tests.chaos.report import Report
     from tests.chaos.traffic import Traffic
 
-pytestmark = pytest.mark.timeout(300)  # PostgreSQL is started again and again, after pauses that grow
+pytestmark = pytest.mark.timeout(300 * ROUNDS)  # PostgreSQL is started again and again, after pauses that grow
 
 # The default of 60 s would be most of the time that the tests take.
 _BREAKER_S = 2
