@@ -72,7 +72,7 @@ async def call_at_a_pace(call: Callable[[], Awaitable[object]], *, per_s: float,
     begins_s = now_s()
     async with asyncio.TaskGroup() as tasks:
         for number in range(int(per_s * for_s)):
-            await asyncio.sleep(max(begins_s + number / per_s - now_s(), 0))
+            await asyncio.sleep(max(begins_s + number / per_s - now_s(), 0))  # the pace makes it an open loop
             tasks.create_task(one())
     return answers
 

@@ -105,7 +105,7 @@ class Fork:
         ended, status = 0, 0
         while not ended and time.monotonic() < deadline:
             ended, status = os.waitpid(child, os.WNOHANG)
-            time.sleep(0.01)
+            time.sleep(0.01)  # waitpid has no timeout
         with suppress(ProcessLookupError):
             os.killpg(child, signal.SIGKILL)  # with what its tests have started
         if not ended:

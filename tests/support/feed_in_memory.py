@@ -117,7 +117,7 @@ class FeedInMemory:
         question = Question(look(), look, asyncio.get_running_loop().create_future())
         if self.is_prompt:
             question.settle()
-            await asyncio.sleep(0)
+            await asyncio.sleep(0)  # a turn of the loop, as an answer of a database takes
         else:
             self.questions.append(question)
         return await question.answer

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -9,6 +8,7 @@ import pytest
 from order_svc.model import OrderId
 from order_svc.repository import OrderLookup, find_orders
 from tests.support.builders import NOON, OTHER_ID, SOME_ID
+from tests.support.turns import counted_turns
 
 if TYPE_CHECKING:
     from chassis.database.statement_pool import Rows
@@ -22,19 +22,8 @@ async def test_reading_many_large_orders_yields_to_other_calls(orders: int, item
         columns = (UUID(SOME_ID), UUID(OTHER_ID), "PENDING", "EUR", [ITEM] * items, "", NOON, NOON, 1)
         return [(n, *columns) for n in range(orders, 0, -1)]
 
-    turns = 0
-    is_done = False
-
-    async def count() -> None:
-        nonlocal turns
-        while not is_done:
-            turns += 1
-            await asyncio.sleep(0)
-
-    counting = asyncio.create_task(count())
-    found = await find_orders(run, [OrderLookup(OrderId(UUID(SOME_ID)))] * orders)
-    is_done = True
-    await counting
+    async with counted_turns() as turns:
+        found = await find_orders(run, [OrderLookup(OrderId(UUID(SOME_ID)))] * orders)
 
     assert [len(order.items) for order in found if order] == [items] * orders
-    assert turns >= least_turns
+    assert turns.count >= least_turns

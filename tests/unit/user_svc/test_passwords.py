@@ -11,7 +11,7 @@ import pytest
 
 from chassis.errors import Overloaded
 from chassis.telemetry.metrics import REGISTRY
-from tests.unit.chassis.concurrency.test_batcher import some_turns
+from tests.support.turns import finished_tasks, some_turns
 from user_svc.passwords import Passwords
 from user_svc.settings import PasswordSettings
 
@@ -132,19 +132,15 @@ async def test_a_failure_of_a_cancelled_call_is_not_reported_by_the_loop(passwor
 
 
 async def test_a_finished_hash_leaves_no_reference(passwords: Passwords) -> None:
-    def tasks_that_ended() -> int:
-        gc.collect()
-        return sum(isinstance(each, asyncio.Task) and each.done() for each in gc.get_objects())
-
     work = Work()
     work.may_end.set()
-    before = tasks_that_ended()
+    before = finished_tasks()
 
     for _ in range(20):
         await passwords.in_turn(work)
     await some_turns()
 
-    assert tasks_that_ended() <= before + 1  # the last one may still be held by the loop
+    assert finished_tasks() <= before + 1  # the last one may still be held by the loop
 
 
 async def test_a_hash_is_counted_with_the_time_that_it_took(passwords: Passwords) -> None:

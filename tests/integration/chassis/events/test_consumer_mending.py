@@ -77,7 +77,7 @@ class LostStream:
                     self.lacked.append(value(LACKS))
                     self.served.append(after)
                     self._stored.rpush(ANSWER, json.dumps(self._pages[after]))
-                await asyncio.sleep(0.005)
+                await asyncio.sleep(0.005)  # a request is a field in Redis, which has no event
 
         task = asyncio.create_task(serve())
         yield

@@ -13,6 +13,7 @@ from chassis import context
 from chassis.concurrency.batcher import RETRY_ALONE, Batcher, BatchLimits
 from chassis.context import Call, current_call
 from chassis.errors import DatabaseUnavailable, DeadlineExceeded, OutcomeUnknown, Overloaded
+from tests.support.turns import some_turns
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Sequence
@@ -77,12 +78,6 @@ def limits(**changes: Any) -> BatchLimits:
 
 def a_batcher(store: Store, **changes: Any) -> Batcher[int, str]:
     return Batcher(store.together, name="test", alone=store.alone, limits=limits(**changes))
-
-
-async def some_turns() -> None:
-    """Let everything happen that can happen by itself."""
-    for _ in range(20):
-        await asyncio.sleep(0)  # a turn of the loop: what must not happen has no sign to wait for
 
 
 async def until_ended(store: Store, calls: Sequence[asyncio.Task[str]]) -> list[str | BaseException]:

@@ -15,13 +15,13 @@ from chassis import context
 from chassis.concurrency.batcher import Batcher
 from chassis.context import Call
 from chassis.errors import DatabaseUnavailable, DeadlineExceeded, Overloaded
+from tests.support.turns import finished_tasks, some_turns
 from tests.unit.chassis.concurrency.test_batcher import (
     Poisoned,
     Store,
     a_batcher,
     answer_to,
     limits,
-    some_turns,
     submit,
     until_ended,
 )
@@ -172,20 +172,16 @@ async def test_a_running_batch_is_referenced_until_its_end() -> None:
 
 
 async def test_an_answered_call_leaves_no_reference() -> None:
-    def tasks_that_ended() -> int:
-        gc.collect()
-        return sum(isinstance(each, asyncio.Task) and each.done() for each in gc.get_objects())
-
     store = Store()
     batcher = a_batcher(store, linger_s=0.0)
-    before = tasks_that_ended()
+    before = finished_tasks()
 
     for item in range(20):
         assert await until_ended(store, submit(batcher, item)) == [answer_to(item)]
     await some_turns()
 
     # The last one may still be held by the loop.
-    assert tasks_that_ended() <= before + 1
+    assert finished_tasks() <= before + 1
 
 
 async def test_a_batch_that_was_planned_for_later_and_sent_at_once_is_not_sent_again() -> None:

@@ -6,11 +6,7 @@ import pytest
 
 from chassis.concurrency.limiter import CapacityLimiter
 from chassis.errors import Overloaded
-
-
-async def some_turns() -> None:
-    for _ in range(5):
-        await asyncio.sleep(0)  # a turn of the loop: what must not happen has no sign to wait for
+from tests.support.turns import some_turns
 
 
 async def test_the_queue_is_bounded_and_the_next_caller_is_refused() -> None:

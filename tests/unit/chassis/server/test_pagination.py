@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from chassis.errors import InvalidPageToken
 from chassis.server.pagination import PageRequest, PageTokens, messages_of
 from tests.support.builders import NOON, SOME_ID
+from tests.support.turns import counted_turns
 
 QUERY = ("ListOrders", "", "PENDING")
 
@@ -203,18 +204,7 @@ def of_size(size: int) -> Entry:
 async def test_a_page_yields_to_other_calls_after_each_4_kib_and_no_more_often(
     number: int, size: int, expected: int
 ) -> None:
-    turns = 0
-    is_done = False
+    async with counted_turns() as turns:
+        await messages_of([of_size(size)] * number, shown)
 
-    async def count() -> None:
-        nonlocal turns
-        while not is_done:
-            turns += 1
-            await asyncio.sleep(0)
-
-    counting = asyncio.create_task(count())
-    await messages_of([of_size(size)] * number, shown)
-    taken, is_done = turns, True
-    await counting
-
-    assert taken == expected
+    assert turns.count == expected

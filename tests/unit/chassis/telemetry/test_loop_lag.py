@@ -24,7 +24,7 @@ async def test_a_loop_that_is_held_is_seen_to_be_late() -> None:
     time.sleep(0.4)  # noqa: ASYNC251  holds the loop, which is what is measured
     async with asyncio.timeout(10):
         while looks() - late("0.25") == before:  # noqa: ASYNC110  the metric has no event
-            await asyncio.sleep(0)
+            await asyncio.sleep(0)  # a turn of the loop, in which the timer may fire
 
     measuring.cancel()
 
