@@ -29,13 +29,14 @@ class _StopRequested(BaseException):
 
 
 def main() -> int:
-    """Do what the command line says and return the exit code."""
+    """Run the command of the command line and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m devstack", description=__doc__)
     parser.add_argument(
         "command",
         choices=("up", "observe", "clean", "secrets"),
         help="up: start everything and run until Ctrl-C. observe: the same, with pages of traces and metrics. "
-        "clean: remove data, passwords and logs. secrets: make what docker/compose.yaml mounts, below docker/secrets.",
+        "clean: remove data, passwords and logs. secrets: make the files that docker/compose.yaml mounts, below "
+        "docker/secrets.",
     )
     command = parser.parse_args().command
     if command == "secrets":
@@ -78,7 +79,7 @@ def _observe(settings: Settings) -> None:
 
 
 def _observed_screen(stack: Stack, pages: TracePages, beside: contextlib.ExitStack) -> str:
-    """Start Prometheus if there is one, and return where traces and metrics are to be seen."""
+    """Start Prometheus if it is installed, and return the lines with the URLs of traces and metrics."""
     binary = find_prometheus()
     if binary is None:
         prometheus = "not installed; on Debian, apt-get install prometheus"
@@ -88,7 +89,7 @@ def _observed_screen(stack: Stack, pages: TracePages, beside: contextlib.ExitSta
 
 
 def _stop_on_signals(stack: Stack) -> None:
-    """Make the first SIGINT or SIGTERM stop the stack in order, and the next one at once."""
+    """Make the first SIGINT or SIGTERM stop the stack in order, and the second one kill it."""
 
     def stop_now(_number: int, _frame: FrameType | None) -> None:
         stack.kill()
@@ -96,7 +97,7 @@ def _stop_on_signals(stack: Stack) -> None:
     def stop(_number: int, _frame: FrameType | None) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, stop_now)
-        _say("\nStopping. Once more Ctrl-C kills what still runs.")
+        _say("\nStopping. Press Ctrl-C again to kill what still runs.")
         raise _StopRequested
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -109,7 +110,7 @@ def _clean(settings: Settings) -> None:
 
 
 def _say(line: str, *, is_error: bool = False) -> None:
-    # The terminal may be gone; that must not keep us from stopping what runs.
+    # The terminal may be closed; the stack must be stopped all the same.
     with contextlib.suppress(OSError):
         print(line, file=sys.stderr if is_error else sys.stdout, flush=True)
 

@@ -1,4 +1,4 @@
-"""A throw-away certificate authority, and a certificate for everybody who takes part in TLS on this machine."""
+"""A local certificate authority, and a certificate for every process that speaks TLS on this machine."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from devstack.passwords import write_secret
 from devstack.ports import LOOPBACK
-from envoy.render import CertificateFolder
+from envoy.edge import CertificateFolder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _CA_LIFETIME: Final = timedelta(days=90)
-# A stack is not started with a CA that is older than this: processes trust the one they were started with.
+# A stack that starts with less time left replaces the CA: running processes trust only the CA that they started with.
 _CA_RENEWED_BEFORE: Final = timedelta(days=45)
 _LIFETIME: Final = timedelta(days=7)
 _RENEWED_BEFORE: Final = timedelta(days=4)  # a laptop may sleep over a long weekend
@@ -37,16 +37,16 @@ _RENEWED_BEFORE: Final = timedelta(days=4)  # a laptop may sleep over a long wee
 _BACKDATED: Final = timedelta(minutes=5)
 
 DEBUG: Final = "debug"
-"""Who connects to a service past the edge: readiness checks, and people."""
+"""The name in the certificate for connections past the edge: readiness checks and debugging."""
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """Whom a certificate stands for.
+    """The subject of a certificate.
 
     Attributes:
-        name: a service's, or what people call it.
-        is_inside: whether it is somebody to the services, by the URI `spiffe://shop/<name>`.
+        name: the name of a service or of another process.
+        is_inside: whether it holds the URI `spiffe://shop/<name>`, by which services identify their peers.
         hosts: the DNS names and IP addresses that it serves.
     """
 
@@ -57,25 +57,25 @@ class Subject:
 
 SUBJECTS: Final = (
     Subject("edge", hosts=("edge",)),  # the rate limiter knows it by a host name: it compares no URIs
-    # Host names know no underscore.
+    # Host names must not contain an underscore.
     Subject("user_svc", hosts=("user-svc",)),
     Subject("order_svc", hosts=("order-svc",)),
     Subject("rate_limiter", hosts=("rate-limiter",)),
     Subject(DEBUG),
-    # What callers of the edge see. Nobody to the services.
+    # The certificate that callers of the edge see. Services do not accept it.
     Subject("localhost", is_inside=False, hosts=("localhost", LOOPBACK)),
 )
 
 
 class Certificates:
-    """The CA and the certificates, in a folder that only its owner reads.
+    """The CA and the certificates, in a folder that only its owner can read.
 
     `current` is a symbolic link to the folder of the newest ones, `current/<name>/tls.crt`, `tls.key` and `ca.crt`; it
-    is replaced in one step, as Kubernetes replaces the files of a secret.
+    is replaced atomically, as Kubernetes replaces the files of a secret.
 
     Attributes:
-        folder: where they are.
-        authority: the CA's certificate, which callers of the edge's TLS port trust.
+        folder: the folder.
+        authority: the CA's certificate; clients of the edge's TLS port must trust it.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -85,7 +85,7 @@ class Certificates:
         self._current: Final = folder / "current"
 
     def prepare(self) -> None:
-        """Make what is missing or expires soon. Nobody may be using the CA."""
+        """Make the CA and the certificates if they are missing or expire soon. No process may be using the CA."""
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if self._authority_key.exists() and _time_left(self.authority) > _CA_RENEWED_BEFORE:
             self.renew()
@@ -100,7 +100,7 @@ class Certificates:
             self.rotate()
 
     def rotate(self) -> None:
-        """Replace every certificate and key but the CA's, in one step."""
+        """Replace every certificate and key except the CA's, atomically."""
         replaced = self._current.resolve()
         fresh = Path(tempfile.mkdtemp(prefix=f"{datetime.now(UTC):%Y%m%dT%H%M%S}-", dir=self.folder))
         for subject in SUBJECTS:
@@ -109,17 +109,17 @@ class Certificates:
         link.unlink(missing_ok=True)
         link.symlink_to(fresh.name)
         link.replace(self._current)
-        # Whoever reads them right now may finish: only what was replaced before goes.
+        # Keep the certificates that were just replaced, because a process may be reading them; remove older ones.
         for folder in self._generations():
             if folder not in {fresh, replaced}:
                 shutil.rmtree(folder)
 
     def folder_of(self, name: str) -> CertificateFolder:
-        """Return where the newest certificate of this name is found, now and after a rotation."""
+        """Return the folder with the newest certificate of this name; the path stays the same after a rotation."""
         return CertificateFolder(self._current / name, watched=self.folder)
 
     def issue(self, subject: Subject, *, into: Path) -> None:
-        """Write a certificate of our CA, its key and the CA into a new folder."""
+        """Write a certificate signed by our CA, its key and the CA's certificate into a new folder."""
         key = ec.generate_private_key(ec.SECP256R1())
         certificate = _certificate_of(subject, key, *self._read_authority())
         into.mkdir(mode=0o700)

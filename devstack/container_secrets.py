@@ -1,4 +1,4 @@
-"""The secrets of docker/compose.yaml as files: passwords and the like made once, certificates replaced in time."""
+"""The secrets of docker/compose.yaml as files: passwords and keys, made once, and certificates, renewed in time."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-# The engine mounts each file by itself, so the folder keeps strangers of this machine out, and the files must be
-# readable for the users in the containers, who are others in each image.
+# The engine mounts each file by itself. The folder's mode protects the files from other users of this machine; the
+# files must be readable for the users in the containers, which differ by image.
 _FOLDER_MODE: Final = 0o700
 _FILE_MODE: Final = 0o644
 _POSTGRES: Final = "postgres:5432"
@@ -24,10 +24,10 @@ _REDIS: Final = "redis:6379"
 
 
 def prepare(folder: Path) -> None:
-    """Make what is missing in the folder, and replace the certificates if they expire soon.
+    """Make the missing files in the folder, and replace the certificates if they expire soon.
 
-    What exists is kept, so that a password changes when its file is removed and not before. The services see new
-    certificates within a second; new passwords are for them to be restarted with (docs/operations.md).
+    Existing files are kept; to change a password, remove its file. The services use new certificates within a second,
+    but must be restarted for a new password (docs/operations.md).
     """
     folder.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
     folder.chmod(_FOLDER_MODE)
@@ -44,7 +44,7 @@ def prepare(folder: Path) -> None:
 
 
 def _prepare_certificates(folder: Path) -> None:
-    """Put everybody's certificate into a folder of its own, which stays the same one: containers have it mounted."""
+    """Copy each certificate into a folder of its own. The folders stay the same, because containers mount them."""
     certificates = Certificates(folder / "authority")
     certificates.prepare()
     shutil.copyfile(certificates.authority, folder / "ca.crt")
@@ -52,7 +52,7 @@ def _prepare_certificates(folder: Path) -> None:
         newest = certificates.folder_of(subject.name).path
         mounted = folder / "tls" / subject.name
         mounted.mkdir(parents=True, exist_ok=True)
-        # The certificate comes last: who looks in between finds a pair that does not match and looks again.
+        # The certificate comes last: a process that reads in between finds a pair that does not match, and retries.
         for name in ("ca.crt", "tls.key", "tls.crt"):
             _write(mounted / name, (newest / name).read_text())
 
@@ -64,7 +64,7 @@ def _keep(path: Path, make: Callable[[], str]) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    """Write the file in one step, unless it holds this already."""
+    """Replace the file atomically, unless it has this content already."""
     if path.exists() and path.read_text() == text:
         return
     unfinished = path.with_name(f"{path.name}.new")
@@ -79,7 +79,7 @@ def _password() -> str:
 
 
 def _redis_conf(password: str) -> str:
-    # As devstack/redis.py explains them.
+    # devstack/redis.py has the reasons for these settings.
     return f'requirepass {password}\nappendonly yes\nsave ""\nmaxmemory 256mb\nmaxmemory-policy noeviction\n'
 
 

@@ -1,4 +1,4 @@
-"""Envoy in front of the replicas, on the ports that callers know."""
+"""Envoy in front of the replicas, as a supervised process."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from devstack.ports import LOOPBACK, ReservedPort
 from devstack.process import Command, Hooks, Process
 from devstack.settings import REPOSITORY
 from envoy.binary import EnvoyMissing, envoy_command
+from envoy.edge import Address, Cluster, Edge
 from envoy.in_flight import STATS_PATH, calls_in_flight
-from envoy.render import Address, Cluster, Edge, render, render_secrets
+from envoy.render import render, render_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -25,26 +26,26 @@ if TYPE_CHECKING:
     from devstack.services import Replica
     from devstack.settings import Settings
 
-_DRAIN_S: Final = 1  # callers are on this machine too: they see a GOAWAY at once
+_DRAIN_S: Final = 1  # enough, because callers on the same machine see GOAWAY at once
 
 
 @dataclass(frozen=True, slots=True)
 class EdgePorts:
-    """Where callers reach the edge."""
+    """The ports that callers use, without and with TLS."""
 
     plain: ReservedPort
     tls: ReservedPort
 
 
 class EdgeServer:
-    """The edge as a supervised child.
+    """The edge as a supervised process.
 
     Attributes:
-        url: what callers use, REST and gRPC alike.
+        url: the URL for callers, for REST and gRPC.
         tls_url: the same with TLS.
-        admin_url: Envoy's own pages.
-        keys_port: where it asks itself for the keys of access tokens.
-        metrics_url: what Prometheus fetches.
+        admin_url: the URL of Envoy's admin interface.
+        keys_port: the port on which Envoy asks itself for the keys of access tokens.
+        metrics_url: the URL that Prometheus scrapes.
         process: Envoy.
     """
 
@@ -52,7 +53,7 @@ class EdgeServer:
         """Prepare an Envoy at the ports. Nothing is started.
 
         Raises:
-            StackError: there is no Envoy.
+            StackError: Envoy is not installed.
         """
         self._settings: Final = settings
         self._admin: Final = ReservedPort()
@@ -73,7 +74,7 @@ class EdgeServer:
         )
 
     def configure(self, replicas: Mapping[str, Sequence[Replica]], *, certificates: Certificates) -> None:
-        """Write the configuration that sends calls to the replicas of each service."""
+        """Write the configuration that routes calls to the replicas of each service."""
         clusters = tuple(
             Cluster(
                 name=service,
@@ -108,7 +109,7 @@ class EdgeServer:
         self._config.write_text(render(edge))
 
     def release_ports(self) -> None:
-        """Let others have the ports, once Envoy is not needed any more."""
+        """Release the ports; call it when Envoy is not needed any more."""
         self._ports.plain.release()
         self._ports.tls.release()
         self._admin.release()
@@ -131,13 +132,13 @@ class EdgeServer:
     def _is_healthy(self) -> bool:
         if self._ask("GET", "/healthz", port=self._ports.plain.number)[0] != http.client.OK:
             return False
-        # Ready is who can check tokens: the keys are fetched in the background, and then known for good.
+        # The edge is ready once it can verify tokens. It fetches the keys in the background and keeps them.
         path = "/stats?filter=^http\\.edge\\.jwt_authn\\.jwks_fetch_success$"
         _status, stat = self._ask("GET", path, port=self._admin.number)
         return bool(stat.strip()) and not stat.strip().endswith(" 0")
 
     def _drain(self) -> None:
-        """Let running requests finish, for a bounded time."""
+        """Let running calls finish, for at most a second."""
         self._ask("POST", "/drain_listeners?graceful&skip_exit", port=self._admin.number)
         deadline = time.monotonic() + _DRAIN_S
         while self._is_busy() and time.monotonic() < deadline:
@@ -148,7 +149,7 @@ class EdgeServer:
         return calls_in_flight(stats) > 0
 
     def _ask(self, method: str, path: str, *, port: int) -> tuple[int, str]:
-        """Return the status and body of Envoy's answer; status 0 if there is none."""
+        """Return the status and body of Envoy's answer; status 0 without an answer."""
         connection = http.client.HTTPConnection(LOOPBACK, port, timeout=2)
         try:
             connection.request(method, path)

@@ -1,4 +1,4 @@
-"""What a person is told when the stack cannot do what was asked."""
+"""Errors of the stack, with messages for the user at the terminal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The folder of one stack: its data, passwords and logs, and the lock that keeps a second stack out."""
+"""The folder of one stack: its data, passwords and logs, and a lock, so that only one stack uses it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LOCK: Final = "stack.lock"
 
 
 class Home:
-    """Where everything of one stack is kept."""
+    """The paths in the folder of one stack."""
 
     def __init__(self, path: Path) -> None:
         self.path: Final = path
@@ -33,12 +33,12 @@ class Home:
 
     @contextmanager
     def claimed(self) -> Iterator[None]:
-        """Keep other stacks out of the folder, which is created if need be.
+        """Lock the folder while the block runs; create it if it does not exist.
 
-        The lock is the kernel's: it goes with this process, however that ends.
+        The kernel releases the lock when this process ends, even by kill -9.
 
         Raises:
-            StackError: another stack is in there, or something that is no stack, or it cannot be written to.
+            StackError: another stack uses the folder, it holds files that are not a stack's, or it is not writable.
         """
         try:
             self._create()
@@ -55,10 +55,10 @@ class Home:
             os.close(lock)
 
     def remove(self) -> bool:
-        """Remove the folder and say whether there was one.
+        """Remove the folder and return whether it existed.
 
         Raises:
-            StackError: a stack runs in it, or it is no stack's folder, or it cannot be removed.
+            StackError: a stack uses the folder, it holds files that are not a stack's, or it cannot be removed.
         """
         if not self.path.exists():
             return False
@@ -71,7 +71,7 @@ class Home:
 
     def _create(self) -> None:
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # `clean` removes this folder with everything in it: never adopt one that holds something else.
+        # `clean` removes this folder with everything in it, so refuse a folder that holds other files.
         if not (self.path / _LOCK).exists() and any(self.path.iterdir()):
             raise StackError(f"{self.path} holds files that are not a stack's: set SHOP_HOME to an empty folder")
 

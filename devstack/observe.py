@@ -1,4 +1,4 @@
-"""What `make observe` adds to the stack: a page of traces, and Prometheus with the rules if it is installed."""
+"""The additions of `make observe` to the stack: a page of traces and, if it is installed, Prometheus with the rules."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final, Self
 
 from devstack.ports import LOOPBACK, ReservedPort
-from devstack.process import Command, Process, silent
+from devstack.process import Command, Process, no_report
 from devstack.settings import REPOSITORY
 from devstack.traces import TraceReceiver
 from devstack.waterfall import WaterfallPage
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
     from devstack.stack import Stack
 
 RULES: Final = REPOSITORY / "docs" / "observability" / "rules.yaml"
-_SCRAPE: Final = "5s"  # a person who tries something does not wait for a quarter of a minute
+_SCRAPE: Final = "5s"  # shorter than the usual 15 s, so that a call that was just made soon shows
 
 
 class TracePages:
-    """A receiver of traces and its pages; it comes before the stack, which is told where to send them.
+    """A receiver of traces and its pages. Start it before the stack, which needs the receiver's endpoint.
 
     Attributes:
-        receiver: has them.
-        url: of the list.
+        receiver: the receiver.
+        url: the URL of the list of traces.
     """
 
     url: str
@@ -51,13 +51,13 @@ class TracePages:
 
 
 class Prometheus:
-    """Prometheus, fetching from every process of a stack that has been started: `with Prometheus(stack) as prometheus`.
+    """Prometheus, which scrapes every process of a running stack: `with Prometheus(stack) as prometheus`.
 
     Attributes:
-        url: its own page.
+        url: the URL of its page.
     """
 
-    def __init__(self, stack: Stack, *, binary: str, report: Callable[[str], None] = silent) -> None:
+    def __init__(self, stack: Stack, *, binary: str, report: Callable[[str], None] = no_report) -> None:
         self._port: Final = ReservedPort()
         self.url: Final = f"http://{LOOPBACK}:{self._port.number}"
         self._folder: Final = stack.home.path / "prometheus"
@@ -99,13 +99,13 @@ class Prometheus:
 
 
 def find_prometheus() -> str | None:
-    """Return the path of Prometheus, if it is installed: on Debian, the package `prometheus`."""
+    """Return the path of Prometheus; None if it is not installed (on Debian, the package `prometheus`)."""
     return shutil.which("prometheus")
 
 
 def prometheus_config(stack: Stack) -> dict[str, object]:
-    """Return the configuration of a Prometheus that fetches from every process of the stack, with our rules."""
-    # A job is a service with its relay and its consumer, as the rules and dashboards expect it.
+    """Return the configuration of a Prometheus that scrapes every process of the stack, with our rules."""
+    # The rules and dashboards expect one job per service, with its relay and its consumer in it.
     targets = {
         name: [
             *(_target(each.metrics_url) for each in stack.replicas(name)),

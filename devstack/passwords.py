@@ -1,4 +1,4 @@
-"""Secrets that are made once and kept: passwords of PostgreSQL, in the file format that psql reads too, and others."""
+"""Secrets that are made once and kept in files, among them PostgreSQL's passwords in libpq's format."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 
 class PasswordFile:
-    """A libpq password file, readable by its owner only, that grows a random password for every role asked for."""
+    """A libpq password file, readable by its owner only. A role gets a random password when it is first asked for."""
 
     def __init__(self, path: Path) -> None:
         self.path: Final = path
 
     def password_of(self, role: str) -> str:
-        """Return the role's password: the same one for as long as the file exists."""
+        """Return the role's password; it stays the same as long as the file exists."""
         passwords = self._read()
         if role not in passwords:
             # Hex, so that it needs no escaping in this file, in a URL or in SQL.
@@ -35,7 +35,7 @@ class PasswordFile:
         return {role: password for _host, _port, _database, role, password in entries}
 
     def _write(self, passwords: dict[str, str]) -> None:
-        # The port differs from start to start, and who may enter which database is the server's business.
+        # `*` for port and database: the port changes at each start, and the server decides about databases.
         lines = (f"{LOOPBACK}:*:*:{role}:{password}\n" for role, password in passwords.items())
         unfinished = self.path.with_suffix(".new")
         write_secret(unfinished, "".join(lines))
@@ -43,7 +43,7 @@ class PasswordFile:
 
 
 def kept_secret(path: Path, make: Callable[[], str]) -> str:
-    """Return the secret in the file, which is made if need be."""
+    """Return the secret in the file; if the file is missing, make it first."""
     if not path.exists():
         unfinished = path.with_suffix(".new")
         write_secret(unfinished, f"{make()}\n")
@@ -52,7 +52,7 @@ def kept_secret(path: Path, make: Callable[[], str]) -> str:
 
 
 def write_secret(path: Path, text: str) -> None:
-    """Write a file that only its owner can read, from its first byte on."""
+    """Write a file that only its owner can read; it is created with that mode, before its first byte."""
     path.unlink(missing_ok=True)
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         file.write(text)

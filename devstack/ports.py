@@ -1,4 +1,4 @@
-"""Ports of the loopback interface, kept for the stack while it runs."""
+"""Ports of the loopback interface, reserved for the stack while it runs."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from devstack.errors import StackError
 
 LOOPBACK: Final = "127.0.0.1"
 # How long a killed process may still hold its ports, in seconds.
-_LETS_GO_S: Final = 1.0
+_RELEASE_TIMEOUT_S: Final = 1.0
 
 
 class ReservedPort:
-    """A TCP port kept for one of the stack's processes, also while that process is dead.
+    """A TCP port reserved for a process of the stack, even while that process does not run.
 
-    A socket stays bound to the port and never listens. Linux lets a server with SO_REUSEADDR (gRPC, PostgreSQL and
-    Envoy set it) listen there all the same, and gives the port neither to a program that asks for any free port nor
-    to an outgoing connection. Elsewhere the port is only known to have been free a moment ago.
+    A socket stays bound to the port and never listens. On Linux a server that sets SO_REUSEADDR, as gRPC, PostgreSQL
+    and Envoy do, can still listen on the port; but Linux gives the port neither to a program that asks for any free
+    port nor to an outgoing connection. On other systems the port is only known to have been free a moment ago.
     """
 
     def __init__(self, number: int = 0) -> None:
         """Reserve the port with this number, or any free one.
 
         Raises:
-            OSError: the port is taken, or not ours to take.
+            OSError: the port is in use, or only root may use it.
         """
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -41,18 +41,18 @@ class ReservedPort:
             self._socket.close()
 
     def release(self) -> None:
-        """Give the port back; releasing it again does nothing."""
+        """Release the port; releasing it again does nothing."""
         self._socket.close()
 
 
 def reserve_edge_port(number: int, *, variable: str) -> ReservedPort:
-    """Return a port that callers use, and that this variable sets; any free one for 0.
+    """Reserve a port for callers; with 0, any free one. `variable` names the setting in messages.
 
     Raises:
-        StackError: another program listens there, or the port is for root only.
+        StackError: another program listens on the port, or only root may use it.
     """
-    # The edge of a stack that was killed a moment ago may still be on its way out.
-    deadline = time.monotonic() + _LETS_GO_S
+    # The edge of a stack that was killed a moment ago may not have released the port yet.
+    deadline = time.monotonic() + _RELEASE_TIMEOUT_S
     while True:
         try:
             return ReservedPort(number)

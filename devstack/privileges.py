@@ -1,4 +1,4 @@
-"""What a child may do, and that it does not outlive us: command lines wrapped in util-linux's setpriv."""
+"""Wraps commands in util-linux's setpriv: a child ends with its parent, and PostgreSQL runs without root."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 _UNPRIVILEGED: Final = "nobody"
 
 
-def bound_to_us(argv: tuple[str, ...], *, signal: Signals) -> tuple[str, ...]:
-    """Return a command whose process gets the signal when the thread that starts it ends, even by kill -9.
+def with_parent_death_signal(argv: tuple[str, ...], *, signal: Signals) -> tuple[str, ...]:
+    """Return a command whose process gets the signal when the thread that started it ends, even by kill -9.
 
-    Only Linux can do that. Where setpriv is missing the command is returned as it is.
+    Only Linux supports this. On other systems, or without setpriv, the command is returned unchanged.
     """
     setpriv = shutil.which("setpriv")
     if sys.platform != "linux" or setpriv is None:
@@ -28,14 +28,14 @@ def bound_to_us(argv: tuple[str, ...], *, signal: Signals) -> tuple[str, ...]:
     return (setpriv, f"--pdeathsig={signal.name.removeprefix('SIG')}", "--", *argv)
 
 
-def not_as_root(argv: tuple[str, ...]) -> tuple[str, ...]:
-    """Return a command that root can run although the program refuses root; others get it unchanged.
+def as_unprivileged_user(argv: tuple[str, ...]) -> tuple[str, ...]:
+    """Return a command that runs as an unprivileged user if we are root; otherwise the command unchanged.
 
-    The process may pass the folders that only root may enter (a clone below /root, an interpreter in /root/.pyenv,
-    a temporary folder of mode 0700): it keeps the one capability for that.
+    The process keeps one capability, dac_override, so that it can enter folders that only root may enter: a clone below
+    /root, an interpreter in /root/.pyenv, a temporary folder of mode 0700.
 
     Raises:
-        StackError: we are root and there is no setpriv.
+        StackError: we are root and setpriv is missing.
     """
     if os.geteuid() != 0:
         return argv
@@ -52,15 +52,15 @@ def not_as_root(argv: tuple[str, ...]) -> tuple[str, ...]:
         "--clear-groups",
         "--inh-caps=+dac_override",
         "--ambient-caps=+dac_override",
-        # Without it access(2), by which initdb looks for postgres, would not count the capability.
+        # Without this, access(2) ignores the capability, and initdb uses access(2) to find postgres.
         "--securebits=+no_setuid_fixup",
         "--",
         *argv,
     )
 
 
-def hand_over(folder: Path) -> None:
-    """Make the folder belong to the account that `not_as_root` runs commands as."""
+def chown_to_unprivileged(folder: Path) -> None:
+    """If we are root, give the folder to the account of `as_unprivileged_user`."""
     if os.geteuid() == 0:
         account = pwd.getpwnam(_UNPRIVILEGED)
         os.chown(folder, account.pw_uid, account.pw_gid)

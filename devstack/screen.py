@@ -1,4 +1,4 @@
-"""What a person sees once the stack is ready."""
+"""The text that the terminal shows when the stack is ready."""
 
 from __future__ import annotations
 
@@ -78,12 +78,12 @@ def _databases(stack: Stack) -> str:
 def _events(stack: Stack) -> str:
     if stack.redis_url is None:
         return "wait in the outbox: this machine has no Redis. Install redis-server, or set REDIS_URL"
-    # Somebody else's URL may hold a password.
+    # Do not print the URL of an external Redis: it may hold a password.
     return f"in {stack.redis.url}" if stack.redis else "in the Redis of REDIS_URL"
 
 
 def _log_in(stack: Stack) -> str:
-    # The clock makes the email new each time the calls are pasted.
+    # The date makes the email new each time the calls are pasted.
     return f"""\
 LOGIN='"email": "ada-'$(date +%s)'@example.com", "password": "correct horse battery"'
 curl -sS {stack.edge_url}/api/v1/users -H 'content-type: application/json' \\
@@ -121,6 +121,6 @@ def _authority(stack: Stack) -> str:
 
 
 def _short(path: Path) -> str:
-    """Return the path as seen from where the person stands, if it is below."""
+    """Return the path relative to the working directory, if it is below it."""
     here = Path.cwd()
     return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)

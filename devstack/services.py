@@ -1,4 +1,4 @@
-"""The services, and how one replica of a service is run and found ready."""
+"""The services, and the processes of each: replicas, workers and tasks."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Final
 import grpc
 from grpc_health.v1 import health_pb2
 
+from chassis.runtime.probe import check_health
 from devstack.certificates import DEBUG
+from devstack.debug_channel import debug_credentials, debug_options
 from devstack.ports import LOOPBACK, ReservedPort
 from devstack.process import Command, Hooks, Process
 from devstack.settings import REPOSITORY
-from envoy.render import SERVED_BY
+from envoy.edge import SERVED_BY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -26,20 +28,19 @@ if TYPE_CHECKING:
 
 # The services' own STOP_GRACE_S, and a margin for closing pools.
 _STOP_TIMEOUT_S: Final = 10 + 5
-# Sockets are read by the thread that waits for them, as in docker/Dockerfile (docs/adr/0023).
+# gRPC reads a socket in the thread that waits for it, as in docker/Dockerfile (docs/adr/0023).
 OWN_POLLER: Final = "-event_engine_client,-event_engine_listener"
-_NO_PROXY: Final = (("grpc.enable_http_proxy", 0),)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
-    """A Python package with `serve`, `migrate`, `relay` and `consume`.
+    """A Python package with the commands `serve`, `migrate`, `relay` and `consume`.
 
     Attributes:
-        name: of the package, of its PostgreSQL role and of its cluster in Envoy.
-        database: its own database.
-        callers: the processes that it lets in.
-        peers: environment variable → name of the service that is called at the addresses it holds.
+        name: the name of the package, of its PostgreSQL role and of its cluster in Envoy.
+        database: the name of its database.
+        callers: the names in the certificates that may connect to it.
+        peers: environment variable → name of the service whose addresses the variable gets.
     """
 
     name: str
@@ -57,19 +58,24 @@ SERVICES: Final = (
         peers=MappingProxyType({"USER_SERVICE_URL": "user_svc"}),
     ),
 )
-"""In the order of starting: who is called comes before who calls."""
+"""In the order of starting: a service comes after the services that it calls."""
+
+
+def owner_of(database: str) -> str:
+    """Return the service, and the PostgreSQL role, that owns the database."""
+    return next(service.name for service in SERVICES if service.database == database)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
-    """What the processes of one service are given.
+class ProcessEnvironment:
+    """The environment that the processes of one service share.
 
     Attributes:
         logs: the folder of the logs.
-        env: the service's own variables, DATABASE_URL among them.
-        certificates: of everybody.
-        drain_s: how long a replica serves on after SIGTERM.
-        report: is told when a replica dies.
+        env: the service's environment variables, DATABASE_URL among them.
+        certificates: of all processes.
+        drain_s: how long a replica keeps serving after SIGTERM.
+        report: called with a line when a process dies.
     """
 
     logs: Path
@@ -80,20 +86,20 @@ class Surroundings:
 
 
 class Replica(Process):
-    """One of the processes that serve a service, at a port that it keeps for life."""
+    """One serving process of a service; its port stays the same when it is restarted."""
 
-    def __init__(self, service: Service, number: int, *, around: Surroundings) -> None:
+    def __init__(self, service: Service, number: int, *, environment: ProcessEnvironment) -> None:
         self.service: Final = service
-        self._certificates: Final = around.certificates
+        self._certificates: Final = environment.certificates
         self._reserved: Final = ReservedPort()
         self.port: Final = self._reserved.number
         self._reserved_for_metrics: Final = ReservedPort()
         self.metrics_url: Final = f"http://{LOOPBACK}:{self._reserved_for_metrics.number}/metrics"
         env = {
-            "DRAIN_S": f"{around.drain_s:g}",
+            "DRAIN_S": f"{environment.drain_s:g}",
             "GRPC_REFLECTION": "true",
-            **_tls(service, around.certificates),
-            **around.env,
+            **_tls(service, environment.certificates),
+            **environment.env,
             "HOST": LOOPBACK,
             "PORT": str(self.port),
             "METRICS_PORT": str(self._reserved_for_metrics.number),
@@ -103,53 +109,40 @@ class Replica(Process):
             argv=(sys.executable, "-m", service.name, "serve"),
             env={**_inherited(), **env},
             cwd=REPOSITORY,
-            log=around.logs / f"{service.name}-{number}.log",
-            stop_timeout_s=around.drain_s + _STOP_TIMEOUT_S,
+            log=environment.logs / f"{service.name}-{number}.log",
+            stop_timeout_s=environment.drain_s + _STOP_TIMEOUT_S,
         )
-        super().__init__(command, hooks=Hooks(is_ready=self._is_serving), report=around.report)
+        super().__init__(command, hooks=Hooks(is_ready=self._is_serving), report=environment.report)
 
     @property
     def address(self) -> str:
-        """Where it listens, as host:port."""
+        """The address that it listens on, as host:port."""
         return f"{LOOPBACK}:{self.port}"
 
     def release_port(self) -> None:
-        """Let others have the port, once the replica is not needed any more."""
+        """Release the ports; call it when the replica is not needed any more."""
         self._reserved.release()
         self._reserved_for_metrics.release()
 
     def _is_serving(self) -> bool:
-        # gRPC waits a second and more after a refused connection: knock first.
+        # After a refused connection gRPC waits a second or more, so try the port with a plain connection first.
         try:
             socket.create_connection((LOOPBACK, self.port), timeout=1).close()
         except OSError:
             return False
-        question = health_pb2.HealthCheckRequest(service=SERVED_BY[self.service.name][0])
-        with self._channel() as channel:
-            # Not HealthStub: its type stubs do not know its methods.
-            check = channel.unary_unary(
-                "/grpc.health.v1.Health/Check",
-                request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
-                response_deserializer=health_pb2.HealthCheckResponse.FromString,
-            )
+        credentials, options = debug_credentials(self._certificates), debug_options(self.service.name)
+        with grpc.secure_channel(self.address, credentials, options) as channel:
             try:
-                answer = check(question, timeout=1)
+                health = check_health(channel, service=SERVED_BY[self.service.name][0], timeout_s=1)
             except grpc.RpcError:
                 return False
-        return answer.status == health_pb2.HealthCheckResponse.SERVING
-
-    def _channel(self) -> grpc.Channel:
-        ours = self._certificates.folder_of(DEBUG).path
-        ca, key, certificate = ((ours / name).read_bytes() for name in ("ca.crt", "tls.key", "tls.crt"))
-        # The name in its certificate; the address may be any process's.
-        options = (*_NO_PROXY, ("grpc.default_authority", self.service.name.replace("_", "-")))
-        return grpc.secure_channel(self.address, grpc.ssl_channel_credentials(ca, key, certificate), options)
+        return health.status == health_pb2.HealthCheckResponse.SERVING
 
 
 class Worker(Process):
-    """A process of a service that serves nobody: its relay, its consumer."""
+    """A process of a service that serves no calls: its relay or its consumer."""
 
-    def __init__(self, service: Service, command: str, *, around: Surroundings) -> None:
+    def __init__(self, service: Service, command: str, *, environment: ProcessEnvironment) -> None:
         self.service: Final = service
         self._reserved_for_metrics: Final = ReservedPort()
         self.metrics_url: Final = f"http://{LOOPBACK}:{self._reserved_for_metrics.number}/metrics"
@@ -157,34 +150,34 @@ class Worker(Process):
         command_line = Command(
             name=f"{service.name}-{command}",
             argv=(sys.executable, "-m", service.name, command),
-            env={**_inherited(), **around.env, "HOST": LOOPBACK, "METRICS_PORT": metrics_port},
+            env={**_inherited(), **environment.env, "HOST": LOOPBACK, "METRICS_PORT": metrics_port},
             cwd=REPOSITORY,
-            log=around.logs / f"{service.name}-{command}.log",
+            log=environment.logs / f"{service.name}-{command}.log",
             stop_timeout_s=_STOP_TIMEOUT_S,
         )
-        super().__init__(command_line, report=around.report)
+        super().__init__(command_line, report=environment.report)
 
     def release_port(self) -> None:
-        """Let others have the port of the metrics, once the process is not needed any more."""
+        """Release the port of the metrics; call it when the process is not needed any more."""
         self._reserved_for_metrics.release()
 
 
-def task(service: Service, *words: str, around: Surroundings, stdin: Path | None = None) -> Process:
-    """Return a process that does something once and ends: `migrate`, or another command of the service's."""
+def task(service: Service, *words: str, environment: ProcessEnvironment, stdin: Path | None = None) -> Process:
+    """Return a process that runs a command of the service once and ends: `migrate`, for example."""
     return Process(
         Command(
             name=f"{service.name} {' '.join(words)}",
             argv=(sys.executable, "-m", service.name, *words),
-            env={**_inherited(), **around.env},
+            env={**_inherited(), **environment.env},
             cwd=REPOSITORY,
-            log=around.logs / f"{service.name}-{words[0]}.log",
+            log=environment.logs / f"{service.name}-{words[0]}.log",
             stdin=stdin,
         )
     )
 
 
 def targets(replicas: list[Replica]) -> str:
-    """Return the gRPC target that stands for all of them."""
+    """Return the gRPC target that lists the addresses of all replicas."""
     return "ipv4:" + ",".join(replica.address for replica in replicas)
 
 
@@ -199,5 +192,5 @@ def _tls(service: Service, certificates: Certificates) -> dict[str, str]:
 
 
 def _inherited() -> dict[str, str]:
-    """Return our environment, so that OTEL_* and the like reach the services, and what the image sets."""
+    """Return our own environment, so that variables such as OTEL_* reach the services, and what the image sets."""
     return {"GRPC_EXPERIMENTS": OWN_POLLER, **os.environ, "PYTHONUNBUFFERED": "1"}

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, Validati
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from devstack.errors import StackError
-from envoy.render import Address, require_origin
+from envoy.edge import Address, require_origin
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

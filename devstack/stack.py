@@ -1,11 +1,10 @@
-"""The whole system, started and stopped in order."""
+"""The whole system on one machine, started and stopped in order."""
 
 from __future__ import annotations
 
 import base64
 import secrets
-import time
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Self
 from urllib.parse import urlsplit
@@ -16,35 +15,35 @@ from devstack.home import Home
 from devstack.passwords import kept_secret, write_secret
 from devstack.ports import reserve_edge_port
 from devstack.postgres import PostgresServer
-from devstack.process import Process, silent, stop_together
+from devstack.process import no_report
 from devstack.redis import RedisServer, find_redis
-from devstack.services import SERVICES, Replica, Service, Surroundings, Worker, targets, task
+from devstack.services import SERVICES, ProcessEnvironment, Replica, Service, Worker, owner_of, targets, task
+from devstack.stages import Stages
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping
     from types import TracebackType
 
     from devstack.settings import Settings
 
-_TASK_TIMEOUT_S: Final = 60
 _WORKERS: Final = ("relay", "consume")
 ADMIN_EMAIL: Final = "admin@shop.local"
 _NO_ENV: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType({})
 
 
 class Stack:
-    """PostgreSQL, the replicas of every service and Envoy: `with Stack(settings) as stack: ...`.
+    """PostgreSQL, Redis, the processes of every service and Envoy: `with Stack(settings) as stack: ...`.
 
-    Once started, each process that dies is started again, unless its `restarts` is set to False.
+    Once the stack runs, a process that dies is started again, unless its `restarts` is set to False.
 
     Attributes:
-        settings: what it was made from.
+        settings: the settings that it was made from.
         home: its folder.
-        postgres: the server, or None if every database is somebody else's.
-        redis: the server, or None if it is somebody else's or there is none.
-        workers: the relay and the consumer of each service, by name; none without a Redis.
+        postgres: the stack's server; None if the settings name another one for every database.
+        redis: the stack's server; None if the settings name another one or this machine has none.
+        workers: the relay and the consumer of each service, by name; empty without a Redis.
         edge: Envoy.
-        certificates: everybody's. They can be rotated at any time.
+        certificates: of all processes. They can be rotated at any time.
     """
 
     edge: EdgeServer
@@ -54,15 +53,15 @@ class Stack:
         settings: Settings,
         *,
         extra_env: Mapping[str, Mapping[str, str]] = _NO_ENV,
-        report: Callable[[str], None] = silent,
+        report: Callable[[str], None] = no_report,
     ) -> None:
         """Prepare a stack; nothing is started or written.
 
         Args:
-            settings: how it differs from others.
-            extra_env: more environment variables, by the name of a service or of one of its processes (`user_svc-1`,
-                `order_svc-relay`).
-            report: is told of every step and of every process that dies.
+            settings: ports, folder, limits and external servers.
+            extra_env: additional environment variables, by the name of a service or of one of its processes
+                (`user_svc-1`, `order_svc-relay`).
+            report: called with a line for every step, and for every process that dies.
         """
         self.settings: Final = settings
         self.home: Final = Home(settings.home)
@@ -73,27 +72,27 @@ class Stack:
         self._extra_env: Final = extra_env
         self._report: Final = report
         self._replicas: Final[dict[str, list[Replica]]] = {}
-        self._stages: Final[list[tuple[str, list[Process]]]] = []
+        self._stages: Final = Stages(report)
         self._resources: Final = ExitStack()
 
     @property
     def edge_url(self) -> str:
-        """Where callers reach the system, REST and gRPC alike."""
+        """The URL of the system, for REST and gRPC."""
         return self.edge.url
 
     @property
     def edge_tls_url(self) -> str:
-        """The same with TLS; `certificates.authority` is to be trusted."""
+        """The same with TLS; clients must trust `certificates.authority`."""
         return self.edge.tls_url
 
     @property
     def admin_email(self) -> str:
-        """Who may do everything."""
+        """The email of the first admin."""
         return ADMIN_EMAIL
 
     @property
     def admin_password(self) -> str:
-        """Their password."""
+        """The password of the first admin."""
         return self.home.admin.read_text().strip()
 
     def replicas(self, service: str) -> list[Replica]:
@@ -106,30 +105,30 @@ class Stack:
         return tuple(self._replicas)
 
     def psql_url(self, database: str) -> str:
-        """Return the database's URL for people, without the password."""
+        """Return the database's URL for psql, without the password."""
         if theirs := self.settings.database_urls[database]:
             parts = urlsplit(theirs.get_secret_value())
             return f"{parts.scheme}://{_without_password(parts.netloc)}{parts.path}"
-        return self._own_postgres().psql_url(database, role=_owner_of(database))
+        return self._own_postgres().psql_url(database, role=owner_of(database))
 
     def database_url(self, database: str) -> str:
-        """Return the URL, password included, that the database's service is given."""
+        """Return the URL that the database's service uses, password included."""
         if theirs := self.settings.database_urls[database]:
             return theirs.get_secret_value()
-        return self._own_postgres().url(database, role=_owner_of(database))
+        return self._own_postgres().url(database, role=owner_of(database))
 
     @property
     def redis_url(self) -> str | None:
-        """Where the events go; None if this machine has no Redis: then they wait."""
+        """The URL of the Redis that carries events; None if this machine has none: then events stay in the outbox."""
         if theirs := self.settings.redis_url:
             return theirs.get_secret_value()
         return self.redis.url if self.redis else None
 
     def start(self) -> None:
-        """Start everything and return when the edge serves it. If that fails, nothing is left running.
+        """Start everything and return when the edge serves. If that fails, stop what was started.
 
         Raises:
-            StackError: something is missing, taken or broken. The message says what to do.
+            StackError: a program is missing, a port is in use, or a process failed. The message says what to do.
         """
         try:
             self._start()
@@ -139,21 +138,12 @@ class Stack:
 
     def stop(self) -> None:
         """Stop everything, callers before callees; stopping again does nothing."""
-        while self._stages:
-            name, processes = self._stages[-1]
-            started = time.monotonic()
-            was_running = any(process.pid for process in processes)
-            stop_together(processes)
-            if was_running:
-                self._tell(f"{name} stopped", since=started)
-            self._stages.pop()
+        self._stages.stop()
         self._resources.close()
 
     def kill(self) -> None:
-        """End every process at once. `stop`, running or called later, then has nothing to wait for."""
-        for _name, processes in self._stages:
-            for process in processes:
-                process.kill_group()
+        """Kill every process at once. A `stop` that runs now, or later, then returns without waiting."""
+        self._stages.kill()
 
     def __enter__(self) -> Self:
         """Start."""
@@ -171,7 +161,7 @@ class Stack:
 
     def _start(self) -> None:
         self._resources.enter_context(self.home.claimed())
-        # What can be missing or taken is looked at before anything is started.
+        # Check for missing programs and ports in use before any process is started.
         self.edge = EdgeServer(self._edge_ports(), settings=self.settings, home=self.home, report=self._report)
         self._resources.callback(self.edge.release_ports)
         self.certificates.prepare()
@@ -183,9 +173,7 @@ class Stack:
         self._start_workers()
         self._start_services()
         self._start_edge()
-        for _name, processes in self._stages:
-            for process in processes:
-                process.restarts = True
+        self._stages.keep_running()
 
     def _edge_ports(self) -> EdgePorts:
         plain = reserve_edge_port(self.settings.edge_port, variable="SHOP_EDGE_PORT")
@@ -198,11 +186,11 @@ class Stack:
         ours = [service for service in SERVICES if not self.settings.database_urls[service.database]]
         if not ours:
             return
-        with self._step("PostgreSQL"):
+        with self._stages.step("PostgreSQL"):
             log = self.home.logs / "postgres.log"
             self.postgres = PostgresServer(self.home.postgres, log=log, report=self._report)
             self._resources.callback(self.postgres.close)
-            self._stages.append(("PostgreSQL", [self.postgres.process]))
+            self._stages.add("PostgreSQL", [self.postgres.process])
             self.postgres.start()
             for service in ours:
                 self.postgres.create_private_database(service.database, role=service.name)
@@ -211,64 +199,71 @@ class Stack:
         program = find_redis()
         if self.settings.redis_url or program is None:
             return
-        with self._step("Redis"):
+        with self._stages.step("Redis"):
             log = self.home.logs / "redis.log"
             self.redis = RedisServer(program, self.home.redis, log=log, report=self._report)
             self._resources.callback(self.redis.close)
-            self._stages.append(("Redis", [self.redis.process]))
+            self._stages.add("Redis", [self.redis.process])
             self.redis.start()
 
     def _prepare_replicas(self) -> None:
         for service in SERVICES:
             numbers = range(1, self.settings.replicas + 1)
             replicas = [
-                Replica(service, number, around=self._around(service, f"{service.name}-{number}")) for number in numbers
+                Replica(service, number, environment=self._environment_of(service, f"{service.name}-{number}"))
+                for number in numbers
             ]
             for replica in replicas:
                 self._resources.callback(replica.release_port)
             self._replicas[service.name] = replicas
 
     def _migrate(self) -> None:
-        with self._step("Migrations"):
-            self._run("Migrations", [task(service, "migrate", around=self._around(service)) for service in SERVICES])
+        with self._stages.step("Migrations"):
+            self._stages.run(
+                "Migrations",
+                [task(service, "migrate", environment=self._environment_of(service)) for service in SERVICES],
+            )
 
     def _make_admin(self) -> None:
-        """Make the first admin, once."""
+        """Create the first admin, unless the file with the password exists."""
         if self.home.admin.exists():
             return
         service = next(each for each in SERVICES if each.name == "user_svc")
-        # The file gets its name when the admin exists: a crash in between leaves no wrong password behind.
+        # The file gets its name after the admin was created, so that a crash leaves no file with a wrong password.
         unfinished = self.home.admin.with_suffix(".new")
         write_secret(unfinished, f"{secrets.token_urlsafe(18)}\n")
-        with self._step("Admin"):
+        with self._stages.step("Admin"):
             command = ("admin", "create", ADMIN_EMAIL)
-            self._run("Admin", [task(service, *command, around=self._around(service), stdin=unfinished)])
+            self._stages.run(
+                "Admin", [task(service, *command, environment=self._environment_of(service), stdin=unfinished)]
+            )
         unfinished.replace(self.home.admin)
 
     def _start_workers(self) -> None:
-        # Nobody waits for them: events wait for them, in the outbox and in the stream.
+        # Their readiness is not awaited: until they run, events stay in the outbox and in the stream.
         if self.redis_url is None:
             return
         for service in SERVICES:
             for command in _WORKERS:
-                worker = Worker(service, command, around=self._around(service, f"{service.name}-{command}"))
+                environment = self._environment_of(service, f"{service.name}-{command}")
+                worker = Worker(service, command, environment=environment)
                 self._resources.callback(worker.release_port)
                 self.workers[worker.name] = worker
-        self._launch("Relays and consumers", list(self.workers.values()))
+        self._stages.launch("Relays and consumers", list(self.workers.values()))
 
     def _start_services(self) -> None:
-        with self._step(f"{self.settings.replicas} x {', '.join(self._replicas)}"):
+        with self._stages.step(f"{self.settings.replicas} x {', '.join(self._replicas)}"):
             for name, replicas in self._replicas.items():
-                self._launch(name, replicas)
+                self._stages.launch(name, replicas)
             for replicas in self._replicas.values():
                 for replica in replicas:
                     replica.wait_ready()
 
     def _start_edge(self) -> None:
-        # After the services: Envoy looks at once and then every second, and would first find nobody.
-        with self._step("Envoy"):
+        # After the services: Envoy checks their health at once and then every second, and the first check must succeed.
+        with self._stages.step("Envoy"):
             self.edge.configure(self._replicas, certificates=self.certificates)
-            self._launch("Envoy", [self.edge.process])
+            self._stages.launch("Envoy", [self.edge.process])
             self.edge.process.wait_ready()
 
     def _own_postgres(self) -> PostgresServer:
@@ -276,19 +271,7 @@ class Stack:
             raise RuntimeError("the stack has not been started")
         return self.postgres
 
-    def _run(self, stage: str, tasks: Sequence[Process]) -> None:
-        self._launch(stage, tasks)
-        for process in tasks:
-            process.wait_end(_TASK_TIMEOUT_S)
-        self._stages.pop()
-
-    def _launch(self, stage: str, processes: Sequence[Process]) -> None:
-        # Remembered before they are started: an interrupt in between must not leave one behind.
-        self._stages.append((stage, list(processes)))
-        for process in processes:
-            process.start()
-
-    def _around(self, service: Service, process: str = "") -> Surroundings:
+    def _environment_of(self, service: Service, process: str = "") -> ProcessEnvironment:
         peers = {name: targets(self._replicas[peer]) for name, peer in service.peers.items()}
         env = {
             "SERVICE_NAME": service.name,
@@ -301,7 +284,7 @@ class Stack:
             **self._extra_env.get(service.name, {}),
             **self._extra_env.get(process, {}),
         }
-        return Surroundings(
+        return ProcessEnvironment(
             logs=self.home.logs,
             env=env,
             certificates=self.certificates,
@@ -314,20 +297,7 @@ class Stack:
             return theirs.get_secret_value()
         return kept_secret(self.home.keys_secret, lambda: base64.urlsafe_b64encode(secrets.token_bytes(32)).decode())
 
-    @contextmanager
-    def _step(self, what: str) -> Iterator[None]:
-        started = time.monotonic()
-        yield
-        self._tell(what, since=started)
-
-    def _tell(self, what: str, *, since: float) -> None:
-        self._report(f"  {what:<32}{time.monotonic() - since:5.1f} s")
-
 
 def _without_password(netloc: str) -> str:
     user, at, host = netloc.rpartition("@")
     return user.partition(":")[0] + at + host
-
-
-def _owner_of(database: str) -> str:
-    return next(service.name for service in SERVICES if service.database == database)

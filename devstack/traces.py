@@ -1,4 +1,4 @@
-"""A receiver of traces, for `make observe` and for tests: OTLP over gRPC, the last traces kept in memory."""
+"""A receiver of traces, for `make observe` and for tests: OTLP over gRPC; it keeps the last traces in memory."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class ReceivedSpan:
         service: the resource's `service.name`.
         kind: SERVER, CLIENT, INTERNAL.
         is_error: whether its status says so.
-        links: the ids of spans that it stands for too.
+        links: the ids of the spans that it is linked to.
     """
 
     trace_id: str
@@ -58,14 +58,14 @@ class ReceivedSpan:
 
 
 class TraceReceiver:
-    """Takes what processes export: `with TraceReceiver() as receiver: ...`.
+    """Receives the spans that processes export: `with TraceReceiver() as receiver: ...`.
 
     Args:
-        port: where; 0 for any free one.
-        credentials: with which it speaks TLS; without them it takes clear text.
+        port: the TCP port; 0 for any free one.
+        credentials: for TLS; without them it listens in clear text.
 
     Attributes:
-        endpoint: for OTEL_EXPORTER_OTLP_ENDPOINT.
+        endpoint: the value for OTEL_EXPORTER_OTLP_ENDPOINT.
     """
 
     endpoint: str
@@ -100,12 +100,12 @@ class TraceReceiver:
         self._server.stop(None).wait()
 
     def trace(self, trace_id: str) -> list[ReceivedSpan]:
-        """Return the spans of a trace that have come so far, by their start."""
+        """Return the spans of a trace that have arrived so far, sorted by start."""
         with self._lock:
             return sorted(self._traces.get(trace_id, ()), key=lambda span: span.start_ns)
 
     def traces(self) -> list[list[ReceivedSpan]]:
-        """Return every trace that is kept, the newest first."""
+        """Return all traces in memory, the newest first."""
         with self._lock:
             ids = list(reversed(self._traces))
         return [self.trace(trace_id) for trace_id in ids]

@@ -1,4 +1,4 @@
-"""Traces as pages: a list of the last ones, and each as a waterfall of its spans."""
+"""Pages of traces: a list of the last ones, and each trace as a waterfall of its spans."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class WaterfallPage:
 
             @override
             def log_message(self, format: str, *args: object) -> None:
-                """Keep the terminal to the stack."""
+                """Log nothing: the terminal is for the stack."""
 
         self._server: Final = ThreadingHTTPServer((LOOPBACK, port), Handler)
         self.url: Final = f"http://{LOOPBACK}:{self._server.server_port}"

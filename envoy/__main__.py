@@ -1,4 +1,4 @@
-"""`python -m envoy`: print the edge's configuration (`render`), write the limiter's (`limits`), be the edge (`run`)."""
+"""`python -m envoy`: print the edge's configuration (`render`) or the limiter's (`limits`), run the edge (`run`)."""
 
 import argparse
 import sys
@@ -7,8 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from envoy.edge import SERVED_BY, Address, Edge
 from envoy.environments import ADMIN_PORT, KEYS_PORT, PORT, compose, kubernetes, laptop
-from envoy.render import SERVED_BY, Address, Edge, render, render_rate_limiter, render_secrets
+from envoy.render import render, render_rate_limiter, render_secrets
 from envoy.run import run
 
 
@@ -33,16 +34,16 @@ _EVERYWHERE: Final[Mapping[str, Callable[[str], object]]] = {
     "traces_authority": Path,
     "trace_sampling": float,
 }
-"""What the operator of any environment may set, and how it is read."""
+"""The options of every environment, and the function that parses each value."""
 
 
 def main() -> None:
-    """Do what the command line asks for."""
+    """Run the command of the command line."""
     parser = argparse.ArgumentParser(prog="python -m envoy")
     commands = parser.add_subparsers(required=True)
     _add_render(commands.add_parser("render", help="print the configuration of one environment"))
     _add_limits(commands.add_parser("limits", help="write the rate limiter's file of limits"))
-    _add_run(commands.add_parser("run", help="be the edge in a container until SIGTERM"))
+    _add_run(commands.add_parser("run", help="run the edge in a container until SIGTERM"))
     arguments = parser.parse_args()
     given = {name: value for name, value in vars(arguments).items() if name in _EVERYWHERE}
     sys.exit(arguments.do(replace(_edge(arguments), **given), arguments))
@@ -51,7 +52,7 @@ def main() -> None:
 def _add_render(command: argparse.ArgumentParser) -> None:
     _add_everywhere(command, environments=("laptop", "compose", "kubernetes"))
     command.add_argument(
-        "--secrets-into", type=Path, help="a folder for the files that tell Envoy where the certificates are"
+        "--secrets-into", type=Path, help="a folder for the files that name the certificates for Envoy"
     )
     on_laptop = command.add_argument_group("laptop")
     on_laptop.add_argument("--port", type=int, default=PORT)
@@ -79,9 +80,9 @@ def _add_run(command: argparse.ArgumentParser) -> None:
 def _add_everywhere(command: argparse.ArgumentParser, *, environments: tuple[str, ...]) -> None:
     command.add_argument("--environment", choices=environments, required=True)
     command.add_argument("--prefix", default="", help="kubernetes: the beginning of the names of the services")
-    everywhere = command.add_argument_group("everywhere", "Edge in render.py explains them")
+    everywhere = command.add_argument_group("everywhere", "Edge in edge.py explains them")
     for name, kind in _EVERYWHERE.items():
-        # Not given: as Edge has it.
+        # An option that is not given keeps the default of Edge.
         everywhere.add_argument(f"--{name.replace('_', '-')}", type=kind, default=argparse.SUPPRESS)
 
 

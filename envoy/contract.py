@@ -1,4 +1,4 @@
-"""What the edge must know of the contract, read from its descriptor set so that nothing is written down twice."""
+"""The parts of the contract that the edge needs, read from its descriptor set, so that none is repeated by hand."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -19,10 +19,10 @@ from shop.system.v1.access_pb2 import access
 from envoy.body_limits import body_limit, largest_json
 
 DESCRIPTOR_SET: Final = Path(__file__).parents[1] / "generated" / "shop.binpb"
-"""The contract as `make generate` leaves it."""
+"""The contract as `make generate` writes it."""
 
 OWN_PACKAGES: Final = "shop."
-"""What tells the contract's own services from those it only imports."""
+"""The prefix of the contract's own packages; others are imported."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,10 +35,10 @@ class Binding:
         verb: the HTTP method, in capitals.
         path: the path template, as `/api/v1/users/{id}:changePassword`.
         body: the full name of the message that a JSON body holds, None if there is no body.
-        repeated: the fields that the query may name more than once, as the contract spells them.
-        secrets: the fields that no query may name, since addresses are written down on the way.
-        is_public: whether anybody may call it, without a token.
-        is_stream: whether it answers with a stream.
+        repeated: the fields that a query may name more than once, in the contract's spelling.
+        secrets: the fields that a query must not name, because proxies and browsers log URLs.
+        is_public: whether it may be called without a token.
+        is_stream: whether it is a server stream.
     """
 
     service: str
@@ -63,16 +63,16 @@ class Binding:
 
     @property
     def path_regex(self) -> str:
-        """The paths of the template, as a regular expression that has to fit the whole path.
+        """A regular expression that matches the whole path of the template.
 
-        A variable stands for one segment without a colon, so that `{id}` is not taken for `{id}:verb` too.
+        A variable matches one segment without a colon, so that `{id}` does not match `{id}:verb` too.
         """
         literals = re.split(r"\{[^}]+\}", self.path)
         return "[^/:]+".join(re.escape(text) for text in literals)
 
     @property
     def is_public_write(self) -> bool:
-        """Whether somebody without a token can change something with it, or try a password."""
+        """Whether it is public and not a GET: a caller without a token can change data by it, or try a password."""
         return self.is_public and self.verb != "GET"
 
 
@@ -81,9 +81,9 @@ class Field:
     """A field of a message that a body can hold.
 
     Attributes:
-        name: as the contract spells it.
-        holds: the message that its values are; None for scalars, and for what is free.
-        is_free: whether any name may stand in its values: maps, and the well-known types, whose JSON form is their own.
+        name: in the contract's spelling.
+        holds: the message type of its values; None for scalars and for free fields.
+        is_free: whether its values may have any names: maps, and the well-known types with a JSON form of their own.
     """
 
     name: str
@@ -115,28 +115,28 @@ class Contract:
         ]
 
     def methods(self, service: str) -> list[str]:
-        """Return the names of the service's methods with one answer."""
+        """Return the names of the service's unary methods."""
         return sorted(method.name for method in self._methods[service] if not method.server_streaming)
 
     def reads(self, service: str) -> list[str]:
-        """Return the names of those of them that change nothing: that are bound to GET."""
+        """Return the names of the service's unary methods that are bound to GET, and so change nothing."""
         gets = {b.method for b in self.bindings if b.service == service and b.verb == "GET"}
         return [name for name in self.methods(service) if name in gets]
 
     def streams(self, service: str) -> list[str]:
-        """Return the names of the service's methods that answer with a stream."""
+        """Return the names of the service's server streams."""
         return sorted(method.name for method in self._methods[service] if method.server_streaming)
 
     def is_public(self, rpc: str) -> bool:
-        """Return whether anybody may call the method of this path over gRPC: only what says so is public."""
+        """Return whether the contract lets the method of this gRPC path be called without a token."""
         return any(binding.is_public for binding in self.bindings if binding.rpc == rpc)
 
     def is_public_write(self, rpc: str) -> bool:
-        """Return whether somebody without a token can change something with the method, or try a password."""
+        """Return whether the method of this gRPC path is public and not a GET."""
         return any(binding.is_public_write for binding in self.bindings if binding.rpc == rpc)
 
     def preconditions(self, service: str) -> list[str]:
-        """Return the names of the service's methods whose request names the etag that it is meant for."""
+        """Return the names of the service's methods whose request has a field `etag`."""
         return sorted(
             method.name
             for method in self._methods[service]
@@ -148,7 +148,7 @@ class Contract:
         return sorted({binding.verb for binding in self.bindings})
 
     def creations(self, service: str) -> list[str]:
-        """Return the names of the service's methods that make a resource (AIP-133): REST answers 201."""
+        """Return the names of the service's methods that create a resource (AIP-133), which REST answers with 201."""
         return sorted(
             {
                 b.method
@@ -158,14 +158,14 @@ class Contract:
         )
 
     def body_limit(self, service: str, method: str) -> int:
-        """Return how many bytes a request of the method may have, over REST and over gRPC alike.
+        """Return the maximum size in bytes of a request of the method, over REST and over gRPC.
 
-        A message takes less than the longest JSON that says the same.
+        One limit serves both, because a protobuf message is smaller than the longest JSON of the same content.
         """
         return body_limit(self._request(service, method), self._messages)
 
     def largest_body(self, service: str, method: str) -> int:
-        """Return how many bytes the longest usual JSON of a valid request of the method has.
+        """Return the size in bytes of the longest usual JSON of a valid request of the method.
 
         Raises:
             Unbounded: no rule bounds one of its fields; the exception names it.
@@ -173,7 +173,7 @@ class Contract:
         return largest_json(self._request(service, method), self._messages)
 
     def fields(self) -> Mapping[str, Mapping[str, Field]]:
-        """Return the fields of every message that a body can hold, under both names that JSON allows."""
+        """Return the fields of every message that a body can hold, by both names that JSON allows."""
         found: dict[str, dict[str, Field]] = {}
         wanted = {binding.body for binding in self.bindings if binding.body}
         while wanted:

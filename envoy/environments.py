@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Final
 
 from envoy.contract import DESCRIPTOR_SET
+from envoy.edge import Address, CertificateFolder, Cluster, Edge
 from envoy.files import REPOSITORY
-from envoy.render import Address, CertificateFolder, Cluster, Edge
 
 PORT: Final = 8080
 ADMIN_PORT: Final = 9901
@@ -15,20 +15,20 @@ METRICS_PORT: Final = 9903
 SERVICE_PORT: Final = 50051
 
 INSIDE: Final = Path("/etc/shop/tls")
-"""Where the edge's container has the certificate by which the services know it."""
+"""The folder in the edge's container with its certificate for the services."""
 
 OUTSIDE: Final = Path("/etc/shop/public-tls")
-"""Where it has the one that callers see."""
+"""The folder in the edge's container with the certificate that callers see."""
 
 IMAGE_DESCRIPTOR_SET: Final = Path("/etc/envoy/shop.binpb")
-"""Where the edge's image holds the descriptor set."""
+"""The path of the descriptor set in the edge's image."""
 
 IMAGE_FILES_ROOT: Final = Path("/etc/envoy/files")
-"""Where the edge's image holds the files of `envoy.files.FILES`, each as deep as in the repository."""
+"""The folder in the edge's image with the files of `envoy.files.FILES`, each at its path in the repository."""
 
 
 def laptop(*, port: int, admin_port: int, keys_port: int, service_ports: Mapping[str, Sequence[int]]) -> Edge:
-    """Return an edge on loopback, with reflection and without TLS, for replicas on loopback's ports, by cluster."""
+    """Return an edge on loopback, with reflection and without TLS; `service_ports` has the replicas of each cluster."""
     return Edge(
         address="127.0.0.1",
         port=port,
@@ -45,18 +45,18 @@ def laptop(*, port: int, admin_port: int, keys_port: int, service_ports: Mapping
 
 
 def compose() -> Edge:
-    """Return the edge of docker compose, where the name of a service resolves to all its containers."""
+    """Return the edge of docker compose, in which a service's name resolves to all its containers."""
     return _container({"user_svc": "user-svc", "order_svc": "order-svc"})
 
 
 def kubernetes(*, prefix: str = "") -> Edge:
-    """Return the edge of Kubernetes, where headless services, whose names begin so, resolve to all ready pods."""
+    """Return the edge of Kubernetes; headless services, whose names begin with `prefix`, resolve to all ready pods."""
     return _container({"user_svc": f"{prefix}user-svc-headless", "order_svc": f"{prefix}order-svc-headless"})
 
 
 def _container(names: Mapping[str, str]) -> Edge:
     return Edge(
-        address="0.0.0.0",  # noqa: S104 - a container is reached from outside or not at all
+        address="0.0.0.0",  # noqa: S104 - callers of a container are outside of it
         port=PORT,
         admin_port=ADMIN_PORT,
         keys_port=KEYS_PORT,

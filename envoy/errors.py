@@ -1,4 +1,4 @@
-"""What the edge itself answers when a call fails, in the shape of the services' errors: a google.rpc.Status."""
+"""The edge's own answers to failed calls, in the shape of the services' errors: a google.rpc.Status."""
 
 import math
 from base64 import b64encode
@@ -21,16 +21,16 @@ class EdgeError:
     """One error of the edge.
 
     Attributes:
-        condition: on which of Envoy's own answers, in CEL over its attributes.
+        condition: a CEL expression over Envoy's attributes that selects Envoy's own answers.
         http: the HTTP status over REST.
-        code: the gRPC status in the JSON over REST, as shop/system/v1/error_reason.proto has it.
-        rpc: the gRPC status over gRPC: the same, but where gRPC itself has a rule.
+        code: the gRPC status in the JSON over REST, as in shop/system/v1/error_reason.proto.
+        rpc: the gRPC status over gRPC; differs from `code` only if gRPC itself prescribes another one.
         reason: a value of shop.system.v1.ErrorReason, without its prefix.
         message: what happened and what to do, for the caller.
-        quotes_envoy: whether REST callers read Envoy's own words instead. The transcoder's words about a body help
-            them; the router's tell of hosts and sockets.
-        retry_after_s: when the same call may succeed, None if never.
-        challenge: what REST callers read in `www-authenticate` (RFC 6750, 3), None where nothing is wrong with a token.
+        quotes_envoy: whether REST callers get Envoy's own message instead. The transcoder's messages about a body help
+            them; the router's reveal hosts and sockets.
+        retry_after_s: seconds until the same call may succeed; None if it never will.
+        challenge: the header `www-authenticate` over REST (RFC 6750, 3); None unless the token is the problem.
     """
 
     condition: str
@@ -59,14 +59,14 @@ class EdgeError:
 
 
 NOT_LET_IN: Final = "There is no token, or it is not valid. Log in and send the access token as a bearer token."
-"""The services say the same."""
+"""The services use the same sentence."""
 
 EDGE_ERRORS: Final = (
     EdgeError(
         condition="response.code in [404, 405]",
         http=404,
         code=Code.NOT_FOUND,
-        rpc=Code.UNIMPLEMENTED,  # what gRPC prescribes for a method that is not there
+        rpc=Code.UNIMPLEMENTED,  # prescribed by gRPC for an unknown method
         reason="ROUTE_NOT_FOUND",
         message="There is no such path, or not with this verb: the contract lists those there are.",
     ),
@@ -78,7 +78,7 @@ EDGE_ERRORS: Final = (
         reason="DEADLINE_EXCEEDED",
         message="The call took too long. A write may have been done: repeat it with the same request id.",
     ),
-    # The keys could not be asked for: who is told that the token is bad would log out for nothing.
+    # The keys could not be fetched. Not 401: a client whose token is called invalid would log its user out.
     EdgeError(
         condition="response.code in [401, 403] && response.code_details.matches('fetch')",
         http=503,
@@ -106,7 +106,7 @@ EDGE_ERRORS: Final = (
         message=NOT_LET_IN,
         challenge="Bearer",
     ),
-    # 403: a token for somebody else, which is no better than none.
+    # Envoy answers 403 to a token for another audience; it is as invalid as any other.
     EdgeError(
         condition="response.code in [401, 403] && response.code_details.matches('jwt')",
         http=401,
@@ -198,7 +198,7 @@ EDGE_ERRORS: Final = (
         rpc=Code.UNAVAILABLE,
         reason="SERVICE_UNAVAILABLE",
         message="No replica of the service can take the call: try again in a moment.",
-        retry_after_s=1,  # one round of health checks: a replica that came back is known by then
+        retry_after_s=1,  # the interval of health checks: the edge then knows of a replica that is back
     ),
     EdgeError(
         condition="response.code >= 500",
@@ -209,15 +209,15 @@ EDGE_ERRORS: Final = (
         message="Something went wrong at the edge; its log has the cause under the request id.",
     ),
 )
-"""The first one that fits counts."""
+"""The first error whose condition matches is used."""
 
 
 def rate_limited(limit: int, *, condition: str = "true") -> EdgeError:
-    """Return what callers are told who have used up a limit.
+    """Return the error for callers that exceed a limit.
 
     Args:
-        limit: how many calls the window has. They come back evenly, so the next one does after a `limit`-th of it.
-        condition: whether it is this limit, in CEL.
+        limit: calls per window. The bucket refills evenly, so the next call is possible after 1/limit of the window.
+        condition: a CEL expression that is true if this limit was exceeded.
     """
     return EdgeError(
         condition=f"response.code == 429 && {condition}",

@@ -1,5 +1,5 @@
--- Browsers keep the `id` of the last event and send it when they open a stream again. The transcoder writes only `data`;
--- a message of ours begins with its resume token, which is that id.
+-- Adds the `id` to each server-sent event. Browsers store the id of the last event and send it when they reopen a stream.
+-- The transcoder writes only `data`; our messages begin with their resume token, which becomes the id.
 function envoy_on_response(response)
   if response:headers():get("content-type") ~= "text/event-stream" then return end
   for chunk in response:bodyChunks() do

@@ -15,7 +15,7 @@ _STYLE: Final = "text/css; charset=utf-8"
 
 
 class FileMissing(Exception):
-    """A file that the edge is to serve is not there."""
+    """A file that the edge serves is not installed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,9 +23,9 @@ class File:
     """One file.
 
     Attributes:
-        path: where callers find it.
-        source: where it lies, relative to the repository and to `Edge.files_root` alike.
-        content_type: what it is.
+        path: the path of its URL.
+        source: its path, relative to the repository and to `Edge.files_root`.
+        content_type: its media type.
     """
 
     path: str
@@ -34,7 +34,7 @@ class File:
 
     @property
     def etag(self) -> str:
-        """What names its content. Weak, because it names the compressed form too.
+        """The entity tag of its content. Weak, because the compressed form has the same tag.
 
         Raises:
             FileMissing: there is no such file in the repository.
@@ -48,7 +48,7 @@ class File:
 
     @property
     def size_kib(self) -> int:
-        """What the edge holds of it in memory for each answer, in KiB.
+        """The memory, in KiB, that each answer with this file takes in the edge.
 
         Raises:
             FileMissing: there is no such file in the repository.
@@ -74,7 +74,7 @@ FILES: Final = (
 """Every file. An image of the edge holds each at the same place below `Edge.files_root`."""
 
 PAGE_HEADERS: Final = {
-    # Nothing but our own files runs or is loaded, and calls go to this edge alone. `data:` is for Swagger UI's icons.
+    # Only our own files may be loaded and run, and only this edge may be called. Swagger UI's icons need `data:`.
     "content-security-policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
         "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -83,7 +83,7 @@ PAGE_HEADERS: Final = {
     "cross-origin-resource-policy": "same-origin",
     "referrer-policy": "no-referrer",
     "permissions-policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
-    # Ask each time whether the copy is still good: a new contract shows at once, an old one costs a 304.
+    # Browsers revalidate their copy each time: a new contract shows at once, and an unchanged one costs a 304.
     "cache-control": "no-cache",
 }
-"""What comes with every file."""
+"""The headers of every file."""

@@ -1,5 +1,5 @@
--- A write that was meant for one etag, by the header if-match, and came too late is 412 over REST (RFC 9110, 13.1.1). The
--- transcoder knows one status for ABORTED, 409. Only routes of writes with that header run this.
+-- Answers 412 to a REST write whose header if-match names an old etag (RFC 9110, 13.1.1): the transcoder answers 409 to
+-- every ABORTED. Only routes of writes with that header run this script.
 function envoy_on_response(response)
   if response:headers():get(":status") ~= "409" then return end
   local body = response:body()

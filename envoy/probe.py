@@ -10,7 +10,7 @@ _TIMEOUT_S: Final = 3
 
 
 def main() -> None:
-    """Ask for /healthz, and exit with 1 and one line unless half of the replicas of each service are healthy."""
+    """Check /healthz; unless half of the replicas of each service are healthy, print one line and exit with code 1."""
     try:
         connection = HTTPConnection("127.0.0.1", PORT, timeout=_TIMEOUT_S)
         connection.request("GET", "/healthz")

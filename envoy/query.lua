@@ -1,10 +1,11 @@
--- The transcoder lets the query say again what the path has said, and takes the last of two values. Here a query names
--- each field once, unless it is a list, in letters without escapes. Whether there is such a field is for the transcoder
--- to say, but for secrets: addresses are written down on the way, so a secret stands in a body. A stream that a browser opens again says in a header where it was: that becomes the query's resume token.
+-- Checks the query of a REST call. The transcoder would let a query set a field of the path again, and would take the last
+-- of two values. This script allows each field once, unless it is a list, with names without escapes. It refuses secrets,
+-- because URLs are logged on the way: a secret must be sent in a body. Unknown fields are refused by the transcoder.
+-- When a browser reopens a stream, it sends its last position in a header; the script copies it to the resume token.
 --
--- Only routes of calls with a query, and of streams, run this.
+-- Only routes of calls with a query, and of streams, run this script.
 
--- What is wrong with the query, for the caller; nil if nothing is. Adds the fields that it names to `named`.
+-- Returns the error message for the caller, or nil if the query is valid. Adds the fields in the query to `named`.
 local function complaint(query, context, named)
   for pair in query:gmatch("[^&]+") do
     local name = pair:match("^[^=]*")
@@ -27,7 +28,7 @@ function envoy_on_request(request)
   local headers, context, named = request:headers(), request:filterContext(), {}
   local path = headers:get(":path")
   local query = path:match("%?(.*)$")
-  -- A script that fails would let the request pass.
+  -- If the script failed, Envoy would let the request pass, so errors are caught.
   local was_read, why = pcall(complaint, query or "", context, named)
   if why then
     request:respond({ [":status"] = was_read and "400" or "500" }, was_read and why or "")

@@ -12,12 +12,13 @@ from types import FrameType
 from typing import Final, NoReturn
 
 from envoy.binary import envoy_command
+from envoy.edge import Edge
 from envoy.in_flight import STATS_PATH, calls_in_flight
-from envoy.render import Edge, render, render_secrets
+from envoy.render import render, render_secrets
 
 _FINISH_S: Final = 16
-"""How long calls in flight may take once nobody sends new ones: the longest REST call, 15 s, and one to spare. Streams
-do not count."""
+"""How long calls in flight may take after the drain: the longest REST call, 15 s, and 1 s of margin. Streams do not
+count."""
 
 _POLL_S: Final = 0.1
 _ADMIN_TIMEOUT_S: Final = 2
@@ -31,8 +32,8 @@ def run(edge: Edge, *, concurrency: int) -> int:
     """Serve until SIGTERM or SIGINT, drain, and return Envoy's exit code.
 
     Args:
-        edge: the environment. Its `secrets_folder` is not used: what is written goes to a temporary folder.
-        concurrency: how many threads Envoy works with.
+        edge: the edge to run. Its `secrets_folder` is replaced by a temporary folder.
+        concurrency: the number of Envoy's worker threads.
     """
     for each in (signal.SIGTERM, signal.SIGINT):
         signal.signal(each, _stop)
@@ -50,7 +51,7 @@ def run(edge: Edge, *, concurrency: int) -> int:
 
 
 def _stop(_number: int, _frame: FrameType | None) -> NoReturn:
-    # Once is enough: a second signal must not cut the drain short. Who cannot wait sends SIGKILL.
+    # Ignore further signals: a second one must not end the drain early. SIGKILL does.
     for each in (signal.SIGTERM, signal.SIGINT):
         signal.signal(each, signal.SIG_IGN)
     raise _StopRequested
@@ -66,7 +67,7 @@ def _command(edge: Edge, folder: Path, *, concurrency: int) -> tuple[str, ...]:
 
 
 def _drain(edge: Edge) -> None:
-    """Send callers elsewhere for as long as they may need to hear it, then let what runs finish (README.md, Stop)."""
+    """Send GOAWAY for `drain_s` seconds, so that callers leave; then let running calls finish (README.md, "Stop")."""
     sys.stderr.write("Draining.\n")
     _ask(edge, "POST", "/drain_listeners?graceful&skip_exit")
     time.sleep(edge.drain_s)
@@ -76,7 +77,7 @@ def _drain(edge: Edge) -> None:
 
 
 def _ask(edge: Edge, method: str, path: str) -> str:
-    """Return what Envoy's admin interface answers; nothing if it does not."""
+    """Return the answer of Envoy's admin interface; an empty text if it does not answer."""
     connection = HTTPConnection("127.0.0.1", edge.admin_port, timeout=_ADMIN_TIMEOUT_S)
     try:
         connection.request(method, path)

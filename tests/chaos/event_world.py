@@ -26,7 +26,7 @@ from chassis.database import migrations
 from chassis.events import redis_streams
 from chassis.events.redis_streams import BrokerSettings
 from devstack.postgres import PostgresServer
-from devstack.privileges import bound_to_us
+from devstack.privileges import with_parent_death_signal
 from devstack.settings import REPOSITORY
 from tests.chaos import auditor
 from tests.integration.inprocess import database_settings
@@ -79,7 +79,7 @@ class Worker:
         self._log = log
         with log.open("ab") as output:
             self.process = subprocess.Popen(
-                bound_to_us((sys.executable, "-m", *words), signal=signal.SIGKILL),
+                with_parent_death_signal((sys.executable, "-m", *words), signal=signal.SIGKILL),
                 cwd=REPOSITORY,
                 env={**os.environ, "PYTHONPATH": "generated", **env},
                 stdout=output,

@@ -12,6 +12,7 @@ from grpc import aio
 from shop.order.v1.order_service_pb2_grpc import OrderServiceStub
 
 from chassis.testing import new_uuid, refusal_of, until
+from devstack.debug_channel import debug_credentials, debug_options
 from tests.chaos import faults
 from tests.chaos.clients import CallFailed, RestBuyer, rest_client
 from tests.chaos.conftest import running_stack
@@ -19,7 +20,7 @@ from tests.chaos.record import now_s
 from tests.chaos.traffic import Load, new_user, under_load
 from tests.chaos.validation import until_counted, validate
 from tests.support.logins import admins_token
-from tests.support.replicas import debug_credentials, debug_options, orders_reach_users
+from tests.support.replicas import orders_reach_users
 from tests.support.requests import create_order_request
 from tests.support.waiting import until as until_true
 
@@ -114,7 +115,9 @@ async def _asked_again(stranger: RestBuyer) -> None:
 
 def _channel_to(replica: Replica, *, stack: Stack) -> aio.Channel:
     """Return a channel to the replica itself, as an engineer who debugs it would make one."""
-    return aio.secure_channel(replica.address, debug_credentials(stack), debug_options(replica))
+    return aio.secure_channel(
+        replica.address, debug_credentials(stack.certificates), debug_options(replica.service.name)
+    )
 
 
 async def _refused_by(replica: Replica, *, stack: Stack, times: int) -> list[tuple[Refusal, float]]:

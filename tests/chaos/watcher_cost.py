@@ -21,11 +21,11 @@ from shop.order.v1 import order_service_pb2 as pb
 from shop.order.v1.order_service_pb2_grpc import OrderServiceStub
 
 from chassis.testing import until
+from devstack.debug_channel import debug_credentials, debug_options
 from devstack.settings import Settings
 from devstack.stack import Stack
 from tests.support.logins import NO_LIMITS
 from tests.support.ports import free_port
-from tests.support.replicas import debug_credentials, debug_options
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -103,7 +103,7 @@ class Crowd:
 async def crowd(stack: Stack, replica: Replica, count: int) -> AsyncIterator[Crowd]:
     async with contextlib.AsyncExitStack() as channels:
         watching = Crowd()
-        credentials, options = debug_credentials(stack), debug_options(replica)
+        credentials, options = debug_credentials(stack.certificates), debug_options(replica.service.name)
         tasks = []
         for first in range(0, count, _TO_A_CONNECTION):
             own = [*options, ("grpc.use_local_subchannel_pool", 1)]

@@ -20,7 +20,7 @@ import httpx
 from shop.system.v1 import system_service_pb2 as system
 from shop.system.v1.system_service_pb2_grpc import SystemServiceStub
 
-from tests.support.replicas import debug_credentials, debug_options
+from devstack.debug_channel import debug_credentials, debug_options
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -133,7 +133,7 @@ class Meter:
                 return
 
     def _call_alone(self, replica: Replica) -> None:
-        credentials, options = debug_credentials(self._stack), debug_options(replica)
+        credentials, options = debug_credentials(self._stack.certificates), debug_options(replica.service.name)
         with grpc.secure_channel(replica.address, credentials, options) as channel:
             ask = SystemServiceStub(channel).GetHealth
             with contextlib.suppress(grpc.RpcError):

@@ -18,8 +18,8 @@ from psycopg import sql
 
 from chassis.testing import LOOPBACK, until
 from devstack.passwords import PasswordFile
-from devstack.postgres import SUPERUSER, find_binaries
-from devstack.privileges import hand_over
+from devstack.postgres_cluster import SUPERUSER, find_binaries
+from devstack.privileges import chown_to_unprivileged
 from devstack.process import Command, Hooks, Process
 from devstack.services import SERVICES
 from tests.chaos.record import now_s
@@ -68,7 +68,7 @@ class Node:
         self._api: Final = f"http://{self._listens['restapi']}"
         self._home: Final = home
         home.mkdir()
-        hand_over(home)
+        chown_to_unprivileged(home)
         configuration = home / "patroni.yaml"
         configuration.write_text(yaml.safe_dump(self._configuration(to_etcd.port, passwords)))
         command = Command(

@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from devstack.certificates import Certificates, Subject
 from devstack.postgres import PostgresServer
-from devstack.privileges import hand_over
+from devstack.privileges import chown_to_unprivileged
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -43,7 +43,7 @@ class TlsPostgres(PostgresServer):
         self.certificates.issue(Subject("database", hosts=("localhost", "127.0.0.1", "::1")), into=server)
         self.certificates.issue(Subject("user_svc"), into=self.certificates.folder / "client")
         for path in (self.sockets, server, server / "tls.key", self.certificates.folder):
-            hand_over(path)
+            chown_to_unprivileged(path)
         super().__init__(home / "server", binaries=binaries, flags=self._tls(server))
 
     def _tls(self, folder: Path) -> Mapping[str, str]:

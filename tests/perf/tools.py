@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from devstack.postgres import find_binaries
+from devstack.postgres_cluster import find_binaries
 from devstack.settings import REPOSITORY
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ import pytest
 from typing_extensions import override
 
 from devstack.ports import LOOPBACK, ReservedPort
-from devstack.postgres import SUPERUSER
-from devstack.privileges import hand_over
+from devstack.postgres_cluster import SUPERUSER
+from devstack.privileges import chown_to_unprivileged
 from devstack.process import Command, Hooks, Process
 from devstack.services import SERVICES
 from devstack.stack import Stack
@@ -51,7 +51,7 @@ class PgBouncer:
             settings: beside those of every test, as in its `[pgbouncer]`.
         """
         home.mkdir(parents=True)
-        hand_over(home)
+        chown_to_unprivileged(home)
         self._reserved: Final = ReservedPort()
         self._postgres: Final = postgres
         self.port: Final = self._reserved.number
@@ -136,7 +136,7 @@ class PooledStack(Stack):
         super()._start_postgres()
         self.pooler = PgBouncer(self._program, self.home.postgres / "pgbouncer", self._own_postgres())
         self._resources.enter_context(self.pooler)
-        self._stages.append(("PgBouncer", [self.pooler.process]))
+        self._stages.add("PgBouncer", [self.pooler.process])
         for service in SERVICES:
             self._env[service.name]["DATABASE_DIRECT_URL"] = super().database_url(service.database)
 

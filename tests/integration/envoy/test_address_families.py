@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from envoy.render import Edge
+    from envoy.edge import Edge
     from tests.integration.conftest import TestDatabase
 
 FAMILIES = {"127.0.0.1": "127.0.0.1", "::1": "[::1]"}

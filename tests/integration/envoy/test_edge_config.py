@@ -29,19 +29,11 @@ from chassis.server.validation import json_name
 from devstack.certificates import Certificates
 from envoy.binary import find_envoy
 from envoy.contract import DESCRIPTOR_SET, Binding, Contract
+from envoy.edge import SERVED_BY, Address, Cluster, Edge
 from envoy.environments import compose, kubernetes, laptop
 from envoy.errors import EDGE_ERRORS, EdgeError
 from envoy.files import FILES, REPOSITORY, File, FileMissing
-from envoy.render import (
-    SERVED_BY,
-    Address,
-    Cluster,
-    Edge,
-    MethodNotGuarded,
-    ServiceNotRouted,
-    render,
-    render_secrets,
-)
+from envoy.render import MethodNotGuarded, ServiceNotRouted, render, render_secrets
 from tests.support.ports import free_port
 from tests.support.waiting import until
 from user_svc.keys import KeySettings

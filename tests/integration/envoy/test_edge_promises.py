@@ -12,7 +12,7 @@ import pytest
 from pydantic import SecretStr
 
 from chassis.server.settings import ServerSettings
-from envoy.render import SERVED_BY
+from envoy.edge import SERVED_BY
 from tests.integration.envoy.test_edge_config import (
     CONTRACT,
     ENVIRONMENTS,
@@ -25,7 +25,7 @@ from user_svc.keys import KeySettings
 
 if TYPE_CHECKING:
     from envoy.contract import Contract
-    from envoy.render import Edge
+    from envoy.edge import Edge
 
 EDGES = pytest.mark.parametrize("edge", ENVIRONMENTS.values(), ids=ENVIRONMENTS)
 # The contract's limit, in the edge as well as in the services.

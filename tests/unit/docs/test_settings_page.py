@@ -13,8 +13,8 @@ from devstack.settings import REPOSITORY
 from docs import settings_page
 from docs.settings_page import NONE, Incomplete, shown
 from envoy.__main__ import _EVERYWHERE
+from envoy.edge import Edge
 from envoy.environments import kubernetes
-from envoy.render import Edge
 from tests.support.documents import TRACKED
 from tests.support.service_settings import stack_variables, variables
 

@@ -23,8 +23,8 @@ from typing_extensions import override
 from chassis.client import CallPolicy, connect
 from chassis.client.hedging import is_read
 from chassis.testing import LOOPBACK, new_uuid, until
+from envoy.edge import SERVED_BY
 from envoy.environments import laptop
-from envoy.render import SERVED_BY
 from tests.integration.envoy.test_edge_config import CONTRACT, JWKS, configuration, http_filter, running
 from tests.support.ports import free_port
 from tests.support.requests import create_user_request

@@ -17,8 +17,8 @@ from typing_extensions import override
 from chassis.client import CallPolicy, channel
 from chassis.server.settings import ServerSettings
 from chassis.testing import admins_token, plain_channel, server_settings, until
+from envoy.edge import Address, Cluster, Edge
 from envoy.environments import laptop
-from envoy.render import Address, Cluster, Edge
 from tests.integration.envoy.test_edge_config import configuration, running
 from tests.integration.inprocess import database_settings, order_service, user_service
 from tests.integration.watching import ids_in, watching, write

@@ -13,8 +13,8 @@ import pytest
 from chassis.testing import LOOPBACK
 from devstack.certificates import Certificates
 from devstack.traces import TraceReceiver
+from envoy.edge import Address
 from envoy.environments import laptop
-from envoy.render import Address
 from tests.integration.chassis.telemetry.test_tracing import call_traced
 from tests.integration.envoy.test_edge_config import running, with_a_key
 from tests.integration.replica import serving_process
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from envoy.render import CertificateFolder, Edge
+    from envoy.edge import CertificateFolder, Edge
     from tests.integration.conftest import TestDatabase
 
 
