@@ -6,7 +6,7 @@ BUF := node_modules/.bin/buf
 export PATH := $(CURDIR)/$(BIN):$(CURDIR)/node_modules/.bin:$(CURDIR)/.tools:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run observe clean test test-unit test-integration test-e2e test-faults test-databases test-failover test-failover-redis test-limits test-creates test-cost chaos lint format generate
+.PHONY: help setup run observe clean test test-unit test-integration test-e2e test-faults test-databases test-failover test-failover-redis test-limits test-creates test-cost test-fuzz chaos lint format generate
 .PHONY: mutants breaking lock grpcurl test-containers test-helm test-kubernetes kubernetes helm rate-limiter actionlint sbom images secrets compose-up compose-down
 
 help: ## List the targets
@@ -58,6 +58,9 @@ test-creates: setup ## Place 100,000 orders and look for each of them
 
 test-cost: setup ## Attack the system with each kind of dear request, and print what it costs everybody else
 	COST=long $(BIN)/pytest tests/e2e/test_cost.py
+
+test-fuzz: setup ## Send 5,000 requests that are wrong in random ways (FUZZ_CASES=50000, FUZZ_SEED=random)
+	FUZZ_CASES=$${FUZZ_CASES:-5000} $(BIN)/pytest tests/e2e/test_fuzz.py
 
 test-containers: setup .tools/docker-compose ## Build the images with podman and test the system that compose makes of them
 	tests/containers/run
