@@ -10,6 +10,9 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from xdist.remote import Producer
+    from xdist.scheduler import LoadFileScheduling
+
 # Settings of the services. One that is set in a developer's shell would make a test pass or fail on that machine only.
 _SETTINGS = (
     "ARGON2_",
@@ -29,6 +32,9 @@ _SETTINGS += ("CONSUMER_", "KEYS_", "LOG_DIR", "METRICS_PORT", "OTEL_", "REDIS_"
 _SETTINGS += ("SERVICE_", "SESSION_", "STOP_GRACE_S", "TLS_", "TOKEN_", "USER_SERVICE_", "WATCH_")
 
 
+_WITH_A_STACK_OF_THEIR_OWN = {f"tests/e2e/test_{name}.py" for name in ("cost", "edge_hardening", "traces")}
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _no_settings_from_the_shell() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
@@ -36,3 +42,18 @@ def _no_settings_from_the_shell() -> Iterator[None]:
             if name.startswith(_SETTINGS) and name != "HOSTNAME":
                 patch.delenv(name)
         yield
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadFileScheduling | None:
+    """Keep a file's tests on one worker, and likewise all files of e2e that share a stack: a start is 15 s of CPU."""
+    if config.getoption("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling  # noqa: PLC0415  only where xdist distributes tests
+
+    class SharedStack(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = str(super()._split_scope(nodeid))
+            shares = file.startswith("tests/e2e/") and file not in _WITH_A_STACK_OF_THEIR_OWN
+            return "tests/e2e" if shares else file
+
+    return SharedStack(config, log)
