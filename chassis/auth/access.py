@@ -91,7 +91,7 @@ def rules_of(services: Iterable[str]) -> dict[str, Rule]:
 
 
 class AccessControl:
-    """Identifies callers, and admits those that the access rules allow.
+    """Identifies callers, and refuses those without access.
 
     Args:
         tokens: verifies access tokens.

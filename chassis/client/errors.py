@@ -1,4 +1,4 @@
-"""What a failed call tells: the reason that the service gave, and whether the service itself has failed."""
+"""The errors of calls: the reason that a service gave, and whether the service itself has failed."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ class Page:
     """A part of the feed.
 
     Attributes:
-        events: those that match the query, in the feed's order.
+        events: the events that match the query, in the order of the feed.
         last: the position of the last row that was scanned, whether it matches or not.
         is_last: whether the feed has no rows after it.
     """
