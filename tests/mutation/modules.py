@@ -14,7 +14,7 @@ _PACKAGES: Final = {
     "chassis/auth": "access access_tokens remote_keys",
     "chassis/server": "method_wrapper stream_wrapper receiving bounds validation"
     " status if_match pagination conversions",
-    "chassis/client": "channel hedging telemetry breaker",
+    "chassis/client": "channel errors hedging interceptors policy telemetry breaker",
     "order_svc": "model commands service repository buyers buyer_client buyer_projection deleted_buyers consumer rpc",
     "user_svc": "model service repository rpc keys passwords attempts attempt_repository",
     "user_svc/sessions": "model service repository",
