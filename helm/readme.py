@@ -1,4 +1,4 @@
-"""Prints helm/shop/README.md: what is written in README.tpl.md, with a table of the values and their descriptions.
+"""Prints helm/shop/README.md: README.tpl.md with a table of the values and their descriptions.
 
 The description of a value is the comment above it in values.yaml.
 """
@@ -23,7 +23,7 @@ _KEY: Final = re.compile(r"^(?P<indent> *)(?P<key>[A-Za-z][\w-]*):")
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """One value, as `edge.service.type`, with its default and what it is for."""
+    """One value, as `edge.service.type`, with its default and its description."""
 
     path: str
     default: object
@@ -35,10 +35,10 @@ class Undescribed(Exception):
 
 
 def values(text: str) -> Iterator[Value]:
-    """Yield the values in their order; what has values of its own only if it is described itself.
+    """Yield the values in their order. A group of values is yielded only if it has a description.
 
     Raises:
-        Undescribed: a value that has no values of its own is not described.
+        Undescribed: a value that is not a group has no description.
     """
     defaults = yaml.safe_load(text)
     path: list[str] = []
@@ -50,7 +50,7 @@ def values(text: str) -> Iterator[Value]:
         if found := _KEY.match(line):
             path = [*path[: len(found["indent"]) // 2], found["key"]]
             default = _at(defaults, path)
-            # What `services` holds are examples of `serviceDefaults`.
+            # The values below `services` are those of `serviceDefaults`.
             if path[0] != "services" and (comment or not isinstance(default, dict)):
                 if not comment:
                     raise Undescribed(".".join(path))

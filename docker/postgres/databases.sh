@@ -1,5 +1,5 @@
 #!/bin/bash
-# Makes each service's role and database. The image runs it once, when it has made an empty cluster.
+# Creates the role and the database of each service. The image runs it once, after it has created an empty cluster.
 set -euo pipefail
 
 make_database() { # role database
@@ -7,7 +7,7 @@ make_database() { # role database
     --set role="$1" --set database="$2" --set password="$(cat "/run/secrets/$1_password")" <<'SQL'
 CREATE ROLE :"role" LOGIN PASSWORD :'password';
 CREATE DATABASE :"database" OWNER :"role";
--- PostgreSQL lets everybody into a new database unless told otherwise.
+-- By default every role may connect to a new database.
 REVOKE ALL ON DATABASE :"database" FROM PUBLIC;
 SQL
 }

@@ -1,9 +1,9 @@
-{{/* The name of the whole of the release. */}}
+{{/* The name of objects of the release as a whole. */}}
 {{- define "shop.fullname" -}}
 {{ .Values.fullnameOverride | default "shop" }}
 {{- end -}}
 
-{{/* The beginning of the names of components. */}}
+{{/* The prefix of the names of components. */}}
 {{- define "shop.prefix" -}}
 {{ with .Values.fullnameOverride }}{{ . }}-{{ end }}
 {{- end -}}
@@ -13,8 +13,8 @@
 {{ include "shop.prefix" (index . 0) }}{{ index . 1 }}
 {{- end -}}
 
-{{/* A service as it is meant: serviceDefaults with what the service itself says, and where the services are whose caller
-     it is: USER_SERVICE_URL. Call with (list $ name). */}}
+{{/* The settings of a service: serviceDefaults with its own overrides, and the addresses of the services that it calls, as
+     USER_SERVICE_URL. Call with (list $ name). */}}
 {{- define "shop.service" -}}
 {{- $root := index . 0 -}}
 {{- $name := index . 1 -}}
@@ -22,7 +22,7 @@
 {{- $env := dict -}}
 {{- range $other, $own := $root.Values.services -}}
 {{- if has $name (($own).callers | default $root.Values.serviceDefaults.callers) -}}
-{{- /* Headless: the address of every pod, where another Service has one for all. */ -}}
+{{- /* Headless: it resolves to the addresses of all pods, where another Service has one address for all. */ -}}
 {{- $_ := set $env (printf "%s_SERVICE_URL" (trimSuffix "-svc" $other | replace "-" "_" | upper)) (printf "dns:///%s-headless:50051" (include "shop.objectName" (list $root $other))) -}}
 {{- end -}}
 {{- end -}}
@@ -126,12 +126,12 @@ CACHE_KEY_PREFIX: {{ printf "%s/%s/" .Release.Namespace .Release.Name | quote }}
 {{ $tag | default .Chart.AppVersion }}
 {{- end -}}
 
-{{/* A text as a label's value: 63 characters at most, of those that Kubernetes allows. */}}
+{{/* The text as the value of a label: at most 63 characters, and only characters that Kubernetes allows. */}}
 {{- define "shop.labelValue" -}}
 {{ regexReplaceAll "[^A-Za-z0-9._-]" . "_" | trunc 63 | trimAll "-_." }}
 {{- end -}}
 
-{{/* Whom a name stands for in certificates: services are known by the names of their packages. */}}
+{{/* The name of a component in certificates: for services that of their package. */}}
 {{- define "shop.identity" -}}
 {{ . | replace "-" "_" }}
 {{- end -}}
@@ -156,7 +156,7 @@ app.kubernetes.io/managed-by: {{ (index . 0).Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" (index . 0).Chart.Name (index . 0).Chart.Version | include "shop.labelValue" | quote }}
 {{- end -}}
 
-{{/* What holds for a pod: what the last of several parts of the values says counts. As YAML with `env` and `pod`.
+{{/* The settings of a pod, as YAML with `env` and `pod`: of several parts of the values a later one overrides.
      Call with (list part part …), the most general first. */}}
 {{- define "shop.workload" -}}
 {{- $env := dict -}}
@@ -178,7 +178,7 @@ annotations: {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- end -}}
 
-{{/* What every pod has: no token, what it may, where it runs. Call with (list $ component pod). */}}
+{{/* The spec that all pods share: no API token, security context, placement. Call with (list $ component pod). */}}
 {{- define "shop.pod" -}}
 {{- $root := index . 0 -}}
 {{- $pod := index . 2 -}}
@@ -211,7 +211,7 @@ initContainers: {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- end -}}
 
-{{/* Environment variables from values: a text, a number, or where it comes from. Call with the map. */}}
+{{/* Environment variables from values: a string, a number, or a valueFrom. Call with the map. */}}
 {{- define "shop.env" -}}
 {{- range $name, $value := . }}
 {{- if kindIs "map" $value }}
@@ -223,7 +223,7 @@ initContainers: {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- end -}}
 
-{{/* The Secrets with private CAs, by what the CAs sign for. */}}
+{{/* The Secrets with private CAs, by the peer whose certificate the CA signed. */}}
 {{- define "shop.authorities" -}}
 {{- dict "database" .Values.database.authority "redis" .Values.redis.authority "limits" .Values.edge.globalRateLimit.redis.authority "traces" .Values.observability.otlpAuthority | toYaml -}}
 {{- end -}}
@@ -251,14 +251,14 @@ initContainers: {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- end -}}
 
-{{/* How many replicas a Deployment is given, as `replicas: n`. An autoscaler decides otherwise, and so may somebody with
-     `kubectl scale`: their number stays until the values name another one. Call with (list $ name part). */}}
+{{/* The replicas of a Deployment, as `replicas: n`. A number that an autoscaler or `kubectl scale` has set stays until the
+     values name another one. Call with (list $ name part). */}}
 {{- define "shop.replicas" -}}
 {{- $root := index . 0 -}}
 {{- $part := index . 2 -}}
 {{- $live := lookup "apps/v1" "Deployment" $root.Release.Namespace (include "shop.objectName" .) -}}
 {{- if ($part.autoscaling).enabled -}}
-{{- /* Without a number Kubernetes would take 1. */ -}}
+{{- /* Without a number Kubernetes would set 1. */ -}}
 {{- if $live }}replicas: {{ max (int $live.spec.replicas) (int $part.autoscaling.minReplicas) }}{{ end -}}
 {{- else if and $live (eq (dig "metadata" "annotations" "shop/replicas" "" $live) (toString (int $part.replicas))) -}}
 replicas: {{ $live.spec.replicas }}
@@ -267,14 +267,14 @@ replicas: {{ int $part.replicas }}
 {{- end -}}
 {{- end -}}
 
-{{/* The number that the values name, for the next upgrade to compare. Call with the part. */}}
+{{/* The annotation with the replicas of the values, which the next upgrade compares. Call with the part. */}}
 {{- define "shop.namedReplicas" -}}
 {{- if not (.autoscaling).enabled -}}
 shop/replicas: {{ int .replicas | quote }}
 {{- end -}}
 {{- end -}}
 
-{{/* How a Deployment is replaced. Call with the part. */}}
+{{/* The rollout of a Deployment. Call with the part. */}}
 {{- define "shop.rollout" -}}
 minReadySeconds: {{ int .rollout.minReadySeconds }}
 strategy:
@@ -282,7 +282,7 @@ strategy:
   rollingUpdate: {maxSurge: {{ .rollout.maxSurge }}, maxUnavailable: {{ .rollout.maxUnavailable }}}
 {{- end -}}
 
-{{/* Refuses a network with bits behind its prefix, `10.0.0.5/8`, as Kubernetes does, if it is one of IPv4. Call with
+{{/* Refuses an IPv4 network with bits set after its prefix, `10.0.0.5/8`, as Kubernetes does. Call with
      (list path network). */}}
 {{- define "shop.requireNetwork" -}}
 {{- $path := index . 0 -}}
@@ -310,7 +310,7 @@ strategy:
 {{- end -}}
 {{- end -}}
 
-{{/* Where a service listens, where it serves metrics, and where traces go. */}}
+{{/* The variables for the address to listen on, the port of metrics, and the collector of traces. */}}
 {{- define "shop.listening" -}}
 {{- with include "shop.bothFamilies" . }}
 - {name: HOST, value: {{ . | quote }}}
@@ -324,13 +324,13 @@ strategy:
 {{- end }}
 {{- end -}}
 
-{{/* The address that stands for every address of both families, if IPv6 is asked for: a node whose kernel has no IPv6
-     could not listen on it. */}}
+{{/* `::`, on which a process listens on both families, if the values ask for IPv6. Else empty, because a node whose kernel
+     has no IPv6 cannot listen on it. */}}
 {{- define "shop.bothFamilies" -}}
 {{- if or (has "IPv6" .Values.ipFamilies) (hasSuffix "DualStack" .Values.ipFamilyPolicy) }}::{{ end -}}
 {{- end -}}
 
-{{/* How addresses are given to a Service. */}}
+{{/* The IP families of a Service. */}}
 {{- define "shop.families" -}}
 {{- with .Values.ipFamilyPolicy }}
 ipFamilyPolicy: {{ . }}
@@ -348,7 +348,7 @@ ipFamilies: {{ toJson . }}
 {{- end }}
 {{- end -}}
 
-{{/* Pods of a component on different nodes and in different zones, where there are some. Call with (list $ component pod). */}}
+{{/* Spreads the pods of a component over nodes and zones, if there are several. Call with (list $ component pod). */}}
 {{- define "shop.spread" -}}
 {{- $selector := include "shop.selector" . -}}
 topologySpreadConstraints:
@@ -385,7 +385,7 @@ topologySpreadConstraints:
   {{- end }}
 {{- end -}}
 
-{{/* Which issuer makes the certificates between edge and services. */}}
+{{/* The issuer of the certificates between edge and services. */}}
 {{- define "shop.issuer" -}}
 {{- if .Values.certManager.createAuthority -}}
 {name: {{ include "shop.fullname" . }}-authority, kind: Issuer}

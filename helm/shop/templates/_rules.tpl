@@ -1,4 +1,4 @@
-{{/* The alerts and recorded numbers of files/rules.yaml, of this release alone, as a PrometheusRule's spec. */}}
+{{/* The spec of the PrometheusRule: the alerts and recording rules of files/rules.yaml, for this release only. */}}
 {{- define "shop.rules" -}}
 {{- $options := .Values.observability.prometheusRule -}}
 {{- $text := .Files.Get "files/rules.yaml" | replace "namespace=~\".*\"" (printf "namespace=%q" .Release.Namespace) -}}
@@ -16,7 +16,7 @@
 {{- if $command -}}
 {{- $_ := set $rule "expr" (include "shop.missing" (list $ $command)) -}}
 {{- end -}}
-{{- /* Without a Redis there are no relays and no consumers to miss. */ -}}
+{{- /* Without Redis there are no relays and no consumers, so none is missing. */ -}}
 {{- if or (not (has $command (list "relay" "consume"))) $.Values.redis.existingSecret -}}
 {{- $rules = append $rules $rule -}}
 {{- end -}}
