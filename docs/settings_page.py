@@ -52,7 +52,7 @@ class Incomplete(Exception):
 
 
 def sections() -> dict[str, type[Section]]:
-    """Return every section of the chassis and of the services by its name; of those that differ in names, the base."""
+    """Return the sections of the chassis and of the services by name, without subclasses that set a default."""
     found: dict[str, type[Section]] = {}
     for package in (chassis, *_SERVICES):
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
