@@ -30,15 +30,15 @@ class Http2Connection:
         self._next = 1
         self._unread = b""
         settings = _INITIAL_WINDOW_SIZE.to_bytes(2, "big") + window.to_bytes(4, "big")
-        self._socket.sendall(_PREFACE + _frame(_SETTINGS, 0, 0, settings))
+        self._socket.sendall(_PREFACE + frame(_SETTINGS, 0, 0, settings))
 
     def open(self, headers: Mapping[str, str], *, body: bytes = b"", ends: bool = True) -> int:
         """Open a stream with a request and return its number."""
         stream, self._next = self._next, self._next + 2
         ends_now = _END_STREAM if ends and not body else 0
-        frames = _frame(_HEADERS, _END_HEADERS | ends_now, stream, b"".join(map(_literal, headers.items())))
+        frames = frame(_HEADERS, _END_HEADERS | ends_now, stream, b"".join(map(_literal, headers.items())))
         if body:
-            frames += _frame(_DATA, _END_STREAM if ends else 0, stream, body)
+            frames += frame(_DATA, _END_STREAM if ends else 0, stream, body)
         self._socket.sendall(frames)
         return stream
 
@@ -84,9 +84,9 @@ class Http2Connection:
                 length, kind, flags = int.from_bytes(head[:3], "big"), head[3], head[4]
                 payload = self._read(length)
                 if kind == _PING and not flags & _ACK:
-                    self._socket.sendall(_frame(_PING, _ACK, 0, payload))
+                    self._socket.sendall(frame(_PING, _ACK, 0, payload))
                 if kind == _SETTINGS and not flags & _ACK:
-                    self._socket.sendall(_frame(_SETTINGS, _ACK, 0, b""))
+                    self._socket.sendall(frame(_SETTINGS, _ACK, 0, b""))
                 yield kind, int.from_bytes(head[5:9], "big")
 
     def _read(self, length: int) -> bytes:
@@ -116,7 +116,8 @@ class Http2Connection:
         self.close()
 
 
-def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+    """Return an HTTP/2 frame (RFC 9113, 4.1)."""
     return len(payload).to_bytes(3, "big") + bytes((kind, flags)) + stream.to_bytes(4, "big") + payload
 
 

@@ -34,6 +34,7 @@ from shop.user.v1 import user_service_pb2 as users
 
 from devstack.settings import Settings
 from devstack.stack import Stack
+from tests.e2e.http2 import frame
 from tests.support.ports import free_port
 
 if TYPE_CHECKING:
@@ -738,10 +739,10 @@ def test_a_connection_that_only_opens_and_resets_calls_is_closed(system: Stack) 
     headers = b"\x82\x86\x04\x07/health\x01\x01a"  # GET, http, :path, :authority, as RFC 7541 writes them
 
     with socket.create_connection(("127.0.0.1", port or 0), timeout=5) as connection:
-        connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + h2_frame(4, 0, 0, b""))
+        connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0, b""))
         with contextlib.suppress(ConnectionError):
             for stream in range(1, 4001, 2):
-                connection.sendall(h2_frame(1, 5, stream, headers) + h2_frame(3, 0, stream, struct.pack(">I", 8)))
+                connection.sendall(frame(1, 5, stream, headers) + frame(3, 0, stream, struct.pack(">I", 8)))
         was_closed = False
         with contextlib.suppress(TimeoutError):
             try:
@@ -752,10 +753,6 @@ def test_a_connection_that_only_opens_and_resets_calls_is_closed(system: Stack) 
                 was_closed = True
 
     assert was_closed
-
-
-def h2_frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
-    return len(payload).to_bytes(3, "big") + bytes((kind, flags)) + stream.to_bytes(4, "big") + payload
 
 
 # Open ports
