@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from tests.support.documents import Command
 
-# All parts of the chart are in this shape; the first has the default names of the Secrets.
-SHAPES: Final = ("default", "production")
+# All parts of the chart are in these shapes; the first has the default names of the Secrets.
+SHAPES: Final = ("default", "limits", "production")
 _KINDS: Final = {"deploy": "deployment", "svc": "service", "hpa": "horizontalpodautoscaler"}
 _WITH_A_NAME: Final = {"deployment", "certificate", "secret", "job", "service", "configmap"}
 _PLURALS: Final = {"pods": "pod", "certificates": "certificate", "secrets": "secret", "deployments": "deployment"}
