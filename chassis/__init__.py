@@ -1,4 +1,4 @@
-"""What every service needs and no service is about.
+"""The machinery that every service needs.
 
 - errors, context, clock, settings: the words that all packages share;
 - runtime: the life of a process; telemetry: logs, metrics, traces;

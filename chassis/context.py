@@ -1,4 +1,4 @@
-"""What a call carries with it: who calls, its ids, its deadline."""
+"""The context of a call: the caller, its ids, its deadline."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Role(StrEnum):
-    """What a caller may do; the contract's shop.system.v1.Role."""
+    """The role of a caller; the contract's shop.system.v1.Role."""
 
     USER = "USER"
     SUPPORT = "SUPPORT"
@@ -25,10 +25,10 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who calls.
+    """The caller of an rpc.
 
     Attributes:
-        subject: a user's id, or a service's name; empty for nobody in particular.
+        subject: a user's id, or a service's name; empty for an anonymous caller.
         roles: what the caller may do.
         session_id: the session of the caller's token; empty without one.
         expires_at_s: when the caller's token is no longer good, in seconds since 1970; never, without one.
@@ -51,11 +51,11 @@ class Call:
         method: `/package.Service/Method`.
         deadline: when the caller stops waiting, on the clock of `time.monotonic`.
         request_id: the edge's id of the request; the same for every attempt that the edge makes.
-        idempotency_key: what the caller chose to make a write safe to repeat, or empty.
+        idempotency_key: the header of this name, or empty.
         if_match: the header of this name: the etag that a write is meant for; None without it.
         traceparent: the W3C trace context to pass on, of the call's own span if it is traced; or empty.
         authorization: the header of this name, or empty. A secret.
-        caller: who calls.
+        caller: of the rpc.
         owner: the only user whose resources this call may touch; empty for all of them.
         code: the status that was answered, by name; the interceptors set it.
         reason: the error's reason, or empty; the interceptors set it.

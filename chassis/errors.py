@@ -33,7 +33,7 @@ class DomainError(Exception):
 
     Args:
         message: what is wrong and what to do next. Reaches the caller: no secrets, no SQL, no personal data.
-        metadata: facts for a program, named in lowerCamelCase: at least those that the message holds.
+        metadata: facts for programs, named in lowerCamelCase; at least every fact of the message.
         subject: the resource that is missing or in the wrong state, such as `orders/{id}`.
         violations: the fields that are wrong.
         retry_after_s: when it is worth trying again.
@@ -123,7 +123,7 @@ class InvalidFields(InvalidArgument):
     """Fields of the request break their rules.
 
     Args:
-        violations: those that are known. The first 20 reach the caller.
+        violations: all known ones. The first 20 reach the caller.
         count: how many there are, if not all of them are known.
     """
 
@@ -259,7 +259,7 @@ class ServerStopping(Unavailable):
 
 
 class ResumeTokenExpired(FailedPrecondition):
-    """What the token stands for is gone, or never was."""
+    """The change that the token names is gone, or never existed."""
 
     reason = "RESUME_TOKEN_EXPIRED"
 
@@ -302,7 +302,7 @@ class RoleRequired(PermissionDenied):
 
 
 class KeysUnavailable(Unavailable):
-    """Nobody says what tokens are signed with, so no token can be checked."""
+    """The keys of tokens are unknown, so no token can be checked."""
 
     reason = "SERVICE_UNAVAILABLE"
 

@@ -1,4 +1,4 @@
-"""What callers ask the order service to do, and what becomes of it. No I/O."""
+"""The commands of callers, and their outcome. No I/O."""
 
 from __future__ import annotations
 

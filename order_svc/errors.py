@@ -122,7 +122,7 @@ class UserNotActive(OrderError, FailedPrecondition):
 
 
 class UserServiceUnavailable(OrderError, Unavailable):
-    """The user service does not answer, so nobody can say who orders."""
+    """The user service does not answer, so the state of the buyer is unknown."""
 
     reason = "USER_SERVICE_UNAVAILABLE"
 

@@ -1,4 +1,4 @@
-"""What an order is, what it costs and how its status changes. No I/O."""
+"""Orders: their items, prices and status. No I/O."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class Item:
 
     @property
     def total_price(self) -> Decimal:
-        """What the line costs."""
+        """The price of the line."""
         return self.quantity * self.unit_price
 
 
@@ -158,7 +158,7 @@ class Order:
 
     @property
     def total_amount(self) -> Decimal:
-        """What the order costs, in its currency, exact."""
+        """The price of the order, in its currency, exact."""
         return sum((item.total_price for item in self.items), Decimal(0))
 
     @property

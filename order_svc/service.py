@@ -130,7 +130,7 @@ class OrderService:
     def _change(
         self, connection: Connection, requests: Sequence[Request[ChangeStatus]], *, wait: bool
     ) -> list[Transition | DomainError]:
-        """Apply each command to its order, which is locked; write those that change."""
+        """Lock the orders, apply each command to its order, and write the orders that change."""
         lookups = [OrderLookup(each.command.order_id, each.command.owner) for each in requests]
         outcomes: list[Transition | DomainError] = []
         updates: list[StatusUpdate] = []

@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class _Parts:
-    """What every command is put together from."""
+    """The parts that every command uses."""
 
     clock: SystemClock
     database: Database
@@ -133,7 +133,7 @@ def migrate() -> None:
 
 
 async def rotate_keys() -> None:
-    """Make a new signing key; it signs as soon as everybody can know it."""
+    """Make a new signing key; it signs once every process knows it."""
     async with _parts() as parts:
         key = await parts.keys.rotate()
         print(f"{key.kid} signs from {key.active_from:%Y-%m-%d %H:%M:%S} UTC")  # noqa: T201  the command's answer
@@ -149,7 +149,7 @@ async def list_keys() -> None:
 
 
 async def end_sessions() -> None:
-    """End the sessions of everybody; their access tokens work until they expire."""
+    """End the sessions of all users; their access tokens work until they expire."""
     async with _parts() as parts:
         ended = await sweeps.end_all_sessions(parts.database, parts.clock)
         print(f"{ended} sessions are ended")  # noqa: T201  the command's answer

@@ -1,7 +1,7 @@
 """Checks passwords, so that guessing one is slow: each account has five wrong ones free, then it waits.
 
 Every rpc that compares a password goes through here. An attempt is reserved before the hash and settled by its
-outcome: only a wrong password is counted. A caller who leaves, a deadline and a database error are not.
+outcome: only a wrong password counts. A caller that leaves, a deadline and a database error do not.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _PATIENCE_S: Final = 5.0
 
 
 def account_of(email_key: str) -> Account:
-    """Return the account of an email, of a user or of nobody: a digest, since unknown emails are kept too."""
+    """Return the account of an email, which need not be a user's: a digest, because unknown emails are stored too."""
     return Account(hashlib.sha256(email_key.encode()).digest())
 
 

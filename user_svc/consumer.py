@@ -1,4 +1,4 @@
-"""What the events of orders do here: a user's orders are counted."""
+"""Applies the events of orders: counts the orders of each user."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from chassis.events.cloudevents import CloudEvent
 
-# No new version and no new etag: whoever edits the user at this moment has nothing to reconsider.
+# No new version and no new etag: for a caller that edits the user at this moment nothing has changed.
 _count = text("""
     UPDATE users
     SET order_count = users.order_count + placed.orders
@@ -28,7 +28,7 @@ _count = text("""
 
 
 def handle(connection: Connection, events: Sequence[CloudEvent]) -> None:
-    """Let events of orders take effect."""
+    """Apply events of orders."""
     placed = Counter(UUID(data_of(event, OrderCreated).user_id) for event in events if event.type == "order.created")
     if placed:
         connection.execute(_count, {"ids": list(placed), "counts": list(placed.values())})

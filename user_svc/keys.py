@@ -1,7 +1,7 @@
-"""The keys that access tokens are signed with: made here, published to whoever checks tokens, replaced in time.
+"""The keys that sign access tokens: made here, published for the processes that check tokens, replaced in time.
 
-A new key is published for a while before it signs, so that everybody knows it by its first token; an old one stays
-published until its last token has expired. In the database keys are sealed with a secret that is not in the database.
+A new key is published for a while before it signs, so that every process knows it before its first token; an old one
+stays published until its last token has expired. In the database keys are sealed with a secret that is not in it.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class SigningKey:
     Attributes:
         kid: its id, in the header of each token.
         active_from: signs from then on, until the next one does.
-        public: what everybody may know of it.
+        public: the part that is published.
     """
 
     kid: str
@@ -81,7 +81,7 @@ class SigningKeys:
         database: of the user service.
         settings: how they are sealed and replaced.
         clock: what time it is.
-        token_lifetime_s: how long a token lives; so long an old key is published.
+        token_lifetime_s: how long a token lives; an old key stays published for that time.
     """
 
     def __init__(self, database: Database, settings: KeySettings, clock: Clock, *, token_lifetime_s: float) -> None:
@@ -89,7 +89,7 @@ class SigningKeys:
         self._seal = Fernet(settings.secret.get_secret_value())
         self._lead = timedelta(seconds=settings.publish_lead_s)
         self._clock = clock
-        # The leeway of those who check, and their memory of the keys, with a margin.
+        # The leeway of the processes that check tokens, and the time they remember keys, with a margin.
         self._kept = timedelta(seconds=token_lifetime_s + 120)
         self._keys: list[SigningKey] = []
         self._public: dict[str, tuple[Ed25519PublicKey, datetime | None]] = {}
@@ -110,12 +110,12 @@ class SigningKeys:
     async def key(self, kid: str) -> Ed25519PublicKey | None:
         """Return the public key of this id, or None if no good token can be signed with it."""
         await self._known()
-        # Of one key, and made ready once a second: every call asks.
+        # Computed once a second, because every call needs it.
         public, needed_until = self._public.get(kid, (None, None))
         return public if needed_until is None or self._clock.now() < needed_until else None
 
     async def rotate(self) -> SigningKey:
-        """Make the next key and return it. It signs once everybody can know it.
+        """Make the next key and return it. It signs once every process knows it.
 
         Raises:
             StartupError: the others are sealed with another secret.

@@ -1,4 +1,4 @@
-"""What is measured of users: password hashes, the dearest thing that the service does."""
+"""The metrics of users: password hashes, the most expensive work of the service."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a user is and how it changes. No I/O."""
+"""Users and their changes. No I/O."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def _wrong_profile(message: str, rule: str) -> InvalidFields:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class User:
-    """Somebody who can order; or who could, and is remembered by id only.
+    """A user. A deleted one has only its id left.
 
     Attributes:
         email: None once deleted.
@@ -174,7 +174,7 @@ class User:
 
     @property
     def etag(self) -> str:
-        """What stands for this version of the user."""
+        """The etag of this version."""
         return f"v{self.version}"
 
     def has_password_of(self, earlier: User) -> bool:

@@ -70,7 +70,7 @@ class Passwords:
         """Take a place among the calls that wait for a hash or have one, for the block.
 
         For calls that ask the database before: a flood is refused before it fills the queue of the database too, where
-        those that have a turn would wait behind it.
+        the calls that hold a thread would wait behind it.
 
         Raises:
             Overloaded: no place is free.

@@ -50,7 +50,7 @@ _ROLES = {
 _MAX_PROFILE_MESSAGE_BYTES: Final = 6 * MAX_PROFILE_BYTES
 
 # Of users asked for by their ids, who have no pages. Below the 4 MiB that gRPC clients take, with room for the ids that
-# nobody has. 200 profiles of 16 KiB fit, unless they are full of numbers.
+# do not exist. 200 profiles of 16 KiB fit, unless they are full of numbers.
 _MAX_BATCH_BYTES: Final = 4_000_000
 
 
@@ -154,7 +154,7 @@ def _own_session() -> SessionId | None:
 
 
 def _profile(struct: Struct) -> dict[str, object]:
-    # Before a megabyte is turned into objects that nobody wants, while every other call waits.
+    # Checked first: turning a megabyte into objects would block every other call.
     if struct.ByteSize() > _MAX_PROFILE_MESSAGE_BYTES:
         raise profile_too_large()
     return struct_to_dict(struct)

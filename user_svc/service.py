@@ -57,7 +57,7 @@ class NewUser:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UserChange:
-    """What to change of a user; None leaves a field as it is.
+    """The fields of a user to change; None leaves a field as it is.
 
     Attributes:
         current_password: of the user, for a new email; empty if the caller gave none.
@@ -147,7 +147,7 @@ class UserService:
         A user who exists keeps their password.
 
         Raises:
-            EmailTaken: somebody else took the email just now.
+            EmailTaken: another user took the email just now.
             InvalidFields: the password breaks the rules for new ones.
         """
         self._rules.require_acceptable(new.password, field="password")

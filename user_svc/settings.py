@@ -36,7 +36,7 @@ class PasswordSettings(Section, env_prefix="ARGON2_"):
 
 
 class PasswordRuleSettings(Section, env_prefix="PASSWORD_"):
-    """What a new password must be."""
+    """The rules for new passwords."""
 
     min_length: Annotated[int, Field(ge=8, le=64)] = 15
     """Characters of a new password, in NFC. NIST SP 800-63B-4, 3.1.1.2: at least 15 where the password is the only

@@ -35,7 +35,7 @@ _CLAIMS: Final = ("iss", "aud", "sub", "exp", "iat", "jti", "sid", "roles")
 
 
 class TokenSettings(Section, env_prefix="TOKEN_"):
-    """What all services agree on about access tokens."""
+    """The properties of access tokens that all services agree on."""
 
     issuer: Constant[str] = "https://shop.local"
     """The issuer of access tokens. The edge has the same, and refuses every other token with 401."""

@@ -70,7 +70,7 @@ class _StateListener(pybreaker.CircuitBreakerListener):
 
 
 class _Counts(pybreaker.CircuitMemoryStorage):
-    """What pybreaker counts. The time since it opened is measured on the monotonic clock.
+    """The counters of pybreaker. The time since it opened is measured on the monotonic clock.
 
     pybreaker compares the date at which it opened with the date of now. By a clock that is set back by an hour it would
     stay open for an hour longer.

@@ -1,1 +1,1 @@
-"""What concurrent calls share: batches, and a limit to how many run at a time."""
+"""Concurrent calls: batches, and a limit to how many run at a time."""

@@ -39,7 +39,7 @@ def is_retryable(error: BaseException | None) -> bool:
 def pause_s() -> float:
     """Return how long to wait before the next try: 10 to 50 ms, by chance.
 
-    Of two transactions in a deadlock one goes on when the other is rolled back. If that one began again at once, it
+    Of two transactions in a deadlock one continues when the other is rolled back. If that one began again at once, it
     could take the same row first, and both would be in the next deadlock.
     """
     return random.uniform(0.01, 0.05)  # noqa: S311  no secret

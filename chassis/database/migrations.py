@@ -38,7 +38,7 @@ def upgrade(package: str, settings: DatabaseSettings) -> None:
             while not connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": locks.MIGRATIONS}):
                 connection.commit()
                 time.sleep(0.2)
-            # A migration that waits for a lock makes everybody behind it wait too: better to fail and try again.
+            # A migration that waits for a lock blocks all statements behind it: better to fail and try again.
             connection.execute(text("SET lock_timeout = '5s'"))
             connection.commit()
             config.attributes["connection"] = connection

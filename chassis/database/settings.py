@@ -53,5 +53,5 @@ class DatabaseSettings(Section, env_prefix="DATABASE_"):
 
     @property
     def slow_lanes(self) -> int:
-        """Connections of the shared pool: those that are not for batches."""
+        """Connections of the shared pool, which serves everything but batches."""
         return self.pool_size - self.read_lanes - self.write_lanes - self.transaction_lanes

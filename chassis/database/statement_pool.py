@@ -85,7 +85,7 @@ class StatementPool:
 
     @property
     def idle(self) -> int:
-        """How many of them nobody uses."""
+        """How many of them are idle."""
         return sum(not connection.closed for connection in self._idle)
 
     async def fetch(self, statement: str, *parameters: object) -> Rows:
@@ -285,7 +285,7 @@ class LoopConnection(psycopg.AsyncConnection[tuple[Any, ...]]):
             result: T = ended.value
             return result
         except asyncio.CancelledError:
-            self.end()  # the answer will come when nobody waits for it
+            self.end()  # the answer will come when no statement waits for it
             raise
         finally:
             self._is_waiting = False
@@ -304,8 +304,9 @@ class LoopConnection(psycopg.AsyncConnection[tuple[Any, ...]]):
         if self._answer is not None and not self._answer.done():
             self._answer.set_result(None)
         elif self.pgconn.transaction_status == TransactionStatus.IDLE and self.has_unread_input():
-            # What nobody asked for: that the server ends it. Found before a write is sent that may be lost or not.
-            # Without news it is asyncio's loop, which still tells of an answer that has been read in the same turn.
+            # Input on an idle connection means that the server is closing it. Close it now, so that no write is sent
+            # whose outcome would be unknown. Without unread input this is asyncio reporting an answer that was read in
+            # the same turn of the loop.
             self.end()
 
     def _hear_notice(self, notice: psycopg.errors.Diagnostic) -> None:

@@ -1,4 +1,4 @@
-"""What is observed of every SQL statement: its duration, and a span if the call that it serves is traced.
+"""Telemetry of every SQL statement: its duration, and a span if the call that it serves is traced.
 
 The text has placeholders for what a caller gave, and the parameters are never looked at.
 """
@@ -82,7 +82,7 @@ class Observation:
 
     def end(self, error: BaseException | None = None) -> None:
         """Take note of how it ended."""
-        # The SQLSTATE, if the database has answered; the message may hold what was to be written.
+        # The SQLSTATE, if the database has answered; the message can contain the values of the statement.
         sqlstate = getattr(error, "sqlstate", None) or ""
         error_type = sqlstate or (type(error).__name__ if error else "")
         self._durations.ended(

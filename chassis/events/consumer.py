@@ -69,7 +69,7 @@ class ConsumerSettings(Section, env_prefix="CONSUMER_"):
     has ended by then, a defect has not."""
 
     def pause_s(self, attempts: int) -> float:
-        """Return how long an event rests after so many attempts."""
+        """Return the pause before the next attempt at an event."""
         return backoff_s(attempts, first_s=self.retry_first_s, longest_s=self.retry_longest_s)
 
 

@@ -85,7 +85,7 @@ class InsertBatch(Protocol[T]):
     """A repository's function that runs a statement of insert_once()."""
 
     async def __call__(self, fetch: Fetch, inserts: Sequence[Insert[T]]) -> Collection[UUID]:
-        """Insert resources with different keys; return the ids of those that were inserted.
+        """Insert resources with different keys; return the ids of the inserted ones.
 
         The others are repetitions: their keys were taken.
         """

@@ -137,7 +137,7 @@ class ResponseCodec(Generic[T]):
 
 
 def claim(connection: Connection, keys: Sequence[IdempotencyKey]) -> set[KeyTuple]:
-    """Claim different keys for this transaction; return those that were free.
+    """Claim different keys for this transaction; return the free ones, which are claimed now.
 
     Waits for other transactions that have claimed one of them.
     """

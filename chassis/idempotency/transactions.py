@@ -122,7 +122,7 @@ class IdempotentTransactions(Generic[Command, T]):
         return list(first.values())
 
     def _settle(self, connection: Connection, outcomes: Sequence[tuple[IdempotencyKey, T | DomainError]]) -> None:
-        """Store the responses under the keys of their requests; give back the keys of those that failed."""
+        """Store the responses under the keys of their requests; give back the keys of failed requests."""
         succeeded = [(key, outcome) for key, outcome in outcomes if not isinstance(outcome, DomainError)]
         store.complete(connection, succeeded, codec=self._codec)
         store.release(connection, [key for key, outcome in outcomes if isinstance(outcome, DomainError)])

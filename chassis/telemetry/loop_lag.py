@@ -1,7 +1,7 @@
 """The delay of the event loop.
 
-Every call of a replica waits while one of them holds the loop. What a caller sends has bounds, so that none holds it
-for more than 100 ms (docs/limits.md): this shows whether that is so.
+While one call holds the loop, every other call of the replica waits. Requests are bounded so that no call holds the
+loop for more than 100 ms (docs/limits.md); this metric shows whether the bounds suffice.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the tests of any service need: a server on a free port, a clock they set, tokens, refusals to read.
+"""For the tests of any service: a server on a free port, a clock to set, tokens, refusals to read.
 
 No service imports this.
 """
@@ -39,7 +39,7 @@ _Detail = TypeVar("_Detail", bound="Message")
 
 
 class ManualClock:
-    """A clock that stands still until it is told otherwise. It begins with the time now."""
+    """A clock that a test advances. It begins with the current time."""
 
     def __init__(self) -> None:
         self._now = datetime.now(UTC)
@@ -84,7 +84,7 @@ class Signer:
         self.private = Ed25519PrivateKey.generate()
 
     def token(self, *, subject: str = "", roles: Sequence[Role] = (Role.USER,), **changes: Any) -> str:
-        """Return an access token: of somebody with these roles, good for an hour, but for the claims to change."""
+        """Return an access token with these roles, valid for an hour; `changes` are other claims."""
         claims = Claims(
             subject=uuid.UUID(subject or new_uuid()),
             session_id=uuid.uuid4(),
@@ -116,7 +116,7 @@ def services_token() -> str:
 
 
 def bearer(token: str) -> tuple[tuple[str, str], ...]:
-    """Return the metadata of one call that somebody else makes than the channel's caller."""
+    """Return the metadata of one call by another caller than the channel's."""
     return (("authorization", f"Bearer {token}"),)
 
 
@@ -150,7 +150,7 @@ def plain_channel(address: str, *, token: str | None = None) -> aio.Channel:
 
     Args:
         address: host:port.
-        token: the access token of whoever calls; an admin's if there is none, and nobody's if it is empty.
+        token: the caller's access token; None for an admin's, empty for an anonymous caller.
     """
     options = [("grpc.enable_http_proxy", 0), ("grpc.enable_retries", 0), ("grpc.max_reconnect_backoff_ms", 200)]
     bearer = admins_token() if token is None else token

@@ -74,7 +74,7 @@ class WatchHub(Generic[Message]):
         # Set once rows of another cluster have transaction ids of this one, so that positions can be compared.
         self._is_renumbered = asyncio.Event()
         self._is_stopping = False
-        # Whatever failed: without an answer of the database, heartbeats must stop.
+        # Any failure counts: without an answer of the database, heartbeats must stop.
         self._failures = Failures(
             failed="watchers.waiting",
             recovered="watchers.go_on",

@@ -1,4 +1,4 @@
-"""What a session is, and what becomes of its refresh tokens. No I/O."""
+"""Sessions and their refresh tokens. No I/O."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Session:
 
 @dataclass(frozen=True, slots=True)
 class RefreshToken:
-    """What is kept of a refresh token: its hash, and when it was used."""
+    """A stored refresh token: its hash, and when it was used."""
 
     token_hash: bytes
     session_id: SessionId
@@ -63,12 +63,12 @@ def new_token() -> str:
 
 
 def hash_token(token: str) -> bytes:
-    """Return what is kept of a token. No salt and no cost: it is random enough that nobody can guess it."""
+    """Return the stored form of a token. Without salt and cost: a random token cannot be guessed."""
     return hashlib.sha256(token.encode()).digest()
 
 
 def wait_after(failures: int) -> timedelta:
-    """Return how long an account's next login has to wait after so many failures: 1 s from the fifth, then doubling."""
+    """Return how long an account's next login must wait after this many failures: 1 s from the fifth, then doubling."""
     if failures < FREE_ATTEMPTS:
         return timedelta(0)
     return min(timedelta(seconds=2 ** min(failures - FREE_ATTEMPTS, 16)), LONGEST_WAIT)

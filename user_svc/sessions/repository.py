@@ -138,7 +138,7 @@ def end_some(connection: Connection, *, after: UUID, now: datetime) -> tuple[UUI
     """End the sessions that are open among the next ones in the order of their ids.
 
     Returns:
-        The id to go on after, and how many were ended; None if there are no more.
+        The id of the last ended session, where the next call continues, and how many were ended; None if none was left.
     """
     row = connection.execute(_end_some, {"after": after, "now": now}).one()
     return None if row.last is None else (row.last, row.ended)
@@ -148,7 +148,7 @@ def _remove_some(connection: Connection, outdated: TextClause, *, oldest: dateti
     ids = connection.execute(outdated, {"oldest": oldest}).scalars().all()
     if not ids:
         return False
-    # Tokens first, and only so many: one session may have more than a statement has time for.
+    # Tokens first, and a bounded number: one session may have more than a statement can delete in its time.
     removed = connection.execute(_remove_tokens, {"ids": list(ids)}).rowcount
     if removed < _TOKENS_AT_ONCE:
         connection.execute(delete(sessions).where(sessions.c.id.in_(ids)))

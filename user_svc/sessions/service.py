@@ -1,4 +1,4 @@
-"""The use cases of sessions: log in, go on, log out. Opens the transactions."""
+"""The use cases of sessions: log in, refresh, log out. Opens the transactions."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class SessionService:
     async def log_in(self, *, email: str, password: str) -> LoggedIn:
         """Begin a session.
 
-        An email that belongs to nobody takes as long as a wrong password, and counts like one.
+        An unknown email takes as long as a wrong password, and counts like one.
 
         Raises:
             InvalidCredentials: the email and the password do not belong together.
@@ -127,7 +127,7 @@ class SessionService:
         """Exchange a refresh token for the next one.
 
         Raises:
-            TokenInvalid: it is none of ours, or its session has ended.
+            TokenInvalid: the token is unknown, or its session has ended.
             TokenExpired: its session is over.
             TokenReused: it was used before. The session has ended by this.
         """
@@ -156,7 +156,7 @@ class SessionService:
 
         outcome = await self._database.transaction(work)
         if isinstance(outcome, Session):
-            # Somebody has a copy of the token: worth a look at the log, by user.
+            # There is a copy of the token: the log names the user and the session.
             log.warning("session.token_reused", user_id=str(outcome.user_id), session_id=str(outcome.id))
             raise TokenReused
         session, user, successor = outcome
@@ -164,7 +164,7 @@ class SessionService:
         return await self._logged_in(session, user, refresh_token=successor)
 
     async def log_out(self, session_id: SessionId, *, owner: UserId | None) -> None:
-        """End a session. Does nothing if it has ended, is somebody else's, or never was."""
+        """End a session. Does nothing if it has ended, belongs to another user, or never existed."""
 
         def work(connection: Connection) -> None:
             session_repository.end_session(connection, session_id, owner=owner, now=self._clock.now())

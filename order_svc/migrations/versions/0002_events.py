@@ -1,4 +1,4 @@
-"""What the relay and the consumer need. Creates tables only: no lock that anybody waits for."""
+"""Tables of the relay and the consumer. Creates tables only, which locks nothing that is in use."""
 
 from alembic import op
 

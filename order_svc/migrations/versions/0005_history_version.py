@@ -41,7 +41,7 @@ def upgrade() -> None:
     op.execute("ALTER TABLE order_events ADD COLUMN IF NOT EXISTS version integer")
     with op.get_context().autocommit_block():
         fill(op.get_bind())
-        # What a migration that failed has left is of no use.
+        # An index that a failed migration left behind is invalid.
         op.execute("DROP INDEX CONCURRENTLY IF EXISTS order_events_order_id_version_key")
         op.execute(
             "CREATE UNIQUE INDEX CONCURRENTLY order_events_order_id_version_key ON order_events (order_id, version)"

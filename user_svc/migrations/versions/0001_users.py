@@ -35,7 +35,7 @@ def upgrade() -> None:
         )
     """)
     op.execute("CREATE INDEX users_state_id_idx ON users (state, id)")
-    # Most lists are of everybody who is still there, newest first.
+    # Most lists show users that are not deleted, newest first.
     op.execute("CREATE INDEX users_present_idx ON users (id) WHERE state <> 'DELETED'")
     op.execute(outbox.DDL_V1)
     op.execute(store.DDL_V1)

@@ -1,4 +1,4 @@
-"""What the relay and the consumer need, and the count of a user's orders.
+"""Tables of the relay and the consumer, and the count of a user's orders.
 
 Creates tables. The column takes an exclusive lock on users for a moment: its default is constant, so no row is written.
 """
