@@ -231,6 +231,20 @@ async def test_a_write_that_failed_leaves_its_request_id_unused(users: UserServi
     assert created.email == "bob@example.com"
 
 
+async def test_a_refused_change_leaves_its_request_id_unused(
+    orders: OrderServiceAsyncStub, orders_database: TestDatabase, buyer: User
+) -> None:
+    order = await orders.CreateOrder(create_order_request(buyer.id))
+    ship = orders_pb.UpdateOrderStatusRequest(id=order.id, status=order_pb2.ORDER_STATUS_SHIPPED, request_id=new_uuid())
+    refused = await refusal_of(orders.UpdateOrderStatus(ship))
+
+    assert refused.reason == "INVALID_STATUS_TRANSITION"
+    assert orders_database.query("SELECT 1 FROM idempotency_keys WHERE request_id = %s", ship.request_id) == []
+    for status in (CONFIRMED, order_pb2.ORDER_STATUS_PROCESSING):
+        await orders.UpdateOrderStatus(orders_pb.UpdateOrderStatusRequest(id=order.id, status=status))
+    assert (await orders.UpdateOrderStatus(ship)).status == order_pb2.ORDER_STATUS_SHIPPED
+
+
 async def test_a_repeated_order_is_answered_while_the_user_service_is_down(
     users_database: TestDatabase, orders_database: TestDatabase
 ) -> None:
