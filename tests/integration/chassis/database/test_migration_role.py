@@ -19,7 +19,7 @@ OPERATIONS = (REPOSITORY / "docs" / "operations.md").read_text()
 
 
 def _statements() -> str:
-    _, _, below = OPERATIONS.partition("### A role of its own for migrations\n")
+    _, _, below = OPERATIONS.partition("### A separate role for migrations\n")
     found = re.search(r"^```sql\n(.*?)^```", below, re.MULTILINE | re.DOTALL)
     assert found
     # Names of its own, because the tests share the server.

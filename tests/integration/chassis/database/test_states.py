@@ -314,13 +314,13 @@ async def test_a_commit_that_the_server_refuses_is_undone_and_its_connection_goe
 
     for sqlstate in cases(states, everyday=[*one_of_each_class(states), "53100"]):
         for write in (
-            lambda: database.run_write(insert, sqlstate),  # noqa: B023  run in this turn
+            lambda: database.fetch_for_write(insert, sqlstate),  # noqa: B023  run in this turn
             lambda: database.transaction(lambda connection: execute(connection, insert, sqlstate)),  # noqa: B023
         ):
             with pytest.raises(DatabaseUnavailable):
                 await write()
             assert empty_database.query("SELECT count(*) FROM written") == [(0,)]
 
-    await database.run_write(insert, "")
+    await database.fetch_for_write(insert, "")
     await database.transaction(lambda connection: execute(connection, insert, ""))
     assert empty_database.query("SELECT count(*) FROM written") == [(2,)]

@@ -146,7 +146,7 @@ def test_a_replay_needs_a_time(users_database: TestDatabase) -> None:
         ("keys --help", ["rotate", "Make a new signing key", "list", "List the published signing keys"]),
         ("admin --help", ["create", "Make the user with this email an admin"]),
         ("admin create --help", ["email", "the password on standard input"]),
-        ("sessions --help", ["end-all", "End the sessions of everybody"]),
+        ("sessions --help", ["end-all", "End the sessions of all users"]),
         ("events --help", ["dlq", "replay", "Publish this service's events since a time once more"]),
         ("events dlq --help", ["list", "requeue", "Try the events that could not take effect once more"]),
         ("events replay --help", ["--since"]),
