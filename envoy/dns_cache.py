@@ -37,7 +37,7 @@ class NameUnknown(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resolver:
-    """Who is asked for names.
+    """The name server.
 
     Attributes:
         host: an IP address.

@@ -20,7 +20,7 @@ DOMAIN: Final = "edge"
 _HEALTH_WINDOW_S: Final = 60
 
 _PAGE_KIB_PER_CALL: Final = 640
-"""What an address may fetch of the page's files for each call that it may make: 62 MiB for 100, the page 29 times."""
+"""KiB of the page's files that an address may fetch, per call of its limit: 62 MiB for 100 calls, 29 times the page."""
 
 _HEALTH_PER_CALL: Final = 3
 """How often it may ask for health within a minute for each call that it may make: 300 times for 100."""
@@ -85,7 +85,7 @@ class Limit:
 
 
 def limits(*, rate_limit: int, public_write_limit: int) -> tuple[Limit, ...]:
-    """Return all limits of an edge. Those for files and health grow with `rate_limit`.
+    """Return all limits of an edge. The limits of files and health checks grow with `rate_limit`.
 
     Args:
         rate_limit: as in `Edge`.

@@ -71,7 +71,7 @@ def running_stack(
         try:
             yield stack
         finally:
-            stack.kill()  # nobody calls any more: no need to drain
+            stack.kill()  # no caller is left: no need to drain
 
 
 def _database_of(service: Service, postgres: PostgresServer | None) -> str | None:

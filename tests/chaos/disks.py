@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from devstack.privileges import hand_over
+from devstack.privileges import chown_to_unprivileged
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
 
-# What a file system in memory gives at least.
+# The smallest unit of a file system in memory.
 _PAGE_BYTES: Final = 4096
 
 
@@ -49,7 +49,7 @@ def small_disk(folder: Path, *, mib: int) -> Iterator[SmallDisk]:
     except subprocess.CalledProcessError as error:
         pytest.skip(f"run it as root on a machine or in a privileged container, to mount a small disk: {error.stderr}")
     try:
-        hand_over(folder)
+        chown_to_unprivileged(folder)
         yield SmallDisk(folder)
     finally:
         # Lazily: who still has a file open there is about to end.

@@ -1,4 +1,4 @@
-"""What can happen to a stack."""
+"""The faults of a stack."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ async def back_in_use(replica: Replica, *, stack: Stack) -> None:
 
 
 async def stop_service(stack: Stack, service: str) -> None:
-    """Stop every replica of a service, for as long as nobody starts them."""
+    """Stop every replica of a service until they are started again."""
     await asyncio.gather(*(asyncio.to_thread(replica.stop) for replica in stack.replicas(service)))
 
 
@@ -104,7 +104,7 @@ def processes_of(home: Path) -> list[int]:
         try:
             if (entry / "fd" / "1").readlink().is_relative_to(home):
                 found.append(int(entry.name))
-        except OSError:  # somebody else's, or gone meanwhile
+        except OSError:  # another process, or one that has ended meanwhile
             continue
     return found
 

@@ -1,4 +1,4 @@
-"""`python -m tests.chaos.recovery_cost [ROWS]`: what it costs to bring back events that Redis or a consumer has lost.
+"""`python -m tests.chaos.recovery_cost [ROWS]`: the cost of bringing back events that Redis or a consumer has lost.
 
 Fills an outbox with published events, ten million by default, then empties Redis, and then asks for everything.
 """

@@ -1,4 +1,4 @@
-"""What each process of a stack holds, looked at every few seconds: memory, descriptors, threads, tasks, connections."""
+"""Samples of each process of a stack, every few seconds: memory, descriptors, threads, tasks, connections."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _HOUR_S: Final = 3600.0
 
 
 class Held(StrEnum):
-    """What is looked at."""
+    """The measured quantities."""
 
     MEMORY = "RSS, MiB"
     DESCRIPTORS = "descriptors"
@@ -172,7 +172,7 @@ def growth_of(samples: Iterable[Sample], *, warm_up_s: float) -> list[Growth]:
 def _of_kernel(pid: int) -> dict[Held, float]:
     folder = Path("/proc") / str(pid)
     status = dict(line.split(":", 1) for line in (folder / "status").read_text().splitlines())
-    if "VmRSS" not in status:  # it has ended and nobody has waited for it yet
+    if "VmRSS" not in status:  # it has ended and is not reaped yet
         raise ProcessLookupError(pid)
     return {
         Held.MEMORY: int(status["VmRSS"].split()[0]) / 1024,

@@ -35,7 +35,7 @@ def slope_of(points: Sequence[tuple[float, float]]) -> Slope:
 
     The median of the slopes of all pairs; the interval is Sen's, by the variance of Kendall's S with ties in y
     (P. K. Sen, "Estimates of the Regression Coefficient Based on Kendall's Tau", 1968). It takes the points for
-    independent, so points that follow each other closely are to be summed up first.
+    independent, so sum up points that follow each other closely first.
 
     Raises:
         ValueError: there are fewer than FEWEST points.

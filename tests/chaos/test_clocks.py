@@ -54,7 +54,7 @@ _EVERYDAY: Final = [
 ]
 # To a clock that is ahead a token has expired, to one that is behind it is yet to be issued.
 _REFUSED: Final = r"(401|UNAUTHENTICATED) TOKEN_(EXPIRED|INVALID)"
-# Whose clock is behind takes young certificates for ones of the future, and is not spoken to.
+# A process whose clock is behind rejects new certificates as not valid yet.
 _UNAVAILABLE: Final = r"(503|UNAVAILABLE) [A-Z]+(_[A-Z]+)*_UNAVAILABLE"
 
 

@@ -1,4 +1,4 @@
-"""What an order needs and does not have: the user service, the database."""
+"""An order without its dependencies: the user service, the database."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     # The default of 60 s would be most of the time that all tests take.
     extra_env = {"order_svc": {"BREAKER_RESET_TIMEOUT_S": str(_RESET_TIMEOUT_S)}}
     home = tmp_path_factory.mktemp("dependencies") / "home"
-    with running_stack(home, drain_s=0, extra_env=extra_env) as stack:  # nobody here is replaced in an orderly way
+    with running_stack(home, drain_s=0, extra_env=extra_env) as stack:  # no replica here is replaced in order
         yield stack
 
 
@@ -54,7 +54,7 @@ def token(stack: Stack) -> str:
 
 @pytest.fixture
 async def buyer(stack: Stack, token: str) -> AsyncIterator[RestBuyer]:
-    """Somebody who may order."""
+    """A user who may order."""
     user_id = await new_user(stack.edge_url)
     async with rest_client(stack.edge_url, token=token) as http:
         yield RestBuyer(http, user_id)
@@ -62,14 +62,14 @@ async def buyer(stack: Stack, token: str) -> AsyncIterator[RestBuyer]:
 
 @pytest.fixture
 async def stranger(stack: Stack, token: str) -> AsyncIterator[RestBuyer]:
-    """Somebody of whom the order service has never heard."""
+    """A user that the order service does not know."""
     async with rest_client(stack.edge_url, token=token) as http:
         yield RestBuyer(http, new_uuid())
 
 
 @pytest.fixture
 async def without_user_service(stack: Stack, buyer: RestBuyer) -> AsyncIterator[None]:
-    """While the test runs nobody knows who the buyer is."""
+    """While the test runs the state of the buyer is unknown."""
     await faults.stop_service(stack, "user_svc")
     yield
     await faults.start_service(stack, "user_svc")
@@ -224,7 +224,7 @@ async def test_a_killed_database_is_a_clean_error_and_loses_nothing(
     assert findings.is_clean, findings
     assert traffic.record.failures
     for failure in traffic.record.failures:
-        # The user service has lost its database too: then nobody can say who the buyer is.
+        # The user service has lost its database too, so the state of the buyer is unknown.
         assert re.fullmatch(r"(503|UNAVAILABLE) (DATABASE|USER_SERVICE)_UNAVAILABLE", failure.outcome)
         assert failure.retry_after_s
     assert max(recoveries_s) < max(outages_s) + _RESET_TIMEOUT_S + 3

@@ -126,7 +126,7 @@ class _Shift:
         self.before = len(_changes(stack))
 
     async def work(self, turns: list[tuple[str, Callable[[], Awaitable[None]]]]) -> None:
-        """Run the faults, one a minute, and compare afterwards what was acknowledged with what is there."""
+        """Run the faults, one a minute, and compare the acknowledged writes with the databases afterwards."""
         load = Load(pause_s=0.05, patience_s=60, max_attempts=1_000_000, max_s=60 * (_SHIFT_MINUTES + 4))
         began: list[tuple[str, float]] = []
         async with following(self.stack.edge_url, token=self.token) as followers:

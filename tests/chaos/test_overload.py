@@ -1,6 +1,6 @@
 """Three times as many calls as the system can answer: it answers most of what it could, refuses the rest, and is back.
 
-What is refused is refused by an answer that says when to come back, and not by a deadline.
+A refused call gets an answer that says when to come back; it does not run into its deadline.
 """
 
 from __future__ import annotations
@@ -166,7 +166,7 @@ async def test_three_times_the_capacity_leaves_four_fifths_of_it_and_is_over_in_
     # The machine has other work too: what it could do meanwhile lies between what it could before and after.
     capacities_per_s.append(await load.capacity_per_s())
 
-    # The seconds until the last answer count too, though nobody asks any more.
+    # The seconds until the last answer count too, although no call is sent any more.
     goodput_per_s = (over["requests"] - over["failed"]) / over["seconds"]
     tail_s = over["seconds"] - _OVERLOAD_S
     report.say(

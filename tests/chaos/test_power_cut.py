@@ -1,4 +1,4 @@
-"""The end of everything at once, and what is there afterwards."""
+"""All processes are killed at once; afterwards the data is complete."""
 
 from __future__ import annotations
 

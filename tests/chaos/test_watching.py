@@ -1,4 +1,4 @@
-"""Who watches orders misses nothing and is told nothing twice, whatever happens to what they watch."""
+"""A stream of changes misses none and repeats none, whatever fails."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    # Without Redis nobody may order while the breaker is open, for a minute by default.
+    # Without Redis no order is possible while the breaker is open, for a minute by default.
     extra_env = {"order_svc": {"BREAKER_RESET_TIMEOUT_S": "1"}}
     with running_stack(tmp_path_factory.mktemp("watching") / "home", drain_s=2, extra_env=extra_env) as stack:
         if stack.redis:
-            stack.redis.process.stop()  # nobody here needs it
+            stack.redis.process.stop()  # no test here needs it
         yield stack
 
 
@@ -63,7 +63,7 @@ async def test_watchers_receive_each_change_exactly_once(stack: Stack, rounds: r
 
     for how, follower in followers.items():
         assert follower.told == written, how
-        # Each was on one of the two replicas, and was told when that stopped.
+        # Each stream was at one of the two replicas, and ended with a reason when that one stopped.
         assert after_rollout[how].keys() == {"SERVER_STOPPING"}
         assert follower.ends[CUT] >= 1
     assert len(written) > 100

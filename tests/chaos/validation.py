@@ -57,7 +57,7 @@ class _Rows:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Findings:
-    """What is wrong; nothing, if all are empty.
+    """The faults that were found; none if all fields are empty.
 
     Attributes:
         doubled: orders besides the one that was acknowledged, each with its request.
@@ -75,7 +75,7 @@ class Findings:
 
 
 def validate(record: Record, *, orders_url: str) -> Findings:
-    """Return what the database holds otherwise than the load was told. Every write must have been acknowledged."""
+    """Return the differences between the database and the responses. Every write must have been acknowledged."""
     with psycopg.connect(orders_url) as connection:
         found = _read(connection, record.buyers)
     acknowledged = set(record.placed.values())

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from devstack.postgres import PostgresServer, find_binaries
+from devstack.postgres import PostgresServer
+from devstack.postgres_cluster import find_binaries
 
 if TYPE_CHECKING:
     from pathlib import Path

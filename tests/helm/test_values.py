@@ -1,4 +1,4 @@
-"""What operators set, in both directions: legal values render what they say, nonsense is refused with its reason."""
+"""Values in both directions: legal values render, nonsense is refused with a reason."""
 
 from __future__ import annotations
 
@@ -277,7 +277,7 @@ LEGAL: Final = {
         "name: shop-x",
     ),
 }
-"""What is set, what is to be found in the manifests, and in which workloads, if it matters."""
+"""Values, the text that the manifests must have, and in which workloads, if it matters."""
 
 NONSENSE: Final = {
     "serviceDefaults: {replica: 3}": "replica",
@@ -400,7 +400,7 @@ NONSENSE: Final = {
     "pod: {serviceAccount: {name: shop}}": "several components would create shop",
     "extraObjects: [{metadata: {name: x}}]": "extraObjects",
 }
-"""What is set, and what the refusal says."""
+"""Values, and the text of the refusal."""
 
 
 @functools.cache

@@ -51,7 +51,7 @@ def request_of(limit: Limit) -> Request:
     """Return a request that counts for the limit.
 
     Raises:
-        KeyError: nobody has written one for it.
+        KeyError: there is none for it yet.
     """
     return _REQUESTS[limit.name]
 
@@ -81,7 +81,7 @@ class Caller:
         )
 
     def calls_let_in(self, *urls: str, request: Request, times: int) -> int:
-        """Return how many of so many calls, in turn to each URL, were let in."""
+        """Send calls in turn to each URL; return how many were admitted."""
         return sum(not is_refused(self.call(urls[number % len(urls)], request)) for number in range(times))
 
 

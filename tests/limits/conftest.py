@@ -75,7 +75,7 @@ def edges(
 
 @pytest.fixture
 def callers(token: str) -> Iterator[Iterator[Caller]]:
-    """Callers, each at an address from which nobody has called; not before a window has time left for a whole test."""
+    """Callers, each at a new address; not before a window has time left for a whole test."""
     until_a_window_has_time_left(RATE_LIMIT_WINDOW_S)
     with contextlib.ExitStack() as open_clients:
 

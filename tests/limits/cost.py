@@ -1,4 +1,4 @@
-"""What a read over REST costs with a rate limiter and without, in turns: `python -m tests.limits.cost`."""
+"""The cost of a read over REST with a rate limiter and without, in turns: `python -m tests.limits.cost`."""
 
 from __future__ import annotations
 

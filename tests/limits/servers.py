@@ -15,7 +15,8 @@ from devstack.process import Command, Hooks, Process
 from devstack.settings import REPOSITORY
 from envoy.binary import envoy_command
 from envoy.contract import DESCRIPTOR_SET
-from envoy.render import Address, Cluster, Edge, render, render_rate_limiter, render_secrets
+from envoy.edge import Address, Cluster, Edge
+from envoy.render import render, render_rate_limiter, render_secrets
 from tests.support.ports import free_port
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""While the limiter or its Redis is away or hangs, calls go on, each edge counts for itself, and a metric tells."""
+"""While the limiter or its Redis is away or hangs, calls continue, each edge counts alone, and a metric says so."""
 
 from __future__ import annotations
 

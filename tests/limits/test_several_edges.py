@@ -150,6 +150,6 @@ def test_only_the_edge_may_ask_the_limiter(stack: Stack, limiter: RateLimiter, w
             ask(b"", timeout=10)
 
     code = refusal.value.code()
-    # The empty question is refused by whoever reads it.
+    # The empty question is refused by its reader.
     assert (code is grpc.StatusCode.UNKNOWN) is may_ask
     assert (code is grpc.StatusCode.UNAVAILABLE) is not may_ask

@@ -59,7 +59,7 @@ class Rest:
     tokens: Callable[[], list[str]]
 
     def run(self, *, concurrency: int, seconds: float) -> Load:
-        """Keep so many calls in flight."""
+        """Keep this many calls in flight."""
         tokens = RUN / "tokens"
         tokens.write_text("".join(f"{token}\n" for token in self.tokens()))
         flags = (f"-c{concurrency}", f"-d{seconds:.0f}s", "--timeout", "10s", "-s", str(_SCRIPT))
@@ -75,7 +75,7 @@ class Grpc:
     tokens: Callable[[], list[str]] = list
 
     def run(self, *, concurrency: int, seconds: float) -> Load:
-        """Keep so many calls in flight, over at most four connections."""
+        """Keep this many calls in flight, over at most four connections."""
         spec = replace(self.spec, concurrency=concurrency, seconds=seconds, tokens=tuple(self.tokens()))
         return _python("grpc_load", asdict(spec))
 
@@ -90,7 +90,7 @@ class OpenLoop:
     rate: float
 
     def run(self, *, concurrency: int, seconds: float) -> Load:
-        """Send so many requests a second."""
+        """Send this many requests a second."""
         spec = {"address": self.url.removeprefix("http://"), "paths": str(self.paths), "token": self.tokens()[0]}
         return _python("open_loop", {**spec, "rate": self.rate, "seconds": seconds, "connections": concurrency})
 
@@ -108,7 +108,7 @@ class H2load:
     tokens: Callable[[], list[str]]
 
     def run(self, *, concurrency: int, seconds: float) -> Load:
-        """Keep so many calls in flight, over four connections."""
+        """Keep this many calls in flight, over four connections."""
         body, log = RUN / "h2load.bin", RUN / "h2load.log"
         body.write_bytes(b"\0" + len(self.message).to_bytes(4, "big") + self.message)
         log.unlink(missing_ok=True)  # it appends
@@ -132,7 +132,7 @@ class Pgbench:
     url: str
 
     def run(self, *, concurrency: int, seconds: float) -> Load:
-        """Keep so many queries in flight."""
+        """Keep this many queries in flight."""
         script = RUN / "pgbench.sql"
         script.write_text(
             "\\set n random(1, 100000)\n"

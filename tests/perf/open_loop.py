@@ -24,7 +24,7 @@ from typing_extensions import override
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spec:
-    """What to send.
+    """The calls to send.
 
     Attributes:
         address: host:port.

@@ -1,4 +1,4 @@
-"""What telemetry costs: CPU of an empty call, bare and with it, sampled at 1 % and at 100 %, in one run.
+"""The cost of telemetry: CPU of an empty call, bare and with it, sampled at 1 % and at 100 %, in one run.
 
     PYTHONPATH=generated .venv/bin/python -m tests.perf.telemetry_cost
 
@@ -94,7 +94,7 @@ async def serve(kind: str) -> None:
             servicers = HandlerCollector()
         Servicer().add_to(servicers)
         if kind != "bare":
-            # Without tokens: nobody is asked for one, as with health checks.
+            # Without tokens, as health checks.
             access = AccessControl(cast("AccessTokens", None))
             wrapper = MethodWrapper if kind == "everything_1" else OnlyTelemetry
             servicers.serve_on(server, wrapper(access, max_call_s=30, max_stream_s=30))

@@ -119,7 +119,7 @@ async def edge_of(
     Args:
         replicas: of every service.
         folder: for its configuration.
-        admin_port: for Envoy's own pages; any free one if nobody reads them.
+        admin_port: of Envoy's admin interface; None for any free one.
         max_requests: that a cluster has at a time, if not as many as the configuration says.
     """
     ports = [int(replica.address.rpartition(":")[2]) for replica in replicas]
