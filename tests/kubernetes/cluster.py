@@ -26,7 +26,9 @@ Json = dict[str, Any]
 SMALL: Final = CHART / "ci" / "default-values.yaml"
 
 # The pods that there are here are ready at once and stay so: there is nothing to watch.
-_AT_ONCE: Final = "serviceDefaults.rollout.minReadySeconds=0,edge.rollout.minReadySeconds=0"
+_AT_ONCE: Final = ",".join(
+    f"{workload}.rollout.minReadySeconds=0" for workload in ("serviceDefaults", "edge", "edge.globalRateLimit")
+)
 
 _PLURALS: Final = {"NetworkPolicy": "networkpolicies", "Ingress": "ingresses"}
 _GROUPS: Final[Mapping[str, str]] = {
