@@ -65,6 +65,14 @@ class RemoteKeyRing:
             raise KeysUnavailable
         return self._keys.get(kid)
 
+    async def refresh(self) -> None:
+        """Fetch the keys now.
+
+        Raises:
+            Exception: what `fetch` raised; the keys fetched before stay in use.
+        """
+        await self._fetch()
+
     async def refresh_forever(self) -> None:
         """Fetch the keys every 30 s until cancelled; after a failure, every second."""
         failures = Failures(

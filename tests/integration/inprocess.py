@@ -1,53 +1,31 @@
-"""The services put together as their `__main__` does it, in this process: on a free port, with the clock of a test."""
+"""The services in this process, put together as their `__main__` does it: on a free port, with the clock of a test."""
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import contextlib
 from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
-from shop.order.v1 import order_service_pb2
-from shop.order.v1.order_service_pb2_grpc import add_OrderServiceServicer_to_server
-from shop.user.v1 import session_service_pb2, user_service_pb2
-from shop.user.v1.session_service_pb2_grpc import add_SessionServiceServicer_to_server
-from shop.user.v1.user_service_pb2_grpc import add_UserServiceServicer_to_server
 
-from chassis.auth.access_tokens import AccessTokens, TokenSettings
-from chassis.auth.remote_keys import RemoteKeyRing
-from chassis.client import CallPolicy, connect
-from chassis.client.breaker import Breaker, BreakerSettings
-from chassis.client.errors import is_dependency_failure
-from chassis.client.telemetry import ClientTelemetry
+from chassis.auth.access_tokens import TokenSettings
+from chassis.auth.certificates import TlsSettings
+from chassis.client.breaker import BreakerSettings
 from chassis.clock import SystemClock
-from chassis.database import Database
 from chassis.database.settings import DatabaseSettings
 from chassis.database.url import DatabaseUrl
-from chassis.server.server import Server, full_name
-from chassis.server.system import SystemServicer
-from chassis.testing import SIGNER, server_settings, services_token, serving
+from chassis.testing import LOOPBACK, server_settings, services_token
 from chassis.watch.settings import WatchSettings
-from order_svc.buyer_client import GrpcBuyerDirectory
-from order_svc.buyers import BuyersWithProjection
-from order_svc.rpc import OrderServicer, order_watch_hub
-from order_svc.service import OrderService
-from order_svc.settings import OrderTelemetrySettings
-from order_svc.signing_keys import keys_of_user_service
-from user_svc.attempts import Attempts
-from user_svc.keys import KeySettings, SigningKeys
-from user_svc.password_rules import PasswordRules
-from user_svc.passwords import Passwords
+from order_svc import composition as order_svc
+from order_svc.settings import OrderTelemetrySettings, UserServiceSettings
+from user_svc import composition as user_svc
+from user_svc.keys import KeySettings
 from user_svc.rpc import UserServicer
-from user_svc.service import UserService
-from user_svc.sessions.rpc import SessionServicer
-from user_svc.sessions.service import SessionService, SessionSettings
+from user_svc.sessions.service import SessionSettings
 from user_svc.settings import PasswordRuleSettings, PasswordSettings, UserTelemetrySettings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-
-    from grpc import aio
 
     from chassis.clock import Clock
     from chassis.server.settings import ServerSettings
@@ -77,30 +55,20 @@ async def user_service(
     servicer_class: type[UserServicer] = UserServicer,
 ) -> AsyncIterator[str]:
     """Serve the user service while the block runs; yield its address."""
-    clock = clock or SystemClock()
-    database = Database(settings, name="user_svc")
-    passwords = Passwords(hashing)
-    attempts = Attempts(database, passwords, clock)
-    users = UserService(database, passwords, attempts, PasswordRules(rules), clock=clock)
-    servicer = servicer_class(users, clock)
-    tokens = TokenSettings()
-    keys = SigningKeys(database, signing, clock, token_lifetime_s=SessionSettings().access_lifetime_s)
-    sessions = SessionService(database, passwords, attempts, keys, clock, settings=SessionSettings(), tokens=tokens)
-
-    def register(server: aio.Server) -> list[str]:
-        add_UserServiceServicer_to_server(servicer, server)
-        add_SessionServiceServicer_to_server(SessionServicer(sessions, keys), server)
-        return [full_name(user_service_pb2, "UserService"), full_name(session_service_pb2, "SessionService")]
-
-    system = SystemServicer(UserTelemetrySettings(), database)
-    access = AccessTokens(tokens, keys)
-    replica = Server(server or server_settings(), register=register, system=system, tokens=access)
-    try:
-        async with serving(replica, port=port) as address:
-            yield address
-    finally:
-        await passwords.close()
-        await database.close()
+    parts = user_svc.PartSettings(
+        telemetry=UserTelemetrySettings(),
+        database=settings,
+        passwords=hashing,
+        password_rules=rules,
+        keys=signing,
+        sessions=SessionSettings(),
+    )
+    whole = user_svc.Settings(
+        parts=parts, server=server or server_settings(), tokens=TokenSettings(), tls=TlsSettings()
+    )
+    building = user_svc.build(whole, clock=clock or SystemClock(), servicer_class=servicer_class)
+    async with building as application, application.serving(port=port) as bound:
+        yield f"{LOOPBACK}:{bound}"
 
 
 @contextlib.asynccontextmanager
@@ -114,33 +82,16 @@ async def order_service(
     server: ServerSettings | None = None,
 ) -> AsyncIterator[str]:
     """Serve the order service, which asks the user service at the target, while the block runs; yield its address."""
-    clock = clock or SystemClock()
-    database = Database(settings, name="order_svc")
-    guard = Breaker("user_svc", breaker or BreakerSettings(), is_failure=is_dependency_failure)
-    policy = CallPolicy(timeout_s=2, observer=ClientTelemetry(users))
-    async with connect(users, policy=policy, token=services_token) as channel:
-        directory = BuyersWithProjection(GrpcBuyerDirectory(channel, guard), database, clock)
-        watch_hub = order_watch_hub(database, watching or WatchSettings(poll_s=0.02, heartbeat_s=0.2))
-        servicer = OrderServicer(OrderService(database, directory, clock), watch_hub, clock)
-
-        def register(server: aio.Server) -> list[str]:
-            add_OrderServiceServicer_to_server(servicer, server)
-            return [full_name(order_service_pb2, "OrderService")]
-
-        system = SystemServicer(OrderTelemetrySettings(), database)
-        keys = RemoteKeyRing(keys_of_user_service(channel))
-        await keys.key(SIGNER.kid)
-        replica = Server(
-            server or server_settings(),
-            register=register,
-            system=system,
-            tokens=AccessTokens(TokenSettings(), keys),
-        )
-        replica.end_streams = watch_hub.stop
-        following = asyncio.create_task(watch_hub.run_forever())
-        try:
-            async with serving(replica) as address:
-                yield address
-        finally:
-            following.cancel()
-            await database.close()
+    whole = order_svc.Settings(
+        telemetry=OrderTelemetrySettings(),
+        server=server or server_settings(),
+        tokens=TokenSettings(),
+        tls=TlsSettings(),
+        database=settings,
+        user_service=UserServiceSettings(url=users),
+        breaker=breaker or BreakerSettings(),
+        watch=watching or WatchSettings(poll_s=0.02, heartbeat_s=0.2),
+    )
+    building = order_svc.build(whole, clock=clock or SystemClock(), token=services_token)
+    async with building as application, application.serving() as bound:
+        yield f"{LOOPBACK}:{bound}"
