@@ -34,7 +34,6 @@ def _part_settings() -> PartSettings:
         telemetry=load(UserTelemetrySettings),
         database=load(DatabaseSettings),
         passwords=load(PasswordSettings),
-        password_rules=load(PasswordRuleSettings),
         keys=load(KeySettings),
         sessions=load(SessionSettings),
     )
@@ -43,7 +42,11 @@ def _part_settings() -> PartSettings:
 async def serve() -> None:
     """Serve calls until SIGTERM or SIGINT."""
     settings = Settings(
-        parts=_part_settings(), server=load(ServerSettings), tokens=load(TokenSettings), tls=load(TlsSettings)
+        parts=_part_settings(),
+        rules=load(PasswordRuleSettings),
+        server=load(ServerSettings),
+        tokens=load(TokenSettings),
+        tls=load(TlsSettings),
     )
     with telemetry.running(settings.parts.telemetry, command="serve"):
         async with build(settings) as application:
@@ -84,7 +87,7 @@ async def create_admin(email: str) -> None:
         password = getpass.getpass("Password: ") if sys.stdin.isatty() else sys.stdin.readline().rstrip("\n")
         require_valid(user_service_pb2.CreateUserRequest(email=email, password=password, display_name="Admin"))
         new = NewUser(email=Email.parse(email), password=password, display_name="Admin", profile={})
-        user = await made.users.make_admin(new)
+        user = await made.users(load(PasswordRuleSettings)).make_admin(new)
         print(f"{user.id} is an admin")  # noqa: T201  the command's answer
 
 

@@ -56,7 +56,6 @@ class PartSettings:
     telemetry: TelemetrySettings
     database: DatabaseSettings
     passwords: PasswordSettings
-    password_rules: PasswordRuleSettings
     keys: KeySettings
     sessions: SessionSettings
 
@@ -70,7 +69,10 @@ class Parts:
     passwords: Passwords
     attempts: Attempts
     keys: SigningKeys
-    users: UserService
+
+    def users(self, rules: PasswordRuleSettings) -> UserService:
+        """Return the use cases of users, with these rules for passwords."""
+        return UserService(self.database, self.passwords, self.attempts, PasswordRules(rules), clock=self.clock)
 
 
 @contextlib.asynccontextmanager
@@ -81,10 +83,8 @@ async def parts(settings: PartSettings, *, clock: Clock = _CLOCK) -> AsyncIterat
     attempts = Attempts(database, passwords, clock)
     lifetime_s = settings.sessions.access_lifetime_s
     keys = SigningKeys(database, settings.keys, clock, token_lifetime_s=lifetime_s)
-    rules = PasswordRules(settings.password_rules)
-    users = UserService(database, passwords, attempts, rules, clock=clock)
     try:
-        yield Parts(clock, database, passwords, attempts, keys, users)
+        yield Parts(clock, database, passwords, attempts, keys)
     finally:
         await passwords.close()
         await database.close()
@@ -95,6 +95,7 @@ class Settings:
     """The sections that serving reads."""
 
     parts: PartSettings
+    rules: PasswordRuleSettings
     server: ServerSettings
     tokens: TokenSettings
     tls: TlsSettings
@@ -112,6 +113,7 @@ async def build(
         servicer_class: another one in tests of the server.
     """
     async with parts(settings.parts, clock=clock) as made:
+        users = made.users(settings.rules)
         sessions = SessionService(
             made.database,
             made.passwords,
@@ -126,7 +128,7 @@ async def build(
             await made.keys.current()
 
         def register(server: aio.Server) -> list[str]:
-            add_UserServiceServicer_to_server(servicer_class(made.users, clock), server)
+            add_UserServiceServicer_to_server(servicer_class(users, clock), server)
             add_SessionServiceServicer_to_server(SessionServicer(sessions, made.keys), server)
             return [full_name(user_service_pb2, "UserService"), full_name(session_service_pb2, "SessionService")]
 

@@ -59,12 +59,11 @@ async def user_service(
         telemetry=UserTelemetrySettings(),
         database=settings,
         passwords=hashing,
-        password_rules=rules,
         keys=signing,
         sessions=SessionSettings(),
     )
     whole = user_svc.Settings(
-        parts=parts, server=server or server_settings(), tokens=TokenSettings(), tls=TlsSettings()
+        parts=parts, rules=rules, server=server or server_settings(), tokens=TokenSettings(), tls=TlsSettings()
     )
     building = user_svc.build(whole, clock=clock or SystemClock(), servicer_class=servicer_class)
     async with building as application, application.serving(port=port) as bound:

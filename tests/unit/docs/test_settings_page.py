@@ -69,7 +69,7 @@ def test_every_setting_of_the_services_has_a_row() -> None:
         ("RelaySettings", "both services: `relay`"),
         ("ConsumerSettings", "both services: `consume`"),
         ("WatchSettings", "order_svc: `serve`"),
-        ("PasswordRuleSettings", "user_svc: `serve`, `keys rotate`, `keys list`, `sessions end-all`, `admin create`"),
+        ("PasswordRuleSettings", "user_svc: `serve`, `admin create`"),
         ("BrokerSettings", "both services: `relay`, `consume`, `events dlq requeue`"),
     ],
 )
