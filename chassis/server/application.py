@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from chassis.server.server import Server, serve_until_signalled
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+    from collections.abc import Callable, Coroutine, Sequence
 
     Work = Callable[[], Coroutine[object, object, None]]
 
@@ -30,20 +28,3 @@ class Application:
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT, then stop in order."""
         await serve_until_signalled(self.server, background=[work() for work in self.background])
-
-    @contextlib.asynccontextmanager
-    async def serving(self, *, port: int = 0) -> AsyncIterator[int]:
-        """Serve while the block runs, as tests do; yield the port.
-
-        Args:
-            port: 0 for any free one.
-        """
-        bound = await self.server.start(port=port)
-        tasks = [asyncio.create_task(work()) for work in self.background]
-        try:
-            yield bound
-        finally:
-            await self.server.stop()
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from chassis.client.breaker import BreakerSettings
 from chassis.clock import SystemClock
 from chassis.database.settings import DatabaseSettings
 from chassis.database.url import DatabaseUrl
-from chassis.testing import LOOPBACK, server_settings, services_token
+from chassis.testing import server_settings, services_token, serving
 from chassis.watch.settings import WatchSettings
 from order_svc import composition as order_svc
 from order_svc.settings import OrderTelemetrySettings, UserServiceSettings
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from chassis.clock import Clock
+    from chassis.server.application import Application
     from chassis.server.settings import ServerSettings
 
 # The least that argon2 takes: 8 KiB and a tenth of a millisecond, where production takes 46 MiB and a core's 40 ms.
@@ -40,6 +42,25 @@ KEY_SETTINGS = KeySettings(secret=SecretStr(base64.urlsafe_b64encode(b"a secret 
 def database_settings(url: str, **changes: Any) -> DatabaseSettings:
     """Return the settings of the database at the URL."""
     return DatabaseSettings(url=DatabaseUrl.parse(url), **changes)
+
+
+@contextlib.asynccontextmanager
+async def working(application: Application) -> AsyncIterator[None]:
+    """Do the work beside the server while the block runs.
+
+    Raises:
+        Exception: a part of the work ended with it.
+    """
+    tasks = [asyncio.create_task(work()) for work in application.background]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        ended = await asyncio.gather(*tasks, return_exceptions=True)
+    for failure in ended:
+        if isinstance(failure, Exception):
+            raise failure
 
 
 @contextlib.asynccontextmanager
@@ -66,8 +87,8 @@ async def user_service(
         parts=parts, rules=rules, server=server or server_settings(), tokens=TokenSettings(), tls=TlsSettings()
     )
     building = user_svc.build(whole, clock=clock or SystemClock(), servicer_class=servicer_class)
-    async with building as application, application.serving(port=port) as bound:
-        yield f"{LOOPBACK}:{bound}"
+    async with building as application, working(application), serving(application.server, port=port) as address:
+        yield address
 
 
 @contextlib.asynccontextmanager
@@ -92,5 +113,5 @@ async def order_service(
         watch=watching or WatchSettings(poll_s=0.02, heartbeat_s=0.2),
     )
     building = order_svc.build(whole, clock=clock or SystemClock(), token=services_token)
-    async with building as application, application.serving() as bound:
-        yield f"{LOOPBACK}:{bound}"
+    async with building as application, working(application), serving(application.server) as address:
+        yield address
