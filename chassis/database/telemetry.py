@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 _POSTGRESQL_PORT: Final = 5432
 
-# What a statement does to which tables, near enough for the name of a span. What it is given is no table, nor is what
-# follows the UPDATE of a lock or of a conflict.
+# The operation and the tables of a statement, exact enough for the name of a span. Functions after FROM are no tables,
+# nor are the words after FOR UPDATE and DO UPDATE.
 _WRITES: Final = re.compile(r"(?<!FOR )(?<!DO )\b(INSERT|UPDATE|DELETE)(?: INTO| FROM)?\s+(\w+)")
 _READS: Final = re.compile(r"\b(?:FROM|JOIN)\s+(\w+)\b(?!\()")
 
