@@ -123,7 +123,8 @@ lint: setup ## Check contract, drift of generated files, formats, lint, types, i
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/lint-imports --no-cache
+	$(BIN)/python -m devstack.import_rules > .build/import_rules.toml
+	$(BIN)/lint-imports --no-cache --config .build/import_rules.toml
 
 format: setup ## Format protos and Python, fix what can be fixed
 	$(BUF) format --write protos

@@ -1,6 +1,6 @@
 """The machinery that every service needs.
 
-- errors, context, clock, settings: the words that all packages share;
+- errors, context, clock, settings: the words that all packages share; service: what a service declares of itself;
 - runtime: the life of a process; telemetry: logs, metrics, traces;
 - concurrency: batches and limits; database: PostgreSQL; idempotency: writes that take effect once;
 - events: outbox to inbox; watch: streams of changes; auth: who calls;

@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from chassis.service import services
 from devstack.passwords import write_secret
 from devstack.ports import LOOPBACK
 from envoy.edge import CertificateFolder
@@ -57,9 +58,7 @@ class Subject:
 
 SUBJECTS: Final = (
     Subject("edge", hosts=("edge",)),  # the rate limiter knows it by a host name: it compares no URIs
-    # Host names must not contain an underscore.
-    Subject("user_svc", hosts=("user-svc",)),
-    Subject("order_svc", hosts=("order-svc",)),
+    *(Subject(service.name, hosts=(service.host,)) for service in services()),
     Subject("rate_limiter", hosts=("rate-limiter",)),
     Subject(DEBUG),
     # The certificate that callers of the edge see. Services do not accept it.

@@ -5,25 +5,25 @@ from __future__ import annotations
 import os
 import socket
 import sys
-from dataclasses import dataclass, field
-from types import MappingProxyType
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import grpc
 from grpc_health.v1 import health_pb2
 
 from chassis.runtime.probe import check_health
+from chassis.service import callers_of, services
 from devstack.certificates import DEBUG
 from devstack.debug_channel import debug_credentials, debug_options
 from devstack.ports import LOOPBACK, ReservedPort
 from devstack.process import Command, Hooks, Process
 from devstack.settings import REPOSITORY
-from envoy.edge import SERVED_BY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
+    from chassis.service import Service
     from devstack.certificates import Certificates
 
 # The services' own STOP_GRACE_S, and a margin for closing pools.
@@ -32,32 +32,7 @@ _STOP_TIMEOUT_S: Final = 10 + 5
 OWN_POLLER: Final = "-event_engine_client,-event_engine_listener"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Service:
-    """A Python package with the commands `serve`, `migrate`, `relay` and `consume`.
-
-    Attributes:
-        name: the name of the package, of its PostgreSQL role and of its cluster in Envoy.
-        database: the name of its database.
-        callers: the names in the certificates that may connect to it.
-        peers: environment variable → name of the service whose addresses the variable gets.
-    """
-
-    name: str
-    database: str
-    callers: tuple[str, ...]
-    peers: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
-
-
-SERVICES: Final = (
-    Service(name="user_svc", database="users", callers=("edge", "order_svc", DEBUG)),
-    Service(
-        name="order_svc",
-        database="orders",
-        callers=("edge", DEBUG),
-        peers=MappingProxyType({"USER_SERVICE_URL": "user_svc"}),
-    ),
-)
+SERVICES: Final = services()
 """In the order of starting: a service comes after the services that it calls."""
 
 
@@ -133,7 +108,7 @@ class Replica(Process):
         credentials, options = debug_credentials(self._certificates), debug_options(self.service.name)
         with grpc.secure_channel(self.address, credentials, options) as channel:
             try:
-                health = check_health(channel, service=SERVED_BY[self.service.name][0], timeout_s=1)
+                health = check_health(channel, service=self.service.serves[0], timeout_s=1)
             except grpc.RpcError:
                 return False
         return health.status == health_pb2.HealthCheckResponse.SERVING
@@ -187,7 +162,7 @@ def _tls(service: Service, certificates: Certificates) -> dict[str, str]:
         "TLS_CERT_FILE": str(files / "tls.crt"),
         "TLS_KEY_FILE": str(files / "tls.key"),
         "TLS_CA_FILE": str(files / "ca.crt"),
-        "TLS_ALLOWED_PEERS": ",".join(service.callers),
+        "TLS_ALLOWED_PEERS": ",".join((*callers_of(service, SERVICES), DEBUG)),
     }
 
 

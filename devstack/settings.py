@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from chassis.service import services
 from devstack.errors import StackError
 from envoy.edge import Address, require_origin
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from pydantic_core import ErrorDetails
 
 REPOSITORY: Final = Path(__file__).resolve().parent.parent
@@ -54,6 +54,19 @@ def _redis_url(url: SecretStr) -> SecretStr:
     return url
 
 
+def _of_every_database(given: object) -> object:
+    if not isinstance(given, dict):
+        raise ValueError("name each database in a variable of its own, such as DATABASE_URL_USERS")  # noqa: TRY004
+    databases = [service.database for service in services()]
+    if unknown := given.keys() - set(databases):
+        raise ValueError(f"there is no database {', '.join(sorted(unknown))}")
+    return {name: given.get(name, os.environ.get(_variable_of(name)) or None) for name in databases}
+
+
+def _variable_of(database: str) -> str:
+    return f"DATABASE_URL_{database}".upper()
+
+
 PostgresUrl = Annotated[SecretStr, AfterValidator(_postgres_url)]
 RedisUrl = Annotated[SecretStr, AfterValidator(_redis_url)]
 
@@ -67,8 +80,8 @@ class Settings(BaseSettings):
             another edge_port, so that a second stack needs no second setting.
         home: the folder of the data, passwords and logs. Whoever can write to it owns the stack.
         replicas: how many processes each service has.
-        database_url_users: a PostgreSQL to use instead of the stack's own.
-        database_url_orders: the same for orders.
+        database_urls: for each database the URL to use instead of the stack's own PostgreSQL, if any: for `users` that
+            of DATABASE_URL_USERS.
         redis_url: a Redis to use instead of the stack's own.
         keys_secret: what the signing keys in that PostgreSQL are encrypted with. The default is the stack's own.
         drain_s: how long a replica that was told to stop still serves. The default is the services' own.
@@ -96,8 +109,9 @@ class Settings(BaseSettings):
     home: Annotated[Path, AfterValidator(_absolute)] = REPOSITORY / ".devstack"
     # More than 8 of each would need more connections than the stack's PostgreSQL allows.
     replicas: Annotated[int, Field(ge=1, le=8)] = 2
-    database_url_users: Annotated[PostgresUrl | None, Field(validation_alias="DATABASE_URL_USERS")] = None
-    database_url_orders: Annotated[PostgresUrl | None, Field(validation_alias="DATABASE_URL_ORDERS")] = None
+    database_urls: Annotated[Mapping[str, PostgresUrl | None], NoDecode, BeforeValidator(_of_every_database)] = Field(
+        default_factory=dict, validate_default=True
+    )
     redis_url: Annotated[RedisUrl | None, Field(validation_alias="REDIS_URL")] = None
     keys_secret: Annotated[SecretStr | None, Field(validation_alias="KEYS_SECRET")] = None
     drain_s: Annotated[float, Field(ge=0, le=15)] = 3
@@ -124,11 +138,6 @@ class Settings(BaseSettings):
             return self.edge_tls_port
         return 8443 if self.edge_port == 8080 else 0
 
-    @property
-    def database_urls(self) -> Mapping[str, SecretStr | None]:
-        """For each database the URL to use instead of the stack's own, if any."""
-        return {"users": self.database_url_users, "orders": self.database_url_orders}
-
     @classmethod
     def from_environment(cls) -> Self:
         """Return the settings that the environment names.
@@ -144,6 +153,8 @@ class Settings(BaseSettings):
 
 
 def _explained(mistake: ErrorDetails) -> str:
-    name = str(mistake["loc"][0])
+    name, *rest = map(str, mistake["loc"])
     variable = name if name.isupper() else f"SHOP_{name}".upper()
+    if name == "database_urls" and rest:
+        variable = _variable_of(rest[0])
     return f"{variable}: {mistake['msg'].removeprefix('Value error, ')}"

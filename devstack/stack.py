@@ -17,13 +17,14 @@ from devstack.ports import reserve_edge_port
 from devstack.postgres import PostgresServer
 from devstack.process import no_report
 from devstack.redis import RedisServer, find_redis
-from devstack.services import SERVICES, ProcessEnvironment, Replica, Service, Worker, owner_of, targets, task
+from devstack.services import SERVICES, ProcessEnvironment, Replica, Worker, owner_of, targets, task
 from devstack.stages import Stages
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from types import TracebackType
 
+    from chassis.service import Service
     from devstack.settings import Settings
 
 _WORKERS: Final = ("relay", "consume")
@@ -272,15 +273,15 @@ class Stack:
         return self.postgres
 
     def _environment_of(self, service: Service, process: str = "") -> ProcessEnvironment:
-        peers = {name: targets(self._replicas[peer]) for name, peer in service.peers.items()}
+        callees = [each for each in SERVICES if each.name in service.calls]
         env = {
             "SERVICE_NAME": service.name,
             "LOG_LEVEL": self.settings.log_level,
             "DATABASE_URL": self.database_url(service.database),
-            "KEYS_SECRET": self._keys_secret(),
+            **{name: self._keys_secret() for name in service.secrets},
             "OTEL_EXPORTER_OTLP_ENDPOINT": self.settings.otlp_endpoint,
             **({"REDIS_URL": self.redis_url} if self.redis_url else {}),
-            **peers,
+            **{each.url_variable: targets(self._replicas[each.name]) for each in callees},
             **self._extra_env.get(service.name, {}),
             **self._extra_env.get(process, {}),
         }

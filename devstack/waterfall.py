@@ -6,10 +6,12 @@ import threading
 from html import escape
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import cycle
 from typing import TYPE_CHECKING, Final, Self
 
 from typing_extensions import override
 
+from chassis.service import services
 from devstack.ports import LOOPBACK
 
 if TYPE_CHECKING:
@@ -18,7 +20,9 @@ if TYPE_CHECKING:
 
     from devstack.traces import ReceivedSpan, TraceReceiver
 
-_COLOURS: Final = {"edge": "#7a5af8", "order_svc": "#0e9384", "user_svc": "#dc6803"}
+# The edge, and the services in the order of starting; after the last colour they begin again.
+_PALETTE: Final = ("#7a5af8", "#dc6803", "#0e9384", "#1570ef", "#c11574", "#4ca30d")
+_COLOURS: Final = dict(zip(("edge", *(service.name for service in services())), cycle(_PALETTE), strict=False))
 
 _STYLE: Final = """
 body { font: 14px/1.5 system-ui, sans-serif; margin: 2rem; color: #101828; background: #fff }

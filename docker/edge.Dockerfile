@@ -24,6 +24,11 @@ RUN --mount=type=secret,id=pip_conf,target=/etc/pip.conf --mount=type=secret,id=
  && /build/pip/bin/pip --python /opt/venv/bin/python install --quiet --no-cache-dir --disable-pip-version-check \
       --require-hashes --no-deps --only-binary :all: --requirement /build/edge.txt
 
+# What each service declares, in a folder of its name.
+FROM python AS declarations
+COPY . /source
+RUN mkdir /declarations && cd /source && cp --parents */service.toml /declarations/
+
 FROM python
 COPY --from=dependencies /opt/venv /opt/venv
 # package.json names Swagger UI for bills of materials.
@@ -32,6 +37,8 @@ COPY node_modules/swagger-ui-dist/swagger-ui.css node_modules/swagger-ui-dist/sw
      /app/node_modules/swagger-ui-dist/
 COPY generated /app/generated
 COPY envoy /app/envoy
+COPY chassis/__init__.py chassis/service.py /app/chassis/
+COPY --from=declarations /declarations /app
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONPATH=/app:/app/generated \
     PYTHONUNBUFFERED=1 \

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +16,7 @@ from google.protobuf.descriptor_pb2 import (
 )
 from shop.system.v1.access_pb2 import access
 
+from chassis.service import services
 from envoy.body_limits import body_limit, largest_json
 
 DESCRIPTOR_SET: Final = Path(__file__).parents[1] / "generated" / "shop.binpb"
@@ -33,7 +34,8 @@ class Binding:
         service: the full name of the method's service.
         method: the method's name in it.
         verb: the HTTP method, in capitals.
-        path: the path template, as `/api/v1/users/{id}:changePassword`.
+        path: the path template, as `/api/v1/users/{id}:changePassword`. The contract's `/health/*` becomes a binding
+            for each service.
         body: the full name of the message that a JSON body holds, None if there is no body.
         repeated: the fields that a query may name more than once, in the contract's spelling.
         secrets: the fields that a query must not name, because proxies and browsers log URLs.
@@ -198,7 +200,7 @@ class Contract:
             verb = each.WhichOneof("pattern")
             if verb is None:
                 continue
-            yield Binding(
+            binding = Binding(
                 service=of,
                 method=method.name,
                 verb=verb.upper(),
@@ -209,6 +211,10 @@ class Contract:
                 is_public=method.options.Extensions[access].public,
                 is_stream=method.server_streaming,
             )
+            if "*" in binding.path:
+                yield from (replace(binding, path=binding.path.replace("*", each.collection)) for each in services())
+            else:
+                yield binding
 
     def _message_of(self, field: FieldDescriptorProto) -> str | None:
         is_message = field.type == FieldDescriptorProto.TYPE_MESSAGE

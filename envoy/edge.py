@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
+from chassis.service import services
 from envoy.limits import Limit, limits
 
-SERVED_BY: Final = {
-    "user_svc": ("shop.user.v1.UserService", "shop.user.v1.SessionService"),
-    "order_svc": ("shop.order.v1.OrderService",),
-}
+SERVICES: Final = services()
+"""Those that the edge calls. Each has a cluster of its name."""
+
+SERVED_BY: Final = {service.name: service.serves for service in SERVICES}
 """The gRPC services of each cluster. The health of the first one counts as the health of the replica."""
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Final
 
 from envoy.contract import DESCRIPTOR_SET
-from envoy.edge import Address, CertificateFolder, Cluster, Edge
+from envoy.edge import SERVICES, Address, CertificateFolder, Cluster, Edge
 from envoy.files import REPOSITORY
 
 PORT: Final = 8080
@@ -46,12 +46,12 @@ def laptop(*, port: int, admin_port: int, keys_port: int, service_ports: Mapping
 
 def compose() -> Edge:
     """Return the edge of docker compose, in which a service's name resolves to all its containers."""
-    return _container({"user_svc": "user-svc", "order_svc": "order-svc"})
+    return _container({service.name: service.host for service in SERVICES})
 
 
 def kubernetes(*, prefix: str = "") -> Edge:
     """Return the edge of Kubernetes; headless services, whose names begin with `prefix`, resolve to all ready pods."""
-    return _container({"user_svc": f"{prefix}user-svc-headless", "order_svc": f"{prefix}order-svc-headless"})
+    return _container({service.name: f"{prefix}{service.host}-headless" for service in SERVICES})
 
 
 def _container(names: Mapping[str, str]) -> Edge:

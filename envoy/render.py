@@ -8,15 +8,15 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from envoy.body_limits import MAX_BODY_BYTES, MIN_BODY_BYTES
 from envoy.contract import DESCRIPTOR_SET, Binding, Contract
-from envoy.edge import SERVED_BY, Edge
+from envoy.edge import SERVED_BY, SERVICES, Edge
 from envoy.errors import EDGE_ERRORS, EdgeError, rate_limited
 from envoy.files import FILES, PAGE_HEADERS
 from envoy.limits import DOMAIN, rate_limiter_config
 
-HEALTH_PATHS: Final = {"user_svc": "/health/users", "order_svc": "/health/orders"}
+HEALTH_PATHS: Final = {service.name: service.health_path for service in SERVICES}
 """The path of each cluster's SystemService over REST, as its bindings in the contract say."""
 
-DEFAULT_CLUSTER: Final = "user_svc"
+DEFAULT_CLUSTER: Final = SERVICES[0].name
 """The cluster for calls that every service answers: `/health`, a health check without a name, reflection."""
 
 GUARDED: Final = ("/api/", "/shop.")
@@ -48,7 +48,7 @@ def render(edge: Edge, *, descriptor_set: Path = DESCRIPTOR_SET) -> str:
         descriptor_set: the contract that the routes are made from. Envoy itself reads `edge.descriptor_path`.
 
     Raises:
-        ServiceNotRouted: the contract has a service that is not in `SERVED_BY`, or the other way round.
+        ServiceNotRouted: the contract has a gRPC service that no service.toml says it serves, or the other way round.
         FileMissing: a file of the documentation page is not installed.
         MethodNotGuarded: the contract has a method that requires a token, at a path outside `GUARDED`.
     """
@@ -56,7 +56,7 @@ def render(edge: Edge, *, descriptor_set: Path = DESCRIPTOR_SET) -> str:
     routed = {service for services in SERVED_BY.values() for service in services} | SERVED_BY_ALL
     if routed != set(contract.services):
         names = ", ".join(sorted(routed ^ set(contract.services)))
-        raise ServiceNotRouted(f"SERVED_BY and the contract differ in {names}")
+        raise ServiceNotRouted(f"`serves` in the files service.toml and the contract differ in {names}")
     for binding in contract.bindings:
         if not binding.is_public and not (binding.path.startswith(GUARDED) and binding.rpc.startswith(GUARDED)):
             raise MethodNotGuarded(f"{binding.rpc} needs a token, and {binding.path} is not in GUARDED")

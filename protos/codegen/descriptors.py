@@ -11,6 +11,8 @@ from google.api.field_behavior_pb2 import FieldBehavior, field_behavior
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 from google.protobuf.descriptor_pool import DescriptorPool
 
+from chassis.service import services
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -92,7 +94,7 @@ class Contract:
 
 
 def bindings(method: MethodDescriptor) -> list[Binding]:
-    """Return the rpc's REST bindings, the main one first.
+    """Return the rpc's REST bindings, the main one first. `*` in a path stands for what each service keeps.
 
     Raises:
         ValueError: one has a body that is not the whole message.
@@ -105,7 +107,9 @@ def bindings(method: MethodDescriptor) -> list[Binding]:
             continue
         if each.body not in {"", "*"}:
             raise ValueError(f"{method.full_name}: a body can only be the whole message, not its field {each.body}")
-        found.append(Binding(verb=verb, path=getattr(each, verb), has_body=each.body == "*"))
+        path = getattr(each, verb)
+        paths = [path.replace("*", service.collection) for service in services()] if "*" in path else [path]
+        found += [Binding(verb=verb, path=path, has_body=each.body == "*") for path in paths]
     return found
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from devstack.services import SERVICES, Service
+from devstack.services import SERVICES
 from devstack.settings import Settings
 from devstack.stack import Stack
 from tests.chaos.report import Report
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
+    from chassis.service import Service
     from devstack.postgres import PostgresServer
 
 ROUNDS: Final = int(os.environ.get("CHAOS_ROUNDS", "1"))
@@ -64,8 +65,8 @@ def running_stack(
         extra_env: as the stack's.
         postgres: a server that runs, instead of the stack's own.
     """
-    databases = {f"database_url_{service.database}": _database_of(service, postgres) for service in SERVICES}
-    settings = Settings(home=home, edge_port=free_port(), drain_s=drain_s, **NO_LIMITS, **databases)
+    databases = {service.database: _database_of(service, postgres) for service in SERVICES}
+    settings = Settings(home=home, edge_port=free_port(), drain_s=drain_s, **NO_LIMITS, database_urls=databases)
     stack = Stack(settings, extra_env=extra_env or {})
     with stack:
         try:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from pydantic import SecretStr
 
+from devstack.services import SERVICES
 from devstack.settings import Settings
 from devstack.stack import Stack
 from tests.failover.cluster import MISSING, Cluster, find_etcd, running_cluster
@@ -60,8 +61,7 @@ def stack(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     settings = Settings(
         home=tmp_path_factory.mktemp("failover") / "home",
         edge_port=free_port(),
-        database_url_users=SecretStr(cluster.url("users", role="user_svc")),
-        database_url_orders=SecretStr(cluster.url("orders", role="order_svc")),
+        database_urls={each.database: SecretStr(cluster.url(each.database, role=each.name)) for each in SERVICES},
         keys_secret=SecretStr(base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()),
         **NO_LIMITS,
     )

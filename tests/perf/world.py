@@ -139,9 +139,9 @@ class World:
         for database in ("users", "orders"):
             own = f"{name}_{database}"
             self.postgres.create_private_database(own, role=own)
-            urls[f"database_url_{database}"] = SecretStr(self.postgres.url(own, role=own))
+            urls[database] = SecretStr(self.postgres.url(own, role=own))
         secret = SecretStr(base64.urlsafe_b64encode(os.urandom(32)).decode())
-        stack = self._start_stack(name, replicas=replicas, keys_secret=secret, **urls)
+        stack = self._start_stack(name, replicas=replicas, keys_secret=secret, database_urls=urls)
         return self._watched(Shop(stack, name, server=self.postgres, database_prefix=f"{name}_"))
 
     def stop_peers(self) -> None:
@@ -163,7 +163,7 @@ class World:
         self._open.enter_context(running(sink.processes))
         self.meter.add(sink.processes)
         self._traces_url = sink.url
-        none = {"database_url_users": None, "database_url_orders": None, "keys_secret": None}
+        none = {"database_urls": {"users": None, "orders": None}, "keys_secret": None}
         stack = self._start_stack("shop", replicas=2, **none)
         assert stack.postgres
         self.shop = self._watched(Shop(stack, "shop", server=stack.postgres))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING
 
+from chassis.service import services
 from devstack.settings import Settings
 from docs import settings_page
 
@@ -21,7 +22,9 @@ def variables() -> dict[str, FieldInfo]:
 
 def stack_variables() -> dict[str, FieldInfo]:
     """Return the variables that the stack of `make run` reads."""
-    return {
+    found = {
         field.validation_alias if isinstance(field.validation_alias, str) else f"SHOP_{name}".upper(): field
         for name, field in Settings.model_fields.items()
     }
+    of_databases = found.pop("SHOP_DATABASE_URLS")
+    return found | {f"DATABASE_URL_{service.database}".upper(): of_databases for service in services()}

@@ -99,7 +99,8 @@ def test_a_field_without_a_reason_is_missed(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_every_setting_of_the_stack_is_documented_with_its_default() -> None:
-    expected = {name: _default(field) for name, field in stack_variables().items()}
+    known = {name: _default(field) for name, field in stack_variables().items()}
+    expected = {name: default for name, default in known.items() if not name.startswith("DATABASE_URL_")}
 
     assert _table("`make run`") == expected | {"SHOP_HOME": ".devstack"}
 

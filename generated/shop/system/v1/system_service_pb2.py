@@ -28,7 +28,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from shop.system.v1 import access_pb2 as shop_dot_system_dot_v1_dot_access__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#shop/system/v1/system_service.proto\x12\x0eshop.system.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bshop/system/v1/access.proto\"\x12\n\x10GetHealthRequest\"\x94\x02\n\x06Health\x12\x34\n\x06status\x18\x01 \x01(\x0e\x32\x1c.shop.system.v1.HealthStatusR\x06status\x12\x38\n\ttimestamp\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ttimestamp\x12\x31\n\x06uptime\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationR\x06uptime\x12\x33\n\x06memory\x18\x04 \x01(\x0b\x32\x1b.shop.system.v1.MemoryUsageR\x06memory\x12\x18\n\x07service\x18\x05 \x01(\tR\x07service\x12\x18\n\x07version\x18\x06 \x01(\tR\x07version\"H\n\x0bMemoryUsage\x12\x17\n\x07rss_kib\x18\x01 \x01(\rR\x06rssKib\x12 \n\x0cpeak_rss_kib\x18\x02 \x01(\rR\npeakRssKib*d\n\x0cHealthStatus\x12\x1d\n\x19HEALTH_STATUS_UNSPECIFIED\x10\x00\x12\x19\n\x15HEALTH_STATUS_HEALTHY\x10\x01\x12\x1a\n\x16HEALTH_STATUS_DRAINING\x10\x02\x32\x93\x01\n\rSystemService\x12\x81\x01\n\tGetHealth\x12 .shop.system.v1.GetHealthRequest\x1a\x16.shop.system.v1.Health\":\x82\xd3\xe4\x93\x02,\x12\x07/healthZ\x0f\x12\r/health/usersZ\x10\x12\x0e/health/orders\x9a\xf8\xad\xb1\x02\x02\x08\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#shop/system/v1/system_service.proto\x12\x0eshop.system.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bshop/system/v1/access.proto\"\x12\n\x10GetHealthRequest\"\x94\x02\n\x06Health\x12\x34\n\x06status\x18\x01 \x01(\x0e\x32\x1c.shop.system.v1.HealthStatusR\x06status\x12\x38\n\ttimestamp\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ttimestamp\x12\x31\n\x06uptime\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationR\x06uptime\x12\x33\n\x06memory\x18\x04 \x01(\x0b\x32\x1b.shop.system.v1.MemoryUsageR\x06memory\x12\x18\n\x07service\x18\x05 \x01(\tR\x07service\x12\x18\n\x07version\x18\x06 \x01(\tR\x07version\"H\n\x0bMemoryUsage\x12\x17\n\x07rss_kib\x18\x01 \x01(\rR\x06rssKib\x12 \n\x0cpeak_rss_kib\x18\x02 \x01(\rR\npeakRssKib*d\n\x0cHealthStatus\x12\x1d\n\x19HEALTH_STATUS_UNSPECIFIED\x10\x00\x12\x19\n\x15HEALTH_STATUS_HEALTHY\x10\x01\x12\x1a\n\x16HEALTH_STATUS_DRAINING\x10\x02\x32|\n\rSystemService\x12k\n\tGetHealth\x12 .shop.system.v1.GetHealthRequest\x1a\x16.shop.system.v1.Health\"$\x82\xd3\xe4\x93\x02\x16\x12\x07/healthZ\x0b\x12\t/health/*\x9a\xf8\xad\xb1\x02\x02\x08\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,7 +36,7 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'shop.system.v1.system_servi
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_SYSTEMSERVICE'].methods_by_name['GetHealth']._loaded_options = None
-  _globals['_SYSTEMSERVICE'].methods_by_name['GetHealth']._serialized_options = b'\202\323\344\223\002,\022\007/healthZ\017\022\r/health/usersZ\020\022\016/health/orders\232\370\255\261\002\002\010\001'
+  _globals['_SYSTEMSERVICE'].methods_by_name['GetHealth']._serialized_options = b'\202\323\344\223\002\026\022\007/healthZ\013\022\t/health/*\232\370\255\261\002\002\010\001'
   _globals['_HEALTHSTATUS']._serialized_start=552
   _globals['_HEALTHSTATUS']._serialized_end=652
   _globals['_GETHEALTHREQUEST']._serialized_start=179
@@ -45,6 +45,6 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_HEALTH']._serialized_end=476
   _globals['_MEMORYUSAGE']._serialized_start=478
   _globals['_MEMORYUSAGE']._serialized_end=550
-  _globals['_SYSTEMSERVICE']._serialized_start=655
-  _globals['_SYSTEMSERVICE']._serialized_end=802
+  _globals['_SYSTEMSERVICE']._serialized_start=654
+  _globals['_SYSTEMSERVICE']._serialized_end=778
 # @@protoc_insertion_point(module_scope)

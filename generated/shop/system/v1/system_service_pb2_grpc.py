@@ -47,8 +47,8 @@ class SystemServiceServicer:
     """
 
     def GetHealth(self, request, context):
-        """Returns the health of the replica that answers. `/health` and `/health/users` are the user service's,
-        `/health/orders` is the order service's.
+        """Returns the health of the replica that answers. `/health/users` is the user service's, `/health/orders` the order
+        service's, and so on for every service, by what it keeps; `/health` is any service's.
 
         Reasons: DATABASE_UNAVAILABLE, OVERLOADED.
         """

@@ -34,8 +34,8 @@ class SystemServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> SystemServiceAsyncStub: ...
     GetHealth: _grpc.UnaryUnaryMultiCallable[_system_service_pb2.GetHealthRequest, _system_service_pb2.Health]
-    """Returns the health of the replica that answers. `/health` and `/health/users` are the user service's,
-    `/health/orders` is the order service's.
+    """Returns the health of the replica that answers. `/health/users` is the user service's, `/health/orders` the order
+    service's, and so on for every service, by what it keeps; `/health` is any service's.
 
     Reasons: DATABASE_UNAVAILABLE, OVERLOADED.
     """
@@ -46,8 +46,8 @@ class SystemServiceAsyncStub(SystemServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetHealth: _aio.UnaryUnaryMultiCallable[_system_service_pb2.GetHealthRequest, _system_service_pb2.Health]  # type: ignore[assignment]
-    """Returns the health of the replica that answers. `/health` and `/health/users` are the user service's,
-    `/health/orders` is the order service's.
+    """Returns the health of the replica that answers. `/health/users` is the user service's, `/health/orders` the order
+    service's, and so on for every service, by what it keeps; `/health` is any service's.
 
     Reasons: DATABASE_UNAVAILABLE, OVERLOADED.
     """
@@ -61,8 +61,8 @@ class SystemServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _system_service_pb2.GetHealthRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_system_service_pb2.Health, _abc.Awaitable[_system_service_pb2.Health]]:
-        """Returns the health of the replica that answers. `/health` and `/health/users` are the user service's,
-        `/health/orders` is the order service's.
+        """Returns the health of the replica that answers. `/health/users` is the user service's, `/health/orders` the order
+        service's, and so on for every service, by what it keeps; `/health` is any service's.
 
         Reasons: DATABASE_UNAVAILABLE, OVERLOADED.
         """
