@@ -208,11 +208,16 @@ REGISTRY ?= localhost/shop
 REVISION := $(shell git rev-parse --short HEAD 2>/dev/null)
 IMAGE_FLAGS ?=
 BUILD_IMAGE = $(ENGINE) build $(IMAGE_FLAGS) --build-arg VERSION=$(VERSION) --label org.opencontainers.image.revision=$(REVISION)
-images: image-user-svc image-order-svc image-edge ## Build the images of the services and of the edge (ENGINE=podman, VERSION=…, REGISTRY=…)
+# Every folder with a service.toml is a service; its image has its name with hyphens.
+SERVICES := $(patsubst %/service.toml,%,$(wildcard */service.toml))
+IMAGES := edge $(subst _,-,$(SERVICES))
+images: $(addprefix image-,$(IMAGES)) ## Build the images of the services and of the edge (ENGINE=podman, VERSION=…, REGISTRY=…)
 
-.PHONY: image-user-svc image-order-svc image-edge
-image-user-svc image-order-svc: image-%-svc:
-	$(BUILD_IMAGE) --file docker/Dockerfile --build-arg SERVICE=$*_svc --tag $(REGISTRY)/$*-svc:$(VERSION) .
+.PHONY: image-names $(addprefix image-,$(IMAGES))
+image-names: # The names of the images as JSON, for the workflows
+	@printf '["%s"]\n' "$$(echo $(IMAGES) | sed 's/ /","/g')"
+$(addprefix image-,$(subst _,-,$(SERVICES))): image-%:
+	$(BUILD_IMAGE) --file docker/Dockerfile --build-arg SERVICE=$(subst -,_,$*) --tag $(REGISTRY)/$*:$(VERSION) .
 image-edge: node_modules/ready
 	$(BUILD_IMAGE) --file docker/edge.Dockerfile --tag $(REGISTRY)/edge:$(VERSION) .
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 REPOSITORY: Final = Path(__file__).resolve().parent.parent
-IMAGES: Final = ("edge", "order-svc", "user-svc")
+IMAGES: Final = ("edge", *sorted(file.parent.name.replace("_", "-") for file in REPOSITORY.glob("*/service.toml")))
 _DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from chassis.service import services
 from devstack.settings import REPOSITORY
 from tests.support.documents import TRACKED
 
@@ -68,16 +69,29 @@ def test_an_image_is_scanned_before_it_is_pushed_and_attested_after() -> None:
     assert len(attested) == 2
 
 
-def test_each_image_is_released_for_each_architecture_and_named_in_the_chart() -> None:
-    [targets] = re.findall(r"^images: (.*?) ##", MAKEFILE, re.MULTILINE)
-    built = JOBS["image"]["strategy"]["matrix"]
-    names = {f"{image}-{each['arch']}" for image in built["image"] for each in built["platform"]}
+def test_each_service_has_an_image_that_is_built_scanned_and_released() -> None:
+    names = subprocess.run(["make", "--silent", "image-names"], capture_output=True, cwd=REPOSITORY, check=True).stdout
+    scanned = yaml.safe_load((REPOSITORY / ".github" / "workflows" / "ci.yml").read_text())["jobs"]["images"]
 
-    assert set(built["image"]) == set(JOBS["index"]["strategy"]["matrix"]["image"]) == set(JOBS["index"]["outputs"])
-    assert set(JOBS["image"]["outputs"]) == names
-    assert set(targets.split()) == {f"image-{image}" for image in built["image"]}
-    [package] = [step["run"] for step in JOBS["release"]["steps"] if "helm/package.py" in step.get("run", "")]
-    assert set(re.findall(r"--digest \"([\w-]+)=", package)) == set(built["image"])
+    assert set(json.loads(names)) == {"edge", *(service.host for service in services())}
+    assert scanned["strategy"]["matrix"]["image"] == "${{ fromJSON(needs.image-names.outputs.names) }}"
+    for job in ("image", "index"):
+        assert JOBS[job]["strategy"]["matrix"]["image"] == "${{ fromJSON(needs.version.outputs.images) }}"
+    assert {each["arch"] for each in JOBS["image"]["strategy"]["matrix"]["platform"]} == {"amd64", "arm64"}
+
+
+def test_a_digest_that_is_read_from_the_registry_is_verified_before_it_is_used() -> None:
+    readers = [
+        step["run"]
+        for job in JOBS.values()
+        for step in job.get("steps", [])
+        if "imagetools inspect" in step.get("run", "")
+    ]
+
+    assert len(readers) == 2
+    for script in readers:
+        used = min(at for word in ("imagetools create", "helm/package.py") if (at := script.find(word)) >= 0)
+        assert 0 < script.find("gh attestation verify") < used
 
 
 def test_every_pinned_version_is_matched_by_renovate() -> None:
