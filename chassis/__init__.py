@@ -4,7 +4,8 @@
 - runtime: the life of a process; telemetry: logs, metrics, traces;
 - concurrency: batches and limits; database: PostgreSQL; idempotency: writes that take effect once;
 - events: outbox to inbox; watch: streams of changes; auth: who calls;
-- server: what serves calls; client: what makes them; testing: what tests of any service need.
+- server: what serves calls; client: what makes them; testing: what tests of any service need;
+- composition: what every service is put together from.
 
 A package imports only from packages below it (`tool.importlinter` in pyproject.toml).
 """

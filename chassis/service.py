@@ -78,9 +78,14 @@ class Service:
         return f"{self.short_name.upper()}_SERVICE_URL"
 
     @property
+    def path_name(self) -> str:
+        """What it keeps, as paths of REST have it: `gift-cards`."""
+        return self.collection.replace("_", "-")
+
+    @property
     def health_path(self) -> str:
         """Where its health is, over REST."""
-        return f"/health/{self.collection}"
+        return f"/health/{self.path_name}"
 
     @property
     def has_worker(self) -> bool:

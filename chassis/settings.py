@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, TypeVar
+from typing import TYPE_CHECKING, Annotated, Final, TypeVar, dataclass_transform, get_type_hints
 
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
+    from typing import NoReturn
 
 T = TypeVar("T")
 
 _CONSTANT: Final = object()
+_WITH_SECTIONS: Final = set[type]()
 
 Seconds = Annotated[float, Field(gt=0, le=3600)]
 Constant = Annotated[T, _CONSTANT]
@@ -45,16 +48,48 @@ def load(section: type[_Section]) -> _Section:
     A file has the name of its variable. Exits with code 1 and one line per mistake: a variable is missing, makes no
     sense, or would set a constant. The line names the variable and never its value, which may be a secret.
     """
+    read, mistakes = _read(section)
+    if read is None or mistakes:
+        _exit(mistakes)
+    return read
+
+
+def _read(section: type[_Section]) -> tuple[_Section | None, list[str]]:
     folder = os.environ.get("SECRETS_DIR")
     mistakes = list(_constants_set(section, folder))
     try:
-        settings = section(_secrets_dir=folder)
-        if not mistakes:
-            return settings
+        return section(_secrets_dir=folder), mistakes
     except ValidationError as error:
-        mistakes += _explained(error, section)
-    print(*mistakes, sep="\n", file=sys.stderr)  # noqa: T201  no log yet
+        return None, [*mistakes, *_explained(error, section)]
+
+
+def _exit(mistakes: Iterable[str]) -> NoReturn:
+    print(*dict.fromkeys(mistakes), sep="\n", file=sys.stderr)  # noqa: T201  no log yet
     raise SystemExit(1)
+
+
+@dataclass_transform(kw_only_default=True, frozen_default=True)
+def sections(cls: type[T]) -> type[T]:
+    """Return the class as a frozen dataclass whose fields are sections, for load_sections().
+
+    Unlike elsewhere, its module imports the types of its fields at run time.
+    """
+    made = dataclass(frozen=True, slots=True, kw_only=True)(cls)
+    _WITH_SECTIONS.add(made)
+    return made
+
+
+def sections_of(cls: type) -> dict[str, type[Section]]:
+    """Return the sections in the fields of such a class, by field; none of any other class."""
+    return get_type_hints(cls) if cls in _WITH_SECTIONS else {}
+
+
+def load_sections(cls: type[T]) -> T:
+    """Return the class's sections, each read as load() does. The mistakes of all of them are printed together."""
+    read = {name: _read(section) for name, section in sections_of(cls).items()}
+    if mistakes := [mistake for _, found in read.values() for mistake in found]:
+        _exit(mistakes)
+    return cls(**{name: section for name, (section, _) in read.items()})
 
 
 def constants(section: type[BaseSettings]) -> dict[str, object]:

@@ -24,7 +24,7 @@ import chassis
 import order_svc
 import user_svc
 from chassis.runtime import cli
-from chassis.settings import Section, constants, variable_of
+from chassis.settings import Section, constants, sections_of, variable_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -59,9 +59,20 @@ def sections() -> dict[str, type[Section]]:
             if module.name.endswith(("__main__", ".env")) or ".versions" in module.name:
                 continue
             for _, section in inspect.getmembers(importlib.import_module(module.name), inspect.isclass):
-                if issubclass(section, Section) and Section in section.__bases__ and section.__module__ == module.name:
+                if issubclass(section, Section) and section.__module__ == module.name and section is not Section:
                     found[section.__name__] = section
-    return found
+    # A section without a prefix may be the base of others, which have one.
+    bases = {base for section in found.values() if not _only_sets_defaults(section) for base in section.__bases__}
+    return {name: section for name, section in found.items() if not (_only_sets_defaults(section) or section in bases)}
+
+
+def _only_sets_defaults(section: type[Section]) -> bool:
+    base = section.__mro__[1]
+    return base is not Section and issubclass(base, Section) and _prefix(base) == _prefix(section)
+
+
+def _prefix(section: type[Section]) -> str:
+    return section.model_config.get("env_prefix", "")
 
 
 def variables(section: type[Section]) -> dict[str, FieldInfo]:
@@ -202,6 +213,7 @@ def _read_by(command: Callable[..., Any]) -> set[type[Section]]:
     """Return the sections that a command loads, itself or by functions of its module and methods of its class."""
     found: set[type[Section]] = set()
     owner = getattr(command, "__self__", None)
+    known = set(sections().values())
     rest, seen = [inspect.unwrap(getattr(command, "__func__", command))], set[FunctionType]()
     while rest:
         function = rest.pop()
@@ -211,7 +223,9 @@ def _read_by(command: Callable[..., Any]) -> set[type[Section]]:
         for name in _names(function.__code__):
             for value in _meanings(name, function, owner):
                 if isinstance(value, type) and issubclass(value, Section):
-                    found |= {each for each in value.__mro__ if Section in each.__bases__}
+                    found |= known.intersection(value.__mro__)
+                elif isinstance(value, type) and (within := sections_of(value)):
+                    found |= known.intersection(base for section in within.values() for base in section.__mro__)
                 elif getattr(value, "__module__", None) in {function.__module__, "__main__"}:
                     rest.append(inspect.unwrap(value))
     return found

@@ -212,7 +212,7 @@ class Contract:
                 is_stream=method.server_streaming,
             )
             if "*" in binding.path:
-                yield from (replace(binding, path=binding.path.replace("*", each.collection)) for each in services())
+                yield from (replace(binding, path=binding.path.replace("*", each.path_name)) for each in services())
             else:
                 yield binding
 

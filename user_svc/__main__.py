@@ -11,44 +11,23 @@ import sys
 from shop.user.v1 import user_service_pb2
 
 from chassis import telemetry
-from chassis.auth.access_tokens import TokenSettings
-from chassis.auth.certificates import TlsSettings
 from chassis.database import migrations
 from chassis.database.settings import DatabaseSettings
 from chassis.events.commands import EventCommands
 from chassis.runtime import cli
-from chassis.server.settings import ServerSettings
 from chassis.server.validation import require_valid
-from chassis.settings import load
+from chassis.settings import load, load_sections
 from user_svc import consumer, sweeps
 from user_svc.composition import PartSettings, Settings, build, parts
-from user_svc.keys import KeySettings
 from user_svc.model import Email
 from user_svc.service import NewUser
-from user_svc.sessions.service import SessionSettings
-from user_svc.settings import PasswordRuleSettings, PasswordSettings, UserTelemetrySettings
-
-
-def _part_settings() -> PartSettings:
-    return PartSettings(
-        telemetry=load(UserTelemetrySettings),
-        database=load(DatabaseSettings),
-        passwords=load(PasswordSettings),
-        keys=load(KeySettings),
-        sessions=load(SessionSettings),
-    )
+from user_svc.settings import PasswordRuleSettings, UserTelemetrySettings
 
 
 async def serve() -> None:
     """Serve calls until SIGTERM or SIGINT."""
-    settings = Settings(
-        parts=_part_settings(),
-        rules=load(PasswordRuleSettings),
-        server=load(ServerSettings),
-        tokens=load(TokenSettings),
-        tls=load(TlsSettings),
-    )
-    with telemetry.running(settings.parts.telemetry, command="serve"):
+    settings = load_sections(Settings)
+    with telemetry.running(settings.telemetry, command="serve"):
         async with build(settings) as application:
             await application.run()
 
@@ -60,14 +39,14 @@ def migrate() -> None:
 
 async def rotate_keys() -> None:
     """Make a new signing key; it signs once every process knows it."""
-    async with parts(_part_settings()) as made:
+    async with parts(load_sections(PartSettings)) as made:
         key = await made.keys.rotate()
         print(f"{key.kid} signs from {key.active_from:%Y-%m-%d %H:%M:%S} UTC")  # noqa: T201  the command's answer
 
 
 async def list_keys() -> None:
     """List the published signing keys, newest first, and say which one signs."""
-    async with parts(_part_settings()) as made:
+    async with parts(load_sections(PartSettings)) as made:
         current = await made.keys.current()
         for key in await made.keys.published():
             mark = "  signs now" if key.kid == current.kid else ""
@@ -76,14 +55,14 @@ async def list_keys() -> None:
 
 async def end_sessions() -> None:
     """End the sessions of all users; their access tokens work until they expire."""
-    async with parts(_part_settings()) as made:
+    async with parts(load_sections(PartSettings)) as made:
         ended = await sweeps.end_all_sessions(made.database, made.clock)
         print(f"{ended} sessions are ended")  # noqa: T201  the command's answer
 
 
 async def create_admin(email: str) -> None:
     """Make the user with this email an admin; a new one with the password on standard input if there is none."""
-    async with parts(_part_settings()) as made:
+    async with parts(load_sections(PartSettings)) as made:
         password = getpass.getpass("Password: ") if sys.stdin.isatty() else sys.stdin.readline().rstrip("\n")
         require_valid(user_service_pb2.CreateUserRequest(email=email, password=password, display_name="Admin"))
         new = NewUser(email=Email.parse(email), password=password, display_name="Admin", profile={})

@@ -5,55 +5,39 @@ from __future__ import annotations
 import contextlib
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from shop.user.v1 import session_service_pb2, user_service_pb2
 from shop.user.v1.session_service_pb2_grpc import add_SessionServiceServicer_to_server
 from shop.user.v1.user_service_pb2_grpc import add_UserServiceServicer_to_server
 
-from chassis.auth.access_tokens import AccessTokens
-from chassis.auth.certificates import CertificateFiles
-from chassis.clock import SystemClock
+from chassis.composition import CLOCK, Foundation, ServiceSettings
 from chassis.database import Database
+from chassis.database.settings import DatabaseSettings
 from chassis.errors import DatabaseUnavailable
-from chassis.events import backlog
-from chassis.idempotency import store
-from chassis.server.application import Application
-from chassis.server.server import Server, full_name
-from chassis.server.system import SystemServicer
+from chassis.settings import sections
 from user_svc import sweeps
 from user_svc.attempts import Attempts
-from user_svc.keys import SigningKeys
+from user_svc.keys import KeySettings, SigningKeys
 from user_svc.password_rules import PasswordRules
 from user_svc.passwords import Passwords
 from user_svc.rpc import UserServicer
 from user_svc.service import UserService
 from user_svc.sessions.rpc import SessionServicer
-from user_svc.sessions.service import SessionService
+from user_svc.sessions.service import SessionService, SessionSettings
+from user_svc.settings import PasswordRuleSettings, PasswordSettings, UserTelemetrySettings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from grpc import aio
-
-    from chassis.auth.access_tokens import TokenSettings
-    from chassis.auth.certificates import TlsSettings
     from chassis.clock import Clock
-    from chassis.database.settings import DatabaseSettings
-    from chassis.server.settings import ServerSettings
-    from chassis.telemetry.settings import TelemetrySettings
-    from user_svc.keys import KeySettings
-    from user_svc.sessions.service import SessionSettings
-    from user_svc.settings import PasswordRuleSettings, PasswordSettings
-
-_CLOCK: Final = SystemClock()
+    from chassis.server.application import Application
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@sections
 class PartSettings:
     """The sections that every command reads."""
 
-    telemetry: TelemetrySettings
+    telemetry: UserTelemetrySettings
     database: DatabaseSettings
     passwords: PasswordSettings
     keys: KeySettings
@@ -76,34 +60,41 @@ class Parts:
 
 
 @contextlib.asynccontextmanager
-async def parts(settings: PartSettings, *, clock: Clock = _CLOCK) -> AsyncIterator[Parts]:
+async def parts(settings: PartSettings, *, clock: Clock = CLOCK) -> AsyncIterator[Parts]:
     """Make the parts; close their connections and threads when the block ends."""
     database = Database(settings.database, name=settings.telemetry.service_name)
+    try:
+        async with _parts_on(database, settings, clock) as made:
+            yield made
+    finally:
+        await database.close()
+
+
+@contextlib.asynccontextmanager
+async def _parts_on(database: Database, settings: PartSettings | Settings, clock: Clock) -> AsyncIterator[Parts]:
     passwords = Passwords(settings.passwords)
     attempts = Attempts(database, passwords, clock)
-    lifetime_s = settings.sessions.access_lifetime_s
-    keys = SigningKeys(database, settings.keys, clock, token_lifetime_s=lifetime_s)
+    keys = SigningKeys(database, settings.keys, clock, token_lifetime_s=settings.sessions.access_lifetime_s)
     try:
         yield Parts(clock, database, passwords, attempts, keys)
     finally:
         await passwords.close()
-        await database.close()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+@sections
+class Settings(ServiceSettings):
     """The sections that serving reads."""
 
-    parts: PartSettings
+    telemetry: UserTelemetrySettings
+    passwords: PasswordSettings
     rules: PasswordRuleSettings
-    server: ServerSettings
-    tokens: TokenSettings
-    tls: TlsSettings
+    keys: KeySettings
+    sessions: SessionSettings
 
 
 @contextlib.asynccontextmanager
 async def build(
-    settings: Settings, *, clock: Clock = _CLOCK, servicer_class: type[UserServicer] = UserServicer
+    settings: Settings, *, clock: Clock = CLOCK, servicer_class: type[UserServicer] = UserServicer
 ) -> AsyncIterator[Application]:
     """Put the user service together; close its connections and threads when the block ends.
 
@@ -112,7 +103,10 @@ async def build(
         clock: tells the time of users, sessions and keys.
         servicer_class: another one in tests of the server.
     """
-    async with parts(settings.parts, clock=clock) as made:
+    async with (
+        Foundation.open("user_svc", settings, clock=clock) as base,
+        _parts_on(base.database, settings, clock) as made,
+    ):
         users = made.users(settings.rules)
         sessions = SessionService(
             made.database,
@@ -120,28 +114,15 @@ async def build(
             made.attempts,
             made.keys,
             clock,
-            settings=settings.parts.sessions,
+            settings=settings.sessions,
             tokens=settings.tokens,
         )
         # Now, and not at the first login: the edge needs a key, and a replica with a wrong secret must not start.
         with contextlib.suppress(DatabaseUnavailable):
             await made.keys.current()
-
-        def register(server: aio.Server) -> list[str]:
-            add_UserServiceServicer_to_server(servicer_class(users, clock), server)
-            add_SessionServiceServicer_to_server(SessionServicer(sessions, made.keys), server)
-            return [full_name(user_service_pb2, "UserService"), full_name(session_service_pb2, "SessionService")]
-
-        server = Server(
-            settings.server,
-            register=register,
-            system=SystemServicer(settings.parts.telemetry, made.database),
-            tokens=AccessTokens(settings.tokens, made.keys),
-            certificates=CertificateFiles.of(settings.tls),
+        yield base.application(
+            (add_UserServiceServicer_to_server, servicer_class(users, clock)),
+            (add_SessionServiceServicer_to_server, SessionServicer(sessions, made.keys)),
+            keys=made.keys,
+            background=[partial(sweeps.sweep_forever, made.database, clock)],
         )
-        background = [
-            partial(store.sweep_forever, made.database, clock),
-            partial(backlog.watch_forever, made.database),
-            partial(sweeps.sweep_forever, made.database, clock),
-        ]
-        yield Application(server, background)

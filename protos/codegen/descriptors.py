@@ -108,7 +108,7 @@ def bindings(method: MethodDescriptor) -> list[Binding]:
         if each.body not in {"", "*"}:
             raise ValueError(f"{method.full_name}: a body can only be the whole message, not its field {each.body}")
         path = getattr(each, verb)
-        paths = [path.replace("*", service.collection) for service in services()] if "*" in path else [path]
+        paths = [path.replace("*", service.path_name) for service in services()] if "*" in path else [path]
         found += [Binding(verb=verb, path=path, has_body=each.body == "*") for path in paths]
     return found
 

@@ -76,15 +76,16 @@ async def user_service(
     servicer_class: type[UserServicer] = UserServicer,
 ) -> AsyncIterator[str]:
     """Serve the user service while the block runs; yield its address."""
-    parts = user_svc.PartSettings(
+    whole = user_svc.Settings(
         telemetry=UserTelemetrySettings(),
         database=settings,
         passwords=hashing,
+        rules=rules,
         keys=signing,
         sessions=SessionSettings(),
-    )
-    whole = user_svc.Settings(
-        parts=parts, rules=rules, server=server or server_settings(), tokens=TokenSettings(), tls=TlsSettings()
+        server=server or server_settings(),
+        tokens=TokenSettings(),
+        tls=TlsSettings(),
     )
     building = user_svc.build(whole, clock=clock or SystemClock(), servicer_class=servicer_class)
     async with building as application, working(application), serving(application.server, port=port) as address:

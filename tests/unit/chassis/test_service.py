@@ -23,7 +23,7 @@ def test_a_service_is_what_its_file_says(tmp_path: Path) -> None:
     service = read(declare(tmp_path, "gift_card_svc", 'collection = "gift_cards"\nserves = ["shop.gift_card.v1.A"]'))
 
     assert (service.name, service.host, service.database) == ("gift_card_svc", "gift-card-svc", "gift_cards")
-    assert (service.url_variable, service.health_path) == ("GIFT_CARD_SERVICE_URL", "/health/gift_cards")
+    assert (service.url_variable, service.health_path) == ("GIFT_CARD_SERVICE_URL", "/health/gift-cards")
     assert not service.has_worker
 
 
