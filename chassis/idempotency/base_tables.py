@@ -8,7 +8,16 @@ from chassis.events import inbox, outbox, relay_state, replay
 from chassis.idempotency import store
 
 if TYPE_CHECKING:
-    from alembic.operations import Operations
+    from typing import Any, Protocol
+
+    class Operations(Protocol):
+        """The module `alembic.op`."""
+
+        def execute(self, sqltext: str) -> None:
+            """Run a statement."""
+
+        def get_context(self) -> Any:
+            """Return what runs the migration."""
 
 
 def base_tables(op: Operations) -> None:

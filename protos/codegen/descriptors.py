@@ -45,7 +45,12 @@ class Binding:
     @property
     def path_fields(self) -> list[str]:
         """The fields of the request that stand in the path."""
-        return re.findall(r"\{([a-z_]+)\}", self.path)
+        return re.findall(r"\{([a-z0-9_]+)\}", self.path)
+
+    @property
+    def json_path(self) -> str:
+        """The path with its fields as JSON spells them, as the parameters of an OpenAPI document are named."""
+        return json_path(self.path)
 
 
 class Contract:
@@ -113,6 +118,11 @@ def bindings(method: MethodDescriptor) -> list[Binding]:
     return found
 
 
+def json_path(path: str) -> str:
+    """Return a path's template with its fields as JSON spells them: `/api/v1/cards/{cardId}`."""
+    return re.sub(r"\{([a-z0-9_]+)\}", lambda field: f"{{{_json_name(field[1])}}}", path)
+
+
 def behaves(field: FieldDescriptor, *, as_any_of: Sequence[str]) -> bool:
     """Return whether the field is marked with one of these values of google.api.FieldBehavior."""
     marks = field.GetOptions().Extensions[field_behavior]
@@ -146,8 +156,8 @@ def _full_name(file: FileDescriptorProto, *, path: Sequence[int]) -> str | None:
 
 def _with_json_names(text: str) -> str:
     """Return the text with `snake_case` in backquotes as `snakeCase`."""
+    return re.sub(r"`[a-z]+(?:_[a-z]+)+`", lambda match: _json_name(match[0]), text)
 
-    def spelt(match: re.Match[str]) -> str:
-        return re.sub(r"_([a-z])", lambda letter: letter[1].upper(), match[0])
 
-    return re.sub(r"`[a-z]+(?:_[a-z]+)+`", spelt, text)
+def _json_name(field: str) -> str:
+    return re.sub(r"_([a-z0-9])", lambda letter: letter[1].upper(), field)

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Final
 
 from google.rpc.code_pb2 import Code
 
+from chassis.service import services
 from protos.codegen.examples import metadata_example
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from chassis.service import Service
     from protos.codegen.json_types import Json, JsonObject
     from protos.codegen.reasons import Reason
 
@@ -57,7 +59,7 @@ def _body(reason: Reason) -> Mapping[str, Json]:
 
 
 def _details(reason: Reason, *, message: str) -> list[Json]:
-    facts = {name: metadata_example(name) for name in reason.metadata}
+    facts = {name: metadata_example(name, domain=reason.domain) for name in reason.metadata}
     details: list[Json] = [
         {"@type": f"{_TYPE}ErrorInfo", "reason": reason.name, "domain": reason.domain, "metadata": facts}
     ]
@@ -69,9 +71,10 @@ def _details(reason: Reason, *, message: str) -> list[Json]:
         violation = {"type": reason.name, "subject": subject, "description": message}
         details.append({"@type": f"{_TYPE}PreconditionFailure", "violations": [violation]})
     if reason.code == "NOT_FOUND" and subject:
-        kind = f"{reason.domain}.{reason.name.removesuffix('_NOT_FOUND').title()}"
-        resource = {"resourceType": kind, "resourceName": subject, "owner": "", "description": message}
-        details.append({"@type": f"{_TYPE}ResourceInfo", **resource})
+        resource = "".join(word.title() for word in reason.name.removesuffix("_NOT_FOUND").split("_"))
+        kind = f"{reason.domain}.{resource}"
+        about = {"resourceType": kind, "resourceName": subject, "owner": "", "description": message}
+        details.append({"@type": f"{_TYPE}ResourceInfo", **about})
     if reason.retries:
         details.append({"@type": f"{_TYPE}RetryInfo", "retryDelay": "1s"})
     return details
@@ -81,10 +84,24 @@ def _subject_of(reason: Reason) -> str:
     """Return the name of the resource that the reason is about; empty if it is about none."""
     if reason.name == "RESUME_TOKEN_EXPIRED":
         return "resumeToken"
-    if "userId" in reason.metadata:
-        return f"users/{metadata_example('userId')}"
-    is_of_an_order = "orderId" in reason.metadata or reason.name == "INVALID_STATUS_TRANSITION"
-    return f"orders/{metadata_example('orderId')}" if is_of_an_order else ""
+    ids = {f"{_camel(service.publishes)}Id": service.path_name for service in services() if service.publishes}
+    for name in reason.metadata:
+        if name in ids:
+            return f"{ids[name]}/{metadata_example(name, domain=reason.domain)}"
+    own = [f"{_camel(service.publishes)}Id" for service in services() if _is_of(service, reason.domain)]
+    # A failed precondition is about the state of the service's own resource, if its facts do not say about which.
+    if reason.code == "FAILED_PRECONDITION" and own:
+        return f"{ids[own[0]]}/{metadata_example(own[0], domain=reason.domain)}"
+    return ""
+
+
+def _is_of(service: Service, package: str) -> bool:
+    return bool(service.publishes) and any(served.startswith(f"{package}.") for served in service.serves)
+
+
+def _camel(words: str) -> str:
+    first, *rest = words.split("_")
+    return first + "".join(word.title() for word in rest)
 
 
 def _detail(name: str, *, says: str, properties: JsonObject) -> JsonObject:

@@ -8,6 +8,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from chassis.events.redis_streams import stream_of
+from chassis.service import services
 from protos.codegen.descriptors import Contract
 
 if TYPE_CHECKING:
@@ -16,14 +18,25 @@ if TYPE_CHECKING:
     from google.protobuf.descriptor import Descriptor
 
 PACKAGE: Final = "shop.event.v1"
-STREAMS: Final = {"user": "shop:events:user", "order": "shop:events:order"}
 _INTRODUCTION: Final = Path(__file__).with_name("events.md")
 
 
+class UnknownResource(ValueError):
+    """The name of a message does not begin with a resource whose events a service publishes."""
+
+
 def event_type(message: str) -> str:
-    """Return the type of the events with this message as data: `OrderStatusChanged` becomes `order.status_changed`."""
-    resource, *rest = re.findall(r"[A-Z][a-z]*", message)
-    return f"{resource}.{'_'.join(rest)}".lower()
+    """Return the type of the events with this message as data: `OrderStatusChanged` becomes `order.status_changed`.
+
+    Raises:
+        UnknownResource: no service publishes events of such a resource.
+    """
+    words = "_".join(re.findall(r"[A-Z][a-z0-9]*", message)).lower()
+    published = [service.publishes for service in services() if words.startswith(f"{service.publishes}_")]
+    if not published:
+        raise UnknownResource(f"{message}: no service.toml publishes a resource with which this name begins")
+    resource = max(published, key=len)
+    return f"{resource}.{words.removeprefix(f'{resource}_')}"
 
 
 def document(contract: Contract) -> str:
@@ -31,7 +44,7 @@ def document(contract: Contract) -> str:
     sections = [_INTRODUCTION.read_text(encoding="utf-8")]
     messages = contract.messages_of(PACKAGE)
     for resource, events in groupby(messages, key=lambda message: event_type(message.name).partition(".")[0]):
-        sections.append(f"\n## {resource}.*\n\nStream `{STREAMS[resource]}`.\n")
+        sections.append(f"\n## {resource}.*\n\nStream `{stream_of(resource)}`.\n")
         sections += ["\n".join(_section(contract, message)) for message in events]
     return "".join(sections)
 

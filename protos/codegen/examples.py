@@ -1,10 +1,14 @@
 """Example values of fields: realistic, so that a form filled with them can be sent unchanged.
 
-A field is looked up as `Message.field` first, then by its name alone.
+Each package has its own in `examples.toml` beside its files. A field is looked up there as `Message.field` first, then
+by its name alone, then among the common ones.
 """
 
 from __future__ import annotations
 
+import functools
+import tomllib
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from protos.codegen.descriptors import fields_of
@@ -16,85 +20,41 @@ if TYPE_CHECKING:
 
     from protos.codegen.json_types import Json
 
-USER_ID: Final = "01930b6e-8c2a-7d41-9f35-5b1e0c7a2d64"
-ORDER_ID: Final = "01930b71-03f9-7b18-8a6c-e4d2907f1c35"
-SESSION_ID: Final = "01930b6f-1d40-7a6e-b0c3-8e2f5d914b77"
-EVENT_ID: Final = "01930b71-03fb-7c02-b1d9-3f60a85e7b41"
 REQUEST_ID: Final = "7c9e6679-7425-40de-944b-e07fc1f90ae7"
-EARLIER: Final = "2026-03-01T12:00:00.125Z"
-LATER: Final = "2026-03-01T12:04:31.500Z"
+_PROTOS: Final = Path(__file__).parents[1]
+_EVENT_ID: Final = "01930b71-03fb-7c02-b1d9-3f60a85e7b41"
+_USER_ID: Final = "01930b6e-8c2a-7d41-9f35-5b1e0c7a2d64"
+_EARLIER: Final = "2026-03-01T12:00:00.125Z"
+_LATER: Final = "2026-03-01T12:04:31.500Z"
 
-_VALUES: Final[Mapping[str, Json]] = {
-    "access_expires_at": LATER,
-    "access_token": "eyJhbGciOiJFZERTQSIsImtpZCI6IjRmIiwidHlwIjoiYXQrand0In0.eyJzdWIiOiIwMTkzIn0.c2lnbmF0dXJl",
-    "alg": "EdDSA",
-    "allowed": "CONFIRMED,CANCELLED",
-    "cancel_reason": "",
-    "CancelOrderRequest.reason": "Ordered twice by mistake.",
-    "created_at": EARLIER,
-    "crv": "Ed25519",
-    "currency_code": "EUR",
-    "currencyCode": "EUR",
-    "current_password": "correct horse battery",
-    "display_name": "Ada Lovelace",
-    "email": "ada@example.com",
+# What several packages have. The others' values are in their files.
+_COMMON: Final[Mapping[str, Json]] = {
+    "created_at": _EARLIER,
     "etag": "v1",
-    "expires_at": LATER,
-    "field": "items[0].unitPrice",
     "fields": "items[0].unitPrice",
-    "from": "SHIPPED",
-    "from_status": "ORDER_STATUS_PENDING",
-    "id": USER_ID,
-    "ids": [USER_ID],
-    "kid": "4f1c0d2e9ab87653",
-    "kty": "OKP",
-    "limitUnits": "1000000000000",
+    "google.type.Money.currency_code": "EUR",
+    "google.type.Money.units": "4",
+    "google.type.Money.nanos": 500_000_000,
+    "currencyCode": "EUR",
     "minorUnit": "0.01",
-    "missing_ids": [ORDER_ID],
-    "name": "Earl Grey, 100 g",
-    "nanos": 500_000_000,
-    "new_password": "staple battery horse",
     "next_page_token": "",
-    "occurred_at": LATER,
-    "order_count": 3,
-    "Order.id": ORDER_ID,
-    "order_id": ORDER_ID,
-    "OrderChange.id": EVENT_ID,
-    "OrderEvent.id": EVENT_ID,
-    "orderId": ORDER_ID,
+    "occurred_at": _LATER,
     "page_size": 20,
     "page_token": "",
-    "password": "correct horse battery",
     "peak_rss_kib": 88_104,
-    "product_id": "tea-earl-grey",
-    "profile": {"city": "London", "newsletter": True},
-    "quantity": 2,
-    "reason": "Paid in full.",
-    "refresh_token": "3DdPCupKkh6tXW96iYXLuEYW79IWX472x0nVLCEjhvI",
     "request_id": REQUEST_ID,
     "requestId": REQUEST_ID,
-    "resume_token": EVENT_ID,
-    "resumeToken": EVENT_ID,
+    "resume_token": _EVENT_ID,
+    "resumeToken": _EVENT_ID,
     "roles": "ADMIN",
     "rss_kib": 84_412,
     "service": "user_svc",
-    "Session.id": SESSION_ID,
-    "DeleteSessionRequest.id": SESSION_ID,
-    "timestamp": LATER,
-    "to": "CANCELLED",
-    "to_status": "ORDER_STATUS_CONFIRMED",
-    "OrderItem.total_price": {"currencyCode": "EUR", "units": "9", "nanos": 0},
-    "Order.total_amount": {"currencyCode": "EUR", "units": "9", "nanos": 0},
-    "units": "4",
-    "updated_at": LATER,
-    "UpdateOrderStatusRequest.status": "ORDER_STATUS_CONFIRMED",
+    "timestamp": _LATER,
+    "updated_at": _LATER,
     "uptime": "86400.250s",
-    "use": "sig",
-    "User.roles": ["ROLE_USER"],
-    "user_id": USER_ID,
-    "userId": USER_ID,
+    "user_id": _USER_ID,
+    "userId": _USER_ID,
     "version": "0.1.0",
-    "x": "X8L34r6YTINWpot5QX7Ac6HmnFAJGjYZ2qQbT3NTLYc",
 }
 
 _LEFT_OUT: Final = frozenset({"etag", "request_id", "page_token", "resume_token", "user_id"})
@@ -124,16 +84,17 @@ def example(field: FieldDescriptor, *, is_request: bool) -> Json:
     Raises:
         NoExample: the field is a scalar without one; a message's fields, an enum's first value speak for themselves.
     """
-    message = field.full_name.split(".")[-2]
-    for name in (f"{message}.{field.name}", field.name):
-        if name in _VALUES:
-            return _VALUES[name]
+    package, message, _ = field.full_name.rsplit(".", 2)
+    values = _values_of(package)
+    for name in (f"{package}.{message}.{field.name}", f"{message}.{field.name}", field.name):
+        if name in values:
+            return values[name]
     if field.message_type is not None:
         value: Json = example_of(field.message_type, is_request=is_request)
     elif field.enum_type is not None:
         value = field.enum_type.values[1].name
     else:
-        raise NoExample(f"name an example of {field.full_name} in {__name__}")
+        raise NoExample(f"name an example of {field.full_name} in {_file_of(package)}")
     return [value] if field.is_repeated else value
 
 
@@ -142,12 +103,23 @@ def _is_error(field: FieldDescriptor) -> bool:
     return field.message_type is not None and field.message_type.full_name == "google.rpc.Status"
 
 
-def metadata_example(name: str) -> Json:
-    """Return the value of this name in the metadata of an error.
+def metadata_example(name: str, *, domain: str) -> Json:
+    """Return the value of this name in the metadata of an error with a reason of this package.
 
     Raises:
         NoExample: there is none.
     """
-    if name not in _VALUES:
-        raise NoExample(f"name an example of an error's metadata {name} in {__name__}")
-    return _VALUES[name]
+    values = _values_of(domain)
+    if name not in values:
+        raise NoExample(f"name an example of an error's metadata {name} in {_file_of(domain)}")
+    return values[name]
+
+
+@functools.cache
+def _values_of(package: str) -> Mapping[str, Json]:
+    file = _PROTOS / _file_of(package)
+    return {**_COMMON, **(tomllib.loads(file.read_text(encoding="utf-8")) if file.exists() else {})}
+
+
+def _file_of(package: str) -> str:
+    return f"{package.replace('.', '/')}/examples.toml"

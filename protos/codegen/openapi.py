@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from chassis.service import services
 from protos.codegen.access import BEARER, callers_of, security_of
 from protos.codegen.descriptors import Contract, bindings, fields_of
 from protos.codegen.errors import ERROR_SCHEMAS, error_examples, error_responses
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
 
 _INTRODUCTION: Final = Path(__file__).with_name("introduction.md")
 
-_TAGS: Final = {"User": "Users", "Session": "Sessions", "Order": "Orders", "System": "System"}
-"""The services' headings, in the order of the page. A new service comes last under its own name."""
 
 _HEADERS: Final[JsonObject] = {
     "RequestId": {
@@ -84,7 +83,7 @@ class Document:
             for method in service.methods:
                 for number, binding in enumerate(bindings(method), start=1):
                     operation = self._operation(method, binding=binding, number=number)
-                    paths.setdefault(binding.path, {})[binding.verb] = operation
+                    paths.setdefault(binding.json_path, {})[binding.verb] = operation
         return paths
 
     def _operation(self, method: MethodDescriptor, *, binding: Binding, number: int) -> JsonObject:
@@ -159,14 +158,20 @@ class Document:
 
 
 def _tag(service: ServiceDescriptor) -> str:
+    """Return the heading of a gRPC service: what is kept for a service's main one, `Sessions` for a further one."""
     name = service.name.removesuffix("Service")
-    return _TAGS.get(name, name)
+    for each in services():
+        if service.full_name == each.serves[0]:
+            return each.collection.replace("_", " ").capitalize()
+        if service.full_name in each.serves:
+            return f"{name}s"
+    return name
 
 
-def _place_on_page(service: ServiceDescriptor) -> tuple[int, str]:
-    tag = _tag(service)
-    tags = list(_TAGS.values())
-    return (tags.index(tag) if tag in tags else len(tags), tag)
+def _place_on_page(service: ServiceDescriptor) -> int:
+    """Return the place of a gRPC service among all: in the order of starting, those that every service serves last."""
+    served = [name for each in services() for name in each.serves]
+    return served.index(service.full_name) if service.full_name in served else len(served)
 
 
 def _in_words(name: str) -> str:

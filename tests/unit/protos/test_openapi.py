@@ -16,6 +16,7 @@ from envoy.contract import DESCRIPTOR_SET, Contract
 from envoy.files import REPOSITORY
 from protos.codegen.access import NoAccess
 from protos.codegen.descriptors import Contract as CommentedContract
+from protos.codegen.descriptors import json_path
 from protos.codegen.examples import NoExample
 from protos.codegen.openapi import Document
 from protos.codegen.reasons import BadComment
@@ -33,7 +34,7 @@ OPERATIONS: list[dict[str, Any]] = [each for item in DOCUMENT["paths"].values() 
 
 
 def operation(binding: Binding) -> dict[str, Any]:
-    found: dict[str, Any] = DOCUMENT["paths"][binding.path][binding.verb.lower()]
+    found: dict[str, Any] = DOCUMENT["paths"][json_path(binding.path)][binding.verb.lower()]
     return found
 
 
@@ -46,7 +47,7 @@ def a_contract(
     reason: str = "NOT_FOUND, 404. There is no such toy.",
     rpc: str = "Returns a toy.\n\nReasons: TOY_NOT_FOUND.",
     service: str = "Every rpc can also answer the reasons of shop.system.v1: INTERNAL.",
-    field: str = "email",
+    field: str = "service",
 ) -> descriptor_pb2.FileDescriptorSet:
     """Return a contract with one rpc, GetToy, and the comments that the reasons are read from."""
     edge = ("MALFORMED_REQUEST", "RATE_LIMITED", "SERVICE_UNAVAILABLE", "DEADLINE_EXCEEDED", "INTERNAL")
@@ -274,3 +275,16 @@ def test_an_rpc_without_an_access_rule_ends_the_generation() -> None:
 
     with pytest.raises(NoAccess, match="GetToy"):
         document_of(contract)
+
+
+def test_a_path_names_its_parameters_as_the_document_does() -> None:
+    contract = a_contract(field="request_id")
+    rule = contract.file[-1].service[0].method[0].options.Extensions[annotations_pb2.http]
+    rule.get = "/api/v1/toys/{request_id}"
+    field = contract.file[-1].message_type[0].field[0]
+
+    [(path, item)] = document_of(contract)["paths"].items()
+
+    assert field.name == "request_id"
+    assert path == "/api/v1/toys/{requestId}"
+    assert [each["name"] for each in item["get"]["parameters"] if each.get("in") == "path"] == ["requestId"]
