@@ -6,7 +6,10 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from shop.order.v1.order_service_pb2_grpc import add_OrderServiceServicer_to_server
+from shop.user.v1.session_service_pb2 import GetJwksRequest
+from shop.user.v1.session_service_pb2_grpc import SessionServiceStub
 
+from chassis.auth.remote_keys import published_by
 from chassis.client.breaker import Breaker, BreakerSettings
 from chassis.client.errors import is_dependency_failure
 from chassis.composition import CLOCK, Foundation, ServiceSettings
@@ -17,7 +20,6 @@ from order_svc.buyers import BuyersWithProjection
 from order_svc.rpc import OrderServicer, order_watch_hub
 from order_svc.service import OrderService
 from order_svc.settings import OrderTelemetrySettings, UserServiceSettings
-from order_svc.signing_keys import keys_of_user_service
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -49,7 +51,7 @@ async def build(
     """
     async with Foundation.open("order_svc", settings, clock=clock) as base:
         users = await base.connect(settings.user_service, to="user_svc", token=token)
-        keys = await base.keys(users, keys_of_user_service(users))
+        keys = await base.keys(users, published_by(SessionServiceStub(users).GetJwks, GetJwksRequest()))
         breaker = Breaker("user_svc", settings.breaker, is_failure=is_dependency_failure)
         buyers = BuyersWithProjection(GrpcBuyerDirectory(users, breaker), base.database, clock)
         watch_hub = order_watch_hub(base.database, settings.watch)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import contextvars
 import time
@@ -14,7 +15,9 @@ from chassis.errors import KeysUnavailable
 from chassis.runtime.periodic import Failures, every
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
+
+    from google.protobuf.message import Message
 
 # Half of the time for which a new key is published before it signs (`publish_lead_s` of user_svc).
 _REFRESH_INTERVAL_S: Final = 30.0
@@ -33,6 +36,36 @@ class FetchKeys(Protocol):
             timeout_s: the timeout of the call.
             wait_for_ready: if the service does not listen yet, wait for it instead of failing.
         """
+
+
+class Published(Protocol):
+    """A key as the service that signs publishes it: in a message with the fields of a JWK (RFC 7517, RFC 8037)."""
+
+    kid: str
+    x: str
+
+
+class KeySet(Protocol):
+    """A message with the published keys, a JWK Set."""
+
+    @property
+    def keys(self) -> Iterable[Published]:
+        """The keys."""
+
+
+def published_by(rpc: Callable[..., Awaitable[KeySet]], request: Message) -> FetchKeys:
+    """Return what fetches the keys by an rpc that answers with a JWK Set of Ed25519 keys.
+
+    Args:
+        rpc: of a stub.
+        request: that it takes.
+    """
+
+    async def fetch(*, timeout_s: float, wait_for_ready: bool) -> dict[str, bytes]:
+        found = await rpc(request, timeout=timeout_s, wait_for_ready=wait_for_ready)
+        return {key.kid: base64.urlsafe_b64decode(key.x + "=") for key in found.keys}
+
+    return fetch
 
 
 class RemoteKeyRing:

@@ -24,7 +24,7 @@ from shop.user.v1.user_service_pb2_grpc import UserServiceStub
 from structlog.testing import capture_logs
 
 from chassis.auth.access_tokens import AccessTokens, TokenSettings
-from chassis.auth.remote_keys import RemoteKeyRing
+from chassis.auth.remote_keys import RemoteKeyRing, published_by
 from chassis.client import connect
 from chassis.clock import SystemClock
 from chassis.context import Call, set_current_call
@@ -32,7 +32,6 @@ from chassis.database import Database
 from chassis.errors import DatabaseUnavailable, KeysUnavailable, StartupError
 from chassis.server.status import code_of
 from chassis.testing import LOOPBACK, SIGNER, ManualClock, bearer, new_uuid, plain_channel, refusal_of, token_of, until
-from order_svc.signing_keys import keys_of_user_service
 from tests.integration.conftest import fresh_database
 from tests.integration.inprocess import KEY_SETTINGS, database_settings, order_service, user_service
 from tests.integration.replica import run, serving_process
@@ -71,6 +70,11 @@ async def signing_keys(
         yield SigningKeys(lanes, settings, clock, token_lifetime_s=LIFETIME.total_seconds())
     finally:
         await lanes.close()
+
+
+def ring_of(channel: aio.Channel) -> RemoteKeyRing:
+    """Return the keys as another service has them."""
+    return RemoteKeyRing(published_by(SessionServiceStub(channel).GetJwks, sessions_pb.GetJwksRequest()))
 
 
 async def published(keys: SigningKeys) -> list[str]:
@@ -281,7 +285,7 @@ def asked(logged: Sequence[Any]) -> int:
 async def test_known_keys_stay_known_while_the_user_service_is_away(users_database: TestDatabase) -> None:
     async with contextlib.AsyncExitStack() as rest:
         async with user_service(database_settings(users_database.url)) as address:
-            ring = RemoteKeyRing(keys_of_user_service(await rest.enter_async_context(connect(address))))
+            ring = ring_of(await rest.enter_async_context(connect(address)))
             assert await ring.key(SIGNER.kid)
 
         tokens = AccessTokens(TokenSettings(), ring)
@@ -291,7 +295,7 @@ async def test_known_keys_stay_known_while_the_user_service_is_away(users_databa
 
 async def test_unknown_keys_are_asked_for_once_a_second(users_address: str) -> None:
     async with connect(users_address) as channel:
-        ring = RemoteKeyRing(keys_of_user_service(channel))
+        ring = ring_of(channel)
         with capture_logs() as logged:
             began = time.monotonic()
             while time.monotonic() - began < 2.5:
@@ -303,7 +307,7 @@ async def test_unknown_keys_are_asked_for_once_a_second(users_address: str) -> N
 
 async def test_100_callers_at_the_start_ask_once(users_address: str) -> None:
     async with connect(users_address) as channel:
-        ring = RemoteKeyRing(keys_of_user_service(channel))
+        ring = ring_of(channel)
         with capture_logs() as logged:
             found = await asyncio.gather(*(ring.key(SIGNER.kid) for _ in range(100)))
 
@@ -313,7 +317,7 @@ async def test_100_callers_at_the_start_ask_once(users_address: str) -> None:
 
 async def test_until_the_keys_were_fetched_a_token_is_refused_as_unavailable() -> None:
     async with connect(f"{LOOPBACK}:1") as channel:
-        tokens = AccessTokens(TokenSettings(), RemoteKeyRing(keys_of_user_service(channel)))
+        tokens = AccessTokens(TokenSettings(), ring_of(channel))
 
         with pytest.raises(KeysUnavailable) as refused:
             await tokens.caller(token_of(new_uuid()))
@@ -324,7 +328,7 @@ async def test_until_the_keys_were_fetched_a_token_is_refused_as_unavailable() -
 
 async def test_an_impatient_caller_does_not_spoil_the_keys_for_the_others(users_address: str) -> None:
     async with connect(users_address) as channel:
-        ring = RemoteKeyRing(keys_of_user_service(channel))
+        ring = ring_of(channel)
 
         async def ask_in_a_hurry() -> None:
             set_current_call(Call(method="/a.B/C", deadline=time.monotonic()))

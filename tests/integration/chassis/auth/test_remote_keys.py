@@ -19,12 +19,11 @@ from shop.user.v1.session_service_pb2_grpc import (
 from typing_extensions import override
 
 from chassis.auth import remote_keys
-from chassis.auth.remote_keys import RemoteKeyRing
+from chassis.auth.remote_keys import RemoteKeyRing, published_by
 from chassis.client import connect
 from chassis.errors import KeysUnavailable
 from chassis.testing import until
 from devstack.ports import LOOPBACK, ReservedPort
-from order_svc.signing_keys import keys_of_user_service
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -70,7 +69,7 @@ async def serving(jwks: Jwks, address: str) -> AsyncIterator[RemoteKeyRing]:
     server.add_insecure_port(address)
     await server.start()
     async with connect(address) as channel:
-        yield RemoteKeyRing(keys_of_user_service(channel))
+        yield RemoteKeyRing(published_by(SessionServiceStub(channel).GetJwks, pb.GetJwksRequest()))
     await server.stop(0)
 
 
@@ -140,7 +139,7 @@ async def test_keys_are_asked_for_again_soon_after_a_failure_and_seldom_after_an
 
 async def test_a_call_that_comes_while_the_user_service_starts_waits_for_its_keys(address: str) -> None:
     async with connect(address) as channel:
-        keys = RemoteKeyRing(keys_of_user_service(channel))
+        keys = RemoteKeyRing(published_by(SessionServiceStub(channel).GetJwks, pb.GetJwksRequest()))
         refreshing = asyncio.create_task(keys.refresh_forever())
 
         async def has_found_nobody() -> bool:
