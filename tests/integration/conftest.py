@@ -23,6 +23,7 @@ from shop.user.v1.session_service_pb2_grpc import SessionServiceStub
 from shop.user.v1.user_service_pb2_grpc import UserServiceStub
 
 from chassis.database import migrations
+from chassis.service import services
 from chassis.testing import SIGNER, ManualClock, plain_channel, until
 from devstack.postgres import PostgresServer
 from devstack.redis import RedisServer, find_redis
@@ -170,9 +171,9 @@ def prepare(server: PostgresServer) -> None:
         # Tests open ten connections each; hashing the password 4,096 times would be a third of their CPU.
         connection.execute("SET scram_iterations = 1")
         connection.execute(SQL("ALTER ROLE CURRENT_USER PASSWORD {}").format(Literal(connection.info.password)))
-    for package in ("user_svc", "order_svc"):
-        server.create_database(package)
-        migrations.upgrade(package, database_settings(server.superuser_url(package)))
+    for service in services():
+        server.create_database(service.name)
+        migrations.upgrade(service.name, database_settings(server.superuser_url(service.name)))
     publish_test_key(server)
 
 

@@ -15,6 +15,7 @@ from chassis.client.breaker import BreakerSettings
 from chassis.clock import SystemClock
 from chassis.database.settings import DatabaseSettings
 from chassis.database.url import DatabaseUrl
+from chassis.telemetry.settings import TelemetrySettings
 from chassis.testing import server_settings, services_token, serving
 from chassis.watch.settings import WatchSettings
 from order_svc import composition as order_svc
@@ -61,6 +62,24 @@ async def working(application: Application) -> AsyncIterator[None]:
     for failure in ended:
         if isinstance(failure, Exception):
             raise failure
+
+
+def common_settings(package: str, database_url: str) -> dict[str, Any]:
+    """Return the sections that every service reads to serve, by field, for the service in this package."""
+    return {
+        "telemetry": TelemetrySettings(service_name=package),
+        "server": server_settings(),
+        "tokens": TokenSettings(),
+        "tls": TlsSettings(),
+        "database": database_settings(database_url),
+    }
+
+
+@contextlib.asynccontextmanager
+async def serving_application(application: Application) -> AsyncIterator[str]:
+    """Serve on a free port and do the work beside the server while the block runs; yield the address."""
+    async with working(application), serving(application.server) as address:
+        yield address
 
 
 @contextlib.asynccontextmanager

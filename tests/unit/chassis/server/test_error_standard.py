@@ -27,7 +27,8 @@ from chassis.server.status import code_of, status_of
 from tests.unit.chassis.server.test_errors import CODES, detail, is_ours, kinds_of
 
 REPOSITORY: Final = Path(__file__).parents[4]
-DOCS: Final = (REPOSITORY / "docs" / "errors.md").read_text()
+PAGES: Final = (REPOSITORY / "docs" / "errors.md", *sorted((REPOSITORY / "docs" / "services").glob("*.md")))
+DOCS: Final = "\n".join(page.read_text() for page in PAGES)
 
 ID: Final = "[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 _NUMBERS: Final = itertools.count(1001)
