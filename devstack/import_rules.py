@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 # From above to below; a module imports only from the layers below its own. `{…}` are the service's own modules.
 _LAYERS: Final = (
     "__main__",
+    "serving | worker",
     "composition",
     "rpc | consumer | {rpc}",
     "service",
@@ -34,7 +35,9 @@ _LAYERS: Final = (
 )
 _OWN: Final = ("rpc", "parts", "repository", "messages", "model")
 # These, and the service's own modules beside `rpc` and in `messages`, may know gRPC and the stubs.
-_AT_THE_EDGE: Final = frozenset({"__init__", "__main__", "composition", "rpc", "consumer", "events", "settings"})
+_AT_THE_EDGE: Final = frozenset(
+    {"__init__", "__main__", "serving", "composition", "rpc", "consumer", "events", "settings"}
+)
 
 
 class UnknownModule(ValueError):

@@ -105,7 +105,7 @@ def find_prometheus() -> str | None:
 
 def prometheus_config(stack: Stack) -> dict[str, object]:
     """Return the configuration of a Prometheus that scrapes every process of the stack, with our rules."""
-    # The rules and dashboards expect one job per service, with its relay and its consumer in it.
+    # The rules and dashboards expect one job per service, with its worker in it.
     targets = {
         name: [
             *(_target(each.metrics_url) for each in stack.replicas(name)),

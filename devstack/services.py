@@ -115,19 +115,19 @@ class Replica(Process):
 
 
 class Worker(Process):
-    """A process of a service that serves no calls: its relay or its consumer."""
+    """A process of a service that serves no calls: it publishes and applies events."""
 
-    def __init__(self, service: Service, command: str, *, environment: ProcessEnvironment) -> None:
+    def __init__(self, service: Service, *, environment: ProcessEnvironment) -> None:
         self.service: Final = service
         self._reserved_for_metrics: Final = ReservedPort()
         self.metrics_url: Final = f"http://{LOOPBACK}:{self._reserved_for_metrics.number}/metrics"
         metrics_port = str(self._reserved_for_metrics.number)
         command_line = Command(
-            name=f"{service.name}-{command}",
-            argv=(sys.executable, "-m", service.name, command),
+            name=worker_of(service),
+            argv=(sys.executable, "-m", service.name, "worker"),
             env={**_inherited(), **environment.env, "HOST": LOOPBACK, "METRICS_PORT": metrics_port},
             cwd=REPOSITORY,
-            log=environment.logs / f"{service.name}-{command}.log",
+            log=environment.logs / f"{worker_of(service)}.log",
             stop_timeout_s=_STOP_TIMEOUT_S,
         )
         super().__init__(command_line, report=environment.report)
@@ -135,6 +135,11 @@ class Worker(Process):
     def release_port(self) -> None:
         """Release the port of the metrics; call it when the process is not needed any more."""
         self._reserved_for_metrics.release()
+
+
+def worker_of(service: Service) -> str:
+    """Return the name of the service's worker."""
+    return f"{service.name}-worker"
 
 
 def task(service: Service, *words: str, environment: ProcessEnvironment, stdin: Path | None = None) -> Process:

@@ -48,7 +48,7 @@ def _receiver(endpoint: str) -> str:
 
 
 def _redis_url(url: SecretStr) -> SecretStr:
-    # The relays and consumers look at the rest of it.
+    # The workers look at the rest of it.
     if not url.get_secret_value().startswith(("redis://", "rediss://", "redis+", "rediss+")):
         raise ValueError("must look like redis://user:password@host:6379/0 (docs/operations.md has the other forms)")
     return url

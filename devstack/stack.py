@@ -17,7 +17,7 @@ from devstack.ports import reserve_edge_port
 from devstack.postgres import PostgresServer
 from devstack.process import no_report
 from devstack.redis import RedisServer, find_redis
-from devstack.services import SERVICES, ProcessEnvironment, Replica, Worker, owner_of, targets, task
+from devstack.services import SERVICES, ProcessEnvironment, Replica, Worker, owner_of, targets, task, worker_of
 from devstack.stages import Stages
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from chassis.service import Service
     from devstack.settings import Settings
 
-_WORKERS: Final = ("relay", "consume")
 ADMIN_EMAIL: Final = "admin@shop.local"
 _NO_ENV: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType({})
 
@@ -42,7 +41,7 @@ class Stack:
         home: its folder.
         postgres: the stack's server; None if the settings name another one for every database.
         redis: the stack's server; None if the settings name another one or this machine has none.
-        workers: the relay and the consumer of each service, by name; empty without a Redis.
+        workers: the worker of each service, by name; empty without a Redis.
         edge: Envoy.
         certificates: of all processes. They can be rotated at any time.
     """
@@ -61,7 +60,7 @@ class Stack:
         Args:
             settings: ports, folder, limits and external servers.
             extra_env: additional environment variables, by the name of a service or of one of its processes
-                (`user_svc-1`, `order_svc-relay`).
+                (`user_svc-1`, `order_svc-worker`).
             report: called with a line for every step, and for every process that dies.
         """
         self.settings: Final = settings
@@ -245,12 +244,10 @@ class Stack:
         if self.redis_url is None:
             return
         for service in SERVICES:
-            for command in _WORKERS:
-                environment = self._environment_of(service, f"{service.name}-{command}")
-                worker = Worker(service, command, environment=environment)
-                self._resources.callback(worker.release_port)
-                self.workers[worker.name] = worker
-        self._stages.launch("Relays and consumers", list(self.workers.values()))
+            worker = Worker(service, environment=self._environment_of(service, worker_of(service)))
+            self._resources.callback(worker.release_port)
+            self.workers[worker.name] = worker
+        self._stages.launch("Workers", list(self.workers.values()))
 
     def _start_services(self) -> None:
         with self._stages.step(f"{self.settings.replicas} x {', '.join(self._replicas)}"):

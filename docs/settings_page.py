@@ -10,13 +10,11 @@ import importlib
 import inspect
 import pkgutil
 import re
-import runpy
 import sys
 from collections import defaultdict
 from pathlib import Path
 from types import CodeType, FunctionType, UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Union, get_args, get_origin
-from unittest import mock
 
 from pydantic import SecretStr
 
@@ -34,6 +32,7 @@ if TYPE_CHECKING:
 DOCS: Final = Path(__file__).parent
 NONE: Final = "\N{EN DASH}"
 _SERVICES: Final = (user_svc, order_svc)
+_WORKERS: Final = [f"{service.__name__}.worker" for service in _SERVICES]
 _MARK: Final = re.compile(r"^\{\{ (\w+) \}\}$", re.MULTILINE)
 _UNITS: Final = {"_s": " s", "_kib": " KiB"}
 _KINDS: Final = {
@@ -203,10 +202,8 @@ def _named(services: dict[str, tuple[str, ...]]) -> str:
 
 def commands_of(package: str) -> dict[str, Callable[..., Any]]:
     """Return the commands of `python -m PACKAGE`, by name."""
-    found: dict[str, Callable[..., Any]] = {}
-    with mock.patch.object(cli, "main", lambda _package, commands: found.update(commands)):
-        runpy.run_module(package, run_name="__main__")
-    return found
+    modules: dict[str, str] = importlib.import_module(f"{package}.__main__").MODULES
+    return cli.commands_of(modules.values())
 
 
 def _read_by(command: Callable[..., Any]) -> set[type[Section]]:
@@ -226,7 +223,7 @@ def _read_by(command: Callable[..., Any]) -> set[type[Section]]:
                     found |= known.intersection(value.__mro__)
                 elif isinstance(value, type) and (within := sections_of(value)):
                     found |= known.intersection(base for section in within.values() for base in section.__mro__)
-                elif getattr(value, "__module__", None) in {function.__module__, "__main__"}:
+                elif getattr(value, "__module__", None) in {function.__module__, *_WORKERS}:
                     rest.append(inspect.unwrap(value))
     return found
 

@@ -1,89 +1,23 @@
-"""`python -m user_svc serve | migrate | relay | consume | events … | keys … | sessions … | admin …`.
+"""`python -m user_svc serve | worker | migrate | events … | keys … | sessions … | admin …`.
 
 Reads the settings and runs the service.
 """
 
 from __future__ import annotations
 
-import getpass
-import sys
+from typing import Final
 
-from shop.user.v1 import user_service_pb2
-
-from chassis import telemetry
-from chassis.database import migrations
-from chassis.database.settings import DatabaseSettings
-from chassis.events.commands import EventCommands
 from chassis.runtime import cli
-from chassis.server.validation import require_valid
-from chassis.settings import load, load_sections
-from user_svc import consumer, sweeps
-from user_svc.composition import PartSettings, Settings, build, parts
-from user_svc.model import Email
-from user_svc.service import NewUser
-from user_svc.settings import PasswordRuleSettings, UserTelemetrySettings
 
-
-async def serve() -> None:
-    """Serve calls until SIGTERM or SIGINT."""
-    settings = load_sections(Settings)
-    with telemetry.running(settings.telemetry, command="serve"):
-        async with build(settings) as application:
-            await application.run()
-
-
-def migrate() -> None:
-    """Bring the database to the newest version."""
-    migrations.upgrade("user_svc", load(DatabaseSettings))
-
-
-async def rotate_keys() -> None:
-    """Make a new signing key; it signs once every process knows it."""
-    async with parts(load_sections(PartSettings)) as made:
-        key = await made.keys.rotate()
-        print(f"{key.kid} signs from {key.active_from:%Y-%m-%d %H:%M:%S} UTC")  # noqa: T201  the command's answer
-
-
-async def list_keys() -> None:
-    """List the published signing keys, newest first, and say which one signs."""
-    async with parts(load_sections(PartSettings)) as made:
-        current = await made.keys.current()
-        for key in await made.keys.published():
-            mark = "  signs now" if key.kid == current.kid else ""
-            print(f"{key.kid}  from {key.active_from:%Y-%m-%d %H:%M:%S} UTC{mark}")  # noqa: T201  the answer
-
-
-async def end_sessions() -> None:
-    """End the sessions of all users; their access tokens work until they expire."""
-    async with parts(load_sections(PartSettings)) as made:
-        ended = await sweeps.end_all_sessions(made.database, made.clock)
-        print(f"{ended} sessions are ended")  # noqa: T201  the command's answer
-
-
-async def create_admin(email: str) -> None:
-    """Make the user with this email an admin; a new one with the password on standard input if there is none."""
-    async with parts(load_sections(PartSettings)) as made:
-        password = getpass.getpass("Password: ") if sys.stdin.isatty() else sys.stdin.readline().rstrip("\n")
-        require_valid(user_service_pb2.CreateUserRequest(email=email, password=password, display_name="Admin"))
-        new = NewUser(email=Email.parse(email), password=password, display_name="Admin", profile={})
-        user = await made.users(load(PasswordRuleSettings)).make_admin(new)
-        print(f"{user.id} is an admin")  # noqa: T201  the command's answer
-
-
-EVENTS = EventCommands(
-    telemetry=lambda: load(UserTelemetrySettings), publishes="user", reads="order", handle=consumer.handle
-)
+MODULES: Final = {
+    "serve": "user_svc.serving",
+    "worker": "user_svc.worker",
+    "migrate": "user_svc.serving",
+    "events": "user_svc.worker",
+    "keys": "user_svc.serving",
+    "sessions": "user_svc.serving",
+    "admin": "user_svc.serving",
+}
 
 if __name__ == "__main__":
-    cli.main(
-        "user_svc",
-        {
-            "serve": serve,
-            "migrate": migrate,
-            **EVENTS.commands,
-            "keys rotate": rotate_keys,
-            "keys list": list_keys,
-            "sessions end-all": end_sessions,
-            "admin create": create_admin,
-        },
-    )
+    cli.main("user_svc", MODULES)

@@ -267,7 +267,8 @@ class DatabaseThreads:
     """
 
     def __init__(self, name: str, number: int, *, max_waiting: int, max_wait_s: float) -> None:
-        self._threads: Final = ThreadPoolExecutor(number, thread_name_prefix=name)
+        # Also where there are none of a kind, as in a worker: the executor starts no thread before it has work.
+        self._threads: Final = ThreadPoolExecutor(max(number, 1), thread_name_prefix=name)
         self._limiter: Final = CapacityLimiter(number, max_waiting=max_waiting, max_wait_s=max_wait_s)
 
     @property

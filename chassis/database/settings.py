@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Self
 
 from pydantic import Field, PlainValidator
 
@@ -24,8 +24,9 @@ class DatabaseSettings(Section, env_prefix="DATABASE_"):
     """The URL of PostgreSQL itself, if `DATABASE_URL` leads through a pooler. Migrations use it: they need a session of
     their own."""
     pool_size: Annotated[int, Field(ge=4, le=100)] = 8
-    """Connections of a process. Replicas times pool size must stay below `max_connections`. One connection each is for
-    batches of reads, of new orders and of status changes; all other calls share the rest."""
+    """Connections of a replica. Replicas times pool size must stay below `max_connections`. One connection each is for
+    batches of reads, of new orders and of status changes; all other calls share the rest. A worker has as many as its
+    parts need, at most 5."""
     read_lanes: Constant[int] = 1
     """Connections for batches of reads. While a batch is read the next one gathers; with two connections each batch
     would be half as long and cost as much."""
@@ -55,3 +56,8 @@ class DatabaseSettings(Section, env_prefix="DATABASE_"):
     def slow_lanes(self) -> int:
         """Connections of the shared pool, which serves everything but batches."""
         return self.pool_size - self.read_lanes - self.write_lanes - self.transaction_lanes
+
+    def for_parts(self, number: int) -> Self:
+        """Return the same for a worker: a connection for each of its parts, and one for batches of reads."""
+        lanes = {"pool_size": self.read_lanes + number, "write_lanes": 0, "transaction_lanes": 0}
+        return self.model_copy(update=lanes)

@@ -1,10 +1,15 @@
-"""The event commands of a service: `relay`, `consume`, `events dlq list | requeue`, `events replay`."""
+"""The commands of a service about events: `worker`, `events dlq list | requeue`, `events replay`.
+
+A worker is one process that runs the service's relay and its consumer. They share the process and nothing else: each
+waits for Redis and for the database by itself. A defect in one of them ends the process with its error.
+"""
 
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from chassis import telemetry
@@ -23,57 +28,78 @@ from chassis.settings import load
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
     from chassis.events.inbox import DeadLetter
     from chassis.events.processor import Handle
+    from chassis.runtime.worker import Part
     from chassis.telemetry.settings import TelemetrySettings
+
+    DatabasePart = Callable[[Database, asyncio.Event], Awaitable[None]]
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventCommands:
-    """The commands of one service.
+    """The commands of one service: a worker, and what operators do about events.
 
     Attributes:
         telemetry: loads the settings that name the service.
-        publishes: the resource whose events it publishes: `order`.
-        reads: the resource whose events it reads: `user`.
+        publishes: the resource whose events it publishes: `order`; empty if it publishes none.
+        reads: the resource whose events it reads: `user`; empty if it reads none.
         handle: the effect of the events that it reads.
-        parts: other background work of its consumer; each ends soon after the event that it is given is set.
+        parts: other background work of the worker, by the name that errors show. Each needs one connection at a time,
+            and ends soon after its event is set.
+
+    Raises:
+        ValueError: events are read without an effect, or there is an effect without events.
     """
 
     telemetry: Callable[[], TelemetrySettings]
-    publishes: str
-    reads: str
-    handle: Handle
-    parts: Callable[[Database], list[Callable[[asyncio.Event], Awaitable[None]]]] = lambda _database: []
+    publishes: str = ""
+    reads: str = ""
+    handle: Handle | None = None
+    parts: Mapping[str, DatabasePart] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Check that what is read has an effect."""
+        if bool(self.reads) != bool(self.handle):
+            raise ValueError("reads and handle: give both or neither")
 
     @property
     def commands(self) -> dict[str, Callable[..., Awaitable[None]]]:
-        """The commands, as `chassis.runtime.cli` takes them."""
-        return {
-            "relay": self.relay,
-            "consume": self.consume,
-            "events dlq list": self.list_dead_letters,
-            "events dlq requeue": self.requeue_dead_letters,
-            "events replay": self.replay,
-        }
+        """The commands that the service has a use for, as `chassis.runtime.cli` takes them."""
+        found: dict[str, Callable[..., Awaitable[None]]] = {"worker": self.work}
+        if self.reads:
+            found |= {"events dlq list": self.list_dead_letters, "events dlq requeue": self.requeue_dead_letters}
+        if self.publishes:
+            found["events replay"] = self.replay
+        return found
 
-    async def relay(self) -> None:
-        """Publish the service's events until SIGTERM or SIGINT."""
-        async with self._running("relay") as (database, name):
-            with redis_streams.connect(load(BrokerSettings)) as client:
-                settings = load(RelaySettings)
-                relay = Relay(database, client, resource=self.publishes, source=f"/{name}", settings=settings)
-                await work("relay", relay.run, relay.sweep)
+    @property
+    def part_count(self) -> int:
+        """How many parts a worker has, each with a connection to the database."""
+        return 2 * bool(self.publishes) + bool(self.reads) + len(self.parts)
 
-    async def consume(self) -> None:
-        """Let the other service's events take effect until SIGTERM or SIGINT."""
-        async with self._running("consume") as (database, name), self._group(name) as group:
-            consumer = Consumer(database, group, self.handle, settings=load(ConsumerSettings))
-            await work("consumer", consumer.run, *self.parts(database))
+    async def work(self) -> None:
+        """Publish the service's events and apply those of other services, until SIGTERM or SIGINT."""
+        settings, broker = self.telemetry(), load(BrokerSettings)
+        name = settings.service_name
+        with telemetry.running(settings, command="worker"):
+            async with self._database(name) as database, contextlib.AsyncExitStack() as stack:
+                parts: dict[str, Part] = {name: partial(part, database) for name, part in self.parts.items()}
+                if self.publishes:
+                    client = stack.enter_context(redis_streams.connect(broker))
+                    relay = Relay(
+                        database, client, resource=self.publishes, source=f"/{name}", settings=load(RelaySettings)
+                    )
+                    parts |= {"relay": relay.run, "relay sweep": relay.sweep}
+                if self.handle:
+                    group = await stack.enter_async_context(self._group(name, broker))
+                    consumer = Consumer(database, group, self.handle, settings=load(ConsumerSettings))
+                    parts["consumer"] = consumer.run
+                await work(parts)
 
     async def list_dead_letters(self) -> None:
         """List the events that could not take effect: when they were given up, what they are, why."""
@@ -83,7 +109,7 @@ class EventCommands:
 
     async def requeue_dead_letters(self) -> None:
         """Try the events that could not take effect once more, in the order of their sequences."""
-        async with self._group(self.telemetry().service_name) as group:
+        async with self._group(self.telemetry().service_name, load(BrokerSettings)) as group:
             letters = [letter for letter, _ in await self._dead_letters()]
             for letter in sorted(letters, key=lambda each: each.sequence):
                 if not await _answered(group.send_again(letter.event)):
@@ -106,25 +132,17 @@ class EventCommands:
         print(f"{count} events are published again")  # noqa: T201  the answer
 
     @contextlib.asynccontextmanager
-    async def _running(self, command: str) -> AsyncIterator[tuple[Database, str]]:
-        settings = self.telemetry()
-        name = settings.service_name
-        with telemetry.running(settings, command=command):
-            async with self._database(name) as database:
-                yield database, name
-
-    @staticmethod
-    @contextlib.asynccontextmanager
-    async def _database(name: str) -> AsyncIterator[Database]:
-        database = Database(load(DatabaseSettings), name=name)
+    async def _database(self, name: str) -> AsyncIterator[Database]:
+        # A connection for each part: none waits for one that another holds while Redis or a lock keeps it waiting.
+        database = Database(load(DatabaseSettings).for_parts(self.part_count), name=name)
         try:
             yield database
         finally:
             await database.close()
 
     @contextlib.asynccontextmanager
-    async def _group(self, name: str) -> AsyncIterator[ConsumerGroup]:
-        async with redis_streams.connect_async(load(BrokerSettings)) as client:
+    async def _group(self, name: str, broker: BrokerSettings) -> AsyncIterator[ConsumerGroup]:
+        async with redis_streams.connect_async(broker) as client:
             yield ConsumerGroup(client, stream=stream_of(self.reads), group=name)
 
 

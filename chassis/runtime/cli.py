@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import inspect
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
 import sqlalchemy.exc
@@ -14,19 +15,29 @@ import uvloop
 from chassis.errors import DomainError, StartupError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
 
     Command = Callable[..., Awaitable[None] | None]
 
 
-def main(package: str, commands: Mapping[str, Command]) -> None:
+# Commands of earlier versions, and the command that does their work.
+_REPLACED: Final = {"relay": "worker", "consume": "worker"}
+
+
+def main(package: str, modules: Mapping[str, str]) -> None:
     """Run the command that the arguments name. An operator's mistake prints one line and exits with code 1.
+
+    Only the module of that command is imported: a worker holds nothing that only a server needs.
 
     Args:
         package: the service's package.
-        commands: functions by name, of one or more words: `serve`, `keys rotate`. The first line of the docstring is
-            the help. Parameters become required arguments, keyword-only parameters required options: `--since`.
+        modules: by the first word of a command, the module that has it, as `commands_of` takes it.
     """
+    word = "".join(sys.argv[1:2])
+    if word in _REPLACED:
+        sys.exit(f"`{word}` is part of `{_REPLACED[word]}`: run `python -m {package} {_REPLACED[word]}`.")
+    # All of them for the help, and for the error that lists the commands.
+    commands = commands_of([modules[word]] if word in modules else modules.values())
     parser = argparse.ArgumentParser(prog=f"python -m {package}")
     _add(parser, commands)
     arguments = vars(parser.parse_args())
@@ -47,6 +58,18 @@ def main(package: str, commands: Mapping[str, Command]) -> None:
     except sqlalchemy.exc.OperationalError as error:
         # Only the first line: the others are the driver's guesses at the cause.
         sys.exit(f"The database does not answer: {error.orig}".splitlines()[0])
+
+
+def commands_of(modules: Iterable[str]) -> dict[str, Command]:
+    """Import the modules and return their commands by name, of one or more words: `serve`, `keys rotate`.
+
+    They are in each module's `COMMANDS`. The first line of a function's docstring is the help. Parameters become
+    required arguments, keyword-only parameters required options: `--since`.
+    """
+    found: dict[str, Command] = {}
+    for module in modules:
+        found |= importlib.import_module(module).COMMANDS
+    return found
 
 
 def _add(parser: argparse.ArgumentParser, commands: Mapping[str, Command]) -> None:

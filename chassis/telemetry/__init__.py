@@ -26,7 +26,7 @@ def running(settings: TelemetrySettings, *, command: str) -> Iterator[None]:
 
     Args:
         settings: levels, ports and endpoints.
-        command: what the process runs: `serve`, `relay`, `consume`.
+        command: what the process runs: `serve`, `worker`.
 
     Raises:
         StartupError: another process listens on the port of the metrics.

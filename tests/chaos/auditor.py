@@ -1,11 +1,10 @@
-"""`python -m tests.chaos.auditor consume`: a consumer of the orders' events that writes down every effect, in order.
+"""`python -m tests.chaos.auditor worker`: a consumer of the orders' events that writes down every effect, in order.
 
-EventCommands of a subject in the table `poison` fail, as those of a defect would.
+Events of a subject in the table `poison` fail, as those of a defect would.
 """
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
 from sqlalchemy import text
@@ -48,9 +47,9 @@ def handle(connection: Connection, events: Sequence[CloudEvent]) -> None:
     )
 
 
-EVENTS = EventCommands(
-    telemetry=lambda: TelemetrySettings(service_name="auditor"), publishes="nothing", reads="order", handle=handle
-)
+COMMANDS = EventCommands(
+    telemetry=lambda: TelemetrySettings(service_name="auditor"), reads="order", handle=handle
+).commands
 
 if __name__ == "__main__":
-    sys.exit(main("tests.chaos.auditor", dict(EVENTS.commands)))
+    main("tests.chaos.auditor", {"worker": "tests.chaos.auditor", "events": "tests.chaos.auditor"})

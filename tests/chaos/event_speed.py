@@ -67,7 +67,7 @@ def backlog(world: EventWorld) -> None:
     world.run(world.sink, _USERS, _BUYERS)
     world.run(world.source, "VACUUM ANALYZE outbox")
     drain("relay", world.relay(), world.is_all_published)
-    worker = world.start(("user_svc", "consume"), DATABASE_URL=world.sink, KEYS_SECRET="x")
+    worker = world.counter()
     counted = "SELECT sum(order_count) FROM users"
     drain("consumer", worker, lambda: world.run(world.sink, counted) == [(_BACKLOG,)])
     with world.client() as client:

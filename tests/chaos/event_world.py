@@ -1,7 +1,7 @@
 """An outbox that is written to, relays, Redis and consumers, without the services around them.
 
-The relays are the order service's own. The consumers are the auditor's, which write down each effect: what the outbox
-holds and what they wrote must agree, whatever was killed in between.
+The relays are in the order service's own workers. The consumers are the auditor's, which write down each effect: what
+the outbox holds and what they wrote must agree, whatever was killed in between.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Verdict:
 
 
 class Worker:
-    """A relay or a consumer as a process."""
+    """A worker as a process."""
 
     def __init__(self, words: tuple[str, ...], *, log: Path, env: dict[str, str]) -> None:
         self._log = log
@@ -175,17 +175,23 @@ class EventWorld:
         self.postgres.close()
 
     def end_workers(self) -> None:
-        """Kill every relay and consumer."""
+        """Kill every worker."""
         while self._running:
             self._running.pop().kill()
 
     def relay(self, *, dies_at: tuple[str, int] | None = None) -> Worker:
-        crashing = ("tests.chaos.crashing", dies_at[0], str(dies_at[1])) if dies_at else ("order_svc",)
-        return self.start((*crashing, "relay"), DATABASE_URL=self.source, DATABASE_POOL_SIZE="4")
+        """Start a worker of the order service. It publishes the events; users, which it reads, have none here."""
+        module = ("tests.chaos.crashing", dies_at[0], str(dies_at[1])) if dies_at else ("order_svc",)
+        return self._start("relay", module, DATABASE_URL=self.source)
 
     def consumer(self, *, dies_at: tuple[str, int] | None = None, **env: str) -> Worker:
+        """Start a worker of the auditor, which reads the events and publishes none."""
         module = ("tests.chaos.crashing", dies_at[0], str(dies_at[1])) if dies_at else ("tests.chaos.auditor",)
-        return self.start((*module, "consume"), DATABASE_URL=self.sink, DATABASE_POOL_SIZE="4", **env)
+        return self._start("consumer", module, DATABASE_URL=self.sink, **env)
+
+    def counter(self) -> Worker:
+        """Start a worker of the user service, which counts the orders of each user."""
+        return self._start("counter", ("user_svc",), DATABASE_URL=self.sink)
 
     def command(self, *words: str) -> str:
         """Run a command of the auditor's to its end and return what it said."""
@@ -200,9 +206,9 @@ class EventWorld:
         )
         return ended.stdout
 
-    def start(self, words: tuple[str, ...], **env: str) -> Worker:
-        log = self._home / f"{words[-1]}.log"
-        worker = Worker(words, log=log, env={"REDIS_URL": self._carrier.url, **env})
+    def _start(self, role: str, module: tuple[str, ...], **env: str) -> Worker:
+        log = self._home / f"{role}.log"
+        worker = Worker((*module, "worker"), log=log, env={"REDIS_URL": self._carrier.url, **env})
         self._running.append(worker)
         return worker
 

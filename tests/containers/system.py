@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-WORKERS: Final = ["user-svc-relay", "user-svc-consume", "order-svc-relay", "order-svc-consume"]
+WORKERS: Final = ["user-svc-worker", "order-svc-worker"]
 
 _EDGE_PORT: Final = 8080
 _UP_TIMEOUT_S: Final = 300

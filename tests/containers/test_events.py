@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tests.e2e.callers import Edge
     from tests.e2e.world import World
 
-CARRIERS = ["redis", "order-svc-relay", "user-svc-consume"]
+CARRIERS = ["redis", "order-svc-worker", "user-svc-worker"]
 pytestmark = pytest.mark.timeout(180)
 
 
@@ -37,7 +37,7 @@ def test_an_order_raises_the_order_count_of_its_user(edge: Edge, world: World) -
 
 
 @pytest.mark.parametrize("carrier", CARRIERS)
-def test_orders_placed_while_redis_or_a_relay_was_down_are_delivered_later(
+def test_orders_placed_while_redis_or_a_worker_was_down_are_delivered_later(
     system: ComposedSystem, edge: Edge, world: World, carrier: str
 ) -> None:
     user = world.user()

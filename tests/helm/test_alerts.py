@@ -52,8 +52,8 @@ def test_severities_the_runbook_and_the_outbox_s_disk_are_the_operator_s() -> No
     assert alerts["OutboxLarge"]["expr"].endswith("> 5368709120")
 
 
-def test_without_redis_no_relay_and_no_consumer_is_missed() -> None:
-    assert {"RelayMissing", "ConsumerMissing"} & set(rules_of()) == set()
+def test_without_redis_no_worker_is_missed() -> None:
+    assert "WorkerMissing" not in rules_of()
 
 
 def test_each_service_of_the_release_is_missed() -> None:

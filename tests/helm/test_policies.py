@@ -97,9 +97,9 @@ def test_helm_test_asks_whether_each_rollout_waits_for_dns(shape: str) -> None:
 
 
 def _serving(shape: str) -> list[Json]:
-    """Return the Deployments that take calls: all but relays and consumers."""
+    """Return the Deployments that take calls: all but workers."""
     every = manifests(shape, "Deployment")
-    return [each for each in every if not each["metadata"]["name"].endswith(("-relay", "-consume"))]
+    return [each for each in every if not each["metadata"]["name"].endswith("-worker")]
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -151,10 +151,10 @@ def test_migrations_run_before_anything_else_of_a_release() -> None:
         assert [item["key"] for item in volume["secret"]["items"]] == ["DATABASE_URL"]
 
 
-def test_relays_and_consumers_know_the_database_and_redis_and_nothing_else() -> None:
-    workers = {name: pod for name, pod in pods("production") if name.endswith(("-relay", "-consume"))}
+def test_workers_know_the_database_and_redis_and_nothing_else() -> None:
+    workers = {name: pod for name, pod in pods("production") if name.endswith("-worker")}
 
-    assert len(workers) == 4
+    assert len(workers) == 2
     for name, pod in workers.items():
         [volume] = pod["volumes"]
         files = {item["path"] for source in volume["projected"]["sources"] for item in source["secret"]["items"]}
@@ -164,9 +164,9 @@ def test_relays_and_consumers_know_the_database_and_redis_and_nothing_else() -> 
         assert pod["terminationGracePeriodSeconds"] > _FORCED_AFTER_S
 
 
-def test_a_relay_is_never_there_twice_during_a_rollout() -> None:
+def test_a_worker_is_never_there_twice_during_a_rollout() -> None:
     for deployment in manifests("production", "Deployment"):
-        if deployment["metadata"]["name"].endswith(("-relay", "-consume")):
+        if deployment["metadata"]["name"].endswith("-worker"):
             # The connections that refusals.yaml counts are for one at a time.
             assert deployment["spec"]["strategy"] == {"type": "Recreate"}
 

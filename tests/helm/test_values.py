@@ -71,7 +71,7 @@ LEGAL: Final = {
     "env of everything": (
         _REDIS + "env: {HTTP_PROXY: 'http://p:1'}",
         "name: HTTP_PROXY",
-        ["edge", "order-svc-consume", "order-svc-migrations", "user-svc", "user-svc-relay"],
+        ["edge", "order-svc-migrations", "order-svc-worker", "user-svc"],
     ),
     "env of the edge": ("edge: {env: {TZ: UTC}}", "name: TZ\n          value: UTC", ["edge"]),
     "env of a migration": ("serviceDefaults: {migrations: {env: {A: b}}}", "name: A", ["user-svc-migrations"]),
@@ -162,16 +162,16 @@ LEGAL: Final = {
     "authority of the database": (
         _REDIS + "database: {authority: {existingSecret: rds-ca}}",
         "mountPath: /etc/shop/database",
-        ["user-svc", "user-svc-migrations", "user-svc-relay", "user-svc-consume"],
+        ["user-svc", "user-svc-migrations", "user-svc-worker"],
     ),
     "authority of Redis": (
         "redis: {existingSecret: r, authority: {existingSecret: ca, key: tls.crt}}",
         "mountPath: /etc/shop/redis",
-        ["user-svc-relay", "order-svc-consume"],
+        ["user-svc-worker", "order-svc-worker"],
     ),
     # Counts
     "a paused service": ("services: {order-svc: {replicas: 0}}", "replicas: 0"),
-    "paused workers": (_REDIS + "serviceDefaults: {relay: {replicas: 0}, consume: {replicas: 0}}", "replicas: 0"),
+    "paused workers": (_REDIS + "serviceDefaults: {worker: {replicas: 0}}", "replicas: 0"),
     "a paused edge": ("edge: {replicas: 0}", "replicas: 0"),
     "migrations by hand": ("serviceDefaults: {migrations: {enabled: false}}", "kind: Deployment"),
     "CPU above what is requested": ("edge: {autoscaling: {enabled: true, targetCPU: 150}}", "averageUtilization: 150"),
@@ -222,7 +222,7 @@ LEGAL: Final = {
     "processes on IPv6": (
         _REDIS + "ipFamilies: [IPv6, IPv4]\nipFamilyPolicy: PreferDualStack",
         "name: HOST\n          value: '::'",
-        ["user-svc", "order-svc", "user-svc-relay", "order-svc-consume"],
+        ["user-svc", "order-svc", "user-svc-worker", "order-svc-worker"],
     ),
     # Names
     "names that begin otherwise": ("fullnameOverride: staging", "name: staging-user-svc-headless"),
@@ -255,7 +255,7 @@ LEGAL: Final = {
     "collector with a private CA": (
         _REDIS + "observability: {otlpEndpoint: 'https://c:4317', otlpAuthority: {existingSecret: ca}}",
         "mountPath: /etc/shop/traces",
-        ["edge", "user-svc", "user-svc-relay", "order-svc-consume"],
+        ["edge", "user-svc", "user-svc-worker", "order-svc-worker"],
     ),
     "collector by IPv6": ("observability: {otlpEndpoint: 'http://[fd00::1]:4317'}", "--traces-to=[fd00::1]:4317"),
     "severities of another team": (
@@ -284,7 +284,9 @@ NONSENSE: Final = {
     "serviceDefaults: {replicas: three}": "integer",
     "serviceDefaults: {replicas: -1}": "minimum",
     "serviceDefaults: {poolSize: 3}": "minimum",
-    "serviceDefaults: {relay: {poolSize: 3}}": "minimum",
+    "serviceDefaults: {worker: {poolSize: 5}}": "poolSize",
+    "serviceDefaults: {relay: {replicas: 2}}": "the relay and the consumer are one process now",
+    "services: {order-svc: {consume: {env: {A: b}}}}": "consume, in serviceDefaults or services.order-svc",
     "unknown: 1": "unknown",
     # Images
     "image: {registry: ''}": "image.registry: set the registry and path of the images",
@@ -305,7 +307,7 @@ NONSENSE: Final = {
     "serviceDefaults: {env: {PORT: 1}}": "env.PORT: the chart sets it itself",
     "env: {HOST: 127.0.0.1}": "env.HOST: the chart sets it itself",
     "env: {TOKEN_ISSUER: x}": "env.TOKEN_ISSUER: this is no setting",
-    _REDIS + "serviceDefaults: {relay: {env: {RELAY_BATCH: 9}}}": "env.RELAY_BATCH: this is no setting",
+    _REDIS + "serviceDefaults: {worker: {env: {RELAY_BATCH: 9}}}": "env.RELAY_BATCH: this is no setting",
     "env: {OTEL_EXPORTER_OTLP_ENDPOINT: 'http://c:4317'}": "set observability.otlpEndpoint",
     "serviceDefaults: {migrations: {env: {SECRETS_DIR: /x}}}": "env.SECRETS_DIR",
     "serviceDefaults: {env: {A: [1]}}": "env",
@@ -313,7 +315,7 @@ NONSENSE: Final = {
     # Resources
     "serviceDefaults: {resources: {requests: {cpu: 1}}}": "the request of cpu, 1, is above its limit, 500m",
     "edge: {resources: {requests: {memory: 2Gi}}}": "the request of memory, 2Gi, is above its limit, 1536Mi",
-    _REDIS + "serviceDefaults: {consume: {resources: {requests: {memory: 1e9}}}}": "the request of memory",
+    _REDIS + "serviceDefaults: {worker: {resources: {requests: {memory: 1e9}}}}": "the request of memory",
     "edge: {resources: {limits: {memory: 256Mi}}}": "less than 1280Mi, which Envoy needs",
     "edge: {resources: {limits: {memory: 1GB}}}": "memory",
     "edge: {resources: {limits: {cpu: -1}}}": "cpu",
@@ -321,7 +323,7 @@ NONSENSE: Final = {
     "serviceDefaults: {resources: {limits: {hugepages-2M: 2Mi}}}": "hugepages-2M",
     "serviceDefaults: {resources: {claims: [{name: gpu}]}}": "claims",
     # Counts
-    _REDIS + "serviceDefaults: {consume: {replicas: 3}}": "106 connections, more than",
+    _REDIS + "serviceDefaults: {worker: {replicas: 3}}": "104 connections, more than",
     "serviceDefaults: {replicas: 6}": "122 connections, more than database.maxConnections",
     "serviceDefaults: {rollout: {maxSurge: 100%}}": "106 connections, more than database.maxConnections",
     "serviceDefaults: {autoscaling: {enabled: true, maxReplicas: 12}}": "more than database.maxConnections",

@@ -7,6 +7,7 @@ Everything that begins after the imports is the command's own: settings, connect
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
 import runpy
@@ -23,7 +24,8 @@ PACKAGES: Final = ("user_svc", "order_svc")
 def main(listening: int) -> None:
     """Serve on the socket with this file descriptor until standard input ends, which is when the tests end."""
     for package in PACKAGES:
-        runpy.run_module(package, run_name="imported", alter_sys=True)
+        for module in runpy.run_module(package, run_name="imported", alter_sys=True)["MODULES"].values():
+            importlib.import_module(module)
     listener = socket.socket(fileno=listening)
     with selectors.DefaultSelector() as selector:
         selector.register(listener, selectors.EVENT_READ)

@@ -86,7 +86,7 @@ def serving(port: int, *, host: str, target: Mapping[str, str], command: str) ->
         port: the TCP port; with 0, nothing is served.
         host: the address to listen on.
         target: the labels of `target_info`, which say what this process is.
-        command: what the process runs: `serve`, `relay`, `consume`.
+        command: what the process runs: `serve`, `worker`.
 
     Raises:
         StartupError: another process listens on the port.

@@ -340,11 +340,10 @@ ipFamilies: {{ toJson . }}
 {{- end }}
 {{- end -}}
 
-{{/* The relays and consumers, as a list in YAML. Call with (list $ name) for those of one service. */}}
+{{/* The workers of a service, as a list in YAML: none without Redis. Call with (list $ name). */}}
 {{- define "shop.workers" -}}
 {{- if (index . 0).Values.redis.existingSecret }}
-- {{ index . 1 }}-relay
-- {{ index . 1 }}-consume
+- {{ index . 1 }}-worker
 {{- end }}
 {{- end -}}
 

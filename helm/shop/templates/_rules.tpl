@@ -4,7 +4,7 @@
 {{- $text := .Files.Get "files/rules.yaml" | replace "namespace=~\".*\"" (printf "namespace=%q" .Release.Namespace) -}}
 {{- $text = $text | replace "https://shop.example/docs/runbook.md" $options.runbookUrl -}}
 {{- $text = $text | replace "10737418240" (int64 $options.outboxBytes | toString) -}}
-{{- $processes := dict "ServiceMissing" "serve" "RelayMissing" "relay" "ConsumerMissing" "consume" -}}
+{{- $processes := dict "ServiceMissing" "serve" "WorkerMissing" "worker" -}}
 {{- $groups := list -}}
 {{- range $group := (fromYaml $text).groups -}}
 {{- $rules := list -}}
@@ -16,8 +16,8 @@
 {{- if $command -}}
 {{- $_ := set $rule "expr" (include "shop.missing" (list $ $command)) -}}
 {{- end -}}
-{{- /* Without Redis there are no relays and no consumers, so none is missing. */ -}}
-{{- if or (not (has $command (list "relay" "consume"))) $.Values.redis.existingSecret -}}
+{{- /* Without Redis there are no workers, so none is missing. */ -}}
+{{- if or (ne $command "worker") $.Values.redis.existingSecret -}}
 {{- $rules = append $rules $rule -}}
 {{- end -}}
 {{- end -}}

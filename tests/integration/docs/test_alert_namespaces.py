@@ -93,7 +93,7 @@ def test_alerts_of_one_namespace_ignore_the_metrics_of_another(path: Path, tmp_p
 def test_an_installation_that_is_gone_is_missed_though_another_is_there(alert: str, tmp_path: Path) -> None:
     there = [f'envoy_server_live{{namespace="{name}", job="edge"}}' for name in ("live", "staging")]
     for service in SERVICES:
-        for command in ("serve", "relay", "consume"):
+        for command in ("serve", "worker"):
             labels = f'job="{service.name}", command="{command}"'
             there += [f'shop_process_info{{namespace="{name}", {labels}}}' for name in ("live", "staging")]
     [rule] = [rule for rule in _RULES if rule.get("alert") == alert]
@@ -111,7 +111,7 @@ def test_an_installation_that_is_gone_is_missed_though_another_is_there(alert: s
     assert_rules_pass(rules_of("live"), {"evaluation_interval": "1m", "tests": [test]}, tmp_path)
 
 
-@pytest.mark.parametrize("command", ["serve", "relay", "consume"])
+@pytest.mark.parametrize("command", ["serve", "worker"])
 def test_every_process_of_every_service_is_missed(command: str) -> None:
     [rule] = [rule for rule in _RULES if "absent(" in rule["expr"] and f'command="{command}"' in rule["expr"]]
 

@@ -6,17 +6,16 @@ import ast
 import inspect
 import json
 import re
-import runpy
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 import yaml
 from opentelemetry.sdk import environment_variables as sdk_variables
 
-from chassis.runtime import cli
 from devstack import __main__ as devstack_main
 from devstack.services import SERVICES
 from devstack.settings import REPOSITORY
+from docs.settings_page import commands_of
 from envoy import __main__ as envoy_main
 from tests.support.documents import DOCUMENTS, TRACKED, anchors, code, commands, links
 from tests.support.service_settings import stack_variables, variables
@@ -24,8 +23,6 @@ from tests.support.service_settings import stack_variables, variables
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
-
-    import pytest
 
 
 EVERYWHERE: Final = envoy_main._EVERYWHERE  # noqa: SLF001  the options, before argparse hides them
@@ -64,8 +61,8 @@ def test_every_target_of_make_exists_with_its_variables() -> None:
     assert unknown == []
 
 
-def test_every_command_of_a_service_exists_with_its_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
-    known = {service.name: _commands_of(service.name, monkeypatch) for service in SERVICES}
+def test_every_command_of_a_service_exists_with_its_arguments() -> None:
+    known = {service.name: commands_of(service.name) for service in SERVICES}
     wrong = []
     tried = 0
     for each in commands("python", "docker", "kubectl", "service"):
@@ -78,20 +75,13 @@ def test_every_command_of_a_service_exists_with_its_arguments(monkeypatch: pytes
     assert wrong == []
 
 
-def _commands_of(package: str, patch: pytest.MonkeyPatch) -> dict[str, Callable[..., Any]]:
-    found: dict[str, Callable[..., Any]] = {}
-    patch.setattr(cli, "main", lambda _package, commands: found.update(commands))
-    runpy.run_module(package, run_name="__main__")
-    return found
-
-
 def _service_command(words: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
     """Return the package and the command that it is given, by `python -m` or in a container."""
     if words[1:2] == ("-m",) and len(words) > 2:
         return words[2], words[3:]
     if "service" in words:
         at = words.index("service")
-        named = [re.sub(r"-(relay|consume)$", "", word.rpartition("/")[2]) for word in words[:at]]
+        named = [re.sub(r"-worker$", "", word.rpartition("/")[2]) for word in words[:at]]
         [package] = {name.replace("-", "_") for name in named} & {service.name for service in SERVICES} or {"user_svc"}
         return package, words[at + 1 :]
     return "", ()

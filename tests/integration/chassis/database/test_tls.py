@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 # In a mount namespace of its own the authority takes the place of the public ones, where the images have them.
 IN_STORE: Final = 'mount --bind "$1" "$2" && shift 2 && exec "$@"'
 ROOTS: Final = ("a file", "the system's store")
-WORKERS: Final = ("serve", "relay", "consume")
+WORKERS: Final = ("serve", "worker")
 
 
 @pytest.fixture(scope="module")

@@ -99,7 +99,7 @@ def test_a_command_without_a_database_is_one_clear_line(command: str) -> None:
 
 
 @pytest.mark.parametrize("package", ["user_svc", "order_svc"])
-@pytest.mark.parametrize("command", ["relay", "consume", "events dlq requeue"])
+@pytest.mark.parametrize("command", ["worker", "events dlq requeue"])
 def test_a_command_that_needs_redis_says_so(package: str, command: str) -> None:
     ended = run(package, command, DATABASE_URL=NO_DATABASE)
 
@@ -121,14 +121,19 @@ def test_a_command_without_redis_is_one_clear_line(orders_database: TestDatabase
     assert "canary" not in ended.stderr
 
 
-@pytest.mark.parametrize("command", ["relay", "consume"])
-def test_a_worker_without_tables_names_the_command_to_run(
-    command: str, empty_database: TestDatabase, redis_url: str
-) -> None:
-    ended = run("order_svc", command, DATABASE_URL=empty_database.url, REDIS_URL=redis_url)
+def test_a_worker_without_tables_names_the_command_to_run(empty_database: TestDatabase, redis_url: str) -> None:
+    ended = run("order_svc", "worker", DATABASE_URL=empty_database.url, REDIS_URL=redis_url)
 
     assert ended.returncode == 1
     assert ended.stderr == "The database is not ready: run `python -m order_svc migrate` first.\n"
+
+
+@pytest.mark.parametrize("command", ["relay", "consume"])
+def test_a_command_of_earlier_versions_names_the_one_that_replaced_it(command: str) -> None:
+    ended = run("order_svc", command)
+
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr == f"`{command}` is part of `worker`: run `python -m order_svc worker`.\n"
 
 
 def test_a_replay_needs_a_time(users_database: TestDatabase) -> None:

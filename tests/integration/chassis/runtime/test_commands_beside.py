@@ -2,34 +2,23 @@
 
 from __future__ import annotations
 
-import runpy
 from typing import TYPE_CHECKING
 
 import httpx
 
-from chassis.runtime import cli
 from chassis.testing import LOOPBACK, new_uuid
 from devstack.services import SERVICES
+from docs.settings_page import commands_of
 from tests.integration.replica import run, serving_process
 from tests.support.ports import free_port
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import pytest
-
     from tests.integration.conftest import TestDatabase
 
-RUNS_UNTIL_STOPPED = {"serve", "relay", "consume"}
+RUNS_UNTIL_STOPPED = {"serve", "worker"}
 ARGUMENTS = {"events replay": " --since 2026-11-25T18:00:00Z", "admin create": " ada@example.com"}
-
-
-def commands(package: str, patch: pytest.MonkeyPatch) -> list[str]:
-    """Return the names of the package's commands, as it hands them to the command line."""
-    found: list[str] = []
-    patch.setattr(cli, "main", lambda _package, commands: found.extend(commands))
-    runpy.run_module(package, run_name="__main__")
-    return found
 
 
 async def test_every_command_that_ends_runs_beside_a_running_process(
@@ -37,7 +26,6 @@ async def test_every_command_that_ends_runs_beside_a_running_process(
     orders_database: TestDatabase,
     redis_url: str,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     databases = {"user_svc": users_copy, "order_svc": orders_database}
     failed: dict[str, str] = {}
@@ -54,7 +42,7 @@ async def test_every_command_that_ends_runs_beside_a_running_process(
             async with httpx.AsyncClient(trust_env=False) as client:
                 metrics = (await client.get(f"http://{LOOPBACK}:{env['METRICS_PORT']}/metrics")).text
             assert 'shop_process_info{command="serve"} 1.0' in metrics
-            for command in commands(service.name, monkeypatch):
+            for command in commands_of(service.name):
                 if command in RUNS_UNTIL_STOPPED:
                     continue
                 tried.append(command)
