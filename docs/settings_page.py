@@ -19,9 +19,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Union, get_arg
 from pydantic import SecretStr
 
 import chassis
-import order_svc
-import user_svc
 from chassis.runtime import cli
+from chassis.service import services
 from chassis.settings import Section, constants, sections_of, variable_of
 
 if TYPE_CHECKING:
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
 
 DOCS: Final = Path(__file__).parent
 NONE: Final = "\N{EN DASH}"
-_SERVICES: Final = (user_svc, order_svc)
+_SERVICES: Final = tuple(importlib.import_module(service.name) for service in services())
 _WORKERS: Final = [f"{service.__name__}.worker" for service in _SERVICES]
 _MARK: Final = re.compile(r"^\{\{ (\w+) \}\}$", re.MULTILINE)
 _UNITS: Final = {"_s": " s", "_kib": " KiB"}
@@ -119,7 +118,7 @@ def settings(template: str) -> str:
 
 
 def _row(name: str, field: FieldInfo, section: type[Section]) -> str:
-    return f"| `{name}` | {_value(name, field)} | {_default(name, field, section)} | {_description(name, section)} |"
+    return f"| `{name}` | {_value(name, field)} | {_default(name, field)} | {_description(name, section)} |"
 
 
 def _description(name: str, section: type[Section]) -> str:
@@ -159,11 +158,10 @@ def _kind(name: str, annotation: Any) -> str:
     return _KINDS[get_origin(annotation) or annotation]
 
 
-def _default(name: str, field: FieldInfo, section: type[Section]) -> str:
-    if field.is_required():
-        own = sorted({each.model_fields[name.lower()].default for each in section.__subclasses__()})
-        return ", ".join(own) or "required"
-    return shown(field.default)
+def _default(name: str, field: FieldInfo) -> str:
+    if name == "SERVICE_NAME":
+        return "the package"  # set by chassis.runtime.cli
+    return "required" if field.is_required() else shown(field.default)
 
 
 def shown(default: object) -> str:
@@ -197,7 +195,7 @@ def _named(services: dict[str, tuple[str, ...]]) -> str:
         for service, names in services.items()
         if set(names) - set(common)
     ]
-    return f"both services: {', '.join(common)}{''.join(own)}"
+    return f"every service: {', '.join(common)}{''.join(own)}"
 
 
 def commands_of(package: str) -> dict[str, Callable[..., Any]]:
@@ -229,7 +227,7 @@ def _read_by(command: Callable[..., Any]) -> set[type[Section]]:
 
 
 def _names(code: CodeType) -> Iterator[str]:
-    yield from code.co_names
+    yield from (*code.co_names, *code.co_freevars)
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
             yield from _names(constant)
@@ -238,6 +236,8 @@ def _names(code: CodeType) -> Iterator[str]:
 def _meanings(name: str, function: FunctionType, owner: object) -> Iterator[Any]:
     """Yield what a name can mean in a function: a global, or an attribute of the module's classes or of the owner."""
     yield function.__globals__.get(name)
+    if name in function.__code__.co_freevars:
+        yield (function.__closure__ or ())[function.__code__.co_freevars.index(name)].cell_contents
     held = getattr(owner, name, None)
     yield getattr(held, "__func__", held)
     for each in list(function.__globals__.values()):

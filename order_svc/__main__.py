@@ -6,12 +6,7 @@ from typing import Final
 
 from chassis.runtime import cli
 
-MODULES: Final = {
-    "serve": "order_svc.serving",
-    "worker": "order_svc.worker",
-    "migrate": "order_svc.serving",
-    "events": "order_svc.worker",
-}
+MODULES: Final = cli.modules_of("order_svc")
 
 if __name__ == "__main__":
     cli.main("order_svc", MODULES)

@@ -19,7 +19,7 @@ from order_svc.buyer_client import GrpcBuyerDirectory
 from order_svc.buyers import BuyersWithProjection
 from order_svc.rpc import OrderServicer, order_watch_hub
 from order_svc.service import OrderService
-from order_svc.settings import OrderTelemetrySettings, UserServiceSettings
+from order_svc.settings import UserServiceSettings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 class Settings(ServiceSettings):
     """The sections that serving reads."""
 
-    telemetry: OrderTelemetrySettings
     user_service: UserServiceSettings
     breaker: BreakerSettings
     watch: WatchSettings

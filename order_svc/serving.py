@@ -2,31 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from chassis import telemetry
-from chassis.database import migrations
-from chassis.database.settings import DatabaseSettings
-from chassis.settings import load, load_sections
+from chassis.serving import serving_commands
 from order_svc.composition import Settings, build
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from chassis.runtime.cli import Command
-
-
-async def serve() -> None:
-    """Serve calls until SIGTERM or SIGINT."""
-    settings = load_sections(Settings)
-    with telemetry.running(settings.telemetry, command="serve"):
-        async with build(settings) as application:
-            await application.run()
-
-
-def migrate() -> None:
-    """Bring the database to the newest version."""
-    migrations.upgrade("order_svc", load(DatabaseSettings))
-
-
-COMMANDS: Final[Mapping[str, Command]] = {"serve": serve, "migrate": migrate}
+COMMANDS: Final = serving_commands("order_svc", Settings, build)

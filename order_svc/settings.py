@@ -1,15 +1,8 @@
-"""The order service's settings: its own, and its name for the common ones."""
+"""The order service's settings of its own."""
 
 from __future__ import annotations
 
 from chassis.client.settings import PeerSettings
-from chassis.telemetry.settings import TelemetrySettings
-
-
-class OrderTelemetrySettings(TelemetrySettings):
-    """Names the service."""
-
-    service_name: str = "order_svc"
 
 
 class UserServiceSettings(PeerSettings, env_prefix="USER_SERVICE_"):

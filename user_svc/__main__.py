@@ -9,15 +9,7 @@ from typing import Final
 
 from chassis.runtime import cli
 
-MODULES: Final = {
-    "serve": "user_svc.serving",
-    "worker": "user_svc.worker",
-    "migrate": "user_svc.serving",
-    "events": "user_svc.worker",
-    "keys": "user_svc.serving",
-    "sessions": "user_svc.serving",
-    "admin": "user_svc.serving",
-}
+MODULES: Final = cli.modules_of("user_svc", serving=("keys", "sessions", "admin"))
 
 if __name__ == "__main__":
     cli.main("user_svc", MODULES)

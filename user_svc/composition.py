@@ -15,6 +15,7 @@ from chassis.database import Database
 from chassis.database.settings import DatabaseSettings
 from chassis.errors import DatabaseUnavailable
 from chassis.settings import sections
+from chassis.telemetry.settings import TelemetrySettings
 from user_svc import sweeps
 from user_svc.attempts import Attempts
 from user_svc.keys import KeySettings, SigningKeys
@@ -24,7 +25,7 @@ from user_svc.rpc import UserServicer
 from user_svc.service import UserService
 from user_svc.sessions.rpc import SessionServicer
 from user_svc.sessions.service import SessionService, SessionSettings
-from user_svc.settings import PasswordRuleSettings, PasswordSettings, UserTelemetrySettings
+from user_svc.settings import PasswordRuleSettings, PasswordSettings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 class PartSettings:
     """The sections that every command reads."""
 
-    telemetry: UserTelemetrySettings
+    telemetry: TelemetrySettings
     database: DatabaseSettings
     passwords: PasswordSettings
     keys: KeySettings
@@ -85,7 +86,6 @@ async def _parts_on(database: Database, settings: PartSettings | Settings, clock
 class Settings(ServiceSettings):
     """The sections that serving reads."""
 
-    telemetry: UserTelemetrySettings
     passwords: PasswordSettings
     rules: PasswordRuleSettings
     keys: KeySettings

@@ -8,10 +8,8 @@ from typing import TYPE_CHECKING, Final
 
 from shop.user.v1 import user_service_pb2
 
-from chassis import telemetry
-from chassis.database import migrations
-from chassis.database.settings import DatabaseSettings
 from chassis.server.validation import require_valid
+from chassis.serving import serving_commands
 from chassis.settings import load, load_sections
 from user_svc import sweeps
 from user_svc.composition import PartSettings, Settings, build, parts
@@ -23,19 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from chassis.runtime.cli import Command
-
-
-async def serve() -> None:
-    """Serve calls until SIGTERM or SIGINT."""
-    settings = load_sections(Settings)
-    with telemetry.running(settings.telemetry, command="serve"):
-        async with build(settings) as application:
-            await application.run()
-
-
-def migrate() -> None:
-    """Bring the database to the newest version."""
-    migrations.upgrade("user_svc", load(DatabaseSettings))
 
 
 async def rotate_keys() -> None:
@@ -72,8 +57,7 @@ async def create_admin(email: str) -> None:
 
 
 COMMANDS: Final[Mapping[str, Command]] = {
-    "serve": serve,
-    "migrate": migrate,
+    **serving_commands("user_svc", Settings, build),
     "keys rotate": rotate_keys,
     "keys list": list_keys,
     "sessions end-all": end_sessions,

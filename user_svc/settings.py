@@ -1,4 +1,4 @@
-"""The user service's settings: its own, and its name for the common ones."""
+"""The user service's settings of its own."""
 
 from __future__ import annotations
 
@@ -7,13 +7,6 @@ from typing import Annotated
 from pydantic import Field
 
 from chassis.settings import Constant, Section
-from chassis.telemetry.settings import TelemetrySettings
-
-
-class UserTelemetrySettings(TelemetrySettings):
-    """Names the service."""
-
-    service_name: str = "user_svc"
 
 
 class PasswordSettings(Section, env_prefix="ARGON2_"):

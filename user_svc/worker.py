@@ -2,19 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from chassis.events.commands import EventCommands
-from chassis.settings import load
 from user_svc import consumer
-from user_svc.settings import UserTelemetrySettings
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from chassis.runtime.cli import Command
-
-EVENTS: Final = EventCommands(
-    telemetry=lambda: load(UserTelemetrySettings), publishes="user", reads="order", handle=consumer.handle
-)
-COMMANDS: Final[Mapping[str, Command]] = EVENTS.commands
+EVENTS: Final = EventCommands.of("user_svc", handle=consumer.handle)
+COMMANDS: Final = EVENTS.commands

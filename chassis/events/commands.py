@@ -10,6 +10,7 @@ import contextlib
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeVar
 
 from chassis import telemetry
@@ -24,16 +25,18 @@ from chassis.events.recovery import publish_again
 from chassis.events.redis_streams import BrokerDown, BrokerSettings, stream_of
 from chassis.events.relay import Relay, RelaySettings
 from chassis.runtime.worker import work
+from chassis.service import service_of
 from chassis.settings import load
+from chassis.telemetry.settings import TelemetrySettings
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+    from typing import Self
 
     from chassis.events.inbox import DeadLetter
     from chassis.events.processor import Handle
     from chassis.runtime.worker import Part
-    from chassis.telemetry.settings import TelemetrySettings
 
     DatabasePart = Callable[[Database, asyncio.Event], Awaitable[None]]
 
@@ -42,10 +45,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventCommands:
-    """The commands of one service: a worker, and what operators do about events.
+    """The commands of one service: a worker, and what operators do about events. Use of().
 
     Attributes:
-        telemetry: loads the settings that name the service.
         publishes: the resource whose events it publishes: `order`; empty if it publishes none.
         reads: the resource whose events it reads: `user`; empty if it reads none.
         handle: the effect of the events that it reads.
@@ -56,7 +58,6 @@ class EventCommands:
         ValueError: events are read without an effect, or there is an effect without events.
     """
 
-    telemetry: Callable[[], TelemetrySettings]
     publishes: str = ""
     reads: str = ""
     handle: Handle | None = None
@@ -66,6 +67,20 @@ class EventCommands:
         """Check that what is read has an effect."""
         if bool(self.reads) != bool(self.handle):
             raise ValueError("reads and handle: give both or neither")
+
+    @classmethod
+    def of(
+        cls, package: str, *, handle: Handle | None = None, parts: Mapping[str, DatabasePart] = MappingProxyType({})
+    ) -> Self:
+        """Return the commands of the service in this package, which publishes and reads what its service.toml says.
+
+        Raises:
+            ValueError: events are read without an effect, or there is an effect without events.
+        """
+        service = service_of(package)
+        if len(service.reads) > 1:
+            raise ValueError(f"{service.file}: reads: a worker reads the events of one resource")
+        return cls(publishes=service.publishes, reads="".join(service.reads), handle=handle, parts=parts)
 
     @property
     def commands(self) -> dict[str, Callable[..., Awaitable[None]]]:
@@ -84,7 +99,7 @@ class EventCommands:
 
     async def work(self) -> None:
         """Publish the service's events and apply those of other services, until SIGTERM or SIGINT."""
-        settings, broker = self.telemetry(), load(BrokerSettings)
+        settings, broker = load(TelemetrySettings), load(BrokerSettings)
         name = settings.service_name
         with telemetry.running(settings, command="worker"):
             async with self._database(name) as database, contextlib.AsyncExitStack() as stack:
@@ -109,7 +124,7 @@ class EventCommands:
 
     async def requeue_dead_letters(self) -> None:
         """Try the events that could not take effect once more, in the order of their sequences."""
-        async with self._group(self.telemetry().service_name, load(BrokerSettings)) as group:
+        async with self._group(load(TelemetrySettings).service_name, load(BrokerSettings)) as group:
             letters = [letter for letter, _ in await self._dead_letters()]
             for letter in sorted(letters, key=lambda each: each.sequence):
                 if not await _answered(group.send_again(letter.event)):
@@ -117,7 +132,7 @@ class EventCommands:
         print(f"{len(letters)} events are tried again")  # noqa: T201  the answer
 
     async def _dead_letters(self) -> list[tuple[DeadLetter, datetime]]:
-        async with self._database(self.telemetry().service_name) as database:
+        async with self._database(load(TelemetrySettings).service_name) as database:
             return await database.read(lambda connection: inbox.dead_letters(connection, stream_of(self.reads)))
 
     async def replay(self, *, since: str) -> None:
@@ -127,7 +142,7 @@ class EventCommands:
         except ValueError:
             raise StartupError("--since must look like 2026-11-25T18:00:00Z") from None
         moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-        async with self._database(self.telemetry().service_name) as database:
+        async with self._database(load(TelemetrySettings).service_name) as database:
             count = await publish_again(database, since=moment)
         print(f"{count} events are published again")  # noqa: T201  the answer
 

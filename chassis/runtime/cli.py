@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import inspect
+import os
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,6 +25,17 @@ if TYPE_CHECKING:
 _REPLACED: Final = {"relay": "worker", "consume": "worker"}
 
 
+def modules_of(package: str, *, serving: Iterable[str] = ()) -> dict[str, str]:
+    """Return by the first word of a command the module that has it: those of every service, `serving` and `worker`.
+
+    Args:
+        package: the service's package.
+        serving: the first words of further commands in its `serving`.
+    """
+    of_serving = dict.fromkeys(("serve", "migrate", *serving), f"{package}.serving")
+    return of_serving | dict.fromkeys(("worker", "events"), f"{package}.worker")
+
+
 def main(package: str, modules: Mapping[str, str]) -> None:
     """Run the command that the arguments name. An operator's mistake prints one line and exits with code 1.
 
@@ -33,6 +45,7 @@ def main(package: str, modules: Mapping[str, str]) -> None:
         package: the service's package.
         modules: by the first word of a command, the module that has it, as `commands_of` takes it.
     """
+    os.environ.setdefault("SERVICE_NAME", package)
     word = "".join(sys.argv[1:2])
     if word in _REPLACED:
         sys.exit(f"`{word}` is part of `{_REPLACED[word]}`: run `python -m {package} {_REPLACED[word]}`.")

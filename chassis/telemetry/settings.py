@@ -18,7 +18,7 @@ class TelemetrySettings(Section):
     """
 
     service_name: str
-    """`service` in each log line, `service.name` in traces."""
+    """`service` in each log line, `service.name` in traces. The service's package, unless it is set."""
     service_version: str = "dev"
     """`version` in each log line; the image sets it."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"

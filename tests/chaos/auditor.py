@@ -5,13 +5,13 @@ Events of a subject in the table `poison` fail, as those of a defect would.
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from sqlalchemy import text
 
 from chassis.events.commands import EventCommands
 from chassis.runtime.cli import main
-from chassis.telemetry.settings import TelemetrySettings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,9 +47,8 @@ def handle(connection: Connection, events: Sequence[CloudEvent]) -> None:
     )
 
 
-COMMANDS = EventCommands(
-    telemetry=lambda: TelemetrySettings(service_name="auditor"), reads="order", handle=handle
-).commands
+COMMANDS = EventCommands(reads="order", handle=handle).commands
 
 if __name__ == "__main__":
+    os.environ.setdefault("SERVICE_NAME", "auditor")
     main("tests.chaos.auditor", {"worker": "tests.chaos.auditor", "events": "tests.chaos.auditor"})

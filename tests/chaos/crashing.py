@@ -55,4 +55,5 @@ if __name__ == "__main__":
     step, times = sys.argv[1], int(sys.argv[2])
     del sys.argv[1:3]
     die_after(step, times)
+    os.environ.setdefault("SERVICE_NAME", "order_svc" if step == "sent" else "auditor")
     main("tests.chaos.crashing", {"worker": "order_svc.worker" if step == "sent" else "tests.chaos.auditor"})

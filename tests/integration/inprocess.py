@@ -19,12 +19,12 @@ from chassis.telemetry.settings import TelemetrySettings
 from chassis.testing import server_settings, services_token, serving
 from chassis.watch.settings import WatchSettings
 from order_svc import composition as order_svc
-from order_svc.settings import OrderTelemetrySettings, UserServiceSettings
+from order_svc.settings import UserServiceSettings
 from user_svc import composition as user_svc
 from user_svc.keys import KeySettings
 from user_svc.rpc import UserServicer
 from user_svc.sessions.service import SessionSettings
-from user_svc.settings import PasswordRuleSettings, PasswordSettings, UserTelemetrySettings
+from user_svc.settings import PasswordRuleSettings, PasswordSettings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -96,7 +96,7 @@ async def user_service(
 ) -> AsyncIterator[str]:
     """Serve the user service while the block runs; yield its address."""
     whole = user_svc.Settings(
-        telemetry=UserTelemetrySettings(),
+        telemetry=TelemetrySettings(service_name="user_svc"),
         database=settings,
         passwords=hashing,
         rules=rules,
@@ -123,7 +123,7 @@ async def order_service(
 ) -> AsyncIterator[str]:
     """Serve the order service, which asks the user service at the target, while the block runs; yield its address."""
     whole = order_svc.Settings(
-        telemetry=OrderTelemetrySettings(),
+        telemetry=TelemetrySettings(service_name="order_svc"),
         server=server or server_settings(),
         tokens=TokenSettings(),
         tls=TlsSettings(),

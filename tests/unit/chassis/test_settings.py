@@ -14,10 +14,11 @@ from chassis.database.url import DatabaseUrl
 from chassis.events.relay import RelaySettings
 from chassis.server.settings import ServerSettings
 from chassis.settings import constants, load
+from chassis.telemetry.settings import TelemetrySettings
 from chassis.watch.settings import WatchSettings
 from docs import settings_page
-from order_svc.settings import OrderTelemetrySettings, UserServiceSettings
-from user_svc.settings import PasswordSettings, UserTelemetrySettings
+from order_svc.settings import UserServiceSettings
+from user_svc.settings import PasswordSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,6 +33,7 @@ SECRET = "hunter2-of-the-database"
 def empty_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         monkeypatch.delenv(name)
+    monkeypatch.setenv("SERVICE_NAME", "user_svc")  # as chassis.runtime.cli does
 
 
 def mistakes_of(section: type[BaseSettings], capsys: pytest.CaptureFixture[str]) -> list[str]:
@@ -64,13 +66,6 @@ def test_the_breaker_is_the_contracts_by_default() -> None:
     breaker = load(BreakerSettings)
 
     assert (breaker.fail_max, breaker.success_threshold, breaker.reset_timeout_s) == (5, 2, 60)
-
-
-@pytest.mark.parametrize(
-    ("section", "name"), [(UserTelemetrySettings, "user_svc"), (OrderTelemetrySettings, "order_svc")]
-)
-def test_a_service_has_its_own_name(section: type[UserTelemetrySettings | OrderTelemetrySettings], name: str) -> None:
-    assert load(section).service_name == name
 
 
 def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,7 +113,7 @@ def test_a_variable_that_is_missing_is_named(capsys: pytest.CaptureFixture[str])
         (ServerSettings, "GRPC_REFLECTION", SECRET),
         (BreakerSettings, "BREAKER_FAIL_MAX", "0"),
         (BreakerSettings, "BREAKER_RESET_TIMEOUT_S", "0"),
-        (UserTelemetrySettings, "LOG_LEVEL", SECRET),
+        (TelemetrySettings, "LOG_LEVEL", SECRET),
         (UserServiceSettings, "USER_SERVICE_URL", ""),
         (PasswordSettings, "ARGON2_WORKERS", SECRET),
     ],
@@ -228,7 +223,7 @@ def test_every_mistake_has_a_line(monkeypatch: pytest.MonkeyPatch, capsys: pytes
         (ServerSettings, "port"),
         (DatabaseSettings, "pool_size"),
         (BreakerSettings, "fail_max"),
-        (UserTelemetrySettings, "service_name"),
+        (TelemetrySettings, "service_name"),
         (UserServiceSettings, "url"),
         (PasswordSettings, "workers"),
     ],

@@ -66,11 +66,11 @@ def test_every_setting_of_the_services_has_a_row() -> None:
 @pytest.mark.parametrize(
     ("section", "readers"),
     [
-        ("RelaySettings", "both services: `worker`"),
-        ("ConsumerSettings", "both services: `worker`"),
+        ("RelaySettings", "every service: `worker`"),
+        ("ConsumerSettings", "every service: `worker`"),
         ("WatchSettings", "order_svc: `serve`"),
         ("PasswordRuleSettings", "user_svc: `serve`, `admin create`"),
-        ("BrokerSettings", "both services: `worker`, `events dlq requeue`"),
+        ("BrokerSettings", "every service: `worker`, `events dlq requeue`"),
     ],
 )
 def test_each_table_says_which_processes_read_it(section: str, readers: str) -> None:

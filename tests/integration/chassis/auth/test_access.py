@@ -25,6 +25,7 @@ from chassis.database import Database
 from chassis.server import contract
 from chassis.server.server import Server
 from chassis.server.system import SystemServicer
+from chassis.telemetry.settings import TelemetrySettings
 from chassis.testing import (
     LOOPBACK,
     SIGNER,
@@ -42,7 +43,6 @@ from chassis.testing import (
 from tests.integration.inprocess import database_settings
 from tests.support.access_table import ALLOWED, CALLERS, FOREIGN, NOTHING, REQUESTS, Subject, expected
 from tests.support.requests import PASSWORD, create_order_request, create_user_request
-from user_svc.settings import UserTelemetrySettings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -318,7 +318,7 @@ def make_up_service(name: str, access: access_pb2.Access | None, *, takes_stream
 
 def server_with(register: Register) -> Server:
     database = Database(database_settings(f"postgresql://nobody:wrong@{LOOPBACK}:1/none"), name="test")
-    system = SystemServicer(UserTelemetrySettings(), database)
+    system = SystemServicer(TelemetrySettings(service_name="user_svc"), database)
     return Server(server_settings(), register=register, system=system, tokens=AccessTokens(TokenSettings(), NoKeys()))
 
 

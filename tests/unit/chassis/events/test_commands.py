@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from chassis.events.commands import EventCommands
-from chassis.telemetry.settings import TelemetrySettings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,13 +20,9 @@ def ignore(_connection: Connection, _events: Sequence[CloudEvent]) -> None:
     """Let the events have no effect."""
 
 
-def settings() -> TelemetrySettings:
-    return TelemetrySettings(service_name="stock_svc")
-
-
-PUBLISHES = EventCommands(telemetry=settings, publishes="stock")
-READS = EventCommands(telemetry=settings, reads="order", handle=ignore)
-BOTH = EventCommands(telemetry=settings, publishes="stock", reads="order", handle=ignore)
+PUBLISHES = EventCommands(publishes="stock")
+READS = EventCommands(reads="order", handle=ignore)
+BOTH = EventCommands(publishes="stock", reads="order", handle=ignore)
 LETTERS = {"events dlq list", "events dlq requeue"}
 
 
@@ -46,4 +41,4 @@ def test_a_service_has_the_commands_of_its_role(events: EventCommands, commands:
 
 def test_events_that_are_read_have_an_effect() -> None:
     with pytest.raises(ValueError, match="reads and handle"):
-        EventCommands(telemetry=settings, reads="order")
+        EventCommands(reads="order")
