@@ -50,7 +50,10 @@ class Incomplete(Exception):
 
 
 def sections() -> dict[str, type[Section]]:
-    """Return the sections of the chassis and of the services by name, without subclasses that set a default."""
+    """Return the sections of the chassis and of the services by name, without subclasses that set a default.
+
+    Services that call the same peer have a section of the same name, with the same variables.
+    """
     found: dict[str, type[Section]] = {}
     for package in (chassis, *_SERVICES):
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
@@ -58,7 +61,7 @@ def sections() -> dict[str, type[Section]]:
                 continue
             for _, section in inspect.getmembers(importlib.import_module(module.name), inspect.isclass):
                 if issubclass(section, Section) and section.__module__ == module.name and section is not Section:
-                    found[section.__name__] = section
+                    found.setdefault(section.__name__, section)
     # A section without a prefix may be the base of others, which have one.
     bases = {base for section in found.values() if not _only_sets_defaults(section) for base in section.__bases__}
     return {name: section for name, section in found.items() if not (_only_sets_defaults(section) or section in bases)}
@@ -87,12 +90,19 @@ def limits(template: str) -> str:
         Incomplete: a constant is not described.
     """
     rows = [
-        f"| `{name}` | {value} | {_description(name, section)} | `{section.__module__.replace('.', '/')}.py` |"
+        f"| `{name}` | {value} | {_description(name, section)} | `{_file_of(section, name)}` |"
         for section in sections().values()
         for name, value in constants(section).items()
     ]
     head = ["| constant | value | what, and why | where |", "|---|---|---|---|"]
     return template.replace("{{ constants }}", "\n".join([*head, *rows]))
+
+
+def _file_of(section: type[Section], variable: str) -> str:
+    """Return the file that declares the field of a variable: the section's own, or that of its base."""
+    field = next(each for each in section.model_fields if variable_of(section, each) == variable)
+    owner = next(base for base in section.__mro__ if field in vars(base).get("__annotations__", {}))
+    return f"{owner.__module__.replace('.', '/')}.py"
 
 
 def settings(template: str) -> str:
@@ -112,7 +122,7 @@ def settings(template: str) -> str:
         rows = [_row(name, field, section) for name, field in variables(section).items() if name not in listed]
         listed.update(variables(section))
         head = ["| variable | value | default | what, and why |", "|---|---|---|---|"]
-        return "\n".join([f"Read by {readers[section]}.", "", *head, *rows])
+        return "\n".join([f"Read by {readers[mark[1]]}.", "", *head, *rows])
 
     return _MARK.sub(table, template)
 
@@ -173,11 +183,11 @@ def shown(default: object) -> str:
     return NONE if default in {None, ""} else str(default)
 
 
-def _readers() -> dict[type[Section], str]:
+def _readers() -> dict[str, str]:
     """Return which commands of which services read each section: `serve` and `relay` of both services."""
-    reading: dict[type[Section], dict[str, tuple[str, ...]]] = defaultdict(dict)
+    reading: dict[str, dict[str, tuple[str, ...]]] = defaultdict(dict)
     for service in _SERVICES:
-        found: dict[type[Section], list[str]] = defaultdict(list)
+        found: dict[str, list[str]] = defaultdict(list)
         for name, run in commands_of(service.__name__).items():
             for section in _read_by(run):
                 found[section].append(f"`{name}`")
@@ -204,11 +214,11 @@ def commands_of(package: str) -> dict[str, Callable[..., Any]]:
     return cli.commands_of(modules.values())
 
 
-def _read_by(command: Callable[..., Any]) -> set[type[Section]]:
+def _read_by(command: Callable[..., Any]) -> set[str]:
     """Return the sections that a command loads, itself or by functions of its module and methods of its class."""
-    found: set[type[Section]] = set()
+    found = set[str]()
     owner = getattr(command, "__self__", None)
-    known = set(sections().values())
+    known = set(sections())
     rest, seen = [inspect.unwrap(getattr(command, "__func__", command))], set[FunctionType]()
     while rest:
         function = rest.pop()
@@ -218,9 +228,9 @@ def _read_by(command: Callable[..., Any]) -> set[type[Section]]:
         for name in _names(function.__code__):
             for value in _meanings(name, function, owner):
                 if isinstance(value, type) and issubclass(value, Section):
-                    found |= known.intersection(value.__mro__)
+                    found |= known.intersection(base.__name__ for base in value.__mro__)
                 elif isinstance(value, type) and (within := sections_of(value)):
-                    found |= known.intersection(base for section in within.values() for base in section.__mro__)
+                    found |= known.intersection(base.__name__ for each in within.values() for base in each.__mro__)
                 elif getattr(value, "__module__", None) in {function.__module__, *_WORKERS}:
                     rest.append(inspect.unwrap(value))
     return found

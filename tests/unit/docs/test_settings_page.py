@@ -92,7 +92,7 @@ def test_a_field_without_a_reason_is_missed(monkeypatch: pytest.MonkeyPatch) -> 
 
     known = settings_page.sections() | {"RelaySettings": RelaySettings}
     monkeypatch.setattr(settings_page, "sections", lambda: known)
-    monkeypatch.setattr(settings_page, "_readers", lambda: dict.fromkeys(known.values(), "all"))
+    monkeypatch.setattr(settings_page, "_readers", lambda: dict.fromkeys(known, "all"))
 
     with pytest.raises(Incomplete, match="RELAY_BATCH has no docstring"):
         settings_page.settings(_TEMPLATE)
