@@ -118,6 +118,7 @@ lint: setup ## Check contract, drift of generated files, formats, lint, types, i
 	$(BIN)/python helm/readme.py | diff - helm/shop/README.md
 	diff .build/drift/docs/settings.md docs/settings.md
 	diff .build/drift/docs/limits.md docs/limits.md
+	$(foreach file,$(shell git ls-files 'docker/*.j2' 'docs/*.j2' 'helm/*.j2'),diff .build/drift/$(file:.j2=) $(file:.j2=) &&) true
 	diff docs/observability/rules.yaml helm/shop/files/rules.yaml
 	diff -r --exclude='*.py' --exclude=__pycache__ docs/observability/dashboards helm/shop/files/dashboards
 	$(BIN)/ruff check
@@ -131,7 +132,7 @@ format: setup ## Format protos and Python, fix what can be fixed
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
-generate: setup ## Generate stubs, descriptors, OpenAPI and docs/events.md from the contract; docs/settings.md and limits.md; the chart's README and copies
+generate: setup ## Generate stubs, descriptors, OpenAPI and docs/events.md from the contract; what follows from settings and services; the chart's README
 	@rm -rf generated
 	@$(MAKE) --no-print-directory generated-into OUT=.
 	@$(BIN)/python helm/readme.py > helm/shop/README.md
@@ -150,6 +151,7 @@ generated-into:
 	@$(BUF) build --as-file-descriptor-set --output - \
 	  | PYTHONPATH=$(OUT)/generated:. $(BIN)/python -m protos.codegen.events > $(OUT)/docs/events.md
 	@PYTHONPATH=$(OUT)/generated:. $(BIN)/python -m docs.settings_page $(OUT)/docs
+	@PYTHONPATH=$(OUT)/generated:. $(BIN)/python -m devstack.derived $(OUT)
 	@touch $(OUT)/generated/shop/py.typed $(OUT)/generated/buf/py.typed
 
 # The previous commit that touched the contract; REV=main compares with another one.

@@ -13,6 +13,7 @@ from urllib.parse import quote
 import psycopg
 from psycopg import sql
 
+from chassis.service import services
 from devstack.errors import ProcessFailed, StackError
 from devstack.passwords import PasswordFile
 from devstack.ports import LOOPBACK, ReservedPort
@@ -29,8 +30,8 @@ _FLAGS: Final = {
     "listen_addresses": LOOPBACK,
     # TCP, as in production. A socket's path may have only 107 bytes, too few for one in a deep folder.
     "unix_socket_directories": "",
-    # 8 replicas of both services with 8 connections each, and room for tests and psql.
-    "max_connections": "200",
+    # 8 replicas of each service with 8 connections each, its worker, and room for tests and psql.
+    "max_connections": str(100 * max(2, len(services()))),
     "shared_buffers": "64MB",
     # Below the services' lock_timeout of 500 ms: otherwise a deadlock would end as a lock timeout, without a retry.
     "deadlock_timeout": "200ms",

@@ -1,18 +1,20 @@
 #!/bin/bash
-# Creates the role and the database of each service. The image runs it once, after it has created an empty cluster.
+# Creates the roles and databases that are missing, and leaves the others as they are. Each argument is role=database.
 set -euo pipefail
+PGPASSWORD=$(cat /run/secrets/postgres_password)
+export PGPASSWORD PGHOST=postgres PGUSER=postgres PGDATABASE=postgres
 
-make_database() { # role database
-  psql --quiet --no-psqlrc --username "${POSTGRES_USER:-postgres}" --dbname postgres --set ON_ERROR_STOP=1 \
-    --set role="$1" --set database="$2" --set password="$(cat "/run/secrets/$1_password")" <<'SQL'
-CREATE ROLE :"role" LOGIN PASSWORD :'password';
-CREATE DATABASE :"database" OWNER :"role";
+ask() { psql --quiet --no-psqlrc --set ON_ERROR_STOP=1 "$@"; }
+
+for pair; do
+  role=${pair%=*}
+  ask --set role="$role" --set database="${pair#*=}" --set password="$(cat "/run/secrets/${role}_password")" <<'SQL'
+SELECT format('CREATE ROLE %I LOGIN PASSWORD %L', :'role', :'password')
+WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = :'role') \gexec
+SELECT format('CREATE DATABASE %I OWNER %I', :'database', :'role')
+WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = :'database') \gexec
 -- By default every role may connect to a new database.
 REVOKE ALL ON DATABASE :"database" FROM PUBLIC;
 SQL
-}
-
-make_database user_svc users
-make_database order_svc orders
-psql --quiet --no-psqlrc --username "${POSTGRES_USER:-postgres}" --dbname postgres --set ON_ERROR_STOP=1 \
-  --command 'REVOKE ALL ON DATABASE postgres, template1 FROM PUBLIC'
+done
+ask --command 'REVOKE ALL ON DATABASE postgres, template1 FROM PUBLIC'
