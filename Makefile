@@ -39,6 +39,17 @@ observe: setup ## The same as run, with pages of traces and metrics
 clean: ## Remove the data of `make run`
 	@[ ! -x $(BIN)/python ] || $(BIN)/python -m devstack clean
 
+.PHONY: service service-remove
+service: setup ## Write a new service (NAME=stock RESOURCE=StockItem; PLURAL=…, READS=order)
+	@$(BIN)/python -m devstack.scaffold create "$(NAME)" --resource "$(RESOURCE)" --plural "$(PLURAL)" --reads "$(READS)"
+
+service-remove: setup ## Remove a service and everything that is its own (NAME=stock)
+	@$(BIN)/python -m devstack.scaffold remove "$(NAME)"
+
+.PHONY: rename
+rename: setup ## Give the project its own name, everywhere (NAME=Acme)
+	@$(BIN)/python -m devstack.scaffold rename "$(NAME)"
+
 PARALLEL := --numprocesses auto --maxprocesses 4
 # A file's tests stay together: they share servers. Longest first, so that no core is idle at the end.
 test: setup ## Run every test but the long ones, which have targets of their own
@@ -78,6 +89,10 @@ test-failover: setup ## Fail over a cluster under Patroni and load (ROUNDS=3; ne
 
 test-helm: setup ## Test the chart (with helm, if `make helm` has built it)
 	$(BIN)/pytest $(PARALLEL) tests/helm
+
+.PHONY: test-scaffold
+test-scaffold: setup ## Make two services of one's own in a clone, test and run them, and remove them again
+	$(BIN)/pytest tests/scaffold --timeout 1200
 
 mutants: setup ## Plant faults into the code and see whether a test notices (MODULE=chassis/concurrency/batcher.py …, SURVIVORS=1, CONFIGURATION=1)
 	PYTHONPATH=$(CURDIR):$(CURDIR)/generated $(BIN)/python -m tests.mutation $(if $(CONFIGURATION),--configuration) $(if $(SURVIVORS),--survivors) $(MODULE)

@@ -1,0 +1,33 @@
+"""Parcels, and the tables that every service has."""
+
+from alembic import op
+
+from chassis.idempotency.base_tables import base_tables
+
+revision = "0001"
+down_revision = None
+
+
+def upgrade() -> None:
+    """Create the tables."""
+    op.execute("""
+        CREATE TABLE parcels (
+            id uuid NOT NULL,
+            display_name text NOT NULL,
+            created_at timestamptz NOT NULL,
+            updated_at timestamptz NOT NULL,
+            version integer NOT NULL,
+            CONSTRAINT parcels_pkey PRIMARY KEY (id)
+        )
+    """)
+    # [reads]
+    op.execute("""
+        CREATE TABLE known_cargos (
+            id uuid NOT NULL,
+            last_event text NOT NULL,
+            last_at timestamptz NOT NULL,
+            CONSTRAINT known_cargos_pkey PRIMARY KEY (id)
+        )
+    """)
+    # [end]
+    base_tables(op)

@@ -1,0 +1,71 @@
+"""DepotService over gRPC: messages to the model and back, nothing else."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from shop.depot.v1 import depot_service_pb2 as pb
+from shop.depot.v1 import parcel_pb2
+from shop.depot.v1.depot_service_pb2_grpc import DepotServiceServicer
+from typing_extensions import override
+
+from chassis.idempotency.key import IdempotencyKey, key_of
+from chassis.server.conversions import set_timestamp
+from chassis.server.pagination import PageTokens, messages_of
+from depot_svc.model import Parcel, ParcelId
+from depot_svc.service import Rename
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
+    from grpc import aio
+
+    from chassis.clock import Clock
+    from depot_svc.service import DepotService
+
+    Context = aio.ServicerContext[Any, Any]
+
+
+class DepotServicer(DepotServiceServicer):
+    """Answers DepotService."""
+
+    def __init__(self, service: DepotService, clock: Clock) -> None:
+        self._service = service
+        self._clock = clock
+
+    @override
+    async def CreateParcel(self, request: pb.CreateParcelRequest, context: Context) -> parcel_pb2.Parcel:
+        return _to_message(await self._service.create_parcel(request.display_name, key=self._key(request)))
+
+    @override
+    async def GetParcel(self, request: pb.GetParcelRequest, context: Context) -> parcel_pb2.Parcel:
+        return _to_message(await self._service.get_parcel(ParcelId(UUID(request.id))))
+
+    @override
+    async def ListParcels(self, request: pb.ListParcelsRequest, context: Context) -> pb.ListParcelsResponse:
+        tokens = PageTokens(("ListParcels",), self._clock.now())
+        page = tokens.page(page_size=request.page_size, page_token=request.page_token)
+        found, has_more = page.split(await self._service.list_parcels(page))
+        shown = await messages_of(found, _to_message)
+        return pb.ListParcelsResponse(
+            parcels=shown, next_page_token=tokens.after_page(found, shown=len(shown), has_more=has_more)
+        )
+
+    @override
+    async def UpdateParcel(self, request: pb.UpdateParcelRequest, context: Context) -> parcel_pb2.Parcel:
+        command = Rename(
+            parcel_id=ParcelId(UUID(request.id)),
+            display_name=request.display_name if request.HasField("display_name") else None,
+            etag=request.etag,
+        )
+        return _to_message(await self._service.rename_parcel(command, key=self._key(request)))
+
+    def _key(self, request: Message) -> IdempotencyKey:
+        return key_of(request, now=self._clock.now())
+
+
+def _to_message(parcel: Parcel) -> parcel_pb2.Parcel:
+    message = parcel_pb2.Parcel(id=str(parcel.id), display_name=parcel.display_name, etag=parcel.etag)
+    set_timestamp(message.created_at, parcel.created_at)
+    set_timestamp(message.updated_at, parcel.updated_at)
+    return message

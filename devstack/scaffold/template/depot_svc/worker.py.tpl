@@ -1,0 +1,17 @@
+"""The commands about events: `worker`, which publishes those of «parcels», and `events …`."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from chassis.events.commands import EventCommands
+# [reads]
+from depot_svc import consumer
+# [end]
+
+# [reads]
+COMMANDS: Final = EventCommands.of("depot_svc", handle=consumer.handle).commands
+# [end]
+# [reads nothing]
+COMMANDS: Final = EventCommands.of("depot_svc").commands
+# [end]

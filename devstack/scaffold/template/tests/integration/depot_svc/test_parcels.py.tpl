@@ -1,0 +1,123 @@
+"""DepotService, rpc by rpc: what it answers and why it refuses."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+from grpc import StatusCode
+from shop.depot.v1 import depot_service_pb2 as pb
+
+from chassis.testing import bearer, new_uuid, refusal_of, services_token, token_of
+
+if TYPE_CHECKING:
+    from shop.depot.v1.depot_service_pb2_grpc import DepotServiceAsyncStub
+    from shop.depot.v1.parcel_pb2 import Parcel
+
+    from tests.integration.conftest import TestDatabase
+
+
+async def create(depot: DepotServiceAsyncStub, display_name: str = "First") -> Parcel:
+    return await depot.CreateParcel(pb.CreateParcelRequest(display_name=display_name))
+
+
+async def test_a_new_parcel_can_be_read(depot: DepotServiceAsyncStub) -> None:
+    created = await create(depot)
+
+    assert (created.display_name, created.etag) == ("First", "v1")
+    assert await depot.GetParcel(pb.GetParcelRequest(id=created.id)) == created
+
+
+async def test_a_repeated_request_creates_one(depot: DepotServiceAsyncStub, depot_database: TestDatabase) -> None:
+    request = pb.CreateParcelRequest(display_name="First", request_id=new_uuid())
+
+    answers = await asyncio.gather(*(depot.CreateParcel(request) for _ in range(5)))
+
+    assert all(answer == answers[0] for answer in answers)
+    assert depot_database.query("SELECT count(*) FROM parcels") == [(1,)]
+    request.display_name = "Second"
+    refusal = await refusal_of(depot.CreateParcel(request))
+    assert (refusal.code, refusal.reason) == (StatusCode.ALREADY_EXISTS, "REQUEST_ID_REUSED")
+
+
+async def test_an_unknown_id_is_refused(depot: DepotServiceAsyncStub) -> None:
+    unknown = new_uuid()
+
+    for call in (
+        depot.GetParcel(pb.GetParcelRequest(id=unknown)),
+        depot.UpdateParcel(pb.UpdateParcelRequest(id=unknown, display_name="Second")),
+    ):
+        refusal = await refusal_of(call)
+        assert (refusal.code, refusal.reason) == (StatusCode.NOT_FOUND, "PARCEL_NOT_FOUND")
+        assert refusal.metadata == {"parcelId": unknown}
+
+
+async def test_a_change_has_a_new_etag_and_a_stale_one_is_refused(depot: DepotServiceAsyncStub) -> None:
+    created = await create(depot)
+
+    changed = await depot.UpdateParcel(pb.UpdateParcelRequest(id=created.id, display_name="Second", etag=created.etag))
+
+    assert (changed.display_name, changed.etag) == ("Second", "v2")
+    late = pb.UpdateParcelRequest(id=created.id, display_name="Third", etag=created.etag)
+    refusal = await refusal_of(depot.UpdateParcel(late))
+    assert (refusal.code, refusal.reason, refusal.metadata) == (StatusCode.ABORTED, "ETAG_MISMATCH", {"etag": "v2"})
+
+
+async def test_a_change_of_nothing_changes_nothing(depot: DepotServiceAsyncStub) -> None:
+    created = await create(depot)
+
+    assert await depot.UpdateParcel(pb.UpdateParcelRequest(id=created.id)) == created
+
+
+async def test_pages_have_each_once_newest_first(depot: DepotServiceAsyncStub) -> None:
+    created = [await create(depot, f"Number {number}") for number in range(5)]
+
+    listed, token = [], ""
+    while True:
+        page = await depot.ListParcels(pb.ListParcelsRequest(page_size=2, page_token=token))
+        listed += page.parcels
+        token = page.next_page_token
+        if not token:
+            break
+
+    assert listed == created[::-1]
+    refusal = await refusal_of(depot.ListParcels(pb.ListParcelsRequest(page_token="made up")))
+    assert refusal.reason == "INVALID_PAGE_TOKEN"
+
+
+async def test_every_change_writes_its_event(depot: DepotServiceAsyncStub, depot_database: TestDatabase) -> None:
+    created = await create(depot)
+    await depot.UpdateParcel(pb.UpdateParcelRequest(id=created.id, display_name="Second"))
+
+    written = depot_database.query("SELECT type, subject::text, sequence, data FROM outbox ORDER BY position")
+
+    assert written == [
+        ("parcel.created", created.id, 1, {"parcelId": created.id}),
+        ("parcel.updated", created.id, 2, {"parcelId": created.id, "changedFields": ["displayName"]}),
+    ]
+
+
+READERS = ("user", "service")
+
+
+@pytest.mark.parametrize("caller", ["nobody", "user", "service"])
+async def test_users_read_and_staff_and_services_write(depot: DepotServiceAsyncStub, caller: str) -> None:
+    tokens = {"nobody": "", "user": token_of(new_uuid()), "service": services_token()}
+    created = await create(depot)  # as an admin
+    metadata = bearer(tokens[caller]) if tokens[caller] else bearer("none")
+
+    for call, allowed in (
+        (depot.GetParcel(pb.GetParcelRequest(id=created.id), metadata=metadata), READERS),
+        (depot.ListParcels(pb.ListParcelsRequest(), metadata=metadata), READERS),
+        (depot.CreateParcel(pb.CreateParcelRequest(display_name="Mine"), metadata=metadata), ("service",)),
+        (
+            depot.UpdateParcel(pb.UpdateParcelRequest(id=created.id, display_name="Mine"), metadata=metadata),
+            ("service",),
+        ),
+    ):
+        if caller in allowed:
+            await call
+        else:
+            refusal = await refusal_of(call)
+            assert refusal.reason == ("TOKEN_INVALID" if caller == "nobody" else "ROLE_REQUIRED")

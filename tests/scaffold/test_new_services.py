@@ -1,0 +1,135 @@
+"""Two services of one's own, in a clone: generated, tested, run with the others, and removed again."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+
+from devstack.settings import REPOSITORY
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_INSTALLED = (".venv", "node_modules", ".tools")
+# Targets are newer than these, so that make installs nothing into what the clone shares with this tree.
+_PREREQUISITES = ("requirements/dev.txt", "pyproject.toml", "package-lock.json")
+
+
+class Clone:
+    """A clone of the last commit, with what is installed here.
+
+    Attributes:
+        root: its folder.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        subprocess.run(["git", "clone", "--quiet", str(REPOSITORY), str(root)], check=True)
+        for name in _INSTALLED:
+            if (REPOSITORY / name).exists():
+                (root / name).symlink_to(REPOSITORY / name)
+        for name in _PREREQUISITES:
+            os.utime(root / name, (0, 0))
+        with (root / ".git" / "info" / "exclude").open("a") as excluded:
+            excluded.write("\n".join(("", *_INSTALLED)))
+        self.run("git", "config", "user.name", "Test")
+        self.run("git", "config", "user.email", "test@example.com")
+
+    def run(self, *command: str, fails: bool = False, timeout_s: float = 600) -> str:
+        """Return what a command prints."""
+        python_path = f"{self.root}:{self.root / 'generated'}"
+        path = f"{self.root / '.venv' / 'bin'}:{os.environ['PATH']}"
+        env = {**os.environ, "PYTHONPATH": python_path, "PATH": path}
+        done = subprocess.run(
+            command, cwd=self.root, env=env, capture_output=True, text=True, timeout=timeout_s, check=False
+        )
+        assert bool(done.returncode) == fails, done.stdout[-8000:] + done.stderr[-4000:]
+        return done.stdout + done.stderr
+
+    def commit(self, subject: str) -> None:
+        self.run("git", "add", "--all")
+        self.run("git", "commit", "--quiet", "--message", subject)
+
+    def head(self) -> str:
+        return self.run("git", "rev-parse", "HEAD^{tree}")
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
+    return Clone(tmp_path_factory.mktemp("scaffold") / "clone")
+
+
+def test_two_services_are_made_tested_run_and_removed(clone: Clone) -> None:
+    before = clone.head()
+
+    shown = clone.run("make", "service", "NAME=stock", "RESOURCE=StockItem")
+    assert "shop.stock.v1.StockService/ListStockItems" in shown
+    assert "uncommitted changes" in clone.run("make", "service", "NAME=other", fails=True)
+    clone.commit("Add stock")
+    assert "nothing was changed" in clone.run("make", "service", "NAME=stock", "RESOURCE=StockItem")
+    clone.run("make", "service", "NAME=gift card", "RESOURCE=GiftCard", "READS=StockItem")
+    clone.commit("Add gift cards")
+    touched = clone.run("git", "diff", "--name-only", "--diff-filter=M", "HEAD~2").split()
+    own = ("stock", "gift_card", "gift-card")
+    assert [name for name in touched if not (_is_made(name) or any(word in name for word in own))] == []
+
+    clone.run("make", "lint")
+    clone.run("pytest", "-q", "-n", "2", "tests/unit", "tests/integration/stock_svc", "tests/integration/gift_card_svc")
+    (clone.root / "tests" / "e2e" / "test_across.py").write_text(_ACROSS)
+    e2e = ("stock_svc", "gift_card_svc", "across")
+    clone.run("pytest", "-q", *(f"tests/e2e/test_{name}.py" for name in e2e))
+    (clone.root / "tests" / "e2e" / "test_across.py").unlink()
+    if (clone.root / ".tools" / "helm").exists():
+        shown = clone.run(".tools/helm", "template", "shop", "helm/shop", "--set", "image.registry=r.example/shop")
+        assert "name: gift-card-svc-headless" in shown
+
+    assert "reads events of stock_item" in clone.run("make", "service-remove", "NAME=stock", fails=True)
+    clone.run("make", "service-remove", "NAME=gift card")
+    clone.commit("Remove gift cards")
+    clone.run("make", "service-remove", "NAME=stock")
+    clone.commit("Remove stock")
+    assert clone.head() == before
+    shutil.rmtree(clone.root)
+
+
+def _is_made(name: str) -> bool:
+    """Return whether `make generate` writes the file."""
+    if (REPOSITORY / f"{name}.j2").exists():
+        return True
+    return name.startswith("generated/") or name in {
+        "docs/events.md",
+        "docs/limits.md",
+        "docs/settings.md",
+        "helm/shop/README.md",
+        "helm/shop/files/rules.yaml",
+    }
+
+
+_ACROSS = '''
+"""A change in one new service takes effect in the other."""
+
+import contextlib
+
+import psycopg
+from tests.support.waiting import until
+
+
+def test_a_stock_item_is_known_to_gift_cards(stack, edge):
+    created = edge.http.post("/api/v1/stock-items", json={"displayName": "First"})
+    assert created.status_code == 201
+
+    def is_known() -> bool:
+        with contextlib.closing(psycopg.connect(stack.database_url("gift_cards"))) as connection:
+            known = connection.execute("SELECT id::text, last_event FROM known_stock_items").fetchall()
+        return (created.json()["id"], "stock_item.created") in known
+
+    until(is_known)
+    assert len(stack.replicas("gift_card_svc")) == 2
+    health = {edge.http.get(f"/health/{name}").json()["service"] for name in ("stock-items", "gift-cards")}
+    assert health == {"stock_svc", "gift_card_svc"}
+    assert "/api/v1/gift-cards/{id}" in edge.http.get("/openapi.json").json()["paths"]
+'''
