@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import grpc
 import httpx
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _ASKED: Final = 20
 _TIMEOUT_S: Final = 10
+_Code: TypeAlias = grpc.StatusCode
 
 
 class WrongAnswer(Exception):
@@ -43,7 +44,7 @@ class GrpcTarget:
     """
 
     address: str
-    token: str = ""
+    token: str = field(default="", repr=False)
     certificates: Path | None = None
     server_name: str = ""
 
@@ -119,8 +120,69 @@ def rest_writes(url: str, *, token: str, is_peer: bool) -> None:
         _require(refused.status_code == 400, refused.text)
 
 
+def rest_does_the_same(url: str, *, token: str) -> None:
+    """Check what the peers that do the shop's work do as it does: tokens, validation, and each order once."""
+    user = f"/api/v1/users/{dataset.user_id(7)}"
+    for wrong in ("", f"{token[:-8]}AAAAAAAA"):
+        with _client(url, wrong) as http:
+            _require(http.get(user).status_code == 401, f"{url} reads with the token {wrong!r}")
+            placed = http.post("/api/v1/orders", json=dataset.order_json(dataset.user_id(7)))
+            _require(placed.status_code == 401, f"{url} takes orders with the token {wrong!r}")
+    with _client(url, token) as http:
+        key, order = {"idempotency-key": new_uuid()}, dataset.order_json(dataset.user_id(7))
+        first, again = (http.post("/api/v1/orders", json=order, headers=key) for _ in range(2))
+        _require((first.status_code, again.status_code) == (201, 201), again.text)
+        _require(first.json() == again.json(), (first.text, again.text))
+        other = dataset.order_json(dataset.user_id(8))
+        reused = http.post("/api/v1/orders", json=other, headers=key)
+        _require((reused.status_code, _reason(reused)) == (409, "REQUEST_ID_REUSED"), reused.text)
+        invalid = http.post("/api/v1/orders", json={**order, "items": [{**order["items"][0], "quantity": 0}]})
+        _require((invalid.status_code, _reason(invalid)) == (400, "INVALID_FIELDS"), invalid.text)
+
+
+def grpc_needs_tokens(users: GrpcTarget, orders: GrpcTarget) -> None:
+    """Check that a call without a token is refused, whatever certificate it comes with."""
+    _require_code(users, GetUserRequest(id=dataset.user_id(7)), _Code.UNAUTHENTICATED, token="")
+    _require_code(orders, _order(dataset.user_id(7)), _Code.UNAUTHENTICATED, token="")
+
+
+def grpc_places_once(orders: GrpcTarget) -> None:
+    """Check that an order is validated, and placed once for its request id."""
+    order = _order(dataset.user_id(7))
+    with orders.channel() as channel:
+        place = OrderServiceStub(channel).CreateOrder
+        first, again = (place(order, metadata=orders.metadata, timeout=_TIMEOUT_S) for _ in range(2))
+    _require(first == again, (first, again))
+    order.items[0].quantity = 3
+    _require_code(orders, order, _Code.ALREADY_EXISTS, token=orders.token)
+    order.items[0].quantity = 0
+    _require_code(orders, order, _Code.INVALID_ARGUMENT, token=orders.token)
+
+
+def _require_code(target: GrpcTarget, request: GetUserRequest | CreateOrderRequest, code: _Code, *, token: str) -> None:
+    """Check the status of a call with this token."""
+    with target.channel() as channel:
+        call: Any = UserServiceStub(channel).GetUser
+        if not isinstance(request, GetUserRequest):
+            call = OrderServiceStub(channel).CreateOrder
+        try:
+            answer = call(request, metadata=bearer(token) if token else (), timeout=_TIMEOUT_S)
+        except grpc.RpcError as refused:
+            _require(refused.code() is code, f"{target}, {request}: {refused.code()} for {code}")
+        else:
+            raise WrongAnswer(f"{target}, {request}: {answer} for {code}")
+
+
+def _reason(answer: httpx.Response) -> str:
+    """Return the reason of a refusal: the shop's is among the details, as google.rpc.ErrorInfo."""
+    body = answer.json()
+    details = [each for each in body.get("details") or [] if "reason" in each]
+    return str(body.get("reason") or (details[0]["reason"] if details else ""))
+
+
 def _client(url: str, token: str) -> httpx.Client:
-    return httpx.Client(base_url=url, headers={"authorization": f"Bearer {token}"}, timeout=_TIMEOUT_S, trust_env=False)
+    headers = {"authorization": f"Bearer {token}"} if token else {}
+    return httpx.Client(base_url=url, headers=headers, timeout=_TIMEOUT_S, trust_env=False)
 
 
 def _order(buyer: str) -> CreateOrderRequest:

@@ -5,25 +5,27 @@ Nothing is installed into the system: Debian's packages are fetched by apt as an
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Self
 
 from devstack.postgres_cluster import find_binaries
 from devstack.settings import REPOSITORY
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+    from types import TracebackType
 
 BENCH: Final = REPOSITORY / ".bench"
 PEERS: Final = Path(__file__).parent / "peers"
 
 _PACKAGES: Final = {"h2load": "nghttp2-client", "wrk": "wrk", "nginx": "nginx-light"}
 _UNPACKED: Final = BENCH / "debian"
-_GO_SERVER: Final = BENCH / "grpc_go"
+_GO: Final = BENCH / "go"
 
 
 class ToolMissing(Exception):
@@ -72,9 +74,10 @@ def fastapi_python() -> Path:
     return BENCH / "venv" / "bin" / "python"
 
 
-def go_server() -> Path | None:
-    """Return the peer in Go; None where there is no Go."""
-    return _GO_SERVER if _GO_SERVER.exists() else None
+def go_server(name: str) -> Path | None:
+    """Return a peer in Go, `tutorial` or `same`; None where there is no Go."""
+    program = _GO / name
+    return program if program.exists() else None
 
 
 def _fetch_programs(report: Callable[[str], None]) -> None:
@@ -106,36 +109,69 @@ def _is_found(name: str) -> bool:
 
 
 def _install_express(report: Callable[[str], None]) -> None:
-    lock, ready = PEERS / "express" / "package-lock.json", PEERS / "express" / "node_modules" / "ready"
     if not shutil.which("npm"):
         raise ToolMissing("npm is missing: install Node.js 20 or newer")
-    if _is_older(ready, than=lock):
-        report("Installing Express and what it uses with npm")
-        _run("npm", "ci", "--silent", "--no-audit", "--no-fund", "--prefix", str(lock.parent))
-        ready.touch()
+    for name in ("express", "express_same"):
+        folder = PEERS / name
+        with Installation(folder / "node_modules" / "ready", [folder / "package-lock.json"]) as installation:
+            if installation.is_needed:
+                report(f"Installing the packages of {name} with npm")
+                _run("npm", "ci", "--silent", "--no-audit", "--no-fund", "--prefix", str(folder))
 
 
 def _install_fastapi(report: Callable[[str], None]) -> None:
-    lock, ready = REPOSITORY / "requirements" / "bench.txt", BENCH / "venv" / "ready"
-    if _is_older(ready, than=lock):
-        report(f"Installing FastAPI and what it uses into {ready.parent}")
-        _run(sys.executable, "-m", "venv", "--clear", str(ready.parent))
-        pip = (str(fastapi_python()), "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
-        _run(*pip, "--require-hashes", "--no-deps", "-r", str(lock))
-        ready.touch()
+    lock, folder = REPOSITORY / "requirements" / "bench.txt", BENCH / "venv"
+    with Installation(folder / "ready", [lock], also=sys.version) as installation:
+        if installation.is_needed:
+            report(f"Installing FastAPI and what it uses into {folder}")
+            _run(sys.executable, "-m", "venv", "--clear", str(folder))
+            pip = (str(fastapi_python()), "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
+            _run(*pip, "--require-hashes", "--no-deps", "-r", str(lock))
 
 
 def _build_go(report: Callable[[str], None]) -> None:
-    source = PEERS / "grpc_go" / "main.go"
+    source = PEERS / "grpc_go"
     if not shutil.which("go"):
-        report("There is no Go: without the peer in Go")
-    elif _is_older(_GO_SERVER, than=source):
-        report(f"Building {_GO_SERVER}")
-        _run("go", "build", "-C", str(source.parent), "-o", str(_GO_SERVER), ".")
+        report("There is no Go: without the peers in Go")
+        return
+    files = sorted(file for file in source.rglob("*") if file.suffix in {".go", ".mod", ".sum"})
+    with Installation(_GO / "ready", files) as installation:
+        if installation.is_needed:
+            report(f"Building the peers in Go into {_GO}")
+            for name, package in {"tutorial": ".", "same": "./same"}.items():
+                _run("go", "build", "-C", str(source), "-o", str(_GO / name), package)
 
 
-def _is_older(ready: Path, *, than: Path) -> bool:
-    return not ready.exists() or ready.stat().st_mtime < than.stat().st_mtime
+class Installation:
+    """Something that is installed anew only if the content of its files has changed.
+
+    Not their times: a new checkout of the same files has new ones.
+
+    Attributes:
+        is_needed: whether it has to be installed.
+    """
+
+    def __init__(self, ready: Path, files: Sequence[Path], *, also: str = "") -> None:
+        content = hashlib.sha256(also.encode())
+        for file in files:
+            content.update(file.read_bytes())
+        self._digest: Final = content.hexdigest()
+        self._ready: Final = ready
+        self.is_needed: Final = not ready.exists() or ready.read_text() != self._digest
+
+    def __enter__(self) -> Self:
+        """Forget what was installed before: an interrupted installation is repeated."""
+        if self.is_needed:
+            self._ready.unlink(missing_ok=True)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Remember what is installed, if it succeeded."""
+        if self.is_needed and error is None:
+            self._ready.parent.mkdir(parents=True, exist_ok=True)
+            self._ready.write_text(self._digest)
 
 
 def _run(*command: str) -> None:

@@ -19,7 +19,7 @@ from tests.perf.checks import GrpcTarget
 from tests.perf.cpu import Meter
 from tests.perf.grpc_load import Spec
 from tests.perf.load import RUN, Grpc
-from tests.perf.peer_processes import Databases, System, free_port, running
+from tests.perf.peer_processes import Databases, Inside, System, free_port, running
 from tests.support.logins import NO_LIMITS, admins_token
 
 if TYPE_CHECKING:
@@ -175,9 +175,21 @@ class World:
         self._add("express", peer_processes.express(self.databases))
         self._add("fastapi", peer_processes.fastapi(self.databases))
         self._add("naive", peer_processes.naive(self.databases))
-        if server := tools.go_server():
+        if server := tools.go_server("tutorial"):
             self._add("go", peer_processes.go(server, self.databases))
+        self._add_those_that_do_the_same()
         self._add("empty", peer_processes.empty(user.SerializeToString(), certificates=servers))
+
+    def _add_those_that_do_the_same(self) -> None:
+        certificates = self.shop.stack.certificates
+        keys_url = f"{self.shop.stack.edge_url}/.well-known/jwks.json"
+        inside = Inside(databases=self.databases, certificates=certificates, keys_url=keys_url)
+        self._add("express-same", peer_processes.express_same(inside))
+        self._add("fastapi-same", peer_processes.fastapi_same(inside))
+        if server := tools.go_server("same"):
+            self._add("go-same", peer_processes.go_same(server, inside))
+        users = self.shop.stack.replicas("user_svc")
+        self._add("bare", peer_processes.bare_edge(users, certificates=certificates))
 
     def _start_stack(self, name: str, *, replicas: int, **databases: Any) -> Stack:
         home = tools.BENCH / name
