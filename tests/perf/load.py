@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import subprocess
 import sys
@@ -37,6 +38,7 @@ class Load:
     seconds: float
     p50_ms: float
     p99_ms: float
+    p999_ms: float = math.nan
     failures: Mapping[str, int] = field(default_factory=dict)
 
     @property
@@ -50,12 +52,26 @@ class LoadFailed(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Requests:
+    """What is asked over REST.
+
+    Attributes:
+        writes: the share of the requests that place an order; the others read a user. From 0 to 1.
+        bodies: the file of the orders, a JSON object a line.
+        paths: the file of the users' paths, one a line.
+    """
+
+    writes: float
+    bodies: Path = RUN / "orders.json"
+    paths: Path = RUN / "get_user.paths"
+
+
+@dataclass(frozen=True, slots=True)
 class Rest:
-    """Closed-loop load of wrk: random users to read, or orders to place."""
+    """Closed-loop load of wrk."""
 
     url: str
-    method: str
-    lines: Path
+    requests: Requests
     tokens: Callable[[], list[str]]
 
     def run(self, *, concurrency: int, seconds: float) -> Load:
@@ -63,7 +79,8 @@ class Rest:
         tokens = RUN / "tokens"
         tokens.write_text("".join(f"{token}\n" for token in self.tokens()))
         flags = (f"-c{concurrency}", f"-d{seconds:.0f}s", "--timeout", "10s", "-s", str(_SCRIPT))
-        told = _run(tools.program("wrk"), "-t1", *flags, self.url, "--", self.method, str(self.lines), str(tokens))
+        asked = (str(self.requests.paths), str(self.requests.bodies), str(self.requests.writes), str(tokens))
+        told = _run(tools.program("wrk"), "-t1", *flags, self.url, "--", *asked)
         return _checked(Load(**json.loads(_found(r"^JSON (.*)$", told))))
 
 
@@ -82,17 +99,22 @@ class Grpc:
 
 @dataclass(frozen=True, slots=True)
 class OpenLoop:
-    """Open-loop load of `open_loop.py`: the concurrency is that of the connections, not of the callers."""
+    """Open-loop load of `open_loop.py`: the concurrency is that of the connections, not of the callers.
+
+    Attributes:
+        rate: returns how many requests a second are due. Called when the load begins: it may depend on earlier load.
+    """
 
     url: str
-    paths: Path
+    requests: Requests
     tokens: Callable[[], list[str]]
-    rate: float
+    rate: Callable[[], float]
 
     def run(self, *, concurrency: int, seconds: float) -> Load:
-        """Send this many requests a second."""
-        spec = {"address": self.url.removeprefix("http://"), "paths": str(self.paths), "token": self.tokens()[0]}
-        return _python("open_loop", {**spec, "rate": self.rate, "seconds": seconds, "connections": concurrency})
+        """Send the requests when they are due."""
+        asked = {"paths": str(self.requests.paths), "bodies": str(self.requests.bodies), "writes": self.requests.writes}
+        spec = {"address": self.url.removeprefix("http://"), "token": self.tokens()[0], **asked}
+        return _python("open_loop", {**spec, "rate": self.rate(), "seconds": seconds, "connections": concurrency})
 
 
 @dataclass(frozen=True, slots=True)

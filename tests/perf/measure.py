@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from statistics import median
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
 
 from tests.perf.load import LoadFailed
@@ -65,29 +66,66 @@ class Sample:
         return self.cpu_us[self.service]
 
 
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How often and for how long a case is measured.
+
+    Attributes:
+        rounds: samples of each case.
+        seconds: of one sample.
+    """
+
+    rounds: int
+    seconds: float
+
+
+FULL: Final = Pace(5, 5)
+QUICK: Final = Pace(3, 3)
+# The first load on a system: Node.js goes on compiling for seconds, and pools open their connections.
+_FIRST_WARM_UP_S: Final = 4
+_WARM_UP_S: Final = 1
+
+
 @dataclass(slots=True)
 class Samples:
-    """The samples so far, one a round: three of a second in a quick run, else five of five seconds."""
+    """The samples so far, one a round.
+
+    Attributes:
+        keep: is called when another sample was taken.
+        taken: by what, whose and concurrency. Samples that are there already are not taken again.
+        answered: how many requests of each kind each system has answered, since it was started.
+    """
 
     meter: Meter
     is_quick: bool
     report: Callable[[str], None]
+    keep: Callable[[], None] = lambda: None
     taken: dict[Key, list[Sample]] = field(default_factory=dict)
     answered: Counter[tuple[str, str]] = field(default_factory=Counter)
 
-    def take(self, cases: Sequence[Case[Any]], *, concurrency: int, rounds: int | None = None) -> None:
-        """Measure the cases in turn, as often as there are rounds."""
-        seconds, usual_rounds = (1, 3) if self.is_quick else (5, 5)
-        for case in cases:  # caches, pools and compilers warm up
-            case.prepare()
-            self._run(case, concurrency, 1)
-        for _ in range(rounds or usual_rounds):
-            for case in cases:
-                sample = self._sample(case, concurrency, seconds)
-                self.taken.setdefault((case.what, case.whose, concurrency), []).append(sample)
+    def take(self, cases: Sequence[Case[Any]], *, concurrency: int, pace: Pace | None = None) -> None:
+        """Measure the cases in turn, as often as there are rounds. Rounds that are complete are not repeated."""
+        pace = pace or (QUICK if self.is_quick else FULL)
+        series = [self.taken.setdefault((case.what, case.whose, concurrency), []) for case in cases]
+        complete = min(len(samples) for samples in series)
+        if complete >= pace.rounds:
+            return
+        for samples in series:
+            del samples[complete:]  # ratios compare samples of one round
         for case in cases:
-            last = self.taken[case.what, case.whose, concurrency][-1]
-            self.report(f"  {case.what:<16} {case.whose:<14} c={concurrency:<4} {last.load.rps:8.0f} /s")
+            case.prepare()
+            is_first = not self.answered[_kind(case), case.whose]
+            self._run(case, concurrency, _FIRST_WARM_UP_S if is_first else _WARM_UP_S)
+        for _ in range(complete, pace.rounds):
+            for case, samples in zip(cases, series, strict=True):
+                samples.append(self._sample(case, concurrency, pace.seconds))
+            self.keep()
+        for case, samples in zip(cases, series, strict=True):
+            self.report(f"  {case.what:<16} {case.whose:<14} c={concurrency:<4} {samples[-1].load.rps:8.0f} /s")
+
+    def rps(self, what: str, whose: str, concurrency: int) -> float:
+        """Return the median of the requests a second of a case that was measured."""
+        return median(sample.load.rps for sample in self.taken[what, whose, concurrency])
 
     def _sample(self, case: Case[Any], concurrency: int, seconds: float) -> Sample:
         case.prepare()
@@ -109,6 +147,14 @@ class Samples:
                 return
 
     def _run(self, case: Case[Any], concurrency: int, seconds: float) -> Load:
-        load: Load = case.load.run(concurrency=concurrency, seconds=seconds)
-        self.answered[case.what, case.whose] += load.requests
+        try:
+            load: Load = case.load.run(concurrency=concurrency, seconds=seconds)
+        except LoadFailed as error:
+            raise LoadFailed(f"{case.what} of {case.whose}, c={concurrency}: {error}") from error
+        self.answered[_kind(case), case.whose] += load.requests
         return load
+
+
+def _kind(case: Case[Any]) -> str:
+    """Return what is asked, without the rate: `GET user` of `GET user, 50%`."""
+    return case.what.partition(",")[0]

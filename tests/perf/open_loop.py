@@ -29,6 +29,8 @@ class Spec:
     Attributes:
         address: host:port.
         paths: a file with one path a line, asked for in turn.
+        bodies: a file with one order a line, as JSON; empty if none are placed.
+        writes: the share of the requests that place one of these orders, from 0 to 1.
         token: the access token.
         rate: requests a second.
         seconds: for how long.
@@ -41,6 +43,8 @@ class Spec:
     address: str
     paths: str
     token: str
+    bodies: str = ""
+    writes: float = 0
     rate: float
     seconds: float
     connections: int = 128
@@ -132,6 +136,24 @@ def _length_of(head: bytes) -> int:
     raise ValueError("an answer without content-length")
 
 
+def requests_of(spec: Spec, paths: list[str]) -> list[bytes]:
+    """Return the requests in their order, the writes evenly among them."""
+    bodies = Path(spec.bodies).read_text().splitlines() if spec.writes else []
+    return [
+        _request(spec, "POST", "/api/v1/orders", bodies[number % len(bodies)])
+        if int((number + 1) * spec.writes) > int(number * spec.writes)
+        else _request(spec, spec.method, path, spec.body)
+        for number, path in enumerate(paths)
+    ]
+
+
+def _request(spec: Spec, method: str, path: str, body: str) -> bytes:
+    headers = f"Host: {spec.address}\r\nAuthorization: Bearer {spec.token}\r\n"
+    if body:
+        headers += f"Content-Type: application/json\r\nContent-Length: {len(body.encode())}\r\n"
+    return f"{method} {path} HTTP/1.1\r\n{headers}\r\n{body}".encode()
+
+
 async def run(spec: Spec, paths: list[str]) -> dict[str, Any]:
     """Ask for the paths when they are due and return what came back."""
     total = int(spec.rate * spec.seconds)
@@ -139,10 +161,7 @@ async def run(spec: Spec, paths: list[str]) -> dict[str, Any]:
     host, port = spec.address.split(":")
     for _ in range(spec.connections):
         await loop.create_connection(lambda: Connection(pool), host, int(port))
-    headers = f"Host: {spec.address}\r\nAuthorization: Bearer {spec.token}\r\n"
-    if spec.body:
-        headers += f"Content-Type: application/json\r\nContent-Length: {len(spec.body.encode())}\r\n"
-    requests = [f"{spec.method} {path} HTTP/1.1\r\n{headers}\r\n{spec.body}".encode() for path in paths]
+    requests = requests_of(spec, paths)
     started_s = time.perf_counter()
 
     def become_due(due_s: float, request: bytes) -> None:
@@ -166,6 +185,7 @@ async def run(spec: Spec, paths: list[str]) -> dict[str, Any]:
         "seconds": time.perf_counter() - started_s,
         "p50_ms": ordered[len(ordered) // 2] * 1000,
         "p99_ms": ordered[int(len(ordered) * 0.99)] * 1000,
+        "p999_ms": ordered[int(len(ordered) * 0.999)] * 1000,
     }
 
 

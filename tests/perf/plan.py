@@ -12,21 +12,31 @@ from shop.user.v1.user_service_pb2 import GetUserRequest
 
 from tests.perf import checks, dataset
 from tests.perf.checks import GrpcTarget
-from tests.perf.grpc_load import Spec
-from tests.perf.load import RUN, Grpc, H2load, OpenLoop, Pgbench, Rest
-from tests.perf.measure import Case
+from tests.perf.load import RUN, Grpc, H2load, OpenLoop, Pgbench, Requests, Rest
+from tests.perf.measure import FULL, Case, Pace
 from tests.perf.world import CREATE_ORDER, GET_USER, LIST_ORDERS
 
 if TYPE_CHECKING:
     from tests.perf.measure import Samples
     from tests.perf.world import World
 
-_MANY, _MANY_IF_QUICK, _FEW = 1_000_000, 100_000, 10
+_MANY, _FEW = 1_000_000, 10
 _PAGE, _PAGE_SIZE = 1000, 10
 _SOAK_ROUND_S: Final = 120.0
-_RATE: Final = 1000.0  # a second in the open loop; every system of these can do that on two cores
-GET, POST = "GET user", "POST order"
-_GRPC_PEERS: Final = ("naive", "go")
+GET, POST, MIX = "GET user", "POST order", "mix"
+_WORK: Final = {GET: Requests(0), POST: Requests(1), MIX: Requests(0.2)}
+_SAME: Final = ("shop", "express-same", "fastapi-same")  # over REST, doing the same work
+_GRPC_PEERS: Final = ("naive", "go", "go-same")
+_CLEAR_TEXT: Final = ("naive", "go")
+# The open loop: shares of a system's own capacity, and requests a second.
+_SHARES: Final = (0.25, 0.5, 0.75)
+_RATES: Final = (200, 500, 1000)
+_HALF: Final = 0.5
+_STEADY: Final = Pace(3, 6)
+_STEADY_IF_QUICK: Final = Pace(3, 4)
+_STEADY_CONNECTIONS: Final = 128
+# Closer to the capacity a queue grows for as long as the load lasts, and its length is what would be measured.
+_MAX_SHARE: Final = 0.9
 
 
 def check(world: World) -> None:
@@ -36,38 +46,89 @@ def check(world: World) -> None:
         WrongAnswer: a system does not.
     """
     token = world.shop.tokens()[0]
-    for system in (world.shop.system, world.peers["express"], world.peers["fastapi"]):
-        checks.rest_reads(system.url, token=token)
-    checks.rest_writes(world.shop.system.url, token=token, is_peer=False)
-    checks.rest_writes(world.peers["express"].url, token=token, is_peer=True)
-    peers = [world.peers[name] for name in _GRPC_PEERS if name in world.peers]
-    for users in (world.shop.target("user_svc"), *(GrpcTarget(address=peer.users) for peer in peers)):
+    for name in ("express", "fastapi", "bare", *_SAME):
+        checks.rest_reads(_url(world, name), token=token)
+    checks.rest_writes(_url(world, "express"), token=token, is_peer=True)
+    for name in _SAME:
+        checks.rest_writes(_url(world, name), token=token, is_peer=False)
+        checks.rest_does_the_same(_url(world, name), token=token)
+    shop = (world.shop.target("user_svc"), world.shop.target("order_svc"))
+    clear = [world.peers[name] for name in _CLEAR_TEXT if name in world.peers]
+    pairs = [shop, *((GrpcTarget(address=peer.users), GrpcTarget(address=peer.orders)) for peer in clear)]
+    if same := world.peers.get("go-same"):
+        pairs.append((replace(shop[0], address=same.users), replace(shop[1], address=same.orders)))
+        checks.grpc_needs_tokens(*pairs[-1])
+        checks.grpc_places_once(pairs[-1][1])
+    checks.grpc_places_once(shop[1])
+    for users, orders in pairs:
         checks.grpc_reads(users)
-    for orders in (world.shop.target("order_svc"), *(GrpcTarget(address=peer.orders) for peer in peers)):
         checks.grpc_writes(orders)
-    answer = checks.user_over_grpc(replace(world.shop.target("user_svc"), address=world.peers["empty"].users))
+    answer = checks.user_over_grpc(replace(shop[0], address=world.peers["empty"].users))
     if answer.id != dataset.user_id(1):
         raise checks.WrongAnswer(str(answer))
 
 
 def rest(world: World, samples: Samples) -> None:
-    """Measure REST: ours through Envoy, Express through nginx, FastAPI."""
-    tokens, paths = world.shop.tokens, RUN / "get_user.paths"
-    urls = {name: world.peers[name].url for name in ("express", "fastapi")}
-    urls = {"shop": world.shop.system.url, **urls}
-    users = {"shop": "shop user_svc", "express": "express users", "fastapi": "fastapi"}
-    reads = [Case(GET, name, Rest(url, "GET", paths, tokens), users[name]) for name, url in urls.items()]
-    writes = [
-        Case(POST, "shop", Rest(urls["shop"], "POST", RUN / "orders.json", tokens), "shop order_svc"),
-        Case(POST, "express", Rest(urls["express"], "POST", RUN / "peer_orders.json", tokens), "express orders"),
-    ]
-    samples.take(reads, concurrency=128)
-    samples.take(reads[:2] if samples.is_quick else reads, concurrency=32)
-    samples.take(reads[:2], concurrency=1)
-    samples.take(writes, concurrency=128)
-    what = f"{GET}, {_RATE:.0f}/s"
-    steady = [Case(what, name, OpenLoop(url, paths, tokens, _RATE), users[name]) for name, url in urls.items()]
-    samples.take(steady, concurrency=64, rounds=1)
+    """Measure capacity over REST: ours through Envoy, the peers through nginx, FastAPI's tutorial alone."""
+    peers = ("express-same", "fastapi-same", "bare") if samples.is_quick else tuple(_SERVICE_OF)[1:]
+    samples.take([_closed(world, GET, name) for name in ("shop", *peers)], concurrency=128)
+    some = ("shop", "express-same") if samples.is_quick else ("shop", "express", "express-same", "fastapi-same")
+    samples.take([_closed(world, GET, name) for name in some], concurrency=32)
+    samples.take([_closed(world, GET, name) for name in some[:3]], concurrency=1)
+    placing = _SAME if samples.is_quick else ("express", *_SAME)
+    samples.take([_closed(world, POST, name) for name in placing], concurrency=128)
+    if not samples.is_quick:
+        samples.take([_closed(world, MIX, name) for name in _SAME], concurrency=128)
+
+
+def steady(world: World, samples: Samples) -> None:
+    """Measure latency below capacity: requests are due at fixed times, at shares of it and at fixed rates."""
+    if samples.is_quick:
+        cases = [_open(world, samples, GET, name, share=_HALF) for name in ("shop", "express-same")]
+        samples.take(cases, concurrency=_STEADY_CONNECTIONS, pace=_STEADY_IF_QUICK)
+        return
+    for what in (GET, POST, MIX):
+        for share in _SHARES:
+            cases = [_open(world, samples, what, name, share=share) for name in _SAME]
+            samples.take(cases, concurrency=_STEADY_CONNECTIONS, pace=_STEADY)
+        for rate in _RATES:
+            able = [name for name in _SAME if rate < _MAX_SHARE * samples.rps(what, name, 128)]
+            if able:
+                cases = [_open(world, samples, what, name, rate=rate) for name in able]
+                samples.take(cases, concurrency=_STEADY_CONNECTIONS, pace=_STEADY)
+
+
+# The process whose CPU is the service's, by system and by what is asked. The shop is the first.
+_SERVICE_OF: Final = {
+    "shop": {GET: "shop user_svc", POST: "shop order_svc", MIX: "shop order_svc"},
+    "express": {GET: "express users", POST: "express orders"},
+    "fastapi": {GET: "fastapi"},
+    "express-same": {GET: "express-same users", POST: "express-same orders", MIX: "express-same orders"},
+    "fastapi-same": {GET: "fastapi-same users", POST: "fastapi-same orders", MIX: "fastapi-same orders"},
+    "bare": {GET: "bare edge"},
+}
+
+
+def _url(world: World, name: str) -> str:
+    return (world.shop.system if name == "shop" else world.peers[name]).url
+
+
+def _requests(what: str, name: str) -> Requests:
+    """Return what is asked: Express as in its tutorial takes prices as numbers."""
+    return replace(_WORK[what], bodies=RUN / "peer_orders.json") if name == "express" else _WORK[what]
+
+
+def _closed(world: World, what: str, name: str) -> Case[Rest]:
+    load = Rest(_url(world, name), _requests(what, name), world.shop.tokens)
+    return Case(what, name, load, _SERVICE_OF[name][what])
+
+
+def _open(world: World, samples: Samples, what: str, name: str, *, share: float = 0, rate: float = 0) -> Case[OpenLoop]:
+    """Return load at this share of the capacity, or at this rate."""
+    load = OpenLoop(
+        _url(world, name), _WORK[what], world.shop.tokens, lambda: rate or share * samples.rps(what, name, 128)
+    )
+    return Case(f"{what}, {f'{rate:.0f}/s' if rate else f'{share:.0%}'}", name, load, _SERVICE_OF[name][what])
 
 
 def grpc(world: World, samples: Samples) -> None:
@@ -76,35 +137,39 @@ def grpc(world: World, samples: Samples) -> None:
     empty = replace(get, spec=replace(get.spec, address=world.peers["empty"].users))
     create = world.shop.grpc("order_svc", method=CREATE_ORDER, bodies="create_order.b64")
     cases = [Case("GetUser", "empty", empty, "empty"), Case("GetUser", "shop", get, "shop user_svc")]
-    cases += [_clear_text(world, name, "GetUser") for name in _GRPC_PEERS if name in world.peers]
+    peers = [name for name in _GRPC_PEERS if name in world.peers and not (samples.is_quick and name in _CLEAR_TEXT)]
+    cases += [_of_peer(world, name, get) for name in peers]
     cases += [Case("CreateOrder", "shop", create, "shop order_svc")]
-    cases += [_clear_text(world, name, "CreateOrder") for name in _GRPC_PEERS if name in world.peers]
+    cases += [_of_peer(world, name, create) for name in peers]
     samples.take(cases, concurrency=32)
-    samples.take([case for case in cases if not (samples.is_quick and case.whose in _GRPC_PEERS)], concurrency=128)
+    if samples.is_quick:
+        return
+    samples.take(cases, concurrency=128)
     message = GetUserRequest(id=dataset.user_id(1)).SerializeToString()
     reply_bytes = checks.user_over_grpc(world.shop.target("user_svc")).ByteSize()
     edge = H2load(world.shop.system.url + GET_USER, message, reply_bytes, world.shop.tokens)
     samples.take([Case("GetUser at edge", "shop", edge, "shop user_svc")], concurrency=128)
     floor = Case("SELECT", "pgbench", Pgbench(world.postgres.superuser_url("users")), "postgres")
-    samples.take([floor], concurrency=8, rounds=1)
+    samples.take([floor], concurrency=8, pace=Pace(1, 5))
 
 
-def _clear_text(world: World, name: str, what: str) -> Case[Grpc]:
-    """Return a peer's case: with neither TLS nor tokens."""
-    peer = world.peers[name]
-    if what == "GetUser":
-        load = Grpc(Spec(address=peer.users, method=GET_USER, bodies=str(RUN / "get_user.b64")))
-        return Case(what, name, load, f"{name} users")
-    bodies = str(RUN / "create_order.b64")
-    load = Grpc(Spec(address=peer.orders, method=CREATE_ORDER, bodies=bodies, is_once=True))
-    return Case(what, name, load, f"{name} orders")
+def _of_peer(world: World, name: str, ours: Grpc) -> Case[Grpc]:
+    """Return the same load on a peer; without TLS and tokens if it has neither."""
+    peer, is_create = world.peers[name], ours.spec.method == CREATE_ORDER
+    address, service = (peer.orders, "orders") if is_create else (peer.users, "users")
+    load = replace(ours, spec=replace(ours.spec, address=address))
+    if name in _CLEAR_TEXT:
+        load = replace(load, spec=replace(load.spec, tls="", server_name=""), tokens=list)
+    return Case("CreateOrder" if is_create else "GetUser", name, load, f"{name} {service}")
 
 
 def growth(world: World, samples: Samples) -> None:
     """Measure what a million rows and what four replicas cost, in two more stacks on the same server."""
-    rows = _MANY_IF_QUICK if samples.is_quick else _MANY
+    last = ("GetUser", "4 replicas", 128)
+    if len(samples.taken.get(last, ())) >= FULL.rounds:  # two stacks and a million rows need a minute to start
+        return
     few = _Filled(world, "few", replicas=1, rows=_FEW, page=1)
-    many = _Filled(world, "many", replicas=4, rows=rows, page=_PAGE)
+    many = _Filled(world, "many", replicas=4, rows=_MANY, page=_PAGE)
     samples.take([few.reads(), many.reads()], concurrency=1)
     samples.take([few.lists(), many.lists()], concurrency=1)
     samples.take([few.writes(), many.writes()], concurrency=1)
@@ -164,8 +229,7 @@ def soak(world: World, *, seconds: float) -> float:
     rounds = max(1, round(seconds / _SOAK_ROUND_S))
     with ThreadPoolExecutor(2) as both:
         for _ in range(rounds):  # tokens expire
-            get = Rest(url, "GET", RUN / "get_user.paths", tokens)
-            post = Rest(url, "POST", RUN / "orders.json", tokens)
+            get, post = Rest(url, _WORK[GET], tokens), Rest(url, _WORK[POST], tokens)
             runs = [
                 both.submit(get.run, concurrency=96, seconds=seconds / rounds),
                 both.submit(post.run, concurrency=32, seconds=seconds / rounds),
@@ -188,6 +252,11 @@ def check_rows(world: World, samples: Samples) -> None:
     if not acknowledged <= orders == events == keys:
         raise checks.WrongAnswer(f"{acknowledged} orders acknowledged, {orders} rows, {events} events, {keys} keys")
     placed = dataset.count_of(world.databases.orders, "orders")
-    theirs = samples.answered[POST, "express"] + sum(samples.answered["CreateOrder", name] for name in _GRPC_PEERS)
+    theirs = samples.answered[POST, "express"] + sum(samples.answered["CreateOrder", name] for name in _CLEAR_TEXT)
     if placed < theirs:
         raise checks.WrongAnswer(f"the peers acknowledged {theirs} orders and have {placed}")
+    written = ("orders", "order_events", "outbox", "idempotency_keys")
+    counts = [dataset.count_of(world.databases.same_orders, table) for table in written]
+    theirs = sum(samples.answered[POST, name] for name in _SAME[1:]) + samples.answered["CreateOrder", "go-same"]
+    if not theirs <= min(counts) == max(counts):
+        raise checks.WrongAnswer(f"the peers that do the same acknowledged {theirs} orders and have {counts} rows")

@@ -24,6 +24,15 @@ def _rps(sample: Sample) -> float:
     return sample.load.rps
 
 
+def _edge_cpu(sample: Sample) -> float:
+    system = sample.service.partition(" ")[0]
+    return sample.cpu_us[f"{system} edge"]
+
+
+def _p99(sample: Sample) -> float:
+    return sample.load.p99_ms
+
+
 def _p50(sample: Sample) -> float:
     return sample.load.p50_ms
 
@@ -97,10 +106,23 @@ _GET, _PUT, _EMPTY = "GetUser of shop", "CreateOrder of shop", "GetUser of empty
 _NAIVE_GET, _NAIVE_PUT = "GetUser of naive", "CreateOrder of naive"
 _REST_GET, _REST_POST = "GET user of shop", "POST order of shop"
 _EXPRESS_GET, _EXPRESS_POST = "GET user of express", "POST order of express"
+_SAME_GET, _SAME_POST = "GET user of express-same", "POST order of express-same"
+_HALF, _SAME_HALF = "GET user, 50% of shop", "GET user, 50% of express-same"
 
 GOALS: Final = (
-    _goal("get_user_cpu_vs_empty <= 1.3", _service_cpu, _GET, _EMPTY, 32, 128),
-    _goal("create_order_cpu_vs_empty <= 2.0", _service_cpu, _PUT, _EMPTY, 32, 128),
+    _goal("read_p50_half_load_vs_express_same <= 1.2", _p50, _HALF, _SAME_HALF, 128),
+    _goal("read_p99_half_load_vs_express_same <= 1.2", _p99, _HALF, _SAME_HALF, 128),
+    _goal("read_p50_c1_vs_express_same <= 1.4", _p50, _REST_GET, _SAME_GET, 1),
+    _goal("read_rps_c128_vs_express_same >= 1.4", _rps, _REST_GET, _SAME_GET, 128),
+    _goal("read_rps_c32_vs_express_same >= 1.15", _rps, _REST_GET, _SAME_GET, 32),
+    _goal("order_rps_c128_vs_express_same >= 2.5", _rps, _REST_POST, _SAME_POST, 128),
+    _goal("order_rps_c128_vs_fastapi_same >= 4", _rps, _REST_POST, "POST order of fastapi-same", 128),
+    _goal("read_rps_c128_vs_fastapi_same >= 3", _rps, _REST_GET, "GET user of fastapi-same", 128),
+    _goal("edge_cpu_vs_transcoder_alone <= 1.15", _edge_cpu, _REST_GET, "GET user of bare", 128),
+    _goal("create_order_cpu_vs_empty <= 1.9", _service_cpu, _PUT, _EMPTY, 32, 128),
+    _goal("get_user_cpu_vs_empty <= 1.18", _service_cpu, _GET, _EMPTY, 32, 128),
+    _goal("get_user_cpu_vs_go_same <= 3.0", _service_cpu, _GET, "GetUser of go-same", 32, 128),
+    _goal("create_order_cpu_vs_go_same <= 2.5", _service_cpu, _PUT, "CreateOrder of go-same", 32, 128),
     _goal("get_user_cpu_naive_vs_ours >= 4", _service_cpu, _NAIVE_GET, _GET, 32, 128),
     _goal("create_order_cpu_naive_vs_ours >= 6", _service_cpu, _NAIVE_PUT, _PUT, 32, 128),
     _goal("rest_get_rps_vs_express_c128 >= 1.2", _rps, _REST_GET, _EXPRESS_GET, 128),
@@ -116,5 +138,6 @@ GOALS: Final = (
 )
 TELEMETRY: Final = Bound(key="telemetry_cpu_vs_bare", bound=1.2, is_minimum=False)
 RSS: Final = Bound(key="rss_mb_after_load", bound=150, is_minimum=False)
-BOUNDS: Final[tuple[Bound, ...]] = (*GOALS, TELEMETRY, RSS)
+RSS_ALL: Final = Bound(key="rss_mb_all", bound=800, is_minimum=False)
+BOUNDS: Final[tuple[Bound, ...]] = (*GOALS, TELEMETRY, RSS_ALL, RSS)
 """Everything that has a goal, in the order of the table."""

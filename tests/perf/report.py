@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import platform
 import subprocess
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
@@ -15,12 +16,13 @@ from typing import TYPE_CHECKING, Final
 from devstack.settings import REPOSITORY
 from tests.perf.chart import Bar, Panel, draw
 from tests.perf.cpu import OTHER
-from tests.perf.ratios import BOUNDS, GOALS
+from tests.perf.ratios import BOUNDS, GOALS, RSS_ALL
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from tests.perf.measure import Key, Sample
+    from tests.perf.progress import Progress
 
 _POSTGRES: Final = "postgres"
 
@@ -35,7 +37,13 @@ class Row:
     rps: float
     p50_ms: float | None
     p99_ms: float | None
+    p999_ms: float | None
     cpu_us: Mapping[str, float]
+
+    @property
+    def is_open_loop(self) -> bool:
+        """Whether requests were due at fixed times."""
+        return "," in self.what
 
     @property
     def cells(self) -> list[str]:
@@ -44,17 +52,19 @@ class Row:
         others = {name: us for name, us in self.cpu_us.items() if name != _POSTGRES and us >= 1}
         return [
             self.what,
-            str(self.concurrency),
+            *([] if self.is_open_loop else [str(self.concurrency)]),
             self.whose,
             f"{self.rps:,.0f}",
-            *("" if ms is None else f"{ms:.2f}" for ms in (self.p50_ms, self.p99_ms)),
+            *("" if ms is None else f"{ms:.2f}" for ms in (self.p50_ms, self.p99_ms, self.p999_ms)),
             f"{sum(self.cpu_us.values()):.0f}",
             ", ".join(f"{name} {us:.0f}" for name, us in others.items()),
             f"{postgres:.0f}",
         ]
 
 
-_COLUMNS: Final = ("", "c", "", "req/s", "p50 ms", "p99 ms", "CPU-µs", "of which", "PostgreSQL")
+_FIGURES: Final = ("requests/s", "p50 ms", "p99 ms", "p99.9 ms", "CPU µs", "of which", "PostgreSQL")
+_CLOSED_COLUMNS: Final = ("work", "callers", "system", *_FIGURES)
+_OPEN_COLUMNS: Final = ("work, load", "system", *_FIGURES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,16 +72,16 @@ class Run:
     """One run.
 
     Attributes:
-        taken: every sample.
-        singles: figures with a goal that are no ratio of samples, by key.
-        reasons: why a figure has no value.
+        progress: everything that was measured.
+        reasons: why a figure has no value, by key.
         is_quick: whether it was the short one.
+        ended_at: when it was complete, in UTC.
     """
 
-    taken: Mapping[Key, Sequence[Sample]]
-    singles: Mapping[str, float]
+    progress: Progress
     reasons: Mapping[str, str]
     is_quick: bool
+    ended_at: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     @property
     def command(self) -> str:
@@ -80,12 +90,12 @@ class Run:
 
     def rows(self) -> list[Row]:
         """Return the table."""
-        return [_row(key, samples) for key, samples in self.taken.items()]
+        return [_row(key, samples) for key, samples in self.progress.taken.items() if samples]
 
     def ratios(self) -> dict[str, float | None]:
         """Return every ratio by its key; None if it was not measured."""
-        found = {goal.key: goal.ratio(self.taken) for goal in GOALS}
-        return {bound.key: found.get(bound.key, self.singles.get(bound.key)) for bound in BOUNDS}
+        found = {goal.key: goal.ratio(self.progress.taken) for goal in GOALS}
+        return {bound.key: found.get(bound.key, self.progress.singles.get(bound.key)) for bound in BOUNDS}
 
 
 def write(run: Run, *, text: str, folder: Path) -> None:
@@ -93,12 +103,14 @@ def write(run: Run, *, text: str, folder: Path) -> None:
     ratios = run.ratios()
     document = {
         "command": run.command,
-        "at": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
+        "at": f"{run.ended_at:%Y-%m-%dT%H:%M:%SZ}",
+        "seconds": round(run.progress.spent_s),
         "commit": _output("git", "describe", "--always", "--dirty"),
         "machine": _machine(),
         "ratios": ratios,
         "goals": {bound.key: bound.text for bound in BOUNDS},
         "reasons": {key: run.reasons.get(key, "not measured") for key, value in ratios.items() if value is None},
+        "details": run.progress.details,
         "rows": [asdict(row) for row in run.rows()],
     }
     (folder / "latest.json").write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
@@ -106,11 +118,30 @@ def write(run: Run, *, text: str, folder: Path) -> None:
     (folder / "latest.svg").write_text(draw(_panels(run.rows())))
 
 
-def as_text(run: Run, *, seconds: float) -> str:
-    """Return both tables as Markdown that reads well in a terminal."""
-    machine = ", ".join(f"{name} {value}" for name, value in _machine().items())
-    rows = [list(_COLUMNS), *(row.cells for row in run.rows())]
-    return f"`{run.command}`, {seconds:.0f} s, {machine}\n\n{_table(rows)}\n\n{_table(_verdict(run))}\n"
+def as_text(run: Run) -> str:
+    """Return what was measured where and when, and the tables, as Markdown that reads well in a terminal."""
+    machine = _machine()
+    name = machine.pop("name")
+    facts = ", ".join(f"{what} {value}" for what, value in machine.items())
+    rows, minutes = run.rows(), run.progress.spent_s / 60
+    closed = [list(_CLOSED_COLUMNS), *(row.cells for row in rows if not row.is_open_loop)]
+    opened = [list(_OPEN_COLUMNS), *(row.cells for row in rows if row.is_open_loop)]
+    memory = run.progress.details.get(RSS_ALL.key, {})
+    parts = [
+        f"`{run.command}` on {name}, {run.ended_at:%d %B %Y, %H:%M} UTC, in {minutes:.0f} minutes. {facts}.",
+        "Ratios of this run. A goal that is missed has its reason further below.",
+        _table(_verdict(run)),
+        "Capacity: each caller sends its next request when it has the answer to the last one.",
+        _table(closed),
+        "Latency below capacity: requests are due at fixed times, and a latency counts from that time.",
+        _table(opened),
+        f"Memory of all processes of `make run`, in MB: {', '.join(_by_size(memory))}.",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _by_size(memory: Mapping[str, float]) -> list[str]:
+    return [f"{kind} {megabytes:.0f}" for kind, megabytes in sorted(memory.items(), key=lambda each: -each[1])]
 
 
 def _verdict(run: Run) -> list[list[str]]:
@@ -136,7 +167,8 @@ def _table(rows: Sequence[Sequence[str]]) -> str:
 def _row(key: Key, samples: Sequence[Sample]) -> Row:
     """Return the medians; of the processes that belong to the case, without what idles beside it."""
     system = samples[0].service.partition(" ")[0]
-    shown = {_POSTGRES, *((OTHER,) if system == "shop" else ())}  # Redis and relays are the shop's
+    # Redis, relays and consumers are the shop's. The bare Envoy stands before the shop's services.
+    shown = {_POSTGRES, *{"shop": (OTHER,), "bare": ("shop user_svc",)}.get(system, ())}
     labels = sorted({label for sample in samples for label in sample.cpu_us})
     labels = [label for label in labels if label.partition(" ")[0] == system or label in shown]
     return Row(
@@ -144,6 +176,7 @@ def _row(key: Key, samples: Sequence[Sample]) -> Row:
         rps=median(sample.load.rps for sample in samples),
         p50_ms=_known(median(sample.load.p50_ms for sample in samples)),
         p99_ms=_known(median(sample.load.p99_ms for sample in samples)),
+        p999_ms=_known(median(sample.load.p999_ms for sample in samples)),
         cpu_us={label: median(sample.cpu_us.get(label, 0.0) for sample in samples) for label in labels},
     )
 
@@ -167,19 +200,27 @@ def _bar(row: Row, value: float) -> Bar:
 
 
 def _machine() -> dict[str, str]:
-    """Return what the figures depend on, without the machine's name."""
+    """Return the machine's name and what the figures depend on."""
+    facts = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
     models = [
         line.partition(":")[2].strip()
         for line in Path("/proc/cpuinfo").read_text().splitlines()
         if "model name" in line
     ]
     return {
-        "CPU": f"{len(models)} x {models[0] if models else platform.machine()}",
+        "name": os.environ.get("MACHINE") or platform.node(),
+        "CPU": f"{len(models) or os.cpu_count()} x {models[0] if models else platform.machine()}",
+        "memory": f"{int(facts['MemTotal'].split()[0]) / 2**20:.0f} GiB",
         "Linux": platform.release(),
         "Python": platform.python_version(),
         "Node.js": _output("node", "--version"),
+        **({"Go": version.split()[2]} if (version := _output("go", "version")) else {}),
     }
 
 
 def _output(*command: str) -> str:
-    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False).stdout.strip()
+    try:
+        ended = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    except FileNotFoundError:  # no git, or no Go
+        return ""
+    return ended.stdout.strip()

@@ -1,0 +1,89 @@
+"""The memory of everything that `make run` starts."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import Final
+
+import httpx
+
+from devstack.errors import StackError
+from devstack.home import Home
+from devstack.ports import LOOPBACK
+from devstack.process import Command, Hooks, Process
+from devstack.settings import REPOSITORY
+from tests.perf import tools
+from tests.perf.cpu import memory_below_mb
+from tests.perf.peer_processes import free_port
+from tests.support.logins import admins_token_at
+
+_READY_S: Final = 60
+_CALLS: Final = 50
+_RESTS_S: Final = 5.0  # until the events of the calls are applied
+
+
+def of_make_run() -> dict[str, float]:
+    """Return the resident memory of each kind of process in MB, shortly after a start and some calls.
+
+    What processes share counts for each of them, as in `ps`: PostgreSQL's are mostly that.
+    """
+    home = tools.BENCH / "make-run"
+    Home(home).remove()
+    edge = f"http://{LOOPBACK}:{(port := free_port())}"
+    own = {"SHOP_HOME": str(home), "SHOP_EDGE_PORT": str(port), "SHOP_EDGE_TLS_PORT": "0", "SHOP_DRAIN_S": "0"}
+    command = Command(
+        name="make run",
+        argv=(sys.executable, "-m", "devstack", "up"),
+        env={"PATH": os.environ.get("PATH", os.defpath), "HOME": os.environ.get("HOME", "/"), **own},
+        cwd=REPOSITORY,
+        log=tools.BENCH / "make-run.log",
+        stop_timeout_s=60,
+    )
+    process = Process(command, hooks=Hooks(is_ready=lambda: _is_ready(edge, home)))
+    try:
+        process.start()
+        process.wait_ready(90)
+        _call(edge, home)
+        if process.pid is None:
+            raise StackError(f"`make run` ended: see {command.log}")
+        used: defaultdict[str, float] = defaultdict(float)
+        for pid, megabytes in memory_below_mb(process.pid).items():
+            used[_kind_of(pid)] += megabytes
+        return dict(used)
+    finally:
+        process.stop()
+
+
+def _is_ready(edge: str, home: Path) -> bool:
+    try:
+        admins_token_at(edge, home)
+    except (OSError, httpx.HTTPError):
+        return False
+    return True
+
+
+def _call(edge: str, home: Path) -> None:
+    """Make some calls of each kind, fewer than the limit, so that everything that a replica loads late is loaded."""
+    price = {"units": "4", "nanos": 500_000_000}
+    order = {"currencyCode": "EUR", "items": [{"productId": "tea", "quantity": 2, "unitPrice": price}]}
+    headers = {"authorization": f"Bearer {admins_token_at(edge, home)}"}
+    with httpx.Client(base_url=edge, headers=headers, timeout=30, trust_env=False) as http:
+        for _ in range(_CALLS // 2):
+            placed = http.post("/api/v1/orders", json=order).raise_for_status().json()
+            http.get(f"/api/v1/users/{placed['userId']}").raise_for_status()
+    time.sleep(_RESTS_S)
+
+
+def _kind_of(pid: int) -> str:
+    """Return what a process is: `user_svc serve`, `postgres`, `envoy`."""
+    try:
+        words = (Path("/proc") / str(pid) / "cmdline").read_bytes().decode().split("\0")
+    except OSError:
+        return "ended"
+    if "-m" in words:
+        return " ".join(words[words.index("-m") + 1 :][:2])
+    return Path(words[0].partition(":")[0].partition(" ")[0]).name or "other"
