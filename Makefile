@@ -117,7 +117,7 @@ chaos: setup ## Break the running system again and again, once a minute for CHAO
 
 .PHONY: bench bench-docs
 bench: setup ## Measure it beside its peers, for about an hour; QUICK=1 takes six minutes, NEW=1 drops an interrupted run
-	@PYTHONPATH=$(CURDIR):$(CURDIR)/generated $(BIN)/python -m tests.perf $(if $(QUICK),--quick) $(if $(NEW),--new)
+	@$(if $(VERIFY),TOKEN_MEMORY=0) PYTHONPATH=$(CURDIR):$(CURDIR)/generated $(BIN)/python -m tests.perf $(if $(QUICK),--quick) $(if $(NEW),--new)
 
 bench-docs: ## Put the last `make bench` into docs/performance.md, with machine and date; without one, measure first
 	@[ -e .bench/latest.md ] || $(MAKE) --no-print-directory bench

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from devstack.postgres import PostgresServer
     from devstack.services import Replica
 
+TOKEN_MEMORY: Final = int(os.environ.get("TOKEN_MEMORY", "4096"))
+"""How many verified tokens each process of the peers that do the same work remembers; with 0 it verifies each time."""
+
 _SAME: Final = tools.PEERS / "same"  # what the peers that do the shop's work share
 _REPLICAS: Final = 2  # as many as the shop has
 
@@ -110,6 +113,7 @@ class Inside:
             "TLS_FOLDER": str(self.certificates.folder_of(service).path),
             "TOKEN_AUDIENCE": tokens.audience,
             "TOKEN_ISSUER": tokens.issuer,
+            "TOKEN_MEMORY": str(TOKEN_MEMORY),
             **({"USER_SERVICE_URL": users} if is_orders else {}),
         }
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from devstack.settings import REPOSITORY
 from tests.perf.load import Load
 from tests.perf.measure import Sample
+from tests.perf.peer_processes import TOKEN_MEMORY
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -75,7 +76,7 @@ class Kept:
 
     def __init__(self, file: Path, *, is_quick: bool, report: Callable[[str], None]) -> None:
         self._file: Final = file
-        self._of: Final = {"code": _digest_of_code(), "is_quick": is_quick}
+        self._of: Final = {"code": _digest_of_code(), "is_quick": is_quick, "token_memory": TOKEN_MEMORY}
         self._started: Final = time.monotonic()
         self.progress: Final = self._found(report)
         self._spent_before_s: Final = self.progress.spent_s

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 from devstack.settings import REPOSITORY
 from tests.perf.chart import Bar, Panel, draw
 from tests.perf.cpu import OTHER
+from tests.perf.peer_processes import TOKEN_MEMORY
 from tests.perf.ratios import BOUNDS, GOALS, RSS_ALL
 
 if TYPE_CHECKING:
@@ -107,6 +108,7 @@ def write(run: Run, *, text: str, folder: Path) -> None:
         "seconds": round(run.progress.spent_s),
         "commit": _output("git", "describe", "--always", "--dirty"),
         "machine": _machine(),
+        "token_memory": TOKEN_MEMORY,
         "ratios": ratios,
         "goals": {bound.key: bound.text for bound in BOUNDS},
         "reasons": {key: run.reasons.get(key, "not measured") for key, value in ratios.items() if value is None},
@@ -129,6 +131,8 @@ def as_text(run: Run) -> str:
     memory = run.progress.details.get(RSS_ALL.key, {})
     parts = [
         f"`{run.command}` on {name}, {run.ended_at:%d %B %Y, %H:%M} UTC, in {minutes:.0f} minutes. {facts}.",
+        "The peers that do the same work "
+        + (f"remember {TOKEN_MEMORY:,} verified tokens." if TOKEN_MEMORY else "verify the token of each request."),
         "Ratios of this run. A goal that is missed has its reason further below.",
         _table(_verdict(run)),
         "Capacity: each caller sends its next request when it has the answer to the last one.",

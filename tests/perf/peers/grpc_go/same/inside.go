@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -20,9 +21,10 @@ import (
 	"shop/bench/shared"
 )
 
-const maxTokens = 4096
-
-var staff = []string{"SUPPORT", "ADMIN", "SERVICE"}
+var (
+	maxTokens = shared.Must(strconv.Atoi(os.Getenv("TOKEN_MEMORY")))
+	staff     = []string{"SUPPORT", "ADMIN", "SERVICE"}
+)
 
 type caller struct {
 	id      string
@@ -85,7 +87,9 @@ func callerOf(token string) (caller, error) {
 	if len(verified) >= maxTokens {
 		clear(verified)
 	}
-	verified[token] = known
+	if maxTokens > 0 {
+		verified[token] = known
+	}
 	return known, nil
 }
 

@@ -3,6 +3,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -76,9 +77,7 @@ type orders struct {
 
 func (s *orders) CreateOrder(ctx context.Context, request *pb.CreateOrderRequest) (*pb.Order, error) {
 	caller := callerIn(ctx)
-	if request.UserId == "" {
-		request.UserId = caller.id
-	}
+	request.UserId = cmp.Or(request.UserId, caller.id)
 	if err := validate(request); err != nil {
 		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}
@@ -92,13 +91,9 @@ func (s *orders) CreateOrder(ctx context.Context, request *pb.CreateOrderRequest
 	if err := s.requireActive(ctx, request.UserId); err != nil {
 		return nil, err
 	}
-	key := request.RequestId
-	if key == "" {
-		key = uuid.NewString()
-	}
+	key := cmp.Or(request.RequestId, uuid.NewString())
 	request.RequestId = ""
-	content := shared.Must(proto.MarshalOptions{Deterministic: true}.Marshal(request))
-	fingerprint := sha256.Sum256(content)
+	fingerprint := sha256.Sum256(shared.Must(proto.MarshalOptions{Deterministic: true}.Marshal(request)))
 	response := shared.Must(proto.Marshal(order))
 	event := map[string]any{"orderId": order.Id, "userId": order.UserId, "amount": total.String(), "currencyCode": request.CurrencyCode}
 	trace := strings.Join(metadata.ValueFromIncomingContext(ctx, "traceparent"), "")
