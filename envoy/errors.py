@@ -16,12 +16,18 @@ from envoy.limits import RATE_LIMIT_WINDOW_S
 DOMAIN: Final = DESCRIPTOR.package
 
 
+def _only(status: int) -> range:
+    return range(status, status + 1)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EdgeError:
     """One error of the edge.
 
     Attributes:
-        condition: a CEL expression over Envoy's attributes that selects Envoy's own answers.
+        statuses: the statuses of Envoy's own answers that are this error.
+        condition: a CEL expression over Envoy's attributes that is true for this error only, if the status does not
+            tell. Empty for none.
         http: the HTTP status over REST.
         code: the gRPC status in the JSON over REST, as in shop/system/v1/error_reason.proto.
         rpc: the gRPC status over gRPC; differs from `code` only if gRPC itself prescribes another one.
@@ -33,7 +39,8 @@ class EdgeError:
         challenge: the header `www-authenticate` over REST (RFC 6750, 3); None unless the token is the problem.
     """
 
-    condition: str
+    statuses: tuple[range, ...]
+    condition: str = ""
     http: int
     code: "Code.ValueType"
     rpc: "Code.ValueType"
@@ -62,8 +69,19 @@ NOT_LET_IN: Final = "There is no token, or it is not valid. Log in and send the 
 """The services use the same sentence."""
 
 EDGE_ERRORS: Final = (
+    # As many calls as the cluster may have (max_requests in edge.yaml.j2) are under way.
     EdgeError(
-        condition="response.code in [404, 405]",
+        statuses=(_only(503),),
+        condition="response.code_details.contains('overflow')",
+        http=429,
+        code=Code.RESOURCE_EXHAUSTED,
+        rpc=Code.RESOURCE_EXHAUSTED,
+        reason="OVERLOADED",
+        message="Too many calls wait already, so this one was not begun. Try again shortly.",
+        retry_after_s=1,
+    ),
+    EdgeError(
+        statuses=(range(404, 406),),
         http=404,
         code=Code.NOT_FOUND,
         rpc=Code.UNIMPLEMENTED,  # prescribed by gRPC for an unknown method
@@ -71,7 +89,7 @@ EDGE_ERRORS: Final = (
         message="There is no such path, or not with this verb: the contract lists those there are.",
     ),
     EdgeError(
-        condition="response.code in [408, 504]",
+        statuses=(_only(408), _only(504)),
         http=504,
         code=Code.DEADLINE_EXCEEDED,
         rpc=Code.DEADLINE_EXCEEDED,
@@ -80,7 +98,8 @@ EDGE_ERRORS: Final = (
     ),
     # The keys could not be fetched. Not 401: a client whose token is called invalid would log its user out.
     EdgeError(
-        condition="response.code in [401, 403] && response.code_details.matches('fetch')",
+        statuses=(_only(401), _only(403)),
+        condition="response.code_details.contains('fetch')",
         http=503,
         code=Code.UNAVAILABLE,
         rpc=Code.UNAVAILABLE,
@@ -89,7 +108,8 @@ EDGE_ERRORS: Final = (
         retry_after_s=1,
     ),
     EdgeError(
-        condition="response.code == 401 && response.code_details.matches('Jwt_is_expired')",
+        statuses=(_only(401),),
+        condition="response.code_details.contains('Jwt_is_expired')",
         http=401,
         code=Code.UNAUTHENTICATED,
         rpc=Code.UNAUTHENTICATED,
@@ -98,7 +118,8 @@ EDGE_ERRORS: Final = (
         challenge='Bearer error="invalid_token"',
     ),
     EdgeError(
-        condition="response.code == 401 && response.code_details.matches('Jwt_is_missing')",
+        statuses=(_only(401),),
+        condition="response.code_details.contains('Jwt_is_missing')",
         http=401,
         code=Code.UNAUTHENTICATED,
         rpc=Code.UNAUTHENTICATED,
@@ -108,7 +129,8 @@ EDGE_ERRORS: Final = (
     ),
     # Envoy answers 403 to a token for another audience; it is as invalid as any other.
     EdgeError(
-        condition="response.code in [401, 403] && response.code_details.matches('jwt')",
+        statuses=(_only(401), _only(403)),
+        condition="response.code_details.contains('jwt')",
         http=401,
         code=Code.UNAUTHENTICATED,
         rpc=Code.UNAUTHENTICATED,
@@ -117,7 +139,8 @@ EDGE_ERRORS: Final = (
         challenge='Bearer error="invalid_token"',
     ),
     EdgeError(
-        condition="response.code == 413 && xds.route_metadata.filter_metadata['shop.edge']['body'] == 'none'",
+        statuses=(_only(413),),
+        condition="xds.route_metadata.filter_metadata['shop.edge']['body'] == 'none'",
         http=400,
         code=Code.INVALID_ARGUMENT,
         rpc=Code.INVALID_ARGUMENT,
@@ -125,7 +148,7 @@ EDGE_ERRORS: Final = (
         message="This call takes no body: what it needs stands in the path and the query.",
     ),
     EdgeError(
-        condition="response.code == 413",
+        statuses=(_only(413),),
         http=413,
         code=Code.RESOURCE_EXHAUSTED,
         rpc=Code.RESOURCE_EXHAUSTED,
@@ -133,7 +156,8 @@ EDGE_ERRORS: Final = (
         message="The body is larger than a valid request of this method can be: send less in one call.",
     ),
     EdgeError(
-        condition="response.code == 415 && request.url_path.matches('^/(shop|grpc)[.]')",
+        statuses=(_only(415),),
+        condition="request.url_path.startsWith('/shop.') || request.url_path.startsWith('/grpc.')",
         http=415,
         code=Code.INVALID_ARGUMENT,
         rpc=Code.INVALID_ARGUMENT,
@@ -141,7 +165,7 @@ EDGE_ERRORS: Final = (
         message="A gRPC call must be protobuf, with the content-type application/grpc or one of gRPC-Web.",
     ),
     EdgeError(
-        condition="response.code == 415",
+        statuses=(_only(415),),
         http=415,
         code=Code.INVALID_ARGUMENT,
         rpc=Code.INVALID_ARGUMENT,
@@ -149,7 +173,8 @@ EDGE_ERRORS: Final = (
         message="A body must be JSON, with the header content-type: application/json and without a content-encoding.",
     ),
     EdgeError(
-        condition="response.code == 400 && response.code_details.matches('lua|transcode|direct')",
+        statuses=(_only(400),),
+        condition="response.code_details.matches('lua|transcode|direct')",
         http=400,
         code=Code.INVALID_ARGUMENT,
         rpc=Code.INVALID_ARGUMENT,
@@ -158,7 +183,7 @@ EDGE_ERRORS: Final = (
         quotes_envoy=True,
     ),
     EdgeError(
-        condition="response.code == 426",
+        statuses=(_only(426),),
         http=400,
         code=Code.INVALID_ARGUMENT,
         rpc=Code.INVALID_ARGUMENT,
@@ -166,7 +191,7 @@ EDGE_ERRORS: Final = (
         message="The request is HTTP/1.0 or older: send HTTP/1.1, with a Host, or HTTP/2.",
     ),
     EdgeError(
-        condition="response.code == 431",
+        statuses=(_only(431),),
         http=400,
         code=Code.INVALID_ARGUMENT,
         rpc=Code.INVALID_ARGUMENT,
@@ -174,25 +199,15 @@ EDGE_ERRORS: Final = (
         message="Path and headers are more than 100 headers or 32 KiB: send fewer or shorter ones.",
     ),
     EdgeError(
-        condition="response.code >= 400 && response.code < 500 || response.code == 501",
+        statuses=(range(400, 500), _only(501)),
         http=400,
         code=Code.INVALID_ARGUMENT,
         rpc=Code.INVALID_ARGUMENT,
         reason="MALFORMED_REQUEST",
         message="The path or a header cannot be read: no escaped slashes, no underscores in header names.",
     ),
-    # As many calls as the cluster may have (max_requests in edge.yaml.j2) are under way.
     EdgeError(
-        condition="response.code == 503 && response.code_details.matches('overflow')",
-        http=429,
-        code=Code.RESOURCE_EXHAUSTED,
-        rpc=Code.RESOURCE_EXHAUSTED,
-        reason="OVERLOADED",
-        message="Too many calls wait already, so this one was not begun. Try again shortly.",
-        retry_after_s=1,
-    ),
-    EdgeError(
-        condition="response.code in [502, 503]",
+        statuses=(range(502, 504),),
         http=503,
         code=Code.UNAVAILABLE,
         rpc=Code.UNAVAILABLE,
@@ -201,7 +216,7 @@ EDGE_ERRORS: Final = (
         retry_after_s=1,  # the interval of health checks: the edge then knows of a replica that is back
     ),
     EdgeError(
-        condition="response.code >= 500",
+        statuses=(range(500, 600),),
         http=500,
         code=Code.INTERNAL,
         rpc=Code.INTERNAL,
@@ -212,15 +227,16 @@ EDGE_ERRORS: Final = (
 """The first error whose condition matches is used."""
 
 
-def rate_limited(limit: int, *, condition: str = "true") -> EdgeError:
+def rate_limited(limit: int, *, condition: str = "") -> EdgeError:
     """Return the error for callers that exceed a limit.
 
     Args:
         limit: calls per window. The bucket refills evenly, so the next call is possible after 1/limit of the window.
-        condition: a CEL expression that is true if this limit was exceeded.
+        condition: as in `EdgeError`, true if this limit was exceeded.
     """
     return EdgeError(
-        condition=f"response.code == 429 && {condition}",
+        statuses=(_only(429),),
+        condition=condition,
         http=429,
         code=Code.RESOURCE_EXHAUSTED,
         rpc=Code.RESOURCE_EXHAUSTED,

@@ -12,6 +12,7 @@ from envoy.edge import SERVED_BY, SERVICES, Edge
 from envoy.errors import EDGE_ERRORS, EdgeError, rate_limited
 from envoy.files import FILES, PAGE_HEADERS
 from envoy.limits import DOMAIN, rate_limiter_config
+from envoy.replies import over_grpc, over_rest
 
 HEALTH_PATHS: Final = {service.name: service.health_path for service in SERVICES}
 """The path of each cluster's SystemService over REST, as its bindings in the contract say."""
@@ -73,6 +74,8 @@ def render(edge: Edge, *, descriptor_set: Path = DESCRIPTOR_SET) -> str:
         edge=edge,
         contract=contract,
         edge_errors=(*_rate_limit_errors(edge), *EDGE_ERRORS),
+        over_rest=over_rest,
+        over_grpc=over_grpc,
         limits=edge.limits,
         limits_domain=DOMAIN,
         rate_limit_filters=["local_ratelimit", *(["ratelimit"] if edge.rate_limiter else [])],

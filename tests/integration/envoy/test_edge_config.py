@@ -974,6 +974,17 @@ def test_a_read_is_retried_on_another_replica_and_a_write_only_if_no_replica_rec
         assert policy["host_selection_retry_max_attempts"] >= 30
 
 
+def test_an_expression_is_evaluated_only_for_answers_with_its_status(edge: Edge) -> None:
+    mappers = connection_manager(edge)["local_reply_config"]["mappers"]
+    filters = [each["filter"] for each in mappers]
+    with_expression = [each["and_filter"]["filters"] for each in filters if "extension_filter" in str(each)]
+
+    assert with_expression
+    for first, *_others in with_expression:
+        assert "status_code_filter" in str(first)
+        assert "extension_filter" not in str(first)
+
+
 def test_keys_are_known_before_they_sign(edge: Edge) -> None:
     jwks = http_filter(edge, "envoy.filters.http.jwt_authn")["providers"]["shop"]["remote_jwks"]
 
