@@ -64,6 +64,12 @@ class Binding:
         return re.findall(r"\{([^}]+)\}", self.path)
 
     @property
+    def prefix(self) -> str:
+        """The beginning of the path, up to the collection: `/api/v1/users`, whatever follows it."""
+        literal = re.split(r"[:{]", self.path)[0].rstrip("/")
+        return "/".join(literal.split("/")[:4])
+
+    @property
     def path_regex(self) -> str:
         """A regular expression that matches the whole path of the template.
 

@@ -23,6 +23,9 @@ DEFAULT_CLUSTER: Final = SERVICES[0].name
 GUARDED: Final = ("/api/", "/shop.")
 """The prefixes of paths that require a token, except for methods that the contract calls public."""
 
+REST: Final = ("/api/", "/health", "/.well-known/")
+"""The prefixes of paths over REST. A gRPC call is refused there, and so is a path that the contract does not have."""
+
 KEYS: Final = "shop.user.v1.SessionService/GetJwks"
 """The method that publishes the public keys of access tokens."""
 
@@ -73,6 +76,7 @@ def render(edge: Edge, *, descriptor_set: Path = DESCRIPTOR_SET) -> str:
     return templates.get_template("edge.yaml.j2").render(
         edge=edge,
         contract=contract,
+        rest_prefixes=sorted({*REST, *(binding.prefix for binding in contract.bindings)}),
         edge_errors=(*_rate_limit_errors(edge), *EDGE_ERRORS),
         over_rest=over_rest,
         over_grpc=over_grpc,

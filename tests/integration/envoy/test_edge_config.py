@@ -79,8 +79,15 @@ def http_filter(edge: Edge, name: str) -> Any:
     return next(each["typed_config"] for each in filters if each["name"] == name)
 
 
+def route_lists(edge: Edge) -> dict[str, Any]:
+    """Return the list of routes for each prefix of a path."""
+    [host] = connection_manager(edge)["route_config"]["virtual_hosts"]
+    lists = host["matcher"]["matcher_tree"]["prefix_match_map"]["map"]
+    return {prefix: each["action"]["typed_config"]["routes"] for prefix, each in lists.items()}
+
+
 def routes(edge: Edge) -> Any:
-    return connection_manager(edge)["route_config"]["virtual_hosts"][0]["routes"]
+    return [route for each in route_lists(edge).values() for route in each]
 
 
 @pytest.fixture(scope="module", params=ENVIRONMENTS)
@@ -262,10 +269,10 @@ def test_containers_are_found_by_name_and_processes_by_address() -> None:
 def test_every_service_of_the_contract_is_transcoded_and_routed(service: str, edge: Edge) -> None:
     transcoder = http_filter(edge, "envoy.filters.http.grpc_json_transcoder")
     paths = {route["match"].get("path") for route in routes(edge)}
-    prefixes = {route["match"].get("prefix") for route in routes(edge)}
 
     assert service in transcoder["services"]
-    assert f"/{service}/" in prefixes or {f"/{service}/{method}" for method in CONTRACT.methods(service)} <= paths
+    assert f"/{service}/" in route_lists(edge)
+    assert {f"/{service}/{method}" for method in CONTRACT.methods(service)} <= paths
 
 
 @pytest.mark.parametrize("binding", CONTRACT.bindings, ids=lambda binding: f"{binding.method} {binding.path}")
@@ -307,7 +314,8 @@ def test_reflection_is_reachable_in_development_only() -> None:
 def route_of(edge: Edge, *, verb: str, path: str, **headers: str) -> Any:
     """Return the first route that fits, as Envoy picks it, for the conditions that are in use here."""
     headers = {":method": verb, ":path": path, **headers}
-    for route in routes(edge):
+    prefix = max((each for each in route_lists(edge) if path.startswith(each)), key=len)
+    for route in route_lists(edge)[prefix]:
         if _is_path(route["match"], path.partition("?")[0]) and all(
             _is_header(each, headers) for each in route["match"].get("headers", ())
         ):
@@ -945,7 +953,8 @@ def test_every_refusal_of_the_edge_is_provoked(error: EdgeError) -> None:
 
 
 def test_filters_come_in_the_order_in_which_they_depend_on_each_other(edge: Edge) -> None:
-    names = [each["name"].removeprefix("envoy.filters.http.") for each in connection_manager(edge)["http_filters"]]
+    called_by_pages = connection_manager(replace(edge, cors_origins=("https://shop.example",)))
+    names = [each["name"].removeprefix("envoy.filters.http.") for each in called_by_pages["http_filters"]]
 
     # Refusals can be read by pages; strangers are counted, then asked for a token, before bodies are read; a body is
     # bounded, then checked, then transcoded.
@@ -972,6 +981,13 @@ def test_a_read_is_retried_on_another_replica_and_a_write_only_if_no_replica_rec
             "envoy.retry_host_predicates.previous_hosts"
         ]
         assert policy["host_selection_retry_max_attempts"] >= 30
+
+
+def test_every_list_of_routes_refuses_two_hosts_first_and_unknown_paths_last(edge: Edge) -> None:
+    for prefix, listed in route_lists(edge).items():
+        assert listed[0]["match"]["headers"][0]["string_match"] == {"contains": ","}, prefix
+        assert listed[-1]["match"] == {"prefix": "/"}, prefix
+        assert listed[-1]["route"]["cluster_not_found_response_code"] == "NOT_FOUND", prefix
 
 
 def test_an_expression_is_evaluated_only_for_answers_with_its_status(edge: Edge) -> None:
