@@ -94,6 +94,64 @@ async def test_a_replica_that_is_gone_costs_no_call_however_many_come_at_once(rp
     assert leaving.calls[READ]
 
 
+class SlowWay:
+    """The way from the edge to a replica, on which nothing moves for a while: so does an overloaded replica read.
+
+    Attributes:
+        address: of its beginning.
+    """
+
+    def __init__(self, replica: Replica) -> None:
+        self.address = ""
+        self._replica = replica
+        self._is_clear = asyncio.Event()
+        self._is_clear.set()
+
+    def block(self, *, for_s: float) -> None:
+        """Let nothing pass until then."""
+        self._is_clear.clear()
+        asyncio.get_running_loop().call_later(for_s, self._is_clear.set)
+
+    @contextlib.asynccontextmanager
+    async def open(self) -> AsyncIterator[None]:
+        """Lead to the replica while the block runs."""
+        server = await asyncio.start_server(self._connect, LOOPBACK, 0)
+        self.address = "{}:{}".format(*server.sockets[0].getsockname())
+        async with server:
+            yield
+
+    async def _connect(self, edge: asyncio.StreamReader, to_edge: asyncio.StreamWriter) -> None:
+        replica, to_replica = await asyncio.open_connection(*self._replica.address.split(":"))
+        await asyncio.gather(self._carry(edge, to_replica), self._carry(replica, to_edge), return_exceptions=True)
+
+    async def _carry(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+        with contextlib.closing(target):
+            while part := await source.read(65536):
+                await self._is_clear.wait()
+                target.write(part)
+
+
+async def test_a_call_survives_that_its_busy_replica_answers_a_ping_late(tmp_path: Path) -> None:
+    replica = Replica(answers_after_s=1.5)
+    way = SlowWay(replica)
+
+    async def is_under_way() -> bool:
+        return replica.running == 1
+
+    async with (
+        serving(replica),
+        way.open(),
+        edge_of([way], tmp_path, ping_every_s=1) as client,
+        caller_of(client) as caller,
+    ):
+        call = asyncio.create_task(caller.call(WRITE, times=1))
+        await until(is_under_way)
+        way.block(for_s=8)
+        [answer] = await call
+
+    assert answer == b""
+
+
 async def test_more_calls_than_the_edge_holds_for_a_service_are_refused_as_overloaded(tmp_path: Path) -> None:
     replicas = [Replica(answers_after_s=math.inf), Replica(answers_after_s=math.inf)]
 

@@ -8,7 +8,7 @@ import math
 import re
 from collections import Counter
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import grpc
 import httpx
@@ -45,6 +45,14 @@ UNARY = {f"/{service}/{method}" for service in CONTRACT.services for method in C
 STREAMS = {f"/{service}/{method}" for service in CONTRACT.services for method in CONTRACT.streams(service)}
 
 USERS = "/shop.user.v1.UserService"
+
+
+class Reachable(Protocol):
+    """Something at an address."""
+
+    @property
+    def address(self) -> str:
+        """Host and port."""
 
 
 class Replica(grpc.GenericRpcHandler):
@@ -112,7 +120,12 @@ async def users_at(*replicas: Replica, timeout_s: float) -> AsyncIterator[UserSe
 
 @contextlib.asynccontextmanager
 async def edge_of(
-    replicas: Iterable[Replica], folder: Path, *, admin_port: int | None = None, max_requests: int | None = None
+    replicas: Iterable[Reachable],
+    folder: Path,
+    *,
+    admin_port: int | None = None,
+    max_requests: int | None = None,
+    ping_every_s: int | None = None,
 ) -> AsyncIterator[httpx.Client]:
     """Run an edge whose clusters have these replicas; yield its client with a valid token.
 
@@ -121,6 +134,7 @@ async def edge_of(
         folder: for its configuration.
         admin_port: of Envoy's admin interface; None for any free one.
         max_requests: that a cluster has at a time, if not as many as the configuration says.
+        ping_every_s: how often it pings its connections to replicas, if not as often as the configuration says.
     """
     ports = [int(replica.address.rpartition(":")[2]) for replica in replicas]
     edge = laptop(
@@ -134,6 +148,10 @@ async def edge_of(
     for cluster in config["static_resources"]["clusters"]:
         if max_requests and cluster["name"] in SERVED_BY:
             cluster["circuit_breakers"]["thresholds"][0]["max_requests"] = max_requests
+        if ping_every_s and cluster["name"] in SERVED_BY:
+            [options] = cluster["typed_extension_protocol_options"].values()
+            http2 = options["explicit_http_config"]["http2_protocol_options"]
+            http2["connection_keepalive"]["interval"] = f"{ping_every_s}s"
     # No service here publishes keys.
     provider = http_filter(edge, "envoy.filters.http.jwt_authn")["providers"]["shop"]
     del provider["remote_jwks"]
