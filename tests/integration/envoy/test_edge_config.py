@@ -301,6 +301,18 @@ def test_creations_over_rest_are_201_and_nothing_else_is(edge: Edge) -> None:
     assert all(match["headers"][0]["name"] == "x-envoy-original-path" for match in created)
 
 
+@pytest.mark.parametrize("binding", CONTRACT.bindings, ids=lambda binding: f"{binding.method} {binding.path}")
+def test_lua_is_on_where_the_route_after_transcoding_names_a_script(binding: Binding, edge: Edge) -> None:
+    lua = "envoy.filters.http.lua"
+    path = re.sub(r"\{[^}]+\}", "0197", binding.path)
+    over_rest = [route_of(edge, verb=binding.verb, path=path + query) for query in ("", "?a=b")]
+    transcoded = [each for each in routes(edge) if each["match"].get("path") == binding.rpc]
+
+    assert transcoded
+    if any(lua in each.get("typed_per_filter_config", {}) for each in transcoded):
+        assert all(lua in each["typed_per_filter_config"] for each in over_rest)
+
+
 def test_reflection_is_reachable_in_development_only() -> None:
     reflected = {
         name
