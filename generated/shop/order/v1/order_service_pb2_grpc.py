@@ -405,3 +405,6 @@ class OrderService:
             timeout,
             metadata,
             _registered_method=True)
+
+
+OrderServiceAsyncStub = OrderServiceStub  # on a channel of grpc.aio

@@ -86,7 +86,6 @@ class OrderServiceStub:
     Reasons: RESUME_TOKEN_EXPIRED, STREAM_TOO_SLOW, SERVER_STOPPING.
     """
 
-@_typing.type_check_only
 class OrderServiceAsyncStub(OrderServiceStub):
     """Orders: placing them, their statuses, their history and their changes.
 

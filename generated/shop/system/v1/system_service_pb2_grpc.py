@@ -102,3 +102,6 @@ class SystemService:
             timeout,
             metadata,
             _registered_method=True)
+
+
+SystemServiceAsyncStub = SystemServiceStub  # on a channel of grpc.aio

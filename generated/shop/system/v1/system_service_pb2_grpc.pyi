@@ -40,7 +40,6 @@ class SystemServiceStub:
     Reasons: DATABASE_UNAVAILABLE, OVERLOADED.
     """
 
-@_typing.type_check_only
 class SystemServiceAsyncStub(SystemServiceStub):
     """The state of a service, for people and monitoring. Probes of orchestrators and load balancers use grpc.health.v1."""
 

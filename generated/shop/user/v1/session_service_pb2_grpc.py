@@ -250,3 +250,6 @@ class SessionService:
             timeout,
             metadata,
             _registered_method=True)
+
+
+SessionServiceAsyncStub = SessionServiceStub  # on a channel of grpc.aio

@@ -60,7 +60,6 @@ class SessionServiceStub:
     rotation.
     """
 
-@_typing.type_check_only
 class SessionServiceAsyncStub(SessionServiceStub):
     """Sessions: logging in and out, and the tokens that authenticate a user.
 

@@ -409,3 +409,6 @@ class UserService:
             timeout,
             metadata,
             _registered_method=True)
+
+
+UserServiceAsyncStub = UserServiceStub  # on a channel of grpc.aio

@@ -85,7 +85,6 @@ class UserServiceStub:
     Reasons: USER_NOT_FOUND, ETAG_MISMATCH, INVALID_CREDENTIALS, TOO_MANY_ATTEMPTS.
     """
 
-@_typing.type_check_only
 class UserServiceAsyncStub(UserServiceStub):
     """Users: registering, reading, changing and deleting them.
 
