@@ -1,29 +1,118 @@
-"""Builds the client wheel: the stubs, and the modules of the chassis that a client can import.
+"""Builds the client wheel, in which everything is below `shop`: the stubs, and `shop.client`.
 
-The rest of the project's configuration is in pyproject.toml.
+The client is the package `shop_client` of the repository, with the modules that it imports. Packages named `chassis`
+and `buf` could collide with others where the wheel is installed, so those modules move below `shop`, and the stubs do
+not import the rules of `buf.validate`. The rest of the project's configuration is in pyproject.toml.
 """
 
 from __future__ import annotations
 
+import ast
+import re
+import shutil
+from pathlib import Path
 from typing import Final
 
 from setuptools import setup
 from setuptools.command.build_py import build_py
 
-# They need nothing but the `dependencies` of pyproject.toml; the other modules of these packages are for services.
-CLIENT_MODULES: Final = {
-    "chassis": {"__init__", "context"},
-    "chassis.client": {"__init__", "channel", "errors", "hedging", "interceptors", "policy"},
+STUBS: Final = Path("generated")
+
+# The modules of the wheel, which need nothing but the `dependencies` of pyproject.toml.
+MODULES: Final = {
+    "shop_client": (
+        "__init__",
+        "connecting",
+        "errors",
+        "interceptors",
+        "login",
+        "money",
+        "money_pb2",
+        "paging",
+        "watching",
+    ),
+    "chassis": ("context",),
+    "chassis.client": ("__init__", "channel", "errors", "hedging", "interceptors", "policy"),
+    "order_svc": ("money",),
 }
+NAMES: Final = {"shop_client": "shop.client", "chassis": "shop._chassis", "order_svc": "shop._order_svc"}
+# Typed here: googleapis-common-protos has types that mypy does not read, because it has no `py.typed`.
+TYPED_MONEY: Final = "shop.client"
+
+# Files of rules. A stub has the rules of its fields as bytes, which only validation reads.
+RULES: Final = ("buf/validate/validate.proto", "shop/system/v1/text_rules.proto")
 
 
-class ClientModules(build_py):
-    """Takes the modules of `CLIENT_MODULES` from these packages, and every module from all others."""
+class BuildWheel(build_py):
+    """Writes the packages of the wheel into `build_lib`."""
 
-    def find_package_modules(self, package: str, package_dir: str) -> list[tuple[str, str, str]]:
-        """Return the modules of the package as (package, module, path)."""
-        modules: list[tuple[str, str, str]] = super().find_package_modules(package, package_dir)
-        return [each for each in modules if each[1] in CLIENT_MODULES.get(package, {each[1]})]
+    def run(self) -> None:
+        """Write them; for an editable installation leave everything where it is."""
+        if self.editable_mode:
+            super().run()
+            return
+        target = Path(self.build_lib)
+        shutil.rmtree(target, ignore_errors=True)  # what an earlier build has left would be packed too
+        _write_stubs(target)
+        for package, modules in MODULES.items():
+            for name in modules:
+                _write_module(Path(*package.split("."), name), target / moved_name(package).replace(".", "/") / name)
 
 
-setup(cmdclass={"build_py": ClientModules})
+def _write_module(source: Path, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for suffix in (".py", ".pyi"):
+        if (file := source.with_suffix(suffix)).exists():
+            path.with_suffix(suffix).write_text(moved(file.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def _write_stubs(target: Path) -> None:
+    rules = {file.removesuffix(".proto") + "_pb2" for file in RULES}
+    for source in sorted(path for path in (STUBS / "shop").rglob("*") if path.suffix in {".py", ".pyi", ".typed"}):
+        name = source.relative_to(STUBS)
+        if name.with_suffix("").as_posix() in rules:
+            continue
+        path = target / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        text = source.read_text(encoding="utf-8")
+        if path.suffix == ".pyi":
+            text = text.replace("from google.type import money_pb2", f"from {TYPED_MONEY} import money_pb2")
+        path.write_text(without_rules(text), encoding="utf-8")
+
+
+def moved_name(package: str) -> str:
+    """Return the name that a package of the repository has in the wheel."""
+    root, dot, rest = package.partition(".")
+    return NAMES[root] + dot + rest
+
+
+def moved(source: str) -> str:
+    """Return a module's source with the names of the wheel, in its imports and in its documentation."""
+    names = "|".join(map(re.escape, NAMES))
+    source = re.sub(rf"(?m)^( *(?:from|import) )({names})\b", lambda found: found[1] + NAMES[found[2]], source)
+    return re.sub(rf"\b({names})(?=\.\w)", lambda found: NAMES[found[1]], source)
+
+
+def without_rules(source: str) -> str:
+    """Return a stub's source without its imports of rules.
+
+    A process has one pool of descriptors, with one version of each file. Another package may bring another version of
+    buf/validate/validate.proto, so that one of the two could not be imported. Without the import the options that use
+    the rules stay in the descriptor, as fields that it does not know.
+    """
+    descriptor = re.search(r"(?<=AddSerializedFile\()b'.*'(?=\))", source)
+    if descriptor is None:
+        return source
+    data: bytes = ast.literal_eval(descriptor[0])
+    kept = data
+    for file in RULES:
+        folder, _, name = file.removesuffix(".proto").rpartition("/")
+        source = re.sub(rf"(?m)^from {folder.replace('/', '.')} import {name}_pb2 as .*\n", "", source)
+        # A dependency is field 3 of FileDescriptorProto: its tag, its length, its text. Messages come after it.
+        kept = kept.replace(b"\x1a" + bytes([len(file)]) + file.encode(), b"", 1)
+    source = source.replace(descriptor[0], repr(kept))
+    shift = len(data) - len(kept)
+    return re.sub(r"(?<=_serialized_)(start|end)=(\d+)", lambda found: f"{found[1]}={int(found[2]) - shift}", source)
+
+
+setup(cmdclass={"build_py": BuildWheel})

@@ -11,7 +11,7 @@ Needs only grpcio and protobuf, so that the client wheel can be installed beside
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import grpc
 from grpc import aio
@@ -20,16 +20,22 @@ from chassis.client.interceptors import AioStreamDefaults, AioUnaryDefaults, Syn
 from chassis.client.policy import DEFAULT_POLICY, CallPolicy
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from chassis.client.interceptors import Token
 
 
-def connect(
+SyncInterceptor: TypeAlias = grpc.UnaryUnaryClientInterceptor | grpc.UnaryStreamClientInterceptor
+
+
+def connect(  # noqa: PLR0913  each has a default, and a call names what it changes
     target: str,
     *,
     policy: CallPolicy = DEFAULT_POLICY,
     credentials: grpc.ChannelCredentials | None = None,
     server_name: str = "",
     token: Token | None = None,
+    around: Sequence[aio.ClientInterceptor] = (),
 ) -> aio.Channel:
     """Return a channel for typed stubs under asyncio. Close it, or use it in `async with`.
 
@@ -43,8 +49,9 @@ def connect(
         credentials: for TLS; without them the channel is in clear text.
         server_name: the DNS name that the server's certificate must hold, if that is not the target's host.
         token: the access token, or a function that returns it for each call; a call may name another one.
+        around: interceptors outside of the channel's own.
     """
-    interceptors: list[aio.ClientInterceptor] = [AioUnaryDefaults(policy, token), AioStreamDefaults(token)]
+    interceptors = [*around, AioUnaryDefaults(policy, token), AioStreamDefaults(token)]
     options = _options(policy)
     if server_name:
         options.append(("grpc.default_authority", server_name))
@@ -59,6 +66,7 @@ def connect_sync(
     policy: CallPolicy = DEFAULT_POLICY,
     credentials: grpc.ChannelCredentials | None = None,
     token: Token | None = None,
+    around: Sequence[SyncInterceptor] = (),
 ) -> grpc.Channel:
     """Return a channel as connect() does, for code without asyncio."""
     options = _options(policy)
@@ -66,7 +74,7 @@ def connect_sync(
         channel = grpc.insecure_channel(target, options=options)
     else:
         channel = grpc.secure_channel(target, credentials, options=options)
-    return grpc.intercept_channel(channel, SyncDefaults(policy, token))
+    return grpc.intercept_channel(channel, *around, SyncDefaults(policy, token))
 
 
 def _options(policy: CallPolicy) -> list[tuple[str, Any]]:

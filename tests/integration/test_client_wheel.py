@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import shutil
 import subprocess
 import sys
@@ -18,7 +19,8 @@ from devstack.settings import REPOSITORY
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SOURCES = ("chassis", "generated", "LICENSE", "README.md", "pyproject.toml", "setup.py")
+SOURCES = ("chassis", "order_svc", "shop_client", "generated", "LICENSE", "README.md", "pyproject.toml", "setup.py")
+APP = Path(__file__).with_name("client_app.py")
 IMPORT_ALL = """
 import importlib, sys
 for name in sys.stdin.read().split():
@@ -26,6 +28,19 @@ for name in sys.stdin.read().split():
         importlib.import_module(name)
     except Exception as error:
         print(f"{name}: {error!r}")
+"""
+# Another version of the rules, as the package of somebody else may bring.
+OTHER_RULES = """
+from google.protobuf import descriptor_pb2, descriptor_pool
+file = descriptor_pb2.FileDescriptorProto(name="buf/validate/validate.proto", package="buf.validate", syntax="proto3")
+file.message_type.add(name="FieldRules").field.add(name="other", number=77, type=9, label=1)
+descriptor_pool.Default().AddSerializedFile(file.SerializeToString())
+"""
+STUBS = """
+from shop.order.v1.order_service_pb2 import CreateOrderRequest
+from shop.user.v1.user_service_pb2 import CreateUserRequest
+options = CreateUserRequest.DESCRIPTOR.fields_by_name["email"].GetOptions().SerializeToString()
+assert bytes([0xBA, 0x48]) in options, "the rules, field 1159, are gone"
 """
 
 
@@ -87,33 +102,99 @@ def modules_of(wheel: Path) -> list[str]:
     return sorted({".".join(file.with_suffix("").parts).removesuffix(".__init__") for file in files})
 
 
+def run_client(python: Path, script: str, *, stdin: str = "") -> str:
+    done = subprocess.run(
+        [python, "-I", "-W", "error", "-c", script],
+        input=stdin,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 def test_every_module_of_the_wheel_can_be_imported_with_its_dependencies_alone(
     wheel: Path, client_python: Path
 ) -> None:
     modules = modules_of(wheel)
-    assert {"chassis.client", "chassis.context", "shop.order.v1.order_service_pb2_grpc"} <= set(modules)
+    assert {"shop.client", "shop.client.watching", "shop.order.v1.order_service_pb2_grpc"} <= set(modules)
 
-    done = subprocess.run(
-        [client_python, "-I", "-W", "error", "-c", IMPORT_ALL],
-        input="\n".join(modules),
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=100,
-    )
-
-    assert done.stdout.splitlines() == []
+    assert run_client(client_python, IMPORT_ALL, stdin="\n".join(modules)) == ""
 
 
-def test_the_wheel_is_typed_and_holds_no_module_of_a_service(wheel: Path) -> None:
+def test_everything_in_the_wheel_is_below_shop(wheel: Path) -> None:
     with ZipFile(wheel) as archive:
         names = archive.namelist()
 
-    assert {"chassis/py.typed", "shop/py.typed", "buf/py.typed"} <= set(names)
-    assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"buf", "chassis", "shop"}
-    assert {name.split("/")[1] for name in names if name.startswith("chassis/")} == {
-        "__init__.py",
-        "client",
-        "context.py",
-        "py.typed",
-    }
+    assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"shop"}
+    assert "shop/py.typed" in names
+
+
+def test_every_name_that_the_types_declare_exists(wheel: Path, client_python: Path) -> None:
+    with ZipFile(wheel) as archive:
+        types = {name: archive.read(name).decode() for name in archive.namelist() if name.endswith(".pyi")}
+    declared = [
+        f"from {name.removesuffix('.pyi').replace('/', '.')} import {each}"
+        for name, source in types.items()
+        for each in public_names(source)
+    ]
+    assert "from shop.order.v1.order_service_pb2_grpc import OrderServiceAsyncStub" in declared
+
+    assert run_client(client_python, "\n".join(declared)) == ""
+
+
+def public_names(source: str) -> Iterator[str]:
+    # What only types can say has names of its own: `Role` has the values of the enum, `Role.ValueType` is in it.
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef) and not node.name.startswith("_"):
+            yield node.name
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and not is_type_alias(node):
+            yield node.target.id
+
+
+def is_type_alias(node: ast.AnnAssign) -> bool:
+    return (
+        "TypeAlias" in ast.unparse(node.annotation)
+        or not isinstance(node.target, ast.Name)
+        or (node.target.id.startswith("_"))
+    )
+
+
+@pytest.mark.parametrize("script", [STUBS + OTHER_RULES, OTHER_RULES + STUBS], ids=["before", "after"])
+def test_the_stubs_can_be_imported_beside_another_version_of_the_rules(client_python: Path, script: str) -> None:
+    assert run_client(client_python, script) == ""
+
+
+@pytest.mark.parametrize("implementation", ["upb", "python"])
+def test_the_stubs_work_with_each_implementation_of_protobuf(client_python: Path, implementation: str) -> None:
+    script = f"""
+import os
+os.environ["PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION"] = "{implementation}"
+from google.protobuf import json_format
+from google.protobuf.descriptor_pb2 import DescriptorProto
+from google.protobuf.internal import api_implementation
+from shop.order.v1.order_service_pb2 import CreateOrderRequest
+assert api_implementation.Type() == "{implementation}"
+copied = DescriptorProto()
+CreateOrderRequest.DESCRIPTOR.CopyToProto(copied)
+print(copied.name, *[field.name for field in copied.field])
+"""
+    assert run_client(client_python, script) == "CreateOrderRequest user_id currency_code items request_id\n"
+
+
+def test_an_app_is_typed_under_mypy_strict_with_what_the_wheel_requires(client_python: Path, tmp_path: Path) -> None:
+    app = shutil.copy(APP, tmp_path / "app.py")
+    mistaken = tmp_path / "mistaken.py"
+    mistaken.write_text("from app import total\nfrom shop.client import Money\n\ntotal(Money(units='1'))\n")
+
+    checked = [mypy(client_python, file, tmp_path) for file in (Path(app), mistaken)]
+
+    assert checked[0] == "Success: no issues found in 1 source file\n"
+    assert checked[1].count("[arg-type]") == 2  # otherwise everything would be Any
+
+
+def mypy(python: Path, file: Path, folder: Path) -> str:
+    command = [sys.executable, "-m", "mypy", "--strict", "--no-incremental", "--python-executable", python, file.name]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=100).stdout

@@ -1,0 +1,197 @@
+"""Interceptors that send the token of a session, and turn errors of gRPC into ShopError."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any, Final
+
+import grpc
+from google.protobuf import descriptor_pool
+from grpc import aio
+from shop.system.v1.access_pb2 import access
+from typing_extensions import override
+
+from chassis.client.interceptors import SyncCallDetails, with_request_id
+from shop_client.errors import ShopError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+
+    from shop_client.login import AioSession, SyncSession
+
+_REFUSED_TOKEN: Final = frozenset({"TOKEN_EXPIRED", "TOKEN_INVALID"})
+
+
+@functools.cache
+def _is_public(method: str | bytes) -> bool:
+    """Return whether the contract lets everybody call the rpc of this path, so that it needs no token."""
+    service, _, name = (method.decode() if isinstance(method, bytes) else method).strip("/").partition("/")
+    try:
+        rpc = descriptor_pool.Default().FindServiceByName(service).FindMethodByName(name)
+    except KeyError:
+        return False
+    return bool(rpc.GetOptions().Extensions[access].public)
+
+
+def _needs_token(details: Any) -> bool:
+    return not _is_public(details.method) and all(key != "authorization" for key, _ in details.metadata or ())
+
+
+def _is_refused(error: ShopError) -> bool:
+    return error.code is grpc.StatusCode.UNAUTHENTICATED and error.reason in _REFUSED_TOKEN
+
+
+class AioCalls(aio.UnaryUnaryClientInterceptor):
+    """Makes unary calls; if a token is refused, once more with another one.
+
+    Args:
+        session: gives the tokens; None if the channel has another source of them.
+    """
+
+    def __init__(self, session: AioSession | None) -> None:
+        self._session = session
+
+    @override
+    async def intercept_unary_unary(
+        self, continuation: Callable[..., Any], client_call_details: aio.ClientCallDetails, request: Any
+    ) -> Any:
+        session = self._session
+        if session is None or not _needs_token(client_call_details):
+            return await _made(continuation, client_call_details, request)
+        # One id for both tries. The first one was refused before it took effect, but a write is never sent without.
+        request = with_request_id(request)
+        token = await session.token()
+        try:
+            return await _made(continuation, _aio_details(client_call_details, token), request)
+        except ShopError as error:
+            if not _is_refused(error):
+                raise
+            session.refuse(token)
+            token = await session.token()
+        return await _made(continuation, _aio_details(client_call_details, token), request)
+
+
+async def _made(continuation: Callable[..., Any], details: aio.ClientCallDetails, request: Any) -> Any:
+    """Return the call after it has succeeded."""
+    call = await continuation(details, request)
+    try:
+        await call
+    except aio.AioRpcError as error:
+        raise ShopError.of(error) from error
+    return call
+
+
+def _aio_details(given: aio.ClientCallDetails, token: str) -> aio.ClientCallDetails:
+    return aio.ClientCallDetails(
+        method=given.method,
+        timeout=given.timeout,
+        metadata=aio.Metadata(*(given.metadata or ()), ("authorization", f"Bearer {token}")),
+        credentials=given.credentials,
+        wait_for_ready=given.wait_for_ready,
+    )
+
+
+class AioStreams(aio.UnaryStreamClientInterceptor):
+    """Opens streams. `session` as in AioCalls. If a token is refused, the next stream gets another one."""
+
+    def __init__(self, session: AioSession | None) -> None:
+        self._session = session
+
+    @override
+    async def intercept_unary_stream(
+        self, continuation: Callable[..., Any], client_call_details: aio.ClientCallDetails, request: Any
+    ) -> Any:
+        session = self._session
+        if session is None or not _needs_token(client_call_details):
+            return _aio_messages(await continuation(client_call_details, request), _no_token)
+        token = await session.token()
+        call = await continuation(_aio_details(client_call_details, token), request)
+        return _aio_messages(call, functools.partial(session.refuse, token))
+
+
+async def _aio_messages(call: Any, refuse_token: Callable[[], None]) -> AsyncIterator[Any]:
+    try:
+        async for message in call:
+            yield message
+    except aio.AioRpcError as failure:
+        error = ShopError.of(failure)
+        if _is_refused(error):
+            refuse_token()
+        raise error from failure
+
+
+def _no_token() -> None:
+    """There is no token to refuse."""
+
+
+class SyncCalls(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterceptor):
+    """Makes calls and opens streams without asyncio, as AioCalls and AioStreams do."""
+
+    def __init__(self, session: SyncSession | None) -> None:
+        self._session = session
+
+    @override
+    def intercept_unary_unary(self, continuation: Callable[..., Any], client_call_details: Any, request: Any) -> Any:
+        session = self._session
+        if session is None or not _needs_token(client_call_details):
+            return _ended(continuation(client_call_details, request))
+        request = with_request_id(request)
+        token = session.token()
+        try:
+            return _ended(continuation(_sync_details(client_call_details, token), request))
+        except ShopError as error:
+            if not _is_refused(error):
+                raise
+            session.refuse(token)
+            token = session.token()
+        return _ended(continuation(_sync_details(client_call_details, token), request))
+
+    @override
+    def intercept_unary_stream(self, continuation: Callable[..., Any], client_call_details: Any, request: Any) -> Any:
+        session = self._session
+        if session is None or not _needs_token(client_call_details):
+            return _Messages(continuation(client_call_details, request), _no_token)
+        token = session.token()
+        call = continuation(_sync_details(client_call_details, token), request)
+        return _Messages(call, functools.partial(session.refuse, token))
+
+
+def _ended(call: Any) -> Any:
+    """Return a call that succeeded, or one that runs still because its caller asked for a future."""
+    if isinstance(call, grpc.RpcError) and call.done() and call.code() is not grpc.StatusCode.OK:  # type: ignore[attr-defined]  # it is a call too
+        raise ShopError.of(call) from call
+    return call
+
+
+def _sync_details(given: Any, token: str) -> SyncCallDetails:
+    return SyncCallDetails(
+        method=given.method,
+        timeout=given.timeout,
+        metadata=[*(given.metadata or ()), ("authorization", f"Bearer {token}")],
+        credentials=given.credentials,
+        wait_for_ready=given.wait_for_ready,
+        compression=given.compression,
+    )
+
+
+class _Messages:
+    """The messages of a stream; everything else is the call's."""
+
+    def __init__(self, call: Any, refuse_token: Callable[[], None]) -> None:
+        self._call = call
+        self._refuse_token = refuse_token
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        try:
+            return next(self._call)
+        except grpc.RpcError as failure:
+            error = ShopError.of(failure)
+            if _is_refused(error):
+                self._refuse_token()
+            raise error from failure
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._call, name)
