@@ -14,6 +14,7 @@ from chassis.client.breaker import Breaker, BreakerSettings
 from chassis.client.errors import is_dependency_failure
 from chassis.composition import CLOCK, Foundation, ServiceSettings
 from chassis.settings import sections
+from chassis.watch.changefeed import Changefeed
 from chassis.watch.settings import WatchSettings
 from order_svc.buyer_client import GrpcBuyerDirectory
 from order_svc.buyers import BuyersWithProjection
@@ -53,6 +54,6 @@ async def build(
         keys = await base.keys(users, published_by(SessionServiceStub(users).GetJwks, GetJwksRequest()))
         breaker = Breaker("user_svc", settings.breaker, is_failure=is_dependency_failure)
         buyers = BuyersWithProjection(GrpcBuyerDirectory(users, breaker), base.database, clock)
-        watch_hub = order_watch_hub(base.database, settings.watch)
+        watch_hub = order_watch_hub(Changefeed(base.database, owner_field="userId"), settings.watch)
         servicer = OrderServicer(OrderService(base.database, buyers, clock), watch_hub, clock)
         yield base.application((add_OrderServiceServicer_to_server, servicer), keys=keys, streams=watch_hub)

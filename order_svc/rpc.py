@@ -14,7 +14,6 @@ from chassis import context
 from chassis.idempotency.key import IdempotencyKey, key_of
 from chassis.server.conversions import set_timestamp
 from chassis.server.pagination import PageTokens, messages_of
-from chassis.watch.changefeed import Changefeed
 from chassis.watch.hub import WatchHub
 from order_svc.commands import CancelOrder, ChangeStatus, PlaceOrder
 from order_svc.model import BuyerId, NewItem, Order, OrderEvent, OrderFilter, OrderId, OrderStatus, etag_of
@@ -27,8 +26,7 @@ if TYPE_CHECKING:
     from grpc import aio
 
     from chassis.clock import Clock
-    from chassis.database import Database
-    from chassis.watch.changefeed import FeedEvent
+    from chassis.watch.feed import Feed, FeedEvent
     from chassis.watch.settings import WatchSettings
     from order_svc.service import OrderService
 
@@ -129,10 +127,10 @@ class OrderServicer(OrderServiceServicer):
         return key_of(request, now=self._clock.now())
 
 
-def order_watch_hub(database: Database, settings: WatchSettings) -> WatchHub[pb.WatchOrdersResponse]:
-    """Return the hub that serves WatchOrders streams."""
+def order_watch_hub(feed: Feed, settings: WatchSettings) -> WatchHub[pb.WatchOrdersResponse]:
+    """Return the hub that serves WatchOrders streams from the feed, whose events have the owner `userId`."""
     return WatchHub(
-        Changefeed(database, owner_field="userId"),
+        feed,
         show=_to_change_message,
         heartbeat=lambda token: pb.WatchOrdersResponse(resume_token=str(token)),
         settings=settings,

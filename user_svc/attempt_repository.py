@@ -10,15 +10,14 @@ from sqlalchemy import Connection, case, delete, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
 from user_svc.errors import TooManyAttempts
-from user_svc.sessions.model import FREE_ATTEMPTS, wait_after
+from user_svc.sessions.model import FAILURES_KEPT, FREE_ATTEMPTS, wait_after
 from user_svc.tables import attempt_reservations, login_attempts
 
 if TYPE_CHECKING:
     from datetime import datetime
     from uuid import UUID
 
-# After this long an account's failures are forgotten.
-FAILURES_KEPT: Final = timedelta(days=1)
+
 # A reservation whose process died counts no longer than this. A hash and its two transactions take a fraction of it.
 RESERVED_FOR: Final = timedelta(seconds=10)
 

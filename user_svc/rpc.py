@@ -18,8 +18,8 @@ from chassis.errors import FieldViolation, InvalidFields
 from chassis.idempotency.key import IdempotencyKey, key_of
 from chassis.server.conversions import set_timestamp, struct_to_dict
 from chassis.server.pagination import PageTokens, messages_of
+from user_svc.commands import NewUser, PasswordChange, UserChange, UserDeletion
 from user_svc.model import MAX_PROFILE_BYTES, Email, User, UserId, UserState, profile_too_large
-from user_svc.service import NewUser, PasswordChange, UserChange, UserDeletion
 from user_svc.sessions.model import SessionId
 from user_svc.text import typed
 

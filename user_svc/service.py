@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
 from pydantic import TypeAdapter
 
-from chassis.clock import new_id
 from chassis.context import Role
-from chassis.errors import FieldViolation, InvalidFields, RequestIdReused
+from chassis.errors import RequestIdReused
 from chassis.events import outbox
 from chassis.idempotency import store
 from chassis.idempotency.store import ResponseCodec
 from chassis.idempotency.transactions import stored_response, write_once
 from user_svc import events, repository
 from user_svc.attempts import Account, Attempt, account_of
+from user_svc.commands import new_user, password_needed
 from user_svc.errors import EmailTaken, InvalidCredentials, UserNotFound
-from user_svc.model import Email, User, UserId, UserState, require_small_profile
+from user_svc.model import User, UserState, require_small_profile
 from user_svc.repository import UserLookup
 from user_svc.sessions import repository as session_repository
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-    from datetime import datetime
+    from collections.abc import Callable, Sequence
 
     from sqlalchemy import Connection
 
@@ -35,72 +33,15 @@ if TYPE_CHECKING:
     from chassis.idempotency.key import IdempotencyKey
     from chassis.server.pagination import PageRequest
     from user_svc.attempts import Attempts
+    from user_svc.commands import NewUser, PasswordChange, UserChange, UserDeletion
+    from user_svc.model import Email, UserId
     from user_svc.password_rules import PasswordRules
     from user_svc.passwords import Passwords
-    from user_svc.sessions.model import SessionId
 
 _USER: Final = ResponseCodec.of(TypeAdapter(User), resource_id=attrgetter("id"))
 
 # A group has up to 200 users: with more groups in a statement the first would only wait for the last.
 _GROUPS_AT_ONCE: Final = 8
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewUser:
-    """A user to create."""
-
-    email: Email
-    password: str = field(repr=False)
-    display_name: str
-    profile: Mapping[str, object]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UserChange:
-    """The fields of a user to change; None leaves a field as it is.
-
-    Attributes:
-        current_password: of the user, for a new email; empty if the caller gave none.
-    """
-
-    user_id: UserId
-    email: Email | None
-    display_name: str | None
-    profile: Mapping[str, object] | None
-    etag: str
-    current_password: str = field(repr=False)
-
-    def changed_fields(self) -> list[str]:
-        """Return the names of the fields to change, as in the contract's JSON."""
-        fields = {
-            "email": self.email,
-            "displayName": self.display_name,
-            "profile": self.profile,
-        }
-        return [name for name, value in fields.items() if value is not None]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UserDeletion:
-    """A user to delete; `current_password` as in UserChange."""
-
-    user_id: UserId
-    etag: str
-    current_password: str = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PasswordChange:
-    """A password to replace.
-
-    Attributes:
-        session_id: the session to keep; None ends all of them.
-    """
-
-    user_id: UserId
-    current: str = field(repr=False)
-    new: str = field(repr=False)
-    session_id: SessionId | None
 
 
 class UserService:
@@ -128,7 +69,7 @@ class UserService:
         require_small_profile(new.profile)
         self._rules.require_acceptable(new.password, field="password")
         password_hash = await self._passwords.hash(new.password)
-        user = _new_user(new, roles=(Role.USER,), password_hash=password_hash, now=self._clock.now())
+        user = new_user(new, roles=(Role.USER,), password_hash=password_hash, now=self._clock.now())
 
         def write(connection: Connection) -> User:
             if not repository.insert_users(connection, [user]):
@@ -157,7 +98,7 @@ class UserService:
         def write(connection: Connection) -> User:
             found = repository.find_by_email(connection, new.email.key)
             if found is None:
-                admin = _new_user(new, roles=(Role.USER, Role.ADMIN), password_hash=password_hash, now=now)
+                admin = new_user(new, roles=(Role.USER, Role.ADMIN), password_hash=password_hash, now=now)
                 if not repository.insert_users(connection, [admin]):
                     raise EmailTaken
                 outbox.add(connection, [events.user_created(admin)])
@@ -328,7 +269,7 @@ class UserService:
         if user.state is UserState.DELETED:
             return user
         if not password:
-            raise _password_needed()
+            raise password_needed()
         if not await self._is_password(password, of=user, key=key):
             raise InvalidCredentials
         return user
@@ -367,32 +308,9 @@ async def _find_groups(fetch: Fetch, groups: Sequence[Sequence[UserLookup]]) -> 
     return [list(itertools.islice(found, len(group))) for group in groups]
 
 
-def _new_user(new: NewUser, *, roles: tuple[Role, ...], password_hash: str, now: datetime) -> User:
-    return User(
-        id=UserId(new_id()),
-        email=new.email,
-        display_name=new.display_name,
-        profile=new.profile,
-        state=UserState.ACTIVE,
-        roles=roles,
-        password_hash=password_hash,
-        created_at=now,
-        updated_at=now,
-        version=1,
-    )
-
-
 def _account_of(user: User) -> Account:
     """Return the account whose attempts count for this user's password: the one that logins count for."""
     return account_of(user.email.key if user.email else "")
-
-
-def _password_needed() -> InvalidFields:
-    message = (
-        "must be the user's password: a new email and a deletion need it. Over REST a deletion with it is "
-        "POST /api/v1/users/{id}:delete"
-    )
-    return InvalidFields([FieldViolation("currentPassword", message, "required")])
 
 
 def _require_unchanged_password(user: User, confirmed: User | None) -> None:

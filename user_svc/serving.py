@@ -12,9 +12,9 @@ from chassis.server.validation import require_valid
 from chassis.serving import serving_commands
 from chassis.settings import load, load_sections
 from user_svc import sweeps
+from user_svc.commands import NewUser
 from user_svc.composition import PartSettings, Settings, build, parts
 from user_svc.model import Email
-from user_svc.service import NewUser
 from user_svc.settings import PasswordRuleSettings
 
 if TYPE_CHECKING:

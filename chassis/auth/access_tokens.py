@@ -13,6 +13,7 @@ from uuid import UUID
 
 import jwt
 
+from chassis.auth.claims import ALGORITHM, TYPE
 from chassis.context import Caller, Role
 from chassis.errors import TokenExpired, TokenInvalid
 from chassis.settings import Constant, Section
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-
-ALGORITHM: Final = "EdDSA"
-TYPE: Final = "at+jwt"
 
 # Our tokens have some 500 characters. A far longer one is refused before it is parsed.
 _MAX_LENGTH: Final = 4096
@@ -152,38 +150,3 @@ def _caller(claims: Mapping[str, object], *, leeway_s: float) -> Caller:
         )
     except ValueError as error:
         raise TokenInvalid from error
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Claims:
-    """The claims of a new token.
-
-    Attributes:
-        subject: the user.
-        session_id: the session that the token belongs to.
-        roles: the user's roles.
-        token_id: a unique id.
-        issued_at_s: the current time, in seconds since 1970.
-        lifetime_s: seconds from then until the token expires.
-    """
-
-    subject: UUID
-    session_id: UUID
-    roles: tuple[Role, ...]
-    token_id: UUID
-    issued_at_s: int
-    lifetime_s: int
-
-    def payload(self, settings: TokenSettings) -> dict[str, object]:
-        """Return the claims by their registered names."""
-        return {
-            "iss": settings.issuer,
-            "aud": settings.audience,
-            "sub": str(self.subject),
-            "sid": str(self.session_id),
-            "roles": [role.value for role in self.roles],
-            "client_id": settings.client_id,
-            "jti": str(self.token_id),
-            "iat": self.issued_at_s,
-            "exp": self.issued_at_s + self.lifetime_s,
-        }

@@ -6,13 +6,36 @@ import functools
 from typing import TYPE_CHECKING
 
 import protovalidate
+from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
+from protobuf import wkt
+from shop.system.v1 import text_rules_pb2
 
 from chassis.errors import MAX_NAMED, FieldViolation, InvalidFields
 
 if TYPE_CHECKING:
+    from google.protobuf.descriptor import FileDescriptor
     from google.protobuf.message import Message
+    from protobuf import Registry
 
-_validator = protovalidate.Validator()
+
+def _predefined_rules() -> Registry:
+    """Return the rules that the contract has declared itself, with the files that they need.
+
+    The stubs of the client wheel do not import them.
+    """
+    files: dict[str, FileDescriptorProto] = {}
+
+    def add(file: FileDescriptor) -> None:
+        for each in file.dependencies:
+            add(each)
+        files[file.name] = FileDescriptorProto.FromString(file.serialized_pb)
+
+    add(text_rules_pb2.DESCRIPTOR)
+    data = FileDescriptorSet(file=files.values()).SerializeToString()
+    return wkt.FileDescriptorSet.from_binary(data).to_registry()
+
+
+_validator = protovalidate.Validator(_predefined_rules())
 
 
 def require_valid(request: Message) -> None:

@@ -21,7 +21,8 @@ from google.rpc.status_pb2 import Status
 from grpc import aio
 from typing_extensions import override
 
-from chassis.auth.access_tokens import ALGORITHM, TYPE, Claims, TokenSettings
+from chassis.auth.access_tokens import TokenSettings
+from chassis.auth.claims import ALGORITHM, TYPE, Claims
 from chassis.context import Role
 from chassis.server.settings import ServerSettings
 

@@ -12,16 +12,15 @@ restore of the database.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
-from uuid import UUID
+from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import text
 
 from chassis.database.database import allow
+from chassis.watch.feed import START, FeedEvent, Page, Position, PositionLost
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from datetime import datetime
+    from uuid import UUID
 
     from sqlalchemy import Connection
 
@@ -33,54 +32,6 @@ INDEX_V1: Final = (
     "DROP INDEX CONCURRENTLY IF EXISTS outbox_transaction_position_idx",
     "CREATE INDEX CONCURRENTLY outbox_transaction_position_idx ON outbox (transaction, position)",
 )
-
-
-class Position(NamedTuple):
-    """The place of an event in the feed: its transaction, then its number in the outbox; and the event's id."""
-
-    transaction: int
-    number: int
-    id: UUID
-
-
-# The position before every event.
-START: Final = Position(0, 0, UUID(int=0))
-
-
-class PositionLost(Exception):
-    """The position is not in the feed any more, because its event was swept or the database was restored."""
-
-
-@dataclass(frozen=True, slots=True)
-class FeedEvent:
-    """An event in the feed.
-
-    Attributes:
-        owner: the value of the data's owner field; empty without one.
-    """
-
-    position: Position
-    type: str
-    subject: UUID
-    sequence: int
-    data: Mapping[str, Any]
-    owner: str
-    occurred_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """A part of the feed.
-
-    Attributes:
-        events: the events that match the query, in the order of the feed.
-        last: the position of the last row that was scanned, whether it matches or not.
-        is_last: whether the feed has no rows after it.
-    """
-
-    events: Sequence[FeedEvent]
-    last: Position
-    is_last: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ import structlog
 
 from chassis.errors import DatabaseUnavailable, Overloaded, ResumeTokenExpired, ServerStopping, StreamTooSlow
 from chassis.runtime.periodic import Failures, every
-from chassis.watch.changefeed import START, PositionLost
+from chassis.watch.feed import START, PositionLost
 from chassis.watch.subscription import Delivery, Message, Subscription
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from chassis.errors import DomainError
-    from chassis.watch.changefeed import Changefeed, FeedEvent, Page, Position
+    from chassis.watch.feed import Feed, FeedEvent, Page, Position
     from chassis.watch.settings import WatchSettings
 
 log = structlog.get_logger(__name__)
@@ -52,7 +52,7 @@ class WatchHub(Generic[Message]):
 
     def __init__(
         self,
-        feed: Changefeed,
+        feed: Feed,
         *,
         show: Callable[[FeedEvent], Message | None],
         heartbeat: Callable[[UUID], Message],

@@ -7,12 +7,12 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from chassis.watch.changefeed import START
+from chassis.watch.feed import START
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from chassis.watch.changefeed import FeedEvent, Page, Position
+    from chassis.watch.feed import FeedEvent, Page, Position
 
 Message = TypeVar("Message")
 

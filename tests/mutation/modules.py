@@ -10,8 +10,8 @@ _PACKAGES: Final = {
     "chassis/idempotency": "key store inserts transactions",
     "chassis/events": "outbox relay relay_state recovery stream replay consumer consumer_group processor inbox"
     " cloudevents",
-    "chassis/watch": "changefeed hub subscription",
-    "chassis/auth": "access access_tokens remote_keys",
+    "chassis/watch": "changefeed feed hub subscription",
+    "chassis/auth": "access access_tokens claims remote_keys",
     "chassis/server": "method_wrapper stream_wrapper receiving bounds validation"
     " status if_match pagination conversions",
     "chassis/client": "channel errors hedging interceptors policy telemetry breaker",

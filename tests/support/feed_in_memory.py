@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from chassis.watch.changefeed import START, FeedEvent, Page, Position, PositionLost
+from chassis.watch.feed import START, FeedEvent, Page, Position, PositionLost
 
 if TYPE_CHECKING:
     from collections.abc import Callable

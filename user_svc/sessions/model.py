@@ -11,6 +11,9 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Final, NewType
 from uuid import UUID
 
+from chassis.errors import InvalidFields
+from user_svc.model import Email
+
 if TYPE_CHECKING:
     from datetime import datetime
 
@@ -23,6 +26,8 @@ LOST_ANSWER: Final = timedelta(seconds=10)
 
 FREE_ATTEMPTS: Final = 5
 LONGEST_WAIT: Final = timedelta(minutes=5)
+# After this long an account's failures are forgotten.
+FAILURES_KEPT: Final = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +60,24 @@ class RefreshToken:
     token_hash: bytes
     session_id: SessionId
     used_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoggedIn:
+    """A session and its tokens, as its user gets them. Not for any log."""
+
+    session: Session
+    access_token: str = field(repr=False)
+    access_expires_at: datetime
+    refresh_token: str = field(repr=False)
+
+
+def login_key(email: str) -> str:
+    """Return the key of an email; of a text that is none, the text, so that it fails as an unknown email does."""
+    try:
+        return Email.parse(email).key
+    except InvalidFields:
+        return email
 
 
 def new_token() -> str:

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from grpc import aio
 
     from user_svc.keys import SigningKey, SigningKeys
-    from user_svc.sessions.service import LoggedIn, SessionService
+    from user_svc.sessions.model import LoggedIn
+    from user_svc.sessions.service import SessionService
 
     Context = aio.ServicerContext[Any, Any]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,21 +10,28 @@ import jwt
 import structlog
 from pydantic import Field
 
-from chassis.auth.access_tokens import ALGORITHM, TYPE, Claims
+from chassis.auth.claims import ALGORITHM, TYPE, Claims
 from chassis.clock import new_id
-from chassis.errors import InvalidFields, Overloaded, TokenExpired, TokenInvalid
+from chassis.errors import Overloaded, TokenExpired, TokenInvalid
 from chassis.settings import Section
 from user_svc import repository
 from user_svc.attempts import Attempt, account_of
 from user_svc.errors import InvalidCredentials, TokenReused
-from user_svc.model import Email, User, UserState
+from user_svc.model import User, UserState
 from user_svc.sessions import repository as session_repository
-from user_svc.sessions.model import LOST_ANSWER, RefreshToken, Session, SessionId, hash_token, new_token
+from user_svc.sessions.model import (
+    LOST_ANSWER,
+    LoggedIn,
+    RefreshToken,
+    Session,
+    SessionId,
+    hash_token,
+    login_key,
+    new_token,
+)
 from user_svc.text import typed
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from sqlalchemy import Connection
 
     from chassis.auth.access_tokens import TokenSettings
@@ -46,16 +52,6 @@ class SessionSettings(Section, env_prefix="SESSION_"):
     """How long an access token works, and so a stolen one."""
     lifetime_s: Annotated[int, Field(ge=60)] = 30 * 24 * 3600
     """How long a session lasts from the log-in, however often it is refreshed: 30 days. Then the user logs in again."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LoggedIn:
-    """A session and its tokens, as its user gets them. Not for any log."""
-
-    session: Session
-    access_token: str = field(repr=False)
-    access_expires_at: datetime
-    refresh_token: str = field(repr=False)
 
 
 class SessionService:
@@ -91,7 +87,7 @@ class SessionService:
             TooManyAttempts: there were too many wrong passwords for this email.
             Overloaded: too many others wait for a hash.
         """
-        key = _email_key(typed(email, field="email"))
+        key = login_key(typed(email, field="email"))
         with self._passwords.place():
             user = await self._database.read(lambda connection: repository.find_by_email(connection, key))
             # Of a user who may not log in every password is wrong, and takes as long and counts as much.
@@ -198,11 +194,3 @@ class SessionService:
             access_expires_at=now + timedelta(seconds=self._settings.access_lifetime_s),
             refresh_token=refresh_token,
         )
-
-
-def _email_key(email: str) -> str:
-    """Return the key of an email; of a text that is none, the text, so that it fails as an unknown email does."""
-    try:
-        return Email.parse(email).key
-    except InvalidFields:
-        return email

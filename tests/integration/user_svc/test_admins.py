@@ -15,11 +15,12 @@ from tests.integration.test_bystanders import transaction
 from tests.support.builders import a_user
 from user_svc import repository
 from user_svc.attempts import Attempts
+from user_svc.commands import NewUser
 from user_svc.errors import EmailTaken
 from user_svc.model import Email
 from user_svc.password_rules import PasswordRules
 from user_svc.passwords import Passwords
-from user_svc.service import NewUser, UserService
+from user_svc.service import UserService
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -14,7 +14,8 @@ import pytest
 from chassis.events import outbox
 from chassis.testing import until
 from chassis.watch import changefeed
-from chassis.watch.changefeed import START, PageQuery, PositionLost
+from chassis.watch.changefeed import PageQuery
+from chassis.watch.feed import START, PositionLost
 from tests.integration.event_flow import opened
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from chassis.database import Database
-    from chassis.watch.changefeed import Position
+    from chassis.watch.feed import Position
     from tests.integration.conftest import TestDatabase
 
 WRITERS = 6

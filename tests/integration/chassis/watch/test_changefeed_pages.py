@@ -10,11 +10,12 @@ import pytest
 
 from chassis.events import outbox
 from chassis.watch import changefeed
-from chassis.watch.changefeed import START, PageQuery
+from chassis.watch.changefeed import PageQuery
+from chassis.watch.feed import START
 from tests.integration.test_bystanders import transaction
 
 if TYPE_CHECKING:
-    from chassis.watch.changefeed import Page, Position
+    from chassis.watch.feed import Page, Position
     from tests.integration.conftest import TestDatabase
 
 

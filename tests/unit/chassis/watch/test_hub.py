@@ -11,7 +11,7 @@ import pytest
 import uvloop
 
 from chassis.testing import until
-from chassis.watch.changefeed import FeedEvent
+from chassis.watch.feed import FeedEvent
 from chassis.watch.hub import WatchHub
 from chassis.watch.settings import WatchSettings
 from tests.support.feed_in_memory import FeedInMemory

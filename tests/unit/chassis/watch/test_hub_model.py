@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from chassis.errors import DatabaseUnavailable, DomainError, ResumeTokenExpired, ServerStopping, StreamTooSlow
-from chassis.watch.changefeed import FeedEvent
+from chassis.watch.feed import FeedEvent
 from chassis.watch.hub import WatchHub
 from chassis.watch.settings import WatchSettings
 from tests.support.feed_in_memory import FeedInMemory
