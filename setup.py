@@ -1,8 +1,9 @@
-"""Builds the client wheel, in which everything is below `shop`: the stubs, and `shop.client`.
+"""Builds the wheel, in which everything is below `shop`: the stubs, `shop.client` and `shop.testing`.
 
-The client is the package `shop_client` of the repository, with the modules that it imports. Packages named `chassis`
-and `buf` could collide with others where the wheel is installed, so those modules move below `shop`, and the stubs do
-not import the rules of `buf.validate`. The rest of the project's configuration is in pyproject.toml.
+The last two are the packages `shop_client` and `shop_testing` of the repository, with the modules that they import.
+Packages named `chassis` and `buf` could collide with others where the wheel is installed, so those modules move below
+`shop`, and the stubs do not import the rules of `buf.validate`. The rest of the project's configuration is in
+pyproject.toml.
 """
 
 from __future__ import annotations
@@ -15,27 +16,49 @@ from typing import Final
 
 from setuptools import setup
 from setuptools.command.build_py import build_py
+from setuptools.command.editable_wheel import editable_wheel
 
 STUBS: Final = Path("generated")
 
-# The modules of the wheel, which need nothing but the `dependencies` of pyproject.toml.
-MODULES: Final = {
-    "shop_client": (
-        "__init__",
-        "connecting",
-        "errors",
-        "interceptors",
-        "login",
-        "money",
-        "money_pb2",
-        "paging",
-        "watching",
-    ),
-    "chassis": ("context",),
-    "chassis.client": ("__init__", "channel", "errors", "hedging", "interceptors", "policy"),
-    "order_svc": ("money",),
+# The modules of the wheel. Those of the client need nothing but the `dependencies` of pyproject.toml; those of the
+# server for tests also need what the extra `testing` brings.
+CLIENT: Final = {
+    "shop_client": "__init__ connecting errors interceptors login money money_pb2 paging watching",
+    "chassis": "context",
+    "chassis.client": "__init__ channel errors hedging interceptors policy",
+    "order_svc": "money",
 }
-NAMES: Final = {"shop_client": "shop.client", "chassis": "shop._chassis", "order_svc": "shop._order_svc"}
+TESTING: Final = {
+    "shop_testing.quiet": "__init__ metrics structlog tracing",
+    "shop_testing.rules": "__init__",
+    "shop_testing": "__init__ answers clock feed orders passwords plugin refusals server sessions users",
+    "buf.validate": "validate_pb2",
+    "chassis": "clock errors",
+    "chassis.auth": "__init__ access claims",
+    "chassis.concurrency": "__init__ limiter",
+    "chassis.idempotency": "__init__ key",
+    "chassis.runtime": "__init__ periodic",
+    "chassis.server": (
+        "__init__ bounds conversions if_match method_wrapper pagination receiving status stream_wrapper system "
+        "validation"
+    ),
+    "chassis.watch": "__init__ feed hub subscription",
+    "order_svc": "__init__ commands errors model rpc",
+    "user_svc": "__init__ commands errors model password_rules rpc text",
+    "user_svc.sessions": "__init__ model rpc",
+}
+DATA: Final = ("user_svc/common_passwords.txt", "user_svc/common_passwords.LICENSES.txt")
+# The longer ones first.
+NAMES: Final = {
+    "shop_client": "shop.client",
+    "shop_testing.quiet": "shop._chassis.telemetry",
+    "shop_testing.rules": "shop._buf.validate",
+    "shop_testing": "shop.testing",
+    "chassis": "shop._chassis",
+    "order_svc": "shop._order_svc",
+    "user_svc": "shop._user_svc",
+    "buf": "shop._buf",
+}
 # Typed here: googleapis-common-protos has types that mypy does not read, because it has no `py.typed`.
 TYPED_MONEY: Final = "shop.client"
 
@@ -54,9 +77,21 @@ class BuildWheel(build_py):
         target = Path(self.build_lib)
         shutil.rmtree(target, ignore_errors=True)  # what an earlier build has left would be packed too
         _write_stubs(target)
-        for package, modules in MODULES.items():
-            for name in modules:
-                _write_module(Path(*package.split("."), name), target / moved_name(package).replace(".", "/") / name)
+        for package, modules in [*CLIENT.items(), *TESTING.items()]:
+            folder = STUBS if package.startswith("buf") else Path()
+            for name in modules.split():
+                source = folder.joinpath(*package.split("."), name)
+                _write_module(source, target.joinpath(*moved_name(package).split("."), name))
+        for file in DATA:
+            shutil.copy(file, target.joinpath(*moved_name(Path(file).parts[0]).split(".")))
+
+
+class BuildEditable(editable_wheel):
+    """Leaves out the pytest plugin: the repository has no `shop.testing`, so every pytest run would fail to load it."""
+
+    def _ensure_dist_info(self) -> None:
+        super()._ensure_dist_info()
+        Path(self.dist_info_dir, "entry_points.txt").unlink(missing_ok=True)
 
 
 def _write_module(source: Path, path: Path) -> None:
@@ -67,30 +102,32 @@ def _write_module(source: Path, path: Path) -> None:
 
 
 def _write_stubs(target: Path) -> None:
-    rules = {file.removesuffix(".proto") + "_pb2" for file in RULES}
     for source in sorted(path for path in (STUBS / "shop").rglob("*") if path.suffix in {".py", ".pyi", ".typed"}):
         name = source.relative_to(STUBS)
-        if name.with_suffix("").as_posix() in rules:
-            continue
         path = target / name
         path.parent.mkdir(parents=True, exist_ok=True)
         text = source.read_text(encoding="utf-8")
         if path.suffix == ".pyi":
             text = text.replace("from google.type import money_pb2", f"from {TYPED_MONEY} import money_pb2")
-        path.write_text(without_rules(text), encoding="utf-8")
+        # Who needs the rules imports this one.
+        is_rules = name.stem == "text_rules_pb2"
+        path.write_text(moved(text) if is_rules else without_rules(text), encoding="utf-8")
 
 
 def moved_name(package: str) -> str:
     """Return the name that a package of the repository has in the wheel."""
-    root, dot, rest = package.partition(".")
-    return NAMES[root] + dot + rest
+    name = next(each for each in NAMES if package == each or package.startswith(f"{each}."))
+    return NAMES[name] + package.removeprefix(name)
 
 
 def moved(source: str) -> str:
     """Return a module's source with the names of the wheel, in its imports and in its documentation."""
     names = "|".join(map(re.escape, NAMES))
     source = re.sub(rf"(?m)^( *(?:from|import) )({names})\b", lambda found: found[1] + NAMES[found[2]], source)
-    return re.sub(rf"\b({names})(?=\.\w)", lambda found: NAMES[found[1]], source)
+    source = re.sub(r"(?m)^import structlog$", "from shop._chassis.telemetry import structlog", source)
+    if "AddSerializedFile" in source:  # a descriptor names packages too
+        return source
+    return re.sub(rf"(?<![\w.])({names})(?=\.\w)", lambda found: NAMES[found[1]], source)
 
 
 def without_rules(source: str) -> str:
@@ -115,4 +152,4 @@ def without_rules(source: str) -> str:
     return re.sub(r"(?<=_serialized_)(start|end)=(\d+)", lambda found: f"{found[1]}={int(found[2]) - shift}", source)
 
 
-setup(cmdclass={"build_py": BuildWheel})
+setup(cmdclass={"build_py": BuildWheel, "editable_wheel": BuildEditable})

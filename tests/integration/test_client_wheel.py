@@ -1,4 +1,4 @@
-"""The client wheel, installed into an environment that has nothing but its declared dependencies."""
+"""The wheel, installed into environments that have nothing but its declared dependencies, without and with an extra."""
 
 from __future__ import annotations
 
@@ -17,9 +17,12 @@ from packaging.requirements import Requirement
 from devstack.settings import REPOSITORY
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
-SOURCES = ("chassis", "order_svc", "shop_client", "generated", "LICENSE", "README.md", "pyproject.toml", "setup.py")
+SOURCES = (
+    "chassis", "generated", "order_svc", "shop_client", "shop_testing", "user_svc",
+    "LICENSE", "README.md", "pyproject.toml", "setup.py",
+)  # fmt: skip
 APP = Path(__file__).with_name("client_app.py")
 IMPORT_ALL = """
 import importlib, sys
@@ -62,13 +65,23 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def client_python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The Python of an environment with the wheel and, copied from ours, the packages that it requires."""
-    folder = tmp_path_factory.mktemp("client")
+    """The Python of an environment with the wheel and the packages that it requires."""
+    return environment(wheel, tmp_path_factory.mktemp("client"))
+
+
+@pytest.fixture(scope="module")
+def testing_python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Python of an environment with the wheel and its extra `testing`, and pytest-asyncio."""
+    return environment(wheel, tmp_path_factory.mktemp("testing"), extra="testing", more=["pytest-asyncio"])
+
+
+def environment(wheel: Path, folder: Path, *, extra: str = "", more: Iterable[str] = ()) -> Path:
+    """Make an environment with the wheel and, copied from ours, the packages that it requires; return its Python."""
     run("-m", "venv", "--without-pip", folder)
     python = folder / "bin" / "python"
     run("-m", "pip", "--python", python, "install", "--quiet", "--no-deps", "--no-index", wheel)
     (packages,) = folder.glob("lib/python*/site-packages")
-    for name in sorted(closure(requirements_of(wheel))):
+    for name in sorted({*closure(requirements_of(wheel), extra=extra), *closure(more)}):
         for file in distribution(name).files or ():
             if ".." not in file.parts:
                 target = packages / file
@@ -88,12 +101,14 @@ def requirements_of(wheel: Path) -> list[str]:
     return [line.removeprefix("Requires-Dist: ") for line in lines if line.startswith("Requires-Dist: ")]
 
 
-def closure(requirements: list[str]) -> Iterator[str]:
-    """Yield the names of the required packages and of all that those require, without extras."""
+def closure(requirements: Iterable[str], *, extra: str = "") -> Iterator[str]:
+    """Yield the names of the required packages and of all that those require."""
     for requirement in map(Requirement, requirements):
-        if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+        if requirement.marker is None or requirement.marker.evaluate({"extra": extra}):
             yield requirement.name
-            yield from closure(distribution(requirement.name).requires or [])
+            required = distribution(requirement.name).requires or []
+            for each in requirement.extras or {""}:
+                yield from closure(required, extra=each)
 
 
 def modules_of(wheel: Path) -> list[str]:
@@ -115,13 +130,101 @@ def run_client(python: Path, script: str, *, stdin: str = "") -> str:
     return done.stdout
 
 
-def test_every_module_of_the_wheel_can_be_imported_with_its_dependencies_alone(
-    wheel: Path, client_python: Path
-) -> None:
-    modules = modules_of(wheel)
+# What the extra `testing` is for.
+OF_THE_SERVER = ("shop._buf", "shop._chassis", "shop._order_svc", "shop._user_svc", "shop.testing")
+
+
+def test_every_module_of_a_client_can_be_imported_with_its_dependencies_alone(wheel: Path, client_python: Path) -> None:
+    modules = [each for each in modules_of(wheel) if not each.startswith(OF_THE_SERVER)]
     assert {"shop.client", "shop.client.watching", "shop.order.v1.order_service_pb2_grpc"} <= set(modules)
 
     assert run_client(client_python, IMPORT_ALL, stdin="\n".join(modules)) == ""
+
+
+def test_every_module_of_the_wheel_can_be_imported_with_its_extra(wheel: Path, testing_python: Path) -> None:
+    modules = modules_of(wheel)
+    assert {"shop.testing.server", "shop._chassis.server.method_wrapper"} <= set(modules)
+
+    assert run_client(testing_python, IMPORT_ALL, stdin="\n".join(modules)) == ""
+
+
+def test_the_server_for_tests_needs_no_driver_and_no_telemetry(testing_python: Path) -> None:
+    heavy = ("sqlalchemy", "psycopg", "alembic", "redis", "opentelemetry", "prometheus_client", "pydantic", "structlog")
+    script = f"import sys, shop.testing; print([name for name in {heavy} if name in sys.modules])"
+
+    assert run_client(testing_python, script) == "[]\n"
+
+
+APP_TESTS = """
+import grpc
+import pytest
+from shop.client import ShopError, money
+from shop.order.v1.order_service_pb2 import CreateOrderItem, CreateOrderRequest
+from shop.order.v1.order_service_pb2_grpc import OrderServiceStub
+from shop.testing import ShopServer
+
+from app import all_orders_async, place, total
+
+
+def test_an_order_is_placed(shop_server: ShopServer) -> None:
+    with shop_server.connect_sync(shop_server.create_user()) as channel:
+        assert total(place(OrderServiceStub(channel), "tea", "4.50")) == 4.5
+
+
+async def test_all_orders_are_found(shop_server: ShopServer) -> None:
+    ada = shop_server.create_user()
+    with shop_server.connect_sync(ada) as channel:
+        placed = [place(OrderServiceStub(channel), "tea", "1").id for _ in range(60)]
+    async with shop_server.connect(ada) as aio_channel:
+        found = await all_orders_async(OrderServiceStub(aio_channel))
+    assert sorted(order.id for order in found) == sorted(placed)
+
+
+def test_a_refusal_comes_with_its_facts(shop_server: ShopServer) -> None:
+    ada = shop_server.create_user()
+    shop_server.refuse("USER_NOT_ACTIVE")
+    with shop_server.connect_sync(ada) as channel:
+        with pytest.raises(ShopError) as refused:
+            place(OrderServiceStub(channel), "tea", "1")
+        place(OrderServiceStub(channel), "tea", "1")
+    error = refused.value
+    assert (error.domain, error.reason, error.metadata) == ("shop.order.v1", "USER_NOT_ACTIVE", {"userId": ada.id})
+    assert error.code is grpc.StatusCode.FAILED_PRECONDITION
+
+
+def test_the_rules_hold(shop_server: ShopServer) -> None:
+    with shop_server.connect_sync(shop_server.create_user()) as channel:
+        with pytest.raises(ShopError) as refused:
+            place(OrderServiceStub(channel), " ", "1.001")
+    assert [each.field for each in refused.value.fields] == ["items[0].productId"]
+"""
+
+
+def test_an_app_tests_itself_with_the_plugin(testing_python: Path, tmp_path: Path) -> None:
+    shutil.copy(APP, tmp_path / "app.py")
+    (tmp_path / "test_app.py").write_text(APP_TESTS)
+
+    options = ["asyncio_mode=auto", "asyncio_default_fixture_loop_scope=function"]
+    # Without capture, so that what the loops of grpc.aio log is seen.
+    command = [testing_python, "-m", "pytest", "-q", "-s", "-p", "no:logging", "-W", "error"]
+    command += [f"-o{each}" for each in options]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=100)
+
+    assert "4 passed" in done.stdout, done.stdout + done.stderr
+    # Two loops with calls of grpc.aio share its events; what one of them does not find is no error.
+    assert "BlockingIOError" not in done.stdout + done.stderr
+    assert mypy(testing_python, tmp_path / "test_app.py", tmp_path) == "Success: no issues found in 1 source file\n"
+
+
+def test_pytest_loads_the_plugin_without_the_extra_and_without_cost(client_python: Path) -> None:
+    script = f"""
+import sys
+sys.path.append({str(Path(pytest.__file__).parent.parent)!r})
+from importlib.metadata import entry_points
+[plugin] = [each.load() for each in entry_points(group="pytest11", name="shop")]
+print(plugin.shop_server.name, "grpc" in sys.modules)
+"""
+    assert run_client(client_python, script) == "shop_server False\n"
 
 
 def test_everything_in_the_wheel_is_below_shop(wheel: Path) -> None:
