@@ -20,8 +20,10 @@ def money(amount: Decimal | str | int, currency_code: str = "") -> Money:
 
 
 def decimal_of(amount: Money) -> Decimal:
-    """Return an amount without its currency."""
-    return to_decimal(amount)
+    """Return an amount without its currency, and without zeros at its end: `4.5`."""
+    exact = to_decimal(amount)
+    whole = exact.to_integral_value()
+    return whole if exact == whole else exact.normalize()
 
 
 __all__ = ["Money", "decimal_of", "money"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import shutil
 import subprocess
 import sys
@@ -23,6 +24,7 @@ SOURCES = (
     "chassis", "generated", "order_svc", "shop_client", "shop_testing", "user_svc",
     "LICENSE", "README.md", "pyproject.toml", "setup.py",
 )  # fmt: skip
+CLIENTS_PAGE = REPOSITORY / "docs" / "clients.md"
 APP = Path(__file__).with_name("client_app.py")
 IMPORT_ALL = """
 import importlib, sys
@@ -214,6 +216,22 @@ def test_an_app_tests_itself_with_the_plugin(testing_python: Path, tmp_path: Pat
     # Two loops with calls of grpc.aio share its events; what one of them does not find is no error.
     assert "BlockingIOError" not in done.stdout + done.stderr
     assert mypy(testing_python, tmp_path / "test_app.py", tmp_path) == "Success: no issues found in 1 source file\n"
+
+
+def test_the_code_of_the_documentation_runs(testing_python: Path, tmp_path: Path) -> None:
+    blocks = re.findall(r"```python\n# Module (\w+)\n(.*?)```", CLIENTS_PAGE.read_text(), re.DOTALL)
+    assert len(blocks) == CLIENTS_PAGE.read_text().count("```python")
+    for name, code in blocks:
+        (tmp_path / f"{name}.py").write_text(code)
+
+    command = [testing_python, "-m", "pytest", "-q", "-W", "error", "-W", "ignore::pytest.PytestDeprecationWarning"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=100)
+
+    assert "6 passed" in done.stdout, done.stdout + done.stderr
+    for name, _ in blocks:
+        assert (
+            mypy(testing_python, tmp_path / f"{name}.py", tmp_path) == "Success: no issues found in 1 source file\n"
+        ), name
 
 
 def test_pytest_loads_the_plugin_without_the_extra_and_without_cost(client_python: Path) -> None:
