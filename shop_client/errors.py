@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeVar, cast
 
 import grpc
 from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
+from typing_extensions import override
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from typing import Self
 
     from google.protobuf.message import Message
@@ -79,6 +81,14 @@ class ShopError(Exception):
         self.metadata: Final = dict(metadata or {})
         self.fields: Final = tuple(fields)
         self.retry_after: Final = retry_after
+
+    @override
+    def __reduce__(self) -> tuple[Callable[[], ShopError], tuple[()]]:
+        """Return how to make it again in another process."""
+        facts = {
+            name: getattr(self, name) for name in ("code", "reason", "domain", "metadata", "fields", "retry_after")
+        }
+        return functools.partial(type(self), self.message, **facts), ()
 
     @classmethod
     def of(cls, error: grpc.RpcError) -> Self:

@@ -69,9 +69,7 @@ class TokensInMemory:
         self._key = _Key(secrets.token_hex(8), self._private.public_key())
         self._issued: dict[str, tuple[Caller, datetime]] = {}
 
-    def issue(
-        self, subject: UUID, *, roles: Sequence[Role], session_id: UUID, lifetime: timedelta = ACCESS_LIFETIME
-    ) -> str:
+    def issue(self, subject: UUID, *, roles: Sequence[Role], session_id: UUID, lifetime: timedelta) -> str:
         """Return a new token, which expires by the clock."""
         now = self._clock.now()
         claims = Claims(
@@ -187,7 +185,7 @@ class SessionsInMemory:
     def _logged_in(self, session: Session, user: User, *, refresh_token: str) -> LoggedIn:
         return LoggedIn(
             session=session,
-            access_token=self._tokens.issue(user.id, roles=user.roles, session_id=session.id),
+            access_token=self._tokens.issue(user.id, roles=user.roles, session_id=session.id, lifetime=ACCESS_LIFETIME),
             access_expires_at=self._clock.now() + ACCESS_LIFETIME,
             refresh_token=refresh_token,
         )

@@ -355,6 +355,11 @@ async def accounts(world: World) -> None:
         ("GetUser", users.GetUserRequest(id=bob.id), admin),
         ("UpdateUser", users.UpdateUserRequest(id=bob.id, display_name="Bob"), admin),
         ("UpdateUser", users.UpdateUserRequest(id=bob.id, email=bob.email, current_password=PASSWORD), bob.token),
+        (
+            "ChangePassword",
+            users.ChangePasswordRequest(id=bob.id, current_password=PASSWORD, new_password=OTHER_PASSWORD),
+            bob.token,
+        ),
         ("ListUsers", users.ListUsersRequest(state=user_pb2.USER_STATE_DELETED), admin),
         ("BatchGetUsers", users.BatchGetUsersRequest(ids=[bob.id, ada.id, new_uuid()]), admin),
         ("CreateOrder", create_order_request(bob.id), admin),
@@ -416,6 +421,23 @@ async def logins(world: World) -> None:
     await world.call("CreateSession", login, note="the right one")
 
 
+async def endings(world: World) -> None:
+    """End sessions by a new password, which spares the calling one, and by a deletion."""
+    ada = await world.person()
+    admin = world.token(*STAFF)
+    login = sessions.CreateSessionRequest(email=ada.email, password=PASSWORD)
+    own, other = [await world.call("CreateSession", login) for _ in range(2)]
+    change = users.ChangePasswordRequest(id=ada.id, current_password=PASSWORD, new_password=OTHER_PASSWORD)
+    await world.call("ChangePassword", change, token=own.access_token)
+    for session in (own, other):
+        refresh = sessions.RefreshSessionRequest(refresh_token=session.refresh_token)
+        own = await world.call("RefreshSession", refresh) or own
+    await world.call("CreateSession", login, note="with the old password")
+    await world.call("DeleteUser", users.DeleteUserRequest(id=ada.id), token=admin)
+    await world.call("RefreshSession", sessions.RefreshSessionRequest(refresh_token=own.refresh_token))
+    await world.call("GetUser", users.GetUserRequest(id=ada.id), token=own.access_token)
+
+
 async def watching(world: World) -> None:
     """Watch orders: all, one's own, somebody else's, and after a token."""
     ada, bob = await world.person(), await world.person()
@@ -467,5 +489,5 @@ SCENARIOS: Final[Mapping[str, Callable[[World], Awaitable[None]]]] = {
     **{f"access to {name}": lambda world, name=name: access(world, name) for name in RPCS},
     **{f"validation of {name}": lambda world, name=name: validation(world, name) for name in RPCS},
     **{f"replays of {name}": lambda world, name=name: replays(world, name) for name in _WRITES},
-    **{each.__name__: each for each in (transitions, etags, pages, accounts, erasures, logins, watching)},
+    **{each.__name__: each for each in (transitions, etags, pages, accounts, erasures, logins, endings, watching)},
 }

@@ -164,6 +164,20 @@ def test_a_watch_outlives_a_server_that_says_it_stops(shop: ShopServer) -> None:
         again.close()
 
 
+def test_a_watch_outlives_its_access_token(shop: ShopServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    # With the leeway of 5 s each token is good for half a second.
+    monkeypatch.setattr("shop_testing.sessions.ACCESS_LIFETIME", timedelta(seconds=-4.5))
+    with shop.connect_sync(shop.create_user()) as channel:
+        stream = watch(OrderServiceStub(channel).WatchOrders, WatchOrdersRequest())
+        began = time.monotonic()
+        # Only the first message of a stream comes at once.
+        heard = [next(stream).resume_token for _ in range(4)]
+        stream.close()
+
+    assert all(heard)
+    assert time.monotonic() - began > 1
+
+
 def test_two_servers_know_nothing_of_each_other(shop: ShopServer) -> None:
     with ShopServer() as other:
         user = shop.create_user()
