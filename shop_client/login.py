@@ -110,6 +110,7 @@ class AioSession:
             return token
         if self._renewing is None or self._renewing.done():
             self._renewing = asyncio.create_task(self._renew())
+            self._renewing.add_done_callback(_retrieve)
         # A caller that leaves must not take the answer, with the next refresh token, from the others.
         return await asyncio.shield(self._renewing)
 
@@ -125,6 +126,12 @@ class AioSession:
                     raise
                 self._tokens.end()
         return self._tokens.keep(await self.stub.CreateSession(self._tokens.log_in()))
+
+
+def _retrieve(renewing: asyncio.Task[str]) -> None:
+    """Take the error of a renewal whose callers have all left, about which asyncio would complain."""
+    if not renewing.cancelled():
+        renewing.exception()
 
 
 class SyncSession:

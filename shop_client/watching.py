@@ -6,6 +6,7 @@ import asyncio
 import random
 import threading
 import time
+from contextlib import aclosing, closing
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, overload
 
 import grpc
@@ -122,49 +123,66 @@ def _ended() -> ShopError:
 
 async def _aio_watch(rpc: Any, reopening: _Reopening) -> AsyncGenerator[Any, None]:
     while True:
-        call = rpc(reopening.request)
-        messages = aiter(call)
         ended_by = _ended()
         try:
-            while True:
-                async with asyncio.timeout(_SILENCE_S):
-                    message = await anext(messages)
-                if reopening.is_for_caller(message):
-                    yield message
-        except (aio.AioRpcError, ShopError, TimeoutError, StopAsyncIteration) as error:
+            async with aclosing(_aio_stream(rpc(reopening.request))) as messages:
+                async for message in messages:
+                    if reopening.is_for_caller(message):
+                        yield message
+        except (aio.AioRpcError, ShopError) as error:
             ended_by = _as_shop_error(error)
-        finally:
-            call.cancel()
         await asyncio.sleep(reopening.pause_s(ended_by))
+
+
+async def _aio_stream(call: Any) -> AsyncGenerator[Any, None]:
+    """Yield the messages of one stream until it ends; cancel it if it is silent, or not read to its end."""
+    messages = aiter(call)
+    try:
+        while True:
+            async with asyncio.timeout(_SILENCE_S):
+                message = await anext(messages, None)
+            if message is None:
+                return
+            yield message
+    except TimeoutError:
+        raise _silent() from None
+    finally:
+        call.cancel()
 
 
 def _sync_watch(rpc: Any, reopening: _Reopening) -> Generator[Any, None, None]:
     while True:
-        call = rpc(reopening.request)
-        watchdog = _Watchdog(call)
         ended_by = _ended()
         try:
-            while True:
-                message = next(call)
-                watchdog.heard()
-                if reopening.is_for_caller(message):
-                    watchdog.is_reading = False
-                    yield message
-                    watchdog.heard()
-        except (grpc.RpcError, ShopError, StopIteration) as error:
-            ended_by = _silent() if watchdog.has_cancelled else _as_shop_error(error)
-        finally:
-            watchdog.stop()
-            call.cancel()
+            # Opening a stream may need a log-in, which can fail as the stream can.
+            with closing(_sync_stream(rpc(reopening.request))) as messages:
+                for message in messages:
+                    if reopening.is_for_caller(message):
+                        yield message
+        except (grpc.RpcError, ShopError) as error:
+            ended_by = _as_shop_error(error)
         time.sleep(reopening.pause_s(ended_by))
 
 
-def _as_shop_error(error: Exception) -> ShopError:
-    if isinstance(error, ShopError):
-        return error
-    if isinstance(error, grpc.RpcError):
-        return ShopError.of(error)
-    return _silent() if isinstance(error, TimeoutError) else _ended()
+def _sync_stream(call: Any) -> Generator[Any, None, None]:
+    """Yield the messages of one stream, as _aio_stream() does."""
+    watchdog = _Watchdog(call)
+    try:
+        for message in call:
+            watchdog.is_reading = False
+            yield message
+            watchdog.heard()
+    except (grpc.RpcError, ShopError):
+        if watchdog.has_cancelled:
+            raise _silent() from None
+        raise
+    finally:
+        watchdog.stop()
+        call.cancel()
+
+
+def _as_shop_error(error: grpc.RpcError | ShopError) -> ShopError:
+    return error if isinstance(error, ShopError) else ShopError.of(error)
 
 
 class _Watchdog:

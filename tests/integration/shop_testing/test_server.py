@@ -164,6 +164,22 @@ def test_a_watch_outlives_a_server_that_says_it_stops(shop: ShopServer) -> None:
         again.close()
 
 
+def test_a_watch_tries_again_when_its_login_fails_for_a_moment(shop: ShopServer) -> None:
+    shop.refuse("DATABASE_UNAVAILABLE", rpc="CreateSession")
+    with shop.connect_sync(shop.create_user()) as channel:
+        stream = watch(OrderServiceStub(channel).WatchOrders, WatchOrdersRequest())
+        assert next(stream).resume_token
+        stream.close()
+
+
+async def test_a_watch_of_grpc_aio_tries_again_when_its_login_fails_for_a_moment(shop: ShopServer) -> None:
+    shop.refuse("DATABASE_UNAVAILABLE", rpc="CreateSession")
+    async with shop.connect(shop.create_user()) as channel:
+        stream = watch(OrderServiceStub(channel).WatchOrders, WatchOrdersRequest())
+        assert (await anext(stream)).resume_token
+        await stream.aclose()
+
+
 def test_a_watch_outlives_its_access_token(shop: ShopServer, monkeypatch: pytest.MonkeyPatch) -> None:
     # With the leeway of 5 s each token is good for half a second.
     monkeypatch.setattr("shop_testing.sessions.ACCESS_LIFETIME", timedelta(seconds=-4.5))
