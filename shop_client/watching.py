@@ -56,7 +56,7 @@ def watch(rpc: Any, request: Any, *, patience_s: float = 300) -> Any:
     Args:
         rpc: of a stub: `stub.WatchOrders`; with a stub of grpc.aio the messages come by `async for`.
         request: the filter, and the token to begin after. It is not changed.
-        patience_s: the longest time without a message, with tries that fail, before the last error is raised.
+        patience_s: how long tries may fail, without a message in between, before the last error is raised.
 
     Raises:
         ShopError: trying again does not help, as with RESUME_TOKEN_EXPIRED or ROLE_REQUIRED, or the patience has
@@ -78,7 +78,7 @@ class _Reopening:
         self.request.CopyFrom(request)
         self._patience_s = patience_s
         self._failures = 0
-        self._heard_at_s = time.monotonic()
+        self._failing_since_s = 0.0
         self._was_refused = False
 
     def is_for_caller(self, message: Any) -> bool:
@@ -86,7 +86,6 @@ class _Reopening:
         if message.HasField("end"):
             return False  # the stream's status, which follows, says the same
         self.request.resume_token = message.resume_token
-        self._heard_at_s = time.monotonic()
         self._failures = 0
         self._was_refused = False
         return True
@@ -104,11 +103,13 @@ class _Reopening:
         self._was_refused = is_expired
         # An error knows the position better than the last message: it may have passed changes of others.
         self.request.resume_token = error.metadata.get("resumeToken") or self.request.resume_token
+        if not self._failures:
+            self._failing_since_s = time.monotonic()
         longest_s = min(_FIRST_PAUSE_S * 2**self._failures, _LONGEST_PAUSE_S)
         self._failures = min(self._failures + 1, 16)
         # At random, because a replica that stops ends the streams of all its callers at once.
         pause_s = (error.retry_after or 0) + random.uniform(longest_s / 2, longest_s)  # noqa: S311  no secret
-        if time.monotonic() + pause_s - self._heard_at_s > self._patience_s:
+        if time.monotonic() + pause_s - self._failing_since_s > self._patience_s:
             raise error
         return pause_s
 

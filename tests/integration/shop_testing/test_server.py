@@ -194,6 +194,19 @@ def test_a_watch_outlives_its_access_token(shop: ShopServer, monkeypatch: pytest
     assert time.monotonic() - began > 1
 
 
+def test_a_caller_that_takes_long_over_a_message_does_not_use_up_the_patience(
+    shop: ShopServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shop_testing.sessions.ACCESS_LIFETIME", timedelta(seconds=-4.5))
+    with shop.connect_sync(shop.create_user()) as channel:
+        stream = watch(OrderServiceStub(channel).WatchOrders, WatchOrdersRequest(), patience_s=0.5)
+        next(stream)
+        time.sleep(1)  # by now the stream has ended with its token
+
+        assert next(stream).resume_token
+        stream.close()
+
+
 def test_two_servers_know_nothing_of_each_other(shop: ShopServer) -> None:
     with ShopServer() as other:
         user = shop.create_user()
