@@ -20,44 +20,20 @@ from setuptools.command.editable_wheel import editable_wheel
 
 STUBS: Final = Path("generated")
 
-# The modules of the wheel. Those of the client need nothing but the `dependencies` of pyproject.toml; those of the
-# server for tests also need what the extra `testing` brings.
-CLIENT: Final = {
-    "shop_client": "__init__ connecting errors interceptors login money money_pb2 paging watching",
-    "chassis": "context",
-    "chassis.client": "__init__ channel errors hedging interceptors policy",
-    "order_svc": "money",
-}
-TESTING: Final = {
-    "shop_testing.quiet": "__init__ metrics structlog tracing",
-    "shop_testing.rules": "__init__",
-    "shop_testing": "__init__ answers clock feed orders passwords plugin refusals server sessions users",
-    "buf.validate": "validate_pb2",
-    "chassis": "clock errors",
-    "chassis.auth": "__init__ access claims",
-    "chassis.concurrency": "__init__ limiter",
-    "chassis.idempotency": "__init__ key",
-    "chassis.runtime": "__init__ periodic",
-    "chassis.server": (
-        "__init__ bounds conversions if_match method_wrapper pagination receiving status stream_wrapper system "
-        "validation"
-    ),
-    "chassis.watch": "__init__ feed hub subscription",
-    "order_svc": "__init__ commands errors model rpc",
-    "user_svc": "__init__ commands errors model password_rules rpc text",
-    "user_svc.sessions": "__init__ model rpc",
-}
-DATA: Final = ("user_svc/common_passwords.txt", "user_svc/common_passwords.LICENSES.txt")
-# The longer ones first.
+# The packages of the wheel. The modules that they import come along.
+ROOTS: Final = ("shop_client", "shop_testing")
+# Measures nothing in the wheel, so what the real one imports stays out.
+TELEMETRY: Final = "chassis.telemetry"
+SERVICES: Final = tuple(sorted(path.name for path in Path().glob("*_svc")))
+# What packages are called in the wheel; the longer names first.
 NAMES: Final = {
     "shop_client": "shop.client",
     "shop_testing.quiet": "shop._chassis.telemetry",
     "shop_testing.rules": "shop._buf.validate",
     "shop_testing": "shop.testing",
     "chassis": "shop._chassis",
-    "order_svc": "shop._order_svc",
-    "user_svc": "shop._user_svc",
     "buf": "shop._buf",
+    **{service: f"shop._{service}" for service in SERVICES},
 }
 # Typed here: googleapis-common-protos has types that mypy does not read, because it has no `py.typed`.
 TYPED_MONEY: Final = "shop.client"
@@ -77,13 +53,8 @@ class BuildWheel(build_py):
         target = Path(self.build_lib)
         shutil.rmtree(target, ignore_errors=True)  # what an earlier build has left would be packed too
         _write_stubs(target)
-        for package, modules in [*CLIENT.items(), *TESTING.items()]:
-            folder = STUBS if package.startswith("buf") else Path()
-            for name in modules.split():
-                source = folder.joinpath(*package.split("."), name)
-                _write_module(source, target.joinpath(*moved_name(package).split("."), name))
-        for file in DATA:
-            shutil.copy(file, target.joinpath(*moved_name(Path(file).parts[0]).split(".")))
+        for module, file in modules_of_wheel().items():
+            _write_module(file, target.joinpath(*moved_name(module).split(".")))
 
 
 class BuildEditable(editable_wheel):
@@ -94,11 +65,53 @@ class BuildEditable(editable_wheel):
         Path(self.dist_info_dir, "entry_points.txt").unlink(missing_ok=True)
 
 
+def modules_of_wheel() -> dict[str, Path]:
+    """Return the files of ROOTS and of all that they import of the repository, by the modules' names."""
+    found: dict[str, Path] = {}
+    waiting = [_module(file) for root in ROOTS for file in Path(root).rglob("*.py")]
+    while waiting:
+        module = waiting.pop()
+        file = _file(module)
+        if file is None or module in found or module.startswith(TELEMETRY):
+            continue
+        found[module] = file
+        waiting += _imported(ast.parse(file.read_text(encoding="utf-8")))
+        waiting += [module.rpartition(".")[0]]  # importing a module runs its package too
+    return found
+
+
+def _module(file: Path) -> str:
+    return ".".join(file.with_suffix("").parts).removesuffix(".__init__")
+
+
+def _file(module: str) -> Path | None:
+    """Return the file of a module of the repository; None for any other, and for a name that is no module."""
+    if module.split(".", maxsplit=1)[0] not in {*ROOTS, "chassis", "buf", *SERVICES}:
+        return None
+    path = (STUBS if module.startswith("buf.") else Path()).joinpath(*module.split("."))
+    return next((file for file in (path.with_suffix(".py"), path / "__init__.py") if file.exists()), None)
+
+
+def _imported(node: ast.AST) -> list[str]:
+    """Return what a module imports when it runs, and not only for type checkers. Any of it may be no module."""
+    if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+        return []
+    if isinstance(node, ast.Import):
+        return [each.name for each in node.names]
+    if isinstance(node, ast.ImportFrom) and node.module:
+        return [node.module, *(f"{node.module}.{each.name}" for each in node.names)]
+    return [name for child in ast.iter_child_nodes(node) for name in _imported(child)]
+
+
 def _write_module(source: Path, path: Path) -> None:
+    """Write a module, with the types and the texts beside it."""
+    path = path / "__init__" if source.stem == "__init__" else path
     path.parent.mkdir(parents=True, exist_ok=True)
-    for suffix in (".py", ".pyi"):
-        if (file := source.with_suffix(suffix)).exists():
-            path.with_suffix(suffix).write_text(moved(file.read_text(encoding="utf-8")), encoding="utf-8")
+    for file in (source, source.with_suffix(".pyi")):
+        if file.exists():
+            path.with_suffix(file.suffix).write_text(moved(file.read_text(encoding="utf-8")), encoding="utf-8")
+    for text in source.parent.glob("*.txt"):
+        shutil.copy(text, path.parent)
 
 
 def _write_stubs(target: Path) -> None:
