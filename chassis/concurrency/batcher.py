@@ -1,8 +1,9 @@
 """Concurrent calls become one: one statement, or one call of another service, for all that wait.
 
-A call that finds no other is run at once. While calls overlap, a batch waits for more of them: until it has as many as
-usually run at a time, or a moment has passed. The number of waiting calls is bounded: more are refused, rather than
-answered too late. Calls whose caller has left, or whose deadline has passed, are not run.
+A call that finds no other is run at once, and calls that arrive while a batch runs form the next one. If waiting pays,
+because CPU is short, a batch also waits for more calls while calls overlap: until it has as many as usually run at a
+time, or a moment has passed. The number of waiting calls is bounded: more are refused, rather than answered too late.
+Calls whose caller has left, or whose deadline has passed, are not run.
 
 If a batch fails, its calls are run again one by one, so that a call that makes its batch fail is the only one that gets
 the error.
@@ -53,13 +54,15 @@ class BatchLimits:
     """How calls are put together.
 
     Attributes:
-        linger_s: how long the first call of a batch waits for others, while calls overlap.
+        linger_s: how long the first call of a batch waits for others, while calls overlap and waiting pays.
+        pays_to_wait: whether a larger batch saves what is scarce now. Asked for each batch that could wait.
         max_items: of one batch.
         max_waiting: calls that wait for a batch or are run one by one; more are refused.
         at_once: batches at a time.
     """
 
     linger_s: float
+    pays_to_wait: Callable[[], bool]
     max_items: int
     max_waiting: int
     at_once: int
@@ -123,7 +126,7 @@ class Batcher(Generic[Item, Result]):
             self._waiting.pop(call, None)
 
     def _plan(self) -> None:
-        """Schedule the next batch: at once if it is full or no other call is expected, else after a moment."""
+        """Schedule the next batch: after a moment if others are expected and waiting for them pays, else at once."""
         if self._running >= self._limits.at_once or not self._waiting:
             return
         is_complete = len(self._waiting) >= min(self._limits.max_items, round(self._expected_size))
@@ -132,11 +135,14 @@ class Batcher(Generic[Item, Result]):
                 return
             self._wakeup.cancel()
         loop = asyncio.get_running_loop()
-        if not is_complete and time.monotonic() - self._last_overlap_s < _OVERLAP_MEMORY_S:
+        if not is_complete and self._calls_overlap() and self._limits.pays_to_wait():
             self._wakeup = loop.call_later(self._limits.linger_s, self._send)
         else:
             # In the next turn of the loop, not now: calls that arrive in this turn join the batch for nothing.
             self._wakeup = loop.call_soon(self._send)
+
+    def _calls_overlap(self) -> bool:
+        return time.monotonic() - self._last_overlap_s < _OVERLAP_MEMORY_S
 
     def _send(self) -> None:
         self._wakeup = None

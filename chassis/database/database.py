@@ -21,6 +21,7 @@ from sqlalchemy import Connection, create_engine, event, exc
 
 from chassis.concurrency.batcher import Answer, Batcher, BatchLimits
 from chassis.concurrency.limiter import CapacityLimiter
+from chassis.concurrency.loop_load import LoopLoad
 from chassis.context import time_left_s
 from chassis.database.connections import Connector
 from chassis.database.failures import ATTEMPTS, is_retryable, is_session_unusable, pause_s, to_domain_error
@@ -75,6 +76,7 @@ class Database:
         self._transactions = threads("transactions", settings.transaction_lanes)
         self._shared = threads("shared", settings.slow_lanes)
         self._settings = settings
+        self._loop_load: Final = LoopLoad()
         telemetry = StatementTelemetry(settings.url)
         telemetry.observe(self._engine)
         metrics.watch_connections(telemetry.database, count=self._count, size=settings.pool_size, waiting=self._waiting)
@@ -156,6 +158,7 @@ class Database:
         settings = self._settings
         return BatchLimits(
             linger_s=settings.batch_linger_s,
+            pays_to_wait=self._loop_load.is_short_of_cpu,
             max_items=max_items or settings.batch_max_items,
             max_waiting=settings.batch_max_waiting,
             at_once=at_once,

@@ -35,8 +35,9 @@ class DatabaseSettings(Section, env_prefix="DATABASE_"):
     transaction_lanes: Constant[int] = 1
     """Connections for batches that take a transaction: status changes."""
     batch_linger_s: Constant[float] = 0.003
-    """How long a call waits at most for others to share a statement, while calls are concurrent; a call that comes
-    alone never waits. Without it batches stay at one or two calls."""
+    """How long a call waits at most for others to share a statement, while calls are concurrent and the event loop is
+    short of CPU: it ran, or waited for a core, for more than half of the last 50 ms. Otherwise no call waits: a batch
+    is what arrived while the last statement ran."""
     batch_max_items: Constant[int] = 128
     """Calls in one statement. Longer statements save nothing more, and the first call of a batch waits for the last. At
     most the 200 ids of BatchGetUsers."""

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from chassis import context
 from chassis.concurrency.batcher import RETRY_ALONE, Batcher, BatchLimits
 from chassis.context import Call, current_call
 from chassis.errors import DatabaseUnavailable, DeadlineExceeded, OutcomeUnknown, Overloaded
+from tests.support import virtual_time
 from tests.support.turns import some_turns
 
 if TYPE_CHECKING:
@@ -73,7 +75,8 @@ def answer_to(item: int) -> str:
 
 
 def limits(**changes: Any) -> BatchLimits:
-    return BatchLimits(**{"linger_s": FOR_EVER_S, "max_items": 8, "max_waiting": 100, "at_once": 1, **changes})
+    given = {"linger_s": FOR_EVER_S, "pays_to_wait": lambda: True, "max_items": 8, "max_waiting": 100, "at_once": 1}
+    return BatchLimits(**{**given, **changes})
 
 
 def a_batcher(store: Store, **changes: Any) -> Batcher[int, str]:
@@ -106,16 +109,21 @@ steps = st.one_of(
     schedule=st.lists(steps, min_size=12, max_size=40),
     poisoned=st.frozensets(st.integers(0, 30), max_size=4),
     locked=st.frozensets(st.integers(0, 30), max_size=4),
-    at_once=st.integers(1, 3),
-    max_items=st.integers(2, 6),
+    pays=st.lists(st.booleans(), min_size=1, max_size=8),
+    changes=st.fixed_dictionaries({"at_once": st.integers(1, 3), "max_items": st.integers(2, 6)}),
 )
 def test_each_caller_gets_its_own_answer_exactly_once_in_every_schedule(
-    schedule: list[tuple[str, int]], poisoned: frozenset[int], locked: frozenset[int], at_once: int, max_items: int
+    schedule: list[tuple[str, int]],
+    poisoned: frozenset[int],
+    locked: frozenset[int],
+    pays: list[bool],
+    changes: dict[str, int],
 ) -> None:
     store = Store(poisoned=poisoned, locked=locked)
     is_lossy = any(step == "lose" for step, _ in schedule)
+    paying = itertools.cycle(pays)
 
-    left, answers = asyncio.run(play(schedule, store, at_once=at_once, max_items=max_items))
+    left, answers = asyncio.run(play(schedule, store, pays_to_wait=lambda: next(paying), **changes))
 
     ran = {item for batch in store.begun for item in batch}
     for item, answer in enumerate(answers):
@@ -133,6 +141,48 @@ def test_each_caller_gets_its_own_answer_exactly_once_in_every_schedule(
         assert item in ran or item in left or is_lossy
     assert all(times == 1 for times in store.effects.values())
     assert not poisoned & store.effects.keys()
+
+
+@given(schedule=st.lists(steps, min_size=12, max_size=40), at_once=st.integers(1, 3), max_items=st.integers(2, 6))
+def test_no_call_waits_for_time_while_waiting_does_not_pay(
+    schedule: list[tuple[str, int]], at_once: int, max_items: int
+) -> None:
+    never = {"linger_s": FOR_EVER_S, "pays_to_wait": lambda: False}
+
+    # play() passes no time, and fails if a call waits for more than the end of other batches.
+    asyncio.run(play(schedule, Store(), at_once=at_once, max_items=max_items, **never))
+
+
+@given(
+    calls=st.lists(st.tuples(st.floats(0, 0.004), st.integers(1, 3)), min_size=1, max_size=30),
+    pays=st.lists(st.booleans(), min_size=1, max_size=30),
+    at_once=st.integers(1, 3),
+)
+def test_a_call_waits_at_most_the_linger_for_others(
+    calls: list[tuple[float, int]], pays: list[bool], at_once: int
+) -> None:
+    waits_s: list[float] = []
+    paying = itertools.cycle(pays)
+
+    async def serve() -> None:
+        async def together(items: Sequence[float]) -> list[str]:
+            now_s = asyncio.get_running_loop().time()
+            waits_s.extend(now_s - submitted_s for submitted_s in items)
+            return [answer_to(0)] * len(items)
+
+        batch_limits = limits(linger_s=0.003, pays_to_wait=lambda: next(paying), at_once=at_once)
+        batcher: Batcher[float, str] = Batcher(together, name="test", limits=batch_limits)
+        submitted = []
+        for pause_s, number in calls:
+            await asyncio.sleep(pause_s)  # virtual time
+            now_s = asyncio.get_running_loop().time()
+            submitted += [asyncio.create_task(batcher.submit(now_s)) for _ in range(number)]
+        assert await asyncio.gather(*submitted) == [answer_to(0)] * len(submitted)
+
+    virtual_time.run(serve())
+
+    assert len(waits_s) == sum(number for _, number in calls)
+    assert max(waits_s) <= 0.003 + 1e-6
 
 
 @pytest.mark.parametrize("leaves", range(4))
@@ -168,10 +218,10 @@ async def test_a_call_cancelled_while_a_failed_batch_is_run_one_by_one_shifts_no
 
 
 async def play(
-    schedule: list[tuple[str, int]], store: Store, **changes: int
+    schedule: list[tuple[str, int]], store: Store, **changes: Any
 ) -> tuple[set[int], list[str | BaseException]]:
     """Return who left before the answer, and what each call got; items are numbered in the order of the calls."""
-    batcher = a_batcher(store, linger_s=0.0, **changes)
+    batcher = a_batcher(store, **{"linger_s": 0.0, **changes})
     calls: list[asyncio.Task[str]] = []
     left: set[int] = set()
     for step, number in schedule:
@@ -227,6 +277,31 @@ async def test_while_batches_are_large_the_next_call_lingers() -> None:
     await until_ended(store, [*early, *late])
 
     assert store.begun == [[1, 2], [3, 4]]
+
+
+async def test_while_waiting_does_not_pay_the_next_call_does_not_linger() -> None:
+    store = Store()
+    batcher = a_batcher(store, pays_to_wait=lambda: False)
+    await until_ended(store, submit(batcher, 1, 2))
+
+    early = submit(batcher, 3)
+    await some_turns()
+    late = submit(batcher, 4)
+    await until_ended(store, [*early, *late])
+
+    assert store.begun == [[1, 2], [3], [4]]
+
+
+async def test_whether_waiting_pays_is_asked_only_for_a_call_that_could_wait() -> None:
+    asked: list[int] = []
+    store = Store()
+    batcher = a_batcher(store, pays_to_wait=lambda: bool(asked.append(1)), max_items=2)
+
+    for item in range(3):  # alone
+        await until_ended(store, submit(batcher, item))
+    await until_ended(store, submit(batcher, 3, 4))  # a full batch
+
+    assert not asked
 
 
 async def test_a_full_batch_does_not_linger() -> None:
