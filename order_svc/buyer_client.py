@@ -66,11 +66,12 @@ class GrpcBuyerDirectory:
     async def _states(self, user_ids: Sequence[str]) -> Mapping[str, user_pb2.UserState.ValueType]:
         """Return the states of the users that exist."""
         try:
-            found = await self._ask(pb.BatchGetUsersRequest(ids=user_ids))
+            found = await self._ask(pb.BatchGetUsersRequest(ids=user_ids, view=user_pb2.USER_VIEW_STATE))
         except aio.AioRpcError as error:
             if error.code() is not grpc.StatusCode.INVALID_ARGUMENT or len(user_ids) == 1:
                 raise
-            # The profiles are too large for one answer. Other buyers of the batch must not be refused for that.
+            # A user service of the previous release sends whole users, whose profiles can be too large for one answer.
+            # Other buyers of the batch must not be refused for that.
             middle = len(user_ids) // 2
             return {**await self._states(user_ids[:middle]), **await self._states(user_ids[middle:])}
         return {user.id: user.state for user in found.users}

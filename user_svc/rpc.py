@@ -78,6 +78,12 @@ class UserServicer(UserServiceServicer):
     @override
     async def BatchGetUsers(self, request: pb.BatchGetUsersRequest, context: Context) -> pb.BatchGetUsersResponse:
         wanted = dict.fromkeys(_user_id(each) for each in request.ids)
+        if request.view == user_pb2.USER_VIEW_STATE:
+            states = await self._service.get_states(wanted)
+            return pb.BatchGetUsersResponse(
+                users=[user_pb2.User(id=str(each), state=_STATES[states[each]]) for each in wanted if each in states],
+                missing_ids=[str(each) for each in wanted if each not in states],
+            )
         users = await self._service.get_users(list(wanted))
         found = {user.id for user in users}
         shown = await messages_of(users, _to_message, max_bytes=_MAX_BATCH_BYTES)

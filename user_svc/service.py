@@ -23,7 +23,7 @@ from user_svc.repository import UserLookup
 from user_svc.sessions import repository as session_repository
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from sqlalchemy import Connection
 
@@ -56,6 +56,7 @@ class UserService:
         self._rules = rules
         self._clock = clock
         self._lookups = database.batched_reads(repository.find_users, name="users.find")
+        self._state_lookups = database.batched_reads(_find_states, name="users.find_states", max_items=_GROUPS_AT_ONCE)
         self._group_lookups = database.batched_reads(_find_groups, name="users.find_groups", max_items=_GROUPS_AT_ONCE)
 
     async def create_user(self, new: NewUser, *, key: IdempotencyKey) -> User:
@@ -129,6 +130,10 @@ class UserService:
         """Return the users that exist, deleted ones included, each once, in the order of the ids."""
         found = await self._group_lookups.submit([UserLookup(user_id) for user_id in dict.fromkeys(ids)])
         return [user for user in found if user is not None]
+
+    async def get_states(self, ids: Collection[UserId]) -> Mapping[UserId, UserState]:
+        """Return the states of the users that exist, deleted ones included; more users may be in it."""
+        return await self._state_lookups.submit(ids)
 
     async def list_users(self, page: PageRequest, *, email: Email | None, state: UserState | None) -> list[User]:
         """Return a page of users, newest first, and one more if there are more."""
@@ -306,6 +311,11 @@ async def _find_groups(fetch: Fetch, groups: Sequence[Sequence[UserLookup]]) -> 
     """Return for each group the users, as find_users() does."""
     found = iter(await repository.find_users(fetch, list(itertools.chain.from_iterable(groups))))
     return [list(itertools.islice(found, len(group))) for group in groups]
+
+
+async def _find_states(fetch: Fetch, groups: Sequence[Collection[UserId]]) -> list[Mapping[UserId, UserState]]:
+    """Return for each group the states of all users of all groups, which one statement found."""
+    return [await repository.find_states(fetch, set(itertools.chain.from_iterable(groups)))] * len(groups)
 
 
 def _account_of(user: User) -> Account:

@@ -147,7 +147,7 @@ def test_one_trace_leads_from_the_edge_to_the_statements_of_both_services(traced
     [read] = child_of(lookup, spans, service="user_svc", kind="CLIENT")
     assert (batch.name, ask.name) == ("orders.place", "shop.user.v1.UserService/BatchGetUsers")
     assert write.name == "INSERT idempotency_keys INSERT orders INSERT order_events INSERT outbox"
-    assert (lookup.name, read.name) == ("users.find_groups", "SELECT users")
+    assert (lookup.name, read.name) == ("users.find_states", "SELECT users")
     assert order.name == "shop.order.v1.OrderService/CreateOrder"
     assert order.attributes["rpc.response.status_code"] == "OK"
     assert {"service.name", "service.version", "service.instance.id"} <= set(order.resource)

@@ -186,6 +186,34 @@ async def test_many_users_come_in_the_order_of_their_ids_and_the_missing_are_nam
     assert list(answer.missing_ids) == [nobody]
 
 
+async def test_the_states_of_a_batch_come_without_anything_personal(
+    users: UserServiceAsyncStub, users_database: TestDatabase
+) -> None:
+    active, suspended, deleted = [await users.CreateUser(create_user_request()) for _ in range(3)]
+    users_database.query("UPDATE users SET state = 'SUSPENDED' WHERE id = %s", suspended.id)
+    await users.DeleteUser(pb.DeleteUserRequest(id=deleted.id))
+    nobody = new_uuid()
+
+    ids = [suspended.id, nobody, active.id, suspended.id.upper(), deleted.id]
+    answer = await users.BatchGetUsers(pb.BatchGetUsersRequest(ids=ids, view=user_pb2.USER_VIEW_STATE))
+
+    assert list(answer.users) == [
+        user_pb2.User(id=suspended.id, state=user_pb2.USER_STATE_SUSPENDED),
+        user_pb2.User(id=active.id, state=user_pb2.USER_STATE_ACTIVE),
+        user_pb2.User(id=deleted.id, state=user_pb2.USER_STATE_DELETED),
+    ]
+    assert list(answer.missing_ids) == [nobody]
+
+
+async def test_a_full_view_of_a_batch_is_the_default(users: UserServiceAsyncStub) -> None:
+    user = await users.CreateUser(create_user_request())
+
+    by_default = await users.BatchGetUsers(pb.BatchGetUsersRequest(ids=[user.id]))
+    in_full = await users.BatchGetUsers(pb.BatchGetUsersRequest(ids=[user.id], view=user_pb2.USER_VIEW_FULL))
+
+    assert list(by_default.users) == list(in_full.users) == [user]
+
+
 @pytest.mark.parametrize("ids", [[], ["1"], [new_uuid() for _ in range(201)]], ids=["none", "no uuid", "201"])
 async def test_a_batch_is_of_1_to_200_ids(users: UserServiceAsyncStub, ids: list[str]) -> None:
     refusal = await refusal_of(users.BatchGetUsers(pb.BatchGetUsersRequest(ids=ids)))

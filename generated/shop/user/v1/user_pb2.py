@@ -28,7 +28,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from shop.system.v1 import access_pb2 as shop_dot_system_dot_v1_dot_access__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17shop/user/v1/user.proto\x12\x0cshop.user.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bshop/system/v1/access.proto\"\xb2\x03\n\x04User\x12\x14\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08R\x02id\x12\x14\n\x05\x65mail\x18\x02 \x01(\tR\x05\x65mail\x12!\n\x0c\x64isplay_name\x18\x03 \x01(\tR\x0b\x64isplayName\x12\x31\n\x07profile\x18\x04 \x01(\x0b\x32\x17.google.protobuf.StructR\x07profile\x12\x33\n\x05state\x18\x05 \x01(\x0e\x32\x17.shop.user.v1.UserStateB\x04\xe2\x41\x01\x03R\x05state\x12\x30\n\x05roles\x18\x06 \x03(\x0e\x32\x14.shop.system.v1.RoleB\x04\xe2\x41\x01\x03R\x05roles\x12?\n\ncreated_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\tcreatedAt\x12?\n\nupdated_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\tupdatedAt\x12\x18\n\x04\x65tag\x18\t \x01(\tB\x04\xe2\x41\x01\x03R\x04\x65tag\x12%\n\x0border_count\x18\n \x01(\x05\x42\x04\xe2\x41\x01\x03R\norderCount*p\n\tUserState\x12\x1a\n\x16USER_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11USER_STATE_ACTIVE\x10\x01\x12\x18\n\x14USER_STATE_SUSPENDED\x10\x02\x12\x16\n\x12USER_STATE_DELETED\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17shop/user/v1/user.proto\x12\x0cshop.user.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bshop/system/v1/access.proto\"\xb2\x03\n\x04User\x12\x14\n\x02id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08R\x02id\x12\x14\n\x05\x65mail\x18\x02 \x01(\tR\x05\x65mail\x12!\n\x0c\x64isplay_name\x18\x03 \x01(\tR\x0b\x64isplayName\x12\x31\n\x07profile\x18\x04 \x01(\x0b\x32\x17.google.protobuf.StructR\x07profile\x12\x33\n\x05state\x18\x05 \x01(\x0e\x32\x17.shop.user.v1.UserStateB\x04\xe2\x41\x01\x03R\x05state\x12\x30\n\x05roles\x18\x06 \x03(\x0e\x32\x14.shop.system.v1.RoleB\x04\xe2\x41\x01\x03R\x05roles\x12?\n\ncreated_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\tcreatedAt\x12?\n\nupdated_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\tupdatedAt\x12\x18\n\x04\x65tag\x18\t \x01(\tB\x04\xe2\x41\x01\x03R\x04\x65tag\x12%\n\x0border_count\x18\n \x01(\x05\x42\x04\xe2\x41\x01\x03R\norderCount*N\n\x08UserView\x12\x19\n\x15USER_VIEW_UNSPECIFIED\x10\x00\x12\x13\n\x0fUSER_VIEW_STATE\x10\x01\x12\x12\n\x0eUSER_VIEW_FULL\x10\x02*p\n\tUserState\x12\x1a\n\x16USER_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11USER_STATE_ACTIVE\x10\x01\x12\x18\n\x14USER_STATE_SUSPENDED\x10\x02\x12\x16\n\x12USER_STATE_DELETED\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -49,8 +49,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_USER'].fields_by_name['etag']._serialized_options = b'\342A\001\003'
   _globals['_USER'].fields_by_name['order_count']._loaded_options = None
   _globals['_USER'].fields_by_name['order_count']._serialized_options = b'\342A\001\003'
-  _globals['_USERSTATE']._serialized_start=603
-  _globals['_USERSTATE']._serialized_end=715
+  _globals['_USERVIEW']._serialized_start=603
+  _globals['_USERVIEW']._serialized_end=681
+  _globals['_USERSTATE']._serialized_start=683
+  _globals['_USERSTATE']._serialized_end=795
   _globals['_USER']._serialized_start=167
   _globals['_USER']._serialized_end=601
 # @@protoc_insertion_point(module_scope)

@@ -22,6 +22,29 @@ else:
 
 DESCRIPTOR: descriptor.FileDescriptor
 
+class _UserView:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _UserViewEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_UserView.ValueType], builtins.type):
+    DESCRIPTOR: descriptor.EnumDescriptor
+    USER_VIEW_UNSPECIFIED: _UserView.ValueType  # 0
+    """The same as USER_VIEW_FULL."""
+    USER_VIEW_STATE: _UserView.ValueType  # 1
+    """Only `id` and `state`: enough to know whether a user may order, and nothing personal."""
+    USER_VIEW_FULL: _UserView.ValueType  # 2
+    """Every field."""
+
+class UserView(_UserView, metaclass=_UserViewEnumTypeWrapper):
+    """How much of each user an answer shows."""
+
+USER_VIEW_UNSPECIFIED: UserView.ValueType  # 0
+"""The same as USER_VIEW_FULL."""
+USER_VIEW_STATE: UserView.ValueType  # 1
+"""Only `id` and `state`: enough to know whether a user may order, and nothing personal."""
+USER_VIEW_FULL: UserView.ValueType  # 2
+"""Every field."""
+
 class _UserState:
     ValueType = typing.NewType("ValueType", builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015

@@ -96,6 +96,9 @@ class BatchGetUsersRequest(message.Message):
     DESCRIPTOR: descriptor.Descriptor
 
     IDS_FIELD_NUMBER: builtins.int
+    VIEW_FIELD_NUMBER: builtins.int
+    view: user_pb2.UserView.ValueType
+    """How much of each user to return; everything if absent."""
     @builtins.property
     def ids(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
         """1 to 200 ids, in any order. A user whose id is named twice is returned once. If the answer would be larger than 4
@@ -106,10 +109,11 @@ class BatchGetUsersRequest(message.Message):
         self,
         *,
         ids: abc.Iterable[builtins.str] | None = ...,
+        view: user_pb2.UserView.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["ids", b"ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["ids", b"ids", "view", b"view"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
