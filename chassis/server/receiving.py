@@ -15,6 +15,7 @@ from grpc import aio
 from chassis.errors import MalformedRequest
 from chassis.server.bounds import ElementLimits, max_request_bytes
 from chassis.server.if_match import take_if_match
+from chassis.server.quick_check import quick_check_of
 from chassis.server.validation import require_valid
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class Receiver:
         self.is_list: Final = "page_size" in request.fields_by_name
         self._max_bytes: Final = max_request_bytes(request)
         self._elements: Final = ElementLimits(request)
+        self._is_surely_valid: Final = quick_check_of(request)
 
     async def receive(self, context: Context, *, if_match: str | None = None) -> Message:
         """Return the request of a call; it keeps every rule of the contract.
@@ -59,7 +61,8 @@ class Receiver:
         request = self._decode_within_limits(await _first_message(context))
         if if_match is not None:
             take_if_match(request, if_match)
-        require_valid(request)
+        if not self._is_surely_valid(request):
+            require_valid(request)
         return request
 
     def _decode_within_limits(self, data: bytes) -> Message:
