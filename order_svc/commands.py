@@ -24,7 +24,7 @@ class PlaceOrder:
 
     Attributes:
         user_id: the buyer that the request names; None for the caller.
-        caller: the caller, if it is a user.
+        caller: the caller, if it is a user and the request names no buyer.
         owner: the only user for whom the caller may order; None for any.
         currency_code: of the order.
         items: at least one.

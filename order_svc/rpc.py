@@ -61,7 +61,7 @@ class OrderServicer(OrderServiceServicer):
     async def CreateOrder(self, request: pb.CreateOrderRequest, context: Context) -> order_pb2.Order:
         command = PlaceOrder(
             user_id=BuyerId(UUID(request.user_id)) if request.user_id else None,
-            caller=_calling_user(),
+            caller=None if request.user_id else _calling_user(),
             owner=_owner(),
             currency_code=request.currency_code,
             items=[_new_item(item) for item in request.items],
