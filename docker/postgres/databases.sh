@@ -1,14 +1,15 @@
 #!/bin/bash
 # Creates the roles and databases that are missing, and leaves the others as they are. Each argument is role=database.
 set -euo pipefail
-PGPASSWORD=$(cat /run/secrets/postgres_password)
-export PGPASSWORD PGHOST=postgres PGUSER=postgres PGDATABASE=postgres
+secrets=${SECRETS_DIR:-/run/secrets}
+PGPASSWORD=$(cat "$secrets/postgres_password")
+export PGPASSWORD PGHOST=${PGHOST:-postgres} PGUSER=postgres PGDATABASE=postgres
 
 ask() { psql --quiet --no-psqlrc --set ON_ERROR_STOP=1 "$@"; }
 
 for pair; do
   role=${pair%=*}
-  ask --set role="$role" --set database="${pair#*=}" --set password="$(cat "/run/secrets/${role}_password")" <<'SQL'
+  ask --set role="$role" --set database="${pair#*=}" --set password="$(cat "$secrets/${role}_password")" <<'SQL'
 SELECT format('CREATE ROLE %I LOGIN PASSWORD %L', :'role', :'password')
 WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = :'role') \gexec
 SELECT format('CREATE DATABASE %I OWNER %I', :'database', :'role')

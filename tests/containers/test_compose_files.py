@@ -163,12 +163,12 @@ def test_in_production_every_service_has_three_replicas_limits_and_restarts() ->
         assert {"delay", "max_attempts"} <= deploy["restart_policy"].keys()
 
 
-def test_in_production_relays_and_consumers_have_limits_and_restarts() -> None:
+def test_in_production_workers_have_limits_and_restarts() -> None:
     services = _services("compose.prod.yaml")
 
     for name in WORKERS:
         deploy = services[name]["deploy"]
-        assert deploy["resources"]["limits"] == {"cpus": 0.5, "memory": str(256 * 1024**2)}
+        assert deploy["resources"]["limits"] == {"cpus": 1, "memory": str(256 * 1024**2)}
         assert deploy["restart_policy"]["condition"] == "on-failure"
 
 
