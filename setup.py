@@ -1,6 +1,6 @@
 """Builds the wheel, in which everything is below `shop`: the stubs, `shop.client` and `shop.testing`.
 
-The last two are the packages `shop_client` and `shop_testing` of the repository, with the modules that they import.
+The last two are the packages `protos/client` and `protos/testing` of the repository, with the modules that they import.
 Packages named `chassis` and `buf` could collide with others where the wheel is installed, so those modules move below
 `shop`, and the stubs do not import the rules of `buf.validate`. The rest of the project's configuration is in
 pyproject.toml.
@@ -21,16 +21,16 @@ from setuptools.command.editable_wheel import editable_wheel
 STUBS: Final = Path("generated")
 
 # The packages of the wheel. The modules that they import come along.
-ROOTS: Final = ("shop_client", "shop_testing")
+ROOTS: Final = ("protos.client", "protos.testing")
 # Measures nothing in the wheel, so what the real one imports stays out.
 TELEMETRY: Final = "chassis.telemetry"
 SERVICES: Final = tuple(sorted(path.name for path in Path().glob("*_svc")))
 # What packages are called in the wheel; the longer names first.
 NAMES: Final = {
-    "shop_client": "shop.client",
-    "shop_testing.quiet": "shop._chassis.telemetry",
-    "shop_testing.rules": "shop._buf.validate",
-    "shop_testing": "shop.testing",
+    "protos.client": "shop.client",
+    "protos.testing.quiet": "shop._chassis.telemetry",
+    "protos.testing.rules": "shop._buf.validate",
+    "protos.testing": "shop.testing",
     "chassis": "shop._chassis",
     "buf": "shop._buf",
     **{service: f"shop._{service}" for service in SERVICES},
@@ -68,7 +68,7 @@ class BuildEditable(editable_wheel):
 def modules_of_wheel() -> dict[str, Path]:
     """Return the files of ROOTS and of all that they import of the repository, by the modules' names."""
     found: dict[str, Path] = {}
-    waiting = [_module(file) for root in ROOTS for file in Path(root).rglob("*.py")]
+    waiting = [_module(file) for root in ROOTS for file in Path(*root.split(".")).rglob("*.py")]
     while waiting:
         module = waiting.pop()
         file = _file(module)
@@ -86,7 +86,7 @@ def _module(file: Path) -> str:
 
 def _file(module: str) -> Path | None:
     """Return the file of a module of the repository; None for any other, and for a name that is no module."""
-    if module.split(".", maxsplit=1)[0] not in {*ROOTS, "chassis", "buf", *SERVICES}:
+    if not any(f"{module}.".startswith(f"{each}.") for each in (*ROOTS, "chassis", "buf", *SERVICES)):
         return None
     path = (STUBS if module.startswith("buf.") else Path()).joinpath(*module.split("."))
     return next((file for file in (path.with_suffix(".py"), path / "__init__.py") if file.exists()), None)

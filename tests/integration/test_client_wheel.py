@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 SOURCES = (
-    "chassis", "generated", "order_svc", "shop_client", "shop_testing", "user_svc",
+    "chassis", "generated", "order_svc", "protos", "user_svc",
     "LICENSE", "README.md", "pyproject.toml", "setup.py",
 )  # fmt: skip
 CLIENTS_PAGE = REPOSITORY / "docs" / "clients.md"

@@ -13,7 +13,7 @@ from shop.order.v1 import error_reason_pb2 as order_reasons
 from shop.system.v1 import error_reason_pb2 as system_reasons
 from shop.user.v1 import error_reason_pb2 as user_reasons
 
-from shop_testing import ShopServer
+from protos.testing import ShopServer
 from tests.integration.conformance.scenarios import SCENARIOS
 from tests.integration.conformance.worlds import RPCS, Memory, Services, packages
 

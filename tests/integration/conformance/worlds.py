@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from google.protobuf.descriptor import MethodDescriptor
     from google.protobuf.message import Message
 
-    from shop_testing import ShopServer
+    from protos.testing import ShopServer
 
 _MODULES: Final = (user_service_pb2, session_service_pb2, order_service_pb2, system_service_pb2)
 RPCS: Final[Mapping[str, MethodDescriptor]] = {

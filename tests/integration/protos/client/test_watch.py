@@ -13,7 +13,7 @@ from shop.order.v1.order_service_pb2_grpc import OrderServiceStub
 
 from chassis.testing import admins_token, new_uuid, plain_channel
 from chassis.watch.settings import WatchSettings
-from shop_client import ShopError, connect, connect_sync, watch
+from protos.client import ShopError, connect, connect_sync, watch
 from tests.integration.inprocess import database_settings, order_service
 from tests.support.requests import create_order_request
 
@@ -87,7 +87,7 @@ async def test_a_watch_goes_on_at_another_replica_and_misses_nothing(
 async def test_a_stream_that_is_silent_is_opened_again(
     users_address: str, orders_database: TestDatabase, *, is_sync: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("shop_client.watching._SILENCE_S", 0.3)
+    monkeypatch.setattr("protos.client.watching._SILENCE_S", 0.3)
     mute = WatchSettings(poll_s=0.02, heartbeat_s=55)
     async with order_service(database_settings(orders_database.url), users=users_address, watching=mute) as address:
         stream = messages(address, token=admins_token(), is_sync=is_sync)

@@ -15,7 +15,7 @@ from shop.user.v1.user_service_pb2 import GetUserRequest
 from shop.user.v1.user_service_pb2_grpc import UserServiceStub
 
 from chassis.testing import admins_token, new_uuid, token_of
-from shop_client import FieldViolation, Login, ShopError, connect, connect_sync, pages
+from protos.client import FieldViolation, Login, ShopError, connect, connect_sync, pages
 from tests.support.requests import PASSWORD, create_order_request, create_user_request
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Forward:
 @pytest.fixture
 def client_time(monkeypatch: pytest.MonkeyPatch) -> Forward:
     forward = Forward()
-    monkeypatch.setattr("shop_client.login.time", forward)
+    monkeypatch.setattr("protos.client.login.time", forward)
     return forward
 
 

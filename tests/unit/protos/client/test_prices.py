@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import pytest
 
-from shop_client import Money, decimal_of, money
+from protos.client import Money, decimal_of, money
 
 
 @pytest.mark.parametrize(

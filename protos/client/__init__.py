@@ -14,12 +14,12 @@ Everything here serves both kinds of stubs: those of grpc and those of grpc.aio.
 """
 
 from chassis.client.policy import CallPolicy
-from shop_client.connecting import connect, connect_sync
-from shop_client.errors import FieldViolation, ShopError
-from shop_client.login import Login
-from shop_client.money import Money, decimal_of, money
-from shop_client.paging import pages
-from shop_client.watching import watch
+from protos.client.connecting import connect, connect_sync
+from protos.client.errors import FieldViolation, ShopError
+from protos.client.login import Login
+from protos.client.money import Money, decimal_of, money
+from protos.client.paging import pages
+from protos.client.watching import watch
 
 __all__ = [
     "CallPolicy",

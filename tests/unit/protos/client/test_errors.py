@@ -6,7 +6,7 @@ import pickle
 
 import grpc
 
-from shop_client import FieldViolation, ShopError
+from protos.client import FieldViolation, ShopError
 
 
 def test_an_error_reaches_another_process_whole() -> None:

@@ -14,7 +14,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from shop_testing.server import ShopServer, TestUser
+    from protos.testing.server import ShopServer, TestUser
 
 __all__ = ["ShopServer", "TestUser"]
 

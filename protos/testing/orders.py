@@ -12,7 +12,7 @@ from chassis.watch.feed import FeedEvent
 from order_svc.commands import CancelOrder, ChangeStatus, PlaceOrder
 from order_svc.errors import OrderingUserNotFound, OrderNotFound, UserNotActive
 from order_svc.model import Actor, BuyerId, Order, OrderEvent, OrderFilter, OrderId, OrderStatus, allowed_transitions
-from shop_testing.answers import Answers
+from protos.testing.answers import Answers
 from user_svc.model import UserId, UserState
 
 if TYPE_CHECKING:
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from chassis.idempotency.key import IdempotencyKey
     from chassis.server.pagination import PageRequest
     from order_svc.commands import Transition
-    from shop_testing.feed import FeedInMemory
-    from shop_testing.users import UsersInMemory
+    from protos.testing.feed import FeedInMemory
+    from protos.testing.users import UsersInMemory
 
 # Items of one page, as the service bounds it.
 _MAX_PAGE_ITEMS: Final = 1000

@@ -13,7 +13,7 @@ import grpc
 from google.protobuf.message import Message
 from grpc import aio
 
-from shop_client.errors import ShopError
+from protos.client.errors import ShopError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from chassis.context import Role
 from chassis.errors import RequestIdReused
-from shop_testing.answers import Answers
-from shop_testing.passwords import RULES, Attempts, hash_of
+from protos.testing.answers import Answers
+from protos.testing.passwords import RULES, Attempts, hash_of
 from user_svc.commands import NewUser, PasswordChange, UserChange, UserDeletion, new_user, password_needed
 from user_svc.errors import EmailTaken, InvalidCredentials, UserNotFound
 from user_svc.model import Email, User, UserId, UserState, require_small_profile

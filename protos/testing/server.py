@@ -29,14 +29,14 @@ from chassis.context import Role
 from chassis.server.method_wrapper import HandlerCollector, MethodWrapper
 from chassis.server.system import SystemServicer
 from order_svc.rpc import OrderServicer, order_watch_hub
-from shop_client import Login, connect, connect_sync
-from shop_testing import refusals
-from shop_testing.clock import MovableClock
-from shop_testing.feed import FeedInMemory
-from shop_testing.orders import OrdersInMemory
-from shop_testing.passwords import Attempts
-from shop_testing.sessions import SessionsInMemory, TokensInMemory
-from shop_testing.users import UsersInMemory
+from protos.client import Login, connect, connect_sync
+from protos.testing import refusals
+from protos.testing.clock import MovableClock
+from protos.testing.feed import FeedInMemory
+from protos.testing.orders import OrdersInMemory
+from protos.testing.passwords import Attempts
+from protos.testing.sessions import SessionsInMemory, TokensInMemory
+from protos.testing.users import UsersInMemory
 from user_svc.commands import NewUser
 from user_svc.model import Email, UserId, UserState
 from user_svc.rpc import UserServicer

@@ -9,14 +9,14 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from shop_testing.server import ShopServer
+    from protos.testing.server import ShopServer
 
 
 @pytest.fixture
 def shop_server() -> Iterator[ShopServer]:
     """A shop of its own for each test, empty, on a free port of this machine."""
     try:
-        from shop_testing.server import ShopServer  # noqa: PLC0415  pytest loads this plugin also without the extra
+        from protos.testing.server import ShopServer  # noqa: PLC0415  pytest loads this plugin also without the extra
     except ImportError as error:
         raise pytest.UsageError(
             f"shop_server needs the extra `testing`: pip install 'shop[testing]' ({error})"

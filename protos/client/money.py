@@ -5,7 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 
 from order_svc.money import to_decimal, to_money
-from shop_client.money_pb2 import Money
+from protos.client.money_pb2 import Money
 
 
 def money(amount: Decimal | str | int, currency_code: str = "") -> Money:

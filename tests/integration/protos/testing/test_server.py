@@ -17,8 +17,8 @@ from shop.user.v1.user_service_pb2 import GetUserRequest, ListUsersRequest
 from shop.user.v1.user_service_pb2_grpc import UserServiceStub
 
 from chassis.testing import new_uuid
-from shop_client import ShopError, watch
-from shop_testing import ShopServer, refusals
+from protos.client import ShopError, watch
+from protos.testing import ShopServer, refusals
 from tests.support.requests import create_order_request, create_user_request
 
 if TYPE_CHECKING:
@@ -182,7 +182,7 @@ async def test_a_watch_of_grpc_aio_tries_again_when_its_login_fails_for_a_moment
 
 def test_a_watch_outlives_its_access_token(shop: ShopServer, monkeypatch: pytest.MonkeyPatch) -> None:
     # With the leeway of 5 s each token is good for half a second.
-    monkeypatch.setattr("shop_testing.sessions.ACCESS_LIFETIME", timedelta(seconds=-4.5))
+    monkeypatch.setattr("protos.testing.sessions.ACCESS_LIFETIME", timedelta(seconds=-4.5))
     with shop.connect_sync(shop.create_user()) as channel:
         stream = watch(OrderServiceStub(channel).WatchOrders, WatchOrdersRequest())
         began = time.monotonic()
@@ -197,7 +197,7 @@ def test_a_watch_outlives_its_access_token(shop: ShopServer, monkeypatch: pytest
 def test_a_caller_that_takes_long_over_a_message_does_not_use_up_the_patience(
     shop: ShopServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("shop_testing.sessions.ACCESS_LIFETIME", timedelta(seconds=-4.5))
+    monkeypatch.setattr("protos.testing.sessions.ACCESS_LIFETIME", timedelta(seconds=-4.5))
     with shop.connect_sync(shop.create_user()) as channel:
         stream = watch(OrderServiceStub(channel).WatchOrders, WatchOrdersRequest(), patience_s=0.5)
         next(stream)

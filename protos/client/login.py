@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from shop.user.v1.session_service_pb2 import CreateSessionRequest, RefreshSessionRequest, Session
 
-from shop_client.errors import ShopError
+from protos.client.errors import ShopError
 
 if TYPE_CHECKING:
     from shop.user.v1.session_service_pb2_grpc import SessionServiceAsyncStub, SessionServiceStub

@@ -12,12 +12,12 @@ from shop.system.v1.access_pb2 import access
 from typing_extensions import override
 
 from chassis.client.interceptors import SyncCallDetails, with_request_id
-from shop_client.errors import ShopError
+from protos.client.errors import ShopError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
-    from shop_client.login import AioSession, SyncSession
+    from protos.client.login import AioSession, SyncSession
 
 _REFUSED_TOKEN: Final = frozenset({"TOKEN_EXPIRED", "TOKEN_INVALID"})
 

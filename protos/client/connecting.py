@@ -9,8 +9,8 @@ from shop.user.v1.session_service_pb2_grpc import SessionServiceStub
 
 from chassis.client import channel as channels
 from chassis.client.policy import DEFAULT_POLICY, CallPolicy
-from shop_client.interceptors import AioCalls, AioStreams, SyncCalls
-from shop_client.login import AioSession, Login, SyncSession
+from protos.client.interceptors import AioCalls, AioStreams, SyncCalls
+from protos.client.login import AioSession, Login, SyncSession
 
 if TYPE_CHECKING:
     import grpc

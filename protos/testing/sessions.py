@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 
     from chassis.auth.access_tokens import TokenSettings
     from chassis.clock import Clock
-    from shop_testing.passwords import Attempts
-    from shop_testing.users import UsersInMemory
+    from protos.testing.passwords import Attempts
+    from protos.testing.users import UsersInMemory
     from user_svc.model import User, UserId
 
 # The defaults of the user service.
