@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import grpc
 import pytest
 from shop.order.v1.order_service_pb2 import WatchOrdersRequest
 from shop.order.v1.order_service_pb2_grpc import OrderServiceStub
 
-from chassis.testing import admins_token, new_uuid, plain_channel
+from chassis.testing import admins_token, plain_channel
 from chassis.watch.settings import WatchSettings
 from protos.client import ShopError, connect, connect_sync, watch
 from tests.integration.inprocess import database_settings, order_service
@@ -103,7 +104,7 @@ async def test_a_stream_that_is_silent_is_opened_again(
 @pytest.mark.parametrize(
     ("token", "resume_token", "reason"),
     [
-        (None, new_uuid(), "RESUME_TOKEN_EXPIRED"),
+        (None, str(UUID(int=1)), "RESUME_TOKEN_EXPIRED"),
         ("", "", "TOKEN_INVALID"),
         (None, "no token", "INVALID_FIELDS"),
     ],
