@@ -12,9 +12,9 @@ import sys
 from pathlib import Path
 
 from tests.mutation import configuration, equivalents, report
-from tests.mutation.coverage import PACKAGES, covered
+from tests.mutation.coverage import covered
 from tests.mutation.modules import MODULES
-from tests.mutation.running import Fork, RunFailed
+from tests.mutation.running import PACKAGES, Fork, RunFailed
 from tests.mutation.servers import servers
 from tests.mutation.session import Session
 from tests.mutation.workspace import HOME, Workspace

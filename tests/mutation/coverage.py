@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 from coverage import Coverage
 
-from tests.mutation.running import OPTIONS, suites_of
+from tests.mutation.running import OPTIONS, PACKAGES, suites_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from tests.mutation.mutants import Mutant
     from tests.mutation.running import Fork
 
-PACKAGES: Final = ("chassis", "order_svc", "user_svc")
 # They run none of the services' code, or run it in processes of their own, in which nothing is measured.
 _FOLDERS_OF_OTHERS: Final = frozenset({"devstack", "docs", "mutation", "perf", "runtime"})
 _OF_OTHERS: Final = (

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_ROOT: Final = Path(__file__).parents[2]
 _PACKAGES: Final = {
     "chassis/concurrency": "batcher limiter",
     "chassis/database": "statement_pool",
@@ -15,9 +20,23 @@ _PACKAGES: Final = {
     "chassis/server": "method_wrapper stream_wrapper receiving bounds validation"
     " status if_match pagination conversions",
     "chassis/client": "channel errors hedging interceptors policy telemetry breaker",
-    "order_svc": "model commands service repository buyers buyer_client buyer_projection deleted_buyers consumer rpc",
-    "user_svc": "model service repository rpc keys passwords attempts attempt_repository",
-    "user_svc/sessions": "model service repository",
 }
 
-MODULES: Final = tuple(f"{package}/{name}.py" for package, names in _PACKAGES.items() for name in names.split())
+# Modules of a service that only put others together or describe them.
+_WITHOUT_PROMISE: Final = frozenset(
+    {"__init__", "__main__", "composition", "errors", "events", "metrics", "serving", "settings", "tables", "worker"}
+)
+
+
+def _of_services() -> Iterator[str]:
+    """Yield the modules of every service in which there are promises."""
+    for declaration in sorted(_ROOT.glob("*/service.toml")):
+        for path in sorted(declaration.parent.rglob("*.py")):
+            if path.stem not in _WITHOUT_PROMISE and "migrations" not in path.parts:
+                yield str(path.relative_to(_ROOT))
+
+
+MODULES: Final = (
+    *(f"{package}/{name}.py" for package, names in _PACKAGES.items() for name in names.split()),
+    *_of_services(),
+)
