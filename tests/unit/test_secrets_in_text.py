@@ -12,9 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 from pydantic_settings import BaseSettings
 
-import chassis
-import order_svc
-import user_svc
+from tests.support.guards import packages
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,8 +24,8 @@ OF_A_PASSWORD = {("PasswordChange", "current"), ("PasswordChange", "new")}
 
 
 def classes() -> Iterator[type]:
-    for package in (chassis, order_svc, user_svc):
-        for module in modules_of(package):
+    for package in packages():
+        for module in modules_of(importlib.import_module(package)):
             yield from (
                 each for _, each in inspect.getmembers(module, inspect.isclass) if each.__module__ == module.__name__
             )

@@ -4,28 +4,28 @@ from __future__ import annotations
 
 import ast
 import asyncio
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 from structlog.testing import capture_logs
 
 from chassis.runtime.periodic import Failures, backoff_s, every, pause
+from tests.support.guards import require_explained, sources
 from tests.support.stepped_loop import SteppedLoop
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
-REPOSITORY: Final = Path(__file__).parents[4]
 EVERY_S: Final = 10.0
 TURNS: Final = 10  # more than a round of work takes
-# Loops that wait in a coroutine and are not made by `every`, each with the reason.
+# Loops of the chassis that wait in a coroutine and are not made by `every`, each with the reason. Those of a service
+# are in its guards.toml, in [waiting_loops].
 HAND_WRITTEN: Final = {
-    ("chassis/runtime/periodic.py", "every"): "the one way to do it",
-    ("chassis/telemetry/loop_lag.py", "measure_forever"): "measures the pause itself",
-    ("chassis/testing/__init__.py", "until"): "ends as soon as a condition holds",
-    ("user_svc/attempts.py", "check"): "a call that tries again until it has an answer, five seconds at most",
-    ("chassis/database/statement_pool.py", "wait"): "looks again at a socket while it waits for its event",
+    "chassis/runtime/periodic.py every": "the one way to do it",
+    "chassis/telemetry/loop_lag.py measure_forever": "measures the pause itself",
+    "chassis/testing/__init__.py until": "ends as soon as a condition holds",
+    "chassis/database/statement_pool.py wait": "looks again at a socket while it waits for its event",
 }
 
 
@@ -258,14 +258,9 @@ def is_pause(node: ast.AST) -> bool:
 
 
 def test_background_work_is_repeated_by_this_module_alone() -> None:
-    found = {
-        (str(path.relative_to(REPOSITORY)), name)
-        for package in ("chassis", "user_svc", "order_svc")
-        for path in (REPOSITORY / package).rglob("*.py")
-        for name in waiting_loops(path)
-    }
+    found = {f"{where} {name}" for where, path in sources() for name in waiting_loops(path)}
 
-    assert found == set(HAND_WRITTEN)
+    require_explained(found, HAND_WRITTEN, table="waiting_loops")
 
 
 def test_the_search_for_loops_finds_one(tmp_path: Path) -> None:
