@@ -16,7 +16,8 @@ from google.protobuf import json_format
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
-from tests.e2e.contract import REASONS, Json, Rpc, as_json
+from tests.e2e.contract import Json, Rpc, as_json
+from tests.support.reasons import REASONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

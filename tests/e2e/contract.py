@@ -10,13 +10,9 @@ from urllib.parse import quote
 from google.api import annotations_pb2
 from google.protobuf import descriptor_pool, json_format, message_factory
 from google.protobuf.descriptor import FieldDescriptor
-from shop.order.v1 import error_reason_pb2 as order_reasons
-from shop.system.v1 import error_reason_pb2 as system_reasons
 from shop.system.v1.access_pb2 import access
-from shop.user.v1 import error_reason_pb2 as user_reasons
 
 from chassis.server.contract import service_names
-from devstack.settings import REPOSITORY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -182,52 +178,3 @@ def _with_value(inside: Any, place: Place, value: object) -> Any:
         items[first] = _with_value(items[first], tuple(others), value)
         return items
     return {**(inside or {}), first: _with_value((inside or {}).get(first), tuple(others), value)}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reason:
-    """A reason for refusing a call, as its enum documents it.
-
-    Attributes:
-        domain: the package of the enum.
-        name: without the prefix.
-        code: the name of the gRPC status.
-        http: the HTTP status.
-        metadata: the names of the facts that come with it.
-    """
-
-    domain: str
-    name: str
-    code: str
-    http: int
-    metadata: frozenset[str]
-
-    @property
-    def key(self) -> tuple[str, str]:
-        """A unique id of the case."""
-        return self.domain, self.name
-
-
-def _reasons() -> Iterator[Reason]:
-    for module in (system_reasons, user_reasons, order_reasons):
-        file = module.DESCRIPTOR
-        # Comments are not in the generated modules.
-        source = (REPOSITORY / "protos" / file.name).read_text()
-        for value in file.enum_types_by_name["ErrorReason"].values:
-            if value.number == 0:
-                continue
-            found = re.search(rf"((?: *//.*\n)+) *{value.name} =", source)
-            assert found, f"{value.name} has no comment"
-            comment = re.sub(r"\s*//\s*", " ", found[1]).strip()
-            code, http = re.findall(r"^([A-Z_]+), (\d{3})\.", comment)[0]
-            facts = comment.partition("Metadata:")[2]
-            yield Reason(
-                domain=file.package,
-                name=value.name.removeprefix("ERROR_REASON_"),
-                code=code,
-                http=int(http),
-                metadata=frozenset(re.findall(r"`(\w+)`", facts)),
-            )
-
-
-REASONS: Final[Mapping[tuple[str, str], Reason]] = {reason.key: reason for reason in _reasons()}

@@ -19,7 +19,8 @@ from shop.user.v1 import user_service_pb2 as users
 
 from chassis.testing import new_uuid
 from tests.e2e.callers import code_of, require_clean, rest_outcome
-from tests.e2e.contract import BY_NAME, REASONS
+from tests.e2e.contract import BY_NAME
+from tests.support.reasons import REASONS
 from tests.support.requests import create_order_request, create_user_request, order_item
 from tests.support.waiting import until
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from uuid import UUID
 
 import pytest
 from hypothesis import settings
@@ -11,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from order_svc.errors import InvalidStatusTransition
 from order_svc.model import Actor, OrderStatus, allowed_transitions
-from tests.support.builders import NOON, an_order
+from tests.support.builders import NOON, SOME_ID, an_order
 
 # The contract's table, written down a second time on purpose: (from, to) → who may.
 STAFF = {"STAFF"}
@@ -101,3 +102,10 @@ def test_every_transition_is_as_the_contract_says(start: OrderStatus, wanted: Or
     else:
         assert is_allowed
         assert moved.status is wanted
+
+
+def test_a_transition_from_the_end_allows_nothing() -> None:
+    error = InvalidStatusTransition(UUID(SOME_ID), current="DELIVERED", wanted="PENDING", allowed=[])
+
+    assert error.metadata["allowed"] == ""
+    assert "no longer" in error.message

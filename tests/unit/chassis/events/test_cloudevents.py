@@ -13,11 +13,11 @@ from google.protobuf.descriptor_pb2 import FieldDescriptorProto
 from google.protobuf.message_factory import GetMessageClass
 from hypothesis import given
 from hypothesis import strategies as st
-from shop.event.v1 import order_events_pb2, user_events_pb2
 from shop.event.v1.order_events_pb2 import OrderCancelled, OrderCreated
 from shop.event.v1.user_events_pb2 import UserDeleted
 
 from chassis.events.cloudevents import CloudEvent, Malformed, data_of, payload_of
+from tests.support.events import MESSAGES
 
 if TYPE_CHECKING:
     from google.protobuf.descriptor import Descriptor
@@ -133,11 +133,7 @@ def test_data_of_another_shape_is_refused(data: dict[str, object]) -> None:
         data_of(event(data=data), OrderCreated)
 
 
-PAYLOADS = [
-    message
-    for file in (order_events_pb2.DESCRIPTOR, user_events_pb2.DESCRIPTOR)
-    for message in file.message_types_by_name.values()
-]
+PAYLOADS = [message.DESCRIPTOR for message in MESSAGES.values()]
 
 
 @st.composite
