@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 import psycopg
 import pytest
 
+from chassis.service import services
 from chassis.testing import until
 from tests.chaos.clients import CallFailed, refusal, rest_client
 from tests.chaos.clocks import LIBRARY, Clock, clean_up
@@ -41,8 +42,8 @@ _HOUR_S: Final = 3600
 _TOKENS_LIVE_S: Final = 3600
 _ALMOST_AN_HOUR_S: Final = _HOUR_S - 60
 _NEAR_S: Final = 60
-_WORKERS: Final = ("user_svc-worker", "order_svc-worker")
-_SERVERS: Final = ("user_svc-1", "order_svc-1")
+_WORKERS: Final = tuple(f"{service.name}-worker" for service in services() if service.has_worker)
+_SERVERS: Final = tuple(f"{service.name}-1" for service in services())
 _DATABASE: Final = "PostgreSQL"
 _ALL: Final = list(product((*_SERVERS, "workers", _DATABASE), (_ALMOST_AN_HOUR_S, 2 * _HOUR_S, -_HOUR_S)))
 # Ids of the future, tokens of the past, watermarks and timeouts of the past.

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from typing import TYPE_CHECKING
 
 import pytest
 
+from chassis.service import services
 from devstack import container_secrets
+from devstack.settings import REPOSITORY
 from tests.chaos.report import Report
 from tests.containers.engine import engine
-from tests.containers.system import ComposedSystem
+from tests.containers.system import WORKERS, ComposedSystem
 from tests.e2e.callers import Edge
 from tests.e2e.world import World
+from tests.support.guards import facts
 from tests.support.logins import log_in
 
 if TYPE_CHECKING:
@@ -21,7 +25,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _REPORT = pytest.StashKey[Report]()
-_FILES = ("docker/compose.yaml", "tests/containers/compose.test.yaml")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -54,9 +57,25 @@ def secrets(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def system(engine_address: str, secrets: Path, report: Report) -> Iterator[ComposedSystem]:
+def changes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A compose file with what tests change: settings, and how long a lost answer of the name server costs.
+
+    A busy machine loses one now and then; it costs one second instead of five.
+    """
+    patience = {"dns_opt": ["timeout:1", "attempts:5"]}
+    servers = {each.host: {**patience, "environment": dict(facts("settings", each.name))} for each in services()}
+    file = tmp_path_factory.mktemp("compose") / "compose.test.yaml"
+    file.write_text(json.dumps({"services": {**servers, **dict.fromkeys(WORKERS, patience)}}))
+    return file
+
+
+@pytest.fixture(scope="session")
+def system(engine_address: str, secrets: Path, report: Report, changes: Path) -> Iterator[ComposedSystem]:
     system = ComposedSystem(
-        project=os.environ.get("SHOP_TEST_PROJECT", "shop-test"), engine=engine_address, secrets=secrets, files=_FILES
+        project=os.environ.get("SHOP_TEST_PROJECT", "shop-test"),
+        engine=engine_address,
+        secrets=secrets,
+        files=(REPOSITORY / "docker" / "compose.yaml", changes),
     )
     try:
         started = time.monotonic()

@@ -8,6 +8,7 @@ import subprocess
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from chassis.service import services
 from devstack.settings import REPOSITORY
 from tests.containers.engine import COMPOSE, Container, podman
 from tests.support.waiting import until
@@ -16,11 +17,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-WORKERS: Final = ["user-svc-worker", "order-svc-worker"]
+SERVICES: Final = [service.host for service in services()]
+WORKERS: Final = [f"{service.host}-worker" for service in services() if service.has_worker]
 
 _EDGE_PORT: Final = 8080
 _UP_TIMEOUT_S: Final = 300
-_OWNERS: Final = {"users": "user_svc", "orders": "order_svc"}
+_OWNERS: Final = {service.database: service.name for service in services()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +124,7 @@ class ComposedSystem:
 
     def errors(self) -> str:
         """Return what the services have logged of defects, for who must find out why a call failed."""
-        containers = (container for service in ("user-svc", "order-svc") for container in self.containers(service))
+        containers = (container for service in SERVICES for container in self.containers(service))
         lines = (line for container in containers for line in podman("logs", container.name).splitlines())
         return "\n".join(line for line in lines if '"level":"error"' in line)
 

@@ -16,9 +16,9 @@ from devstack import container_secrets
 from devstack.settings import REPOSITORY
 from envoy.environments import METRICS_PORT
 from tests.containers.engine import COMPOSE
-from tests.containers.system import WORKERS
+from tests.containers.system import SERVICES, WORKERS
 
-OURS = ["user-svc", "order-svc", "user-svc-migrate", "order-svc-migrate", *WORKERS, "edge"]
+OURS = [*SERVICES, *(f"{name}-migrate" for name in SERVICES), *WORKERS, "edge"]
 LIMITER = ["redis-limits", "rate-limiter-config", "rate-limiter"]
 PAGES = ["prometheus", "jaeger", "grafana"]
 pytestmark = pytest.mark.skipif(not COMPOSE.exists(), reason="make .tools/docker-compose builds it")
@@ -74,7 +74,7 @@ def test_traces_go_to_where_they_are_taken_and_nothing_else_changes() -> None:
     given = base["edge"]["command"]
     assert services["edge"]["command"][: len(given)] == given
     assert services["edge"]["command"][len(given)] == "--traces-to=jaeger:4317"
-    for name in ("user-svc", "order-svc", *WORKERS):
+    for name in (*SERVICES, *WORKERS):
         assert services[name]["environment"] == base[name]["environment"] | to
         assert services[name]["networks"].keys() & services["jaeger"]["networks"].keys() == {"services"}
 
@@ -154,7 +154,7 @@ def test_every_secret_of_the_file_is_made(tmp_path: Path) -> None:
 def test_in_production_every_service_has_three_replicas_limits_and_restarts() -> None:
     services = _services("compose.prod.yaml")
 
-    for name in ("user-svc", "order-svc"):
+    for name in SERVICES:
         deploy = services[name]["deploy"]
         assert deploy["replicas"] == 3
         assert deploy["resources"]["limits"] == {"cpus": 0.5, "memory": str(512 * 1024**2)}

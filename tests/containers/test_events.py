@@ -8,7 +8,7 @@ import pytest
 
 from devstack import container_secrets
 from tests.containers.engine import podman
-from tests.containers.system import WORKERS
+from tests.containers.system import SERVICES, WORKERS
 from tests.support.waiting import until
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def test_a_new_password_of_redis_loses_no_event(
 def test_every_process_shows_its_metrics(system: ComposedSystem) -> None:
     ask = "import urllib.request as u; print(u.urlopen('http://127.0.0.1:{}/metrics').read().decode())"
 
-    for service in ("user-svc", "order-svc", *WORKERS):
+    for service in (*SERVICES, *WORKERS):
         [container, *_] = system.containers(service)
         assert "process_start_time_seconds" in container.run("python", "-c", ask.format(9464)).stdout
     [edge] = system.containers("edge")

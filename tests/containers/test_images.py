@@ -11,8 +11,8 @@ import pytest
 from devstack.services import OWN_POLLER
 from devstack.settings import REPOSITORY
 from tests.containers.engine import podman
+from tests.containers.system import SERVICES
 
-SERVICES = ["user-svc", "order-svc"]
 IMAGES = [*SERVICES, "edge"]
 pytestmark = pytest.mark.usefixtures("engine_address")
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
+from chassis.service import services
 from tests.support.waiting import until
 
 if TYPE_CHECKING:
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
 
     from tests.containers.system import ComposedSystem
 
-PROCESSES = Counter(user_svc=4, order_svc=4, edge=1)
-"""By job: two servers, a relay and a consumer of each service."""
+PROCESSES = Counter({service.name: 2 + service.has_worker for service in services()} | {"edge": 1})
+"""By job: two servers and a worker of each service."""
 
 _URL = "http://127.0.0.1:9090"
 pytestmark = pytest.mark.timeout(180)

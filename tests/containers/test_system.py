@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
+from chassis.service import services
 from chassis.testing import until as until_async
 from devstack import container_secrets
 from devstack.certificates import Certificates
@@ -20,7 +21,7 @@ from envoy.files import FILES
 from tests.chaos.traffic import Load, under_load
 from tests.chaos.validation import validate
 from tests.containers.engine import podman
-from tests.containers.system import WORKERS
+from tests.containers.system import SERVICES, WORKERS
 from tests.support.waiting import until
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from tests.containers.engine import Container
     from tests.containers.system import ComposedSystem
 
-OURS = ["user-svc", "order-svc", *WORKERS, "edge"]
+OURS = [*SERVICES, *WORKERS, "edge"]
 pytestmark = pytest.mark.timeout(300)
 
 
@@ -57,14 +58,14 @@ def test_the_root_file_system_is_read_only(system: ComposedSystem, service: str)
 
 
 def test_each_service_is_given_its_own_secrets_alone(system: ComposedSystem) -> None:
-    [user, *_], [order, *_] = system.containers("user-svc"), system.containers("order-svc")
+    servers = {service: system.containers(service.host)[0] for service in services()}
 
-    assert sorted(user.run("ls", "/run/secrets").stdout.split()) == ["DATABASE_URL", "KEYS_SECRET"]
-    assert order.run("ls", "/run/secrets").stdout.split() == ["DATABASE_URL"]
+    for service, server in servers.items():
+        assert sorted(server.run("ls", "/run/secrets").stdout.split()) == sorted(["DATABASE_URL", *service.secrets])
     workers = [container for name in WORKERS for container in system.containers(name)]
     for worker in workers:
         assert sorted(worker.run("ls", "/run/secrets").stdout.split()) == ["DATABASE_URL", "REDIS_URL"]
-    for container in (user, order, *workers):
+    for container in (*servers.values(), *workers):
         assert not re.search("(postgresql|redis)://", str(container.facts()))
 
 
@@ -86,7 +87,7 @@ def test_the_files_of_the_page_are_in_the_image(system: ComposedSystem, file: Fi
     assert answer.content == (REPOSITORY / file.source).read_bytes()
 
 
-@pytest.mark.parametrize("service", ["order-svc", "user-svc"])
+@pytest.mark.parametrize("service", SERVICES)
 async def test_stopping_a_container_fails_no_call(
     system: ComposedSystem, admin_token: str, service: str, report: Report
 ) -> None:
@@ -105,7 +106,7 @@ async def test_stopping_a_container_fails_no_call(
     assert findings.is_clean, findings
 
 
-@pytest.mark.parametrize("service", ["order-svc", "user-svc"])
+@pytest.mark.parametrize("service", SERVICES)
 async def test_a_killed_container_heals(system: ComposedSystem, admin_token: str, service: str, report: Report) -> None:
     [container, *_] = system.containers(service)
     pid = container.pid
@@ -147,7 +148,7 @@ def test_new_certificates_are_used_without_a_restart(system: ComposedSystem) -> 
     Certificates(system.secrets / "authority").rotate()
     container_secrets.prepare(system.secrets)
 
-    for service in ("user-svc", "order-svc"):
+    for service in SERVICES:
         for container in system.containers(service):
             until(lambda name=container.name: "tls.renewed" in podman("logs", name), timeout_s=30)
     assert {container.name: container.pid for service in OURS for container in system.containers(service)} == pids

@@ -16,6 +16,7 @@ from google.protobuf import json_format
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
+from chassis.service import services
 from tests.e2e.contract import Json, Rpc, as_json
 from tests.support.reasons import REASONS
 
@@ -33,7 +34,7 @@ _DETAILS: Final = (error_details_pb2.ErrorInfo, error_details_pb2.BadRequest, er
 _TELL_TALES: Final = re.compile(
     r"traceback|exception|<class|\.py\b|site-packages|/work|/usr|/tmp|\bgrpc\._|psycopg|sqlalchemy|postgres|pydantic"
     r"|protovalidate|asyncio|\bselect\b.*\bfrom\b|\binsert into\b|\bupdate\b.*\bset\b|relation \"|envoy|upstream|lua"
-    r"|user_svc|order_svc|127\.0\.0\.1|hard limit|soft limit|received message",
+    rf"|{'|'.join(service.name for service in services())}|127\.0\.0\.1|hard limit|soft limit|received message",
     re.IGNORECASE,
 )
 """Text that would reveal the implementation to a caller."""

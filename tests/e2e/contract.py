@@ -13,6 +13,7 @@ from google.protobuf.descriptor import FieldDescriptor
 from shop.system.v1.access_pb2 import access
 
 from chassis.server.contract import service_names
+from chassis.service import services
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -111,8 +112,10 @@ class Rpc:
         for each in (rule, *rule.additional_bindings):
             verb = each.WhichOneof("pattern")
             if verb:
-                template = getattr(each, verb)
-                bindings.append(Binding(rpc=self, verb=verb.upper(), template=template, has_body=each.body == "*"))
+                bindings += [
+                    Binding(rpc=self, verb=verb.upper(), template=template, has_body=each.body == "*")
+                    for template in _templates(getattr(each, verb))
+                ]
         return bindings
 
     def string_places(self) -> list[Place]:
@@ -122,6 +125,11 @@ class Rpc:
     def is_secret(self, place: Place) -> bool:
         """Return whether the field of the request, or the one that it is in, is a secret by the contract."""
         return bool(self.request.DESCRIPTOR.fields_by_camelcase_name[str(place[0])].GetOptions().debug_redact)
+
+
+def _templates(path: str) -> list[str]:
+    """Return the paths that the edge serves of one in the contract: `/health/*` is one of each service."""
+    return [service.health_path for service in services()] if path == "/health/*" else [path]
 
 
 def _string_places(message: Descriptor, above: Place = ()) -> Iterator[Place]:

@@ -8,6 +8,7 @@ import pytest
 from grpc_health.v1 import health_pb2
 
 from chassis.server.contract import service_names
+from chassis.service import services
 
 if TYPE_CHECKING:
     from tests.e2e.callers import Edge
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 @pytest.mark.parametrize(
     ("path", "service"),
-    [("/health", "user_svc"), ("/health/users", "user_svc"), ("/health/orders", "order_svc")],
+    [("/health", services()[0].name), *((service.health_path, service.name) for service in services())],
 )
 def test_the_service_that_was_asked_answers(edge: Edge, path: str, service: str) -> None:
     health = edge.http.get(path).json()

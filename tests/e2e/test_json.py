@@ -12,18 +12,47 @@ import pytest
 
 from chassis.testing import new_uuid
 from tests.e2e.callers import rest_outcome
-from tests.e2e.contract import BY_NAME, Binding, name_of
+from tests.e2e.contract import RPCS, name_of
 from tests.e2e.json_texts import message_of, texts
 from tests.e2e.world import request_json
 
 if TYPE_CHECKING:
-    from tests.e2e.contract import Json
+    from google.protobuf.descriptor import Descriptor
+
+    from tests.e2e.contract import Binding, Json
     from tests.e2e.world import World
 
 MALFORMED: Final = ("shop.system.v1", "MALFORMED_REQUEST")
-RPCS_WITH_BODY: Final = ("CreateUser", "UpdateUser", "CreateOrder", "UpdateOrderStatus")
-WITH_BODY: Final = [BY_NAME[name].bindings[0] for name in RPCS_WITH_BODY]
-"""Between them they have every kind of field that the contract's requests have."""
+
+
+def kinds_in(message: Descriptor) -> set[tuple[object, ...]]:
+    """Return the kinds of the fields of a message and of those in it, such as an optional text."""
+    found: set[tuple[object, ...]] = set()
+    for field in message.fields:
+        inner = field.message_type
+        is_known = inner is not None and inner.full_name.startswith("google.protobuf.")
+        found.add((field.type, field.is_repeated, field.has_presence, inner.full_name if is_known else ""))
+        if inner is not None and not is_known:
+            found |= kinds_in(inner)
+    return found
+
+
+def bindings_with_every_kind() -> list[Binding]:
+    """Return bindings with a body that have every kind of field between them, few of them."""
+    candidates = {
+        binding: kinds_in(rpc.request.DESCRIPTOR)
+        for rpc in RPCS
+        if rpc.has_request_id
+        for binding in rpc.bindings[:1]
+        if binding.has_body
+    }
+    chosen: list[Binding] = []
+    while left := set().union(*candidates.values()) - set().union(*(candidates[each] for each in chosen)):
+        chosen.append(max(candidates, key=lambda each: len(candidates[each] & left)))
+    return chosen
+
+
+WITH_BODY: Final = bindings_with_every_kind()
 
 
 def difference(world: World, binding: Binding, request: Json, *, text: bytes) -> str | None:

@@ -6,68 +6,24 @@ A reason's status, HTTP status and metadata are read from the comments of its en
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import pytest
 from google.protobuf.empty_pb2 import Empty
 from google.rpc import code_pb2
-from shop.order.v1 import order_pb2
-from shop.order.v1 import order_service_pb2 as orders
-from shop.user.v1 import session_service_pb2 as sessions
 from shop.user.v1 import user_service_pb2 as users
 
 from chassis.testing import new_uuid
 from tests.e2e.callers import code_of, require_clean, rest_outcome
 from tests.e2e.contract import BY_NAME
+from tests.e2e.scenarios import SYSTEM, all_scenarios, produces
 from tests.support.reasons import REASONS
-from tests.support.requests import create_order_request, create_user_request, order_item
+from tests.support.requests import create_user_request
 from tests.support.waiting import until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from google.protobuf.message import Message
-
     from tests.e2e.callers import Outcome
     from tests.e2e.world import World
-
-    Cause = Callable[[World], list[Outcome]]
-
-SYSTEM: Final = "shop.system.v1"
-USER: Final = "shop.user.v1"
-ORDER: Final = "shop.order.v1"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scenario:
-    """How a reason comes about.
-
-    Attributes:
-        cause: brings it about in every way there is, and returns what the callers heard.
-        fields: the fields that the BadRequest names, where there is one.
-        grpc_code: the status over gRPC, where gRPC itself has a rule that the reason's own status would break.
-        has_many_words: whether the message depends on how the request was made: what is wrong with JSON is no matter
-            of gRPC.
-    """
-
-    cause: Cause
-    fields: tuple[str, ...] = ()
-    grpc_code: str = ""
-    has_many_words: bool = False
-
-
-SCENARIOS: dict[tuple[str, str], Scenario] = {}
-
-
-def produces(domain: str, reason: str, **expected: Any) -> Callable[[Cause], Cause]:
-    """Enter the function below as the scenario of a reason."""
-
-    def enter(cause: Cause) -> Cause:
-        SCENARIOS[domain, reason] = Scenario(cause=cause, **expected)
-        return cause
-
-    return enter
 
 
 @produces(SYSTEM, "INVALID_FIELDS", fields=("id",))
@@ -77,16 +33,12 @@ def a_request_breaks_a_rule(world: World) -> list[Outcome]:
 
 @produces(SYSTEM, "INVALID_PAGE_TOKEN", fields=("pageToken",))
 def a_page_token_is_of_another_list(world: World) -> list[Outcome]:
-    first = world.order()
-    world.order(first.user_id)
-    page = world.edge.grpc(BY_NAME["ListOrders"], orders.ListOrdersRequest(user_id=first.user_id, page_size=1))
+    for _ in "ab":
+        world.user()
+    page = world.edge.grpc(BY_NAME["ListUsers"], users.ListUsersRequest(page_size=1))
 
-    return world.both("ListOrders", orders.ListOrdersRequest(page_token=page.body["nextPageToken"]))
-
-
-@produces(SYSTEM, "RESUME_TOKEN_EXPIRED")
-def nothing_is_known_of_a_resume_token(world: World) -> list[Outcome]:
-    return world.both("WatchOrders", orders.WatchOrdersRequest(resume_token=new_uuid()))
+    other = users.ListUsersRequest(page_token=page.body["nextPageToken"], email="ada@example.com")
+    return world.both("ListUsers", other)
 
 
 @produces(SYSTEM, "MALFORMED_REQUEST", has_many_words=True)
@@ -184,52 +136,6 @@ def a_call_takes_longer_than_its_deadline(world: World) -> list[Outcome]:
     raise AssertionError("ten answers of the service came before the edge's")
 
 
-@produces(USER, "USER_NOT_FOUND")
-def a_user_does_not_exist(world: World) -> list[Outcome]:
-    return world.both("GetUser", users.GetUserRequest(id=new_uuid()))
-
-
-@produces(USER, "EMAIL_TAKEN", fields=("email",))
-def an_email_is_taken(world: World) -> list[Outcome]:
-    return world.both("CreateUser", create_user_request(email=world.user().email.upper()))
-
-
-@produces(USER, "USER_NOT_ACTIVE")
-def a_deleted_user_is_to_change(world: World) -> list[Outcome]:
-    return world.both("UpdateUser", users.UpdateUserRequest(id=world.deleted_user(), display_name="Eve"))
-
-
-@produces(USER, "INVALID_CREDENTIALS")
-def a_password_is_wrong(world: World) -> list[Outcome]:
-    return world.both(
-        "ChangePassword",
-        users.ChangePasswordRequest(id=world.owner(), current_password="guessed", new_password="a brand new password"),
-    )
-
-
-@produces(USER, "TOO_MANY_ATTEMPTS")
-def passwords_are_guessed(world: World) -> list[Outcome]:
-    guess = sessions.CreateSessionRequest(email=f"{new_uuid()}@example.com", password="guessed")
-    for _ in range(6):
-        world.both("CreateSession", guess)
-
-    return world.both("CreateSession", guess)
-
-
-@produces(USER, "TOKEN_REUSED")
-def a_refresh_token_is_used_again(world: World) -> list[Outcome]:
-    rpc = BY_NAME["RefreshSession"]
-
-    def used_twice() -> Message:
-        request = world.request("RefreshSession")
-        answer = world.edge.grpc(rpc, request)
-        # Use of the successor shows that the answer had arrived.
-        world.edge.grpc(rpc, sessions.RefreshSessionRequest(refresh_token=answer.body["refreshToken"]))
-        return request
-
-    return [world.both("RefreshSession", used_twice())[0], world.edge.grpc(rpc, used_twice())]
-
-
 @produces(SYSTEM, "TOKEN_INVALID")
 def a_token_is_none_of_ours(world: World) -> list[Outcome]:
     junk = {"authorization": "Bearer junk"}
@@ -261,49 +167,7 @@ def a_user_calls_what_is_for_admins(world: World) -> list[Outcome]:
     ]
 
 
-@produces(ORDER, "ORDER_NOT_FOUND")
-def an_order_does_not_exist(world: World) -> list[Outcome]:
-    return world.both("GetOrder", orders.GetOrderRequest(id=new_uuid()))
-
-
-@produces(ORDER, "CURRENCY_MISMATCH", fields=("items[1].unitPrice.currencyCode",))
-def an_item_has_another_currency(world: World) -> list[Outcome]:
-    in_dollars = order_item(unit_price={"currency_code": "USD", "units": 1})
-    return world.both("CreateOrder", create_order_request(new_uuid(), items=[order_item(), in_dollars]))
-
-
-@produces(ORDER, "AMOUNT_OUT_OF_RANGE", fields=("items[0].unitPrice",))
-def a_price_is_too_large(world: World) -> list[Outcome]:
-    return world.both("CreateOrder", create_order_request(new_uuid(), items=[order_item(units=2**63 - 1)]))
-
-
-@produces(ORDER, "INVALID_STATUS_TRANSITION")
-def an_order_skips_a_status(world: World) -> list[Outcome]:
-    request = orders.UpdateOrderStatusRequest(id=world.order().id, status=order_pb2.ORDER_STATUS_DELIVERED)
-
-    return world.both("UpdateOrderStatus", request)
-
-
-@produces(ORDER, "ORDERING_USER_NOT_FOUND")
-def the_buyer_does_not_exist(world: World) -> list[Outcome]:
-    return world.both("CreateOrder", create_order_request(new_uuid()))
-
-
-@produces(ORDER, "USER_NOT_ACTIVE")
-def the_buyer_is_deleted(world: World) -> list[Outcome]:
-    return world.both("CreateOrder", create_order_request(world.deleted_user()))
-
-
-@produces(ORDER, "USER_SERVICE_UNAVAILABLE")
-def the_user_service_is_away(world: World) -> list[Outcome]:
-    # A user in the order service's projection may order meanwhile.
-    request = create_order_request(new_uuid())
-
-    with world.stopped("user_svc"):
-        refusals = world.both("CreateOrder", request)
-    asked = (ORDER, "ORDERING_USER_NOT_FOUND")
-    until(lambda: all(each.reason == asked for each in world.both("CreateOrder", request)))
-    return refusals
+ALL: Final = all_scenarios()
 
 
 def test_every_reason_of_the_contract_has_a_scenario() -> None:
@@ -312,12 +176,14 @@ def test_every_reason_of_the_contract_has_a_scenario() -> None:
     # integration/test_watching_ends.
     elsewhere = {(SYSTEM, name) for name in ("RATE_LIMITED", "OVERLOADED", "STREAM_TOO_SLOW", "SERVER_STOPPING")}
 
-    assert SCENARIOS.keys() | elsewhere == REASONS.keys()
+    known = ALL.keys() | elsewhere
+    assert REASONS.keys() - known == set(), "bring it about in tests/services/<service>/reasons.py"
+    assert known - REASONS.keys() == set(), "a scenario of a reason that is not there any more"
 
 
-@pytest.mark.parametrize("key", SCENARIOS, ids="-".join)
+@pytest.mark.parametrize("key", ALL, ids="-".join)
 def test_every_reason_is_answered_as_the_contract_says(world: World, key: tuple[str, str]) -> None:
-    scenario, reason = SCENARIOS[key], REASONS[key]
+    scenario, reason = ALL[key], REASONS[key]
 
     outcomes = scenario.cause(world)
 

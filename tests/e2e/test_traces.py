@@ -14,6 +14,7 @@ import psycopg
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
+from chassis.service import services
 from chassis.testing import new_uuid
 from devstack.observe import Prometheus, find_prometheus
 from devstack.settings import REPOSITORY, Settings
@@ -308,7 +309,8 @@ def test_prometheus_fetches_from_every_process_and_keeps_the_examples(traced: Tr
         def healths() -> list[str]:
             return [each["health"] for each in (ask("targets") or {}).get("activeTargets", [])]
 
-        until(lambda: healths() == ["up"] * 7, timeout_s=60)
+        processes = 1 + sum(len(traced.stack.replicas(each.name)) + each.has_worker for each in services())
+        until(lambda: healths() == ["up"] * processes, timeout_s=60)
         query = 'rpc_server_call_duration_seconds_bucket{rpc_method="shop.order.v1.OrderService/CreateOrder"}'
         start, end = str(time.time() - 600), str(time.time() + 600)
         until(lambda: trace_id in str(ask("query_exemplars", query=query, start=start, end=end)), timeout_s=30)

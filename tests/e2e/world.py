@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
+import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 import httpx
 import psycopg
-from shop.order.v1 import order_pb2
-from shop.order.v1 import order_service_pb2 as orders
+from buf.validate import validate_pb2
+from google.protobuf import json_format
 from shop.order.v1.order_service_pb2_grpc import OrderServiceStub
 from shop.system.v1 import system_service_pb2 as system
-from shop.user.v1 import session_service_pb2 as sessions
 from shop.user.v1 import user_service_pb2 as users
-from shop.user.v1.session_service_pb2_grpc import SessionServiceStub
 from shop.user.v1.user_service_pb2_grpc import UserServiceStub
 
+from chassis.service import service_of, services
 from chassis.testing import new_uuid
 from devstack.process import stop_together
+from protos.codegen.examples import example_of
 from tests.e2e.contract import BY_NAME, as_json
-from tests.support.access_table import FROM_THE_BEGINNING
+from tests.support.guards import modules
 from tests.support.logins import log_in
 from tests.support.replicas import orders_reach_users
 from tests.support.requests import PASSWORD, create_order_request, create_user_request
@@ -30,10 +32,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from google.protobuf.message import Message
+    from shop.order.v1 import order_pb2
     from shop.user.v1.user_pb2 import User
 
     from devstack.stack import Stack
     from tests.e2e.callers import Edge, Outcome
+    from tests.e2e.contract import Rpc
+
+
+_NUMBERS: Final = itertools.count(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +73,27 @@ class World:
 
     def request(self, name: str) -> Message:
         """Return a request that the method of this name answers with success, once."""
-        return REQUESTS[name](self)
+        make = REQUESTS.get(name)
+        return make(self) if make else self._standard_request(BY_NAME[name])
+
+    def _standard_request(self, rpc: Rpc) -> Message:
+        """Return a request to create, read, change, delete or list resources, made of the contract's examples."""
+        assert is_standard(rpc), write_a_request(rpc)
+        example = json_format.ParseDict(dict(example_of(rpc.request.DESCRIPTOR, is_request=True)), rpc.request())
+        request: Any = example
+        verb, resource = verb_and_resource(rpc)
+        if verb in {"Get", "Update", "Delete"}:
+            create = BY_NAME[f"Create{resource}"]
+            made = self.edge.grpc(create, self.request(create.name))
+            assert not made.is_refusal, made
+            request.id = made.body["id"]
+            if "etag" in rpc.request.DESCRIPTOR.fields_by_name:
+                request.etag = made.body["etag"]
+        elif verb == "Create":
+            _make_unique(request)
+        if rpc.has_request_id:
+            request.request_id = new_uuid()
+        return example
 
     def both(self, name: str, request: Message) -> list[Outcome]:
         """Return what the method answers over REST, then over gRPC."""
@@ -81,26 +108,26 @@ class World:
     def user_with_roles(self, names: str) -> User:
         """Create a user with these roles, separated by commas. No rpc can; an operator does it so."""
         user = self.user()
-        with self._database_of("users") as connection:
+        with self.database_of("user_svc") as connection:
             connection.execute("UPDATE users SET roles = string_to_array(%s, ',') WHERE id = %s", (names, user.id))
         return user
 
     def expire_sessions(self) -> None:
         """Expire every session."""
-        with self._database_of("users") as connection:
+        with self.database_of("user_svc") as connection:
             connection.execute("UPDATE sessions SET expires_at = now()")
 
     @contextlib.contextmanager
     def locked(self, table: str) -> Iterator[None]:
-        """Lock the table while the block runs."""
-        with self._database_of(table) as connection, connection.transaction():
+        """Lock the table of the user service while the block runs."""
+        with self.database_of("user_svc") as connection, connection.transaction():
             connection.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE".encode())
             yield
 
     @contextlib.contextmanager
     def missing(self, table: str) -> Iterator[None]:
-        """Rename the table while the block runs."""
-        with self._database_of(table) as connection:
+        """Rename the table of the user service while the block runs."""
+        with self.database_of("user_svc") as connection:
             connection.execute(f"ALTER TABLE {table} RENAME TO {table}_away".encode())
             try:
                 yield
@@ -130,12 +157,13 @@ class World:
 
     def _edge_reaches_every_replica(self) -> bool:
         """Return whether call after call is answered, each on its own connection, by each of the edge's threads."""
-        paths = ("/health/users", "/health/orders") * 5
+        paths = [service.health_path for service in services()] * 5
         return all(httpx.get(f"{self.edge.url}{path}", timeout=10, trust_env=False).is_success for path in paths)
 
-    def _database_of(self, table: str) -> contextlib.closing[psycopg.Connection[Any]]:
+    def database_of(self, service: str) -> contextlib.closing[psycopg.Connection[Any]]:
+        """Return a connection of the superuser to the service's database; each statement is committed at once."""
         assert self.stack.postgres
-        url = self.stack.postgres.superuser_url("users" if table == "users" else "orders")
+        url = self.stack.postgres.superuser_url(service_of(service).database)
         return contextlib.closing(psycopg.connect(url, autocommit=True))
 
 
@@ -150,97 +178,36 @@ def request_json(request: Message) -> dict[str, Any]:
     return _brief(request)
 
 
-def _update_user(world: World) -> Message:
-    user = world.user()
-    return users.UpdateUserRequest(
-        id=user.id, email=f"eve-{new_uuid()}@example.com", display_name="Eve", etag=user.etag, request_id=new_uuid()
-    )
+def _make_unique(request: Message) -> None:
+    """Give the request other content than any before it, in its first free text."""
+    for field, value in request.ListFields():
+        rules = field.GetOptions().Extensions[validate_pb2.field].string
+        if isinstance(value, str) and not (rules.WhichOneof("well_known") or rules.pattern):
+            setattr(request, field.name, f"{value} {next(_NUMBERS)}")
+            return
 
 
-def _change_password(world: World) -> Message:
-    return users.ChangePasswordRequest(
-        id=world.owner(), current_password=PASSWORD, new_password=PASSWORD + "!", request_id=new_uuid()
-    )
+def verb_and_resource(rpc: Rpc) -> tuple[str, str]:
+    """Return the parts of the name of a standard method (https://google.aip.dev/130); empty for others."""
+    found = re.fullmatch(r"(Create|Get|Update|Delete|List)(\w+)", rpc.name)
+    return (found[1], found[2]) if found else ("", "")
 
 
-def _create_session(world: World) -> Message:
-    return sessions.CreateSessionRequest(email=world.user().email, password=PASSWORD)
+def is_standard(rpc: Rpc) -> bool:
+    """Return whether a request can be made of the contract's examples: it names at most a resource that is created."""
+    verb, resource = verb_and_resource(rpc)
+    fields = rpc.request.DESCRIPTOR.fields_by_name
+    return verb in {"Create", "List"} or (bool(verb) and f"Create{resource}" in BY_NAME and "id" in fields)
 
 
-def _refresh_session(world: World) -> Message:
-    session = SessionServiceStub(world.edge.channel).CreateSession(_create_session(world), timeout=10)
-    return sessions.RefreshSessionRequest(refresh_token=session.refresh_token)
-
-
-def _create_user(_world: World) -> Message:
-    request = create_user_request(display_name="Žofie 👩🏽", request_id=new_uuid())
-    request.profile.update({"theme": "dark", "sizes": [1, 2.5, None, True], "deep": {"er": {}}})
-    return request
-
-
-def _list_users(world: World) -> Message:
-    return users.ListUsersRequest(page_size=2, email=world.user().email, state=cast("Any", 1))
-
-
-def _batch_get_users(world: World) -> Message:
-    return users.BatchGetUsersRequest(ids=[new_uuid(), world.user().id, world.deleted_user()])
-
-
-def _create_order(world: World) -> Message:
-    price = {"currency_code": "EUR", "units": 4, "nanos": 500_000_000}
-    items: list[Any] = [
-        {"product_id": "tea", "name": "Tea", "quantity": 3, "unit_price": price},
-        {"product_id": "gift", "quantity": 1, "unit_price": {}},
-    ]
-    return create_order_request(world.user().id, items=items, request_id=new_uuid())
-
-
-def _list_orders(world: World) -> Message:
-    order = world.order()
-    world.order(order.user_id)
-    return orders.ListOrdersRequest(page_size=1, user_id=order.user_id, status=order_pb2.ORDER_STATUS_PENDING)
-
-
-def _update_order_status(world: World) -> Message:
-    order = world.order()
-    return orders.UpdateOrderStatusRequest(
-        id=order.id,
-        status=order_pb2.ORDER_STATUS_CONFIRMED,
-        reason="in stock",
-        etag=order.etag,
-        request_id=new_uuid(),
-    )
-
-
-def _cancel_order(world: World) -> Message:
-    order = world.order()
-    return orders.CancelOrderRequest(id=order.id, reason="changed my mind", etag=order.etag, request_id=new_uuid())
-
-
-def _watch_orders(world: World) -> Message:
-    return orders.WatchOrdersRequest(user_id=world.order().user_id, resume_token=FROM_THE_BEGINNING)
+def write_a_request(rpc: Rpc) -> str:
+    """Return what to do about a method that is not standard."""
+    owner = next((service.name for service in services() if rpc.service in service.serves), "the service")
+    return f"{rpc.name}: write a request that succeeds into REQUESTS of tests/services/{owner}/requests.py"
 
 
 REQUESTS: Final[Mapping[str, Callable[[World], Message]]] = {
-    "CreateUser": _create_user,
-    "GetUser": lambda world: users.GetUserRequest(id=world.user().id),
-    "BatchGetUsers": _batch_get_users,
-    "ListUsers": _list_users,
-    "UpdateUser": _update_user,
-    "ChangePassword": _change_password,
-    # As an admin, who needs no password: a DELETE has no place for one.
-    "DeleteUser": lambda world: users.DeleteUserRequest(id=world.user().id, request_id=new_uuid()),
-    "CreateOrder": _create_order,
-    "GetOrder": lambda world: orders.GetOrderRequest(id=world.order().id),
-    "ListOrders": _list_orders,
-    "UpdateOrderStatus": _update_order_status,
-    "CancelOrder": _cancel_order,
-    "ListOrderEvents": lambda world: orders.ListOrderEventsRequest(id=world.order().id, page_size=5),
-    "WatchOrders": _watch_orders,
-    "CreateSession": _create_session,
-    "RefreshSession": _refresh_session,
-    "DeleteSession": lambda _world: sessions.DeleteSessionRequest(id=new_uuid()),
-    "GetJwks": lambda _world: sessions.GetJwksRequest(),
     "GetHealth": lambda _world: system.GetHealthRequest(),
+    **{name: make for module in modules("requests") for name, make in module.REQUESTS.items()},
 }
-"""A request that succeeds, for every method of the contract."""
+"""By the name of the method, a request that succeeds, if it cannot be made of the contract's examples."""

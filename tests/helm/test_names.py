@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
+from chassis.service import services
 from envoy.environments import kubernetes
 from tests.helm.chart import CHART, SHAPES, Json, helm, manifests, refusal
 
@@ -79,7 +80,7 @@ def test_two_releases_have_no_object_in_common() -> None:
 
 def test_an_edge_with_a_name_looks_for_services_with_that_name() -> None:
     every = named("default", "--set", "fullnameOverride=second")
-    services = {each["metadata"]["name"] for each in every if each["kind"] == "Service"}
+    found = {each["metadata"]["name"] for each in every if each["kind"] == "Service"}
     [edge] = [each for each in every if each["kind"] == "Deployment" and each["metadata"]["name"] == "second-edge"]
     [option] = [
         each for each in edge["spec"]["template"]["spec"]["containers"][0]["args"] if each.startswith("--prefix=")
@@ -87,8 +88,8 @@ def test_an_edge_with_a_name_looks_for_services_with_that_name() -> None:
 
     hosts = {each.dns.host for each in kubernetes(prefix=option.removeprefix("--prefix=")).clusters if each.dns}
 
-    assert hosts == {"second-user-svc-headless", "second-order-svc-headless"}
-    assert hosts <= services
+    assert hosts == {f"second-{service.host}-headless" for service in services()}
+    assert hosts <= found
 
 
 def test_the_order_service_is_configured_with_the_user_services_name() -> None:

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import re
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
+from chassis.service import callers_of, services
 from devstack.settings import REPOSITORY
 from tests.helm.chart import Json, manifests
+
+if TYPE_CHECKING:
+    from chassis.service import Service
 
 STORES = {"database", "redis"}
 OUTSIDE = {
@@ -33,7 +38,19 @@ def _arrows_of_the_page() -> set[tuple[str, str]]:
         for a, b in pairwise(_component(name) for name in re.findall(r"(?:^|-->(?:\|[^|]*\|)?) *(\w+)", line))
     }
     # A migration runs as the service, and the page shows long-running processes only.
-    return arrows | {("user-svc-migrations", "database"), ("order-svc-migrations", "database")}
+    arrows |= {(f"{service.host}-migrations", "database") for service in services()}
+    shown = {name for arrow in arrows for name in arrow}
+    # The page explains the architecture by the services that it shows: one that is not there has the same arrows.
+    return arrows.union(*(_arrows_of(service) for service in services() if service.host not in shown))
+
+
+def _arrows_of(service: Service) -> set[tuple[str, str]]:
+    callers, called = callers_of(service, services()), service.calls
+    pairs = [*((caller, service.name) for caller in callers), *((service.name, each) for each in called)]
+    arrows = {(a.replace("_", "-"), b.replace("_", "-")) for a, b in pairs} | {(service.host, "database")}
+    if service.has_worker:
+        arrows |= {(f"{service.host}-worker", store) for store in STORES}
+    return arrows
 
 
 def _component(name: str) -> str:
@@ -98,7 +115,7 @@ def test_without_redis_nothing_is_there_that_would_need_it() -> None:
     leaving, _ = _arrows_of_the_network("default")
 
     processes = {each["metadata"]["name"] for each in manifests("default", "Deployment")}
-    assert processes == {"user-svc", "order-svc", "edge"}
+    assert processes == {"edge", *(service.host for service in services())}
     assert {arrow for arrow in leaving if not arrow[0].endswith("-migrations")} == {
         arrow for arrow in _arrows_of_the_page() if arrow[0] in processes
     }

@@ -8,10 +8,11 @@ import sys
 
 import yaml
 
+from chassis.service import services
 from devstack.settings import REPOSITORY
 from tests.helm.chart import helm
 
-IMAGES = {"edge": "a", "order-svc": "b", "user-svc": "c"}
+IMAGES = dict(zip(sorted(["edge", *(service.host for service in services())]), "abcdef0123456789", strict=False))
 DOCS = "https://github.example/owner/shop/blob/v1.2.3/docs"
 
 
@@ -43,4 +44,4 @@ def test_a_chart_without_each_digest_is_not_packaged() -> None:
     done = package(f"edge=sha256:{'a' * 64}", "user-svc=latest")
 
     assert done.returncode == 1
-    assert done.stderr.startswith("--digest: name each of edge, order-svc, user-svc once")
+    assert done.stderr.startswith(f"--digest: name each of {', '.join(IMAGES)} once")

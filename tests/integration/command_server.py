@@ -16,15 +16,15 @@ import signal
 import socket
 import sys
 import tempfile
-from typing import Any, Final
+from typing import Any
 
-PACKAGES: Final = ("user_svc", "order_svc")
+from chassis.service import services
 
 
 def main(listening: int) -> None:
     """Serve on the socket with this file descriptor until standard input ends, which is when the tests end."""
-    for package in PACKAGES:
-        for module in runpy.run_module(package, run_name="imported", alter_sys=True)["MODULES"].values():
+    for service in services():
+        for module in runpy.run_module(service.name, run_name="imported", alter_sys=True)["MODULES"].values():
             importlib.import_module(module)
     listener = socket.socket(fileno=listening)
     with selectors.DefaultSelector() as selector:

@@ -233,8 +233,9 @@ def fresh_database(server: PostgresServer, template: str) -> Iterator[TestDataba
 
 @pytest.fixture(scope="session")
 def shared_databases(postgres: PostgresServer) -> Iterator[dict[str, TestDatabase]]:
-    with fresh_database(postgres, "user_svc") as users, fresh_database(postgres, "order_svc") as orders:
-        yield {"user_svc": users, "order_svc": orders}
+    """A database of each service, by the service's name."""
+    with contextlib.ExitStack() as copies:
+        yield {each.name: copies.enter_context(fresh_database(postgres, each.name)) for each in services()}
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import re
 from datetime import timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx
@@ -16,20 +15,25 @@ from shop.user.v1.user_service_pb2_grpc import UserServiceStub
 
 from chassis.database import Database
 from chassis.errors import DatabaseUnavailable
+from chassis.service import services
 from chassis.testing import LOOPBACK, plain_channel, refusal_of, until
 from devstack.ports import ReservedPort
+from tests.integration.conftest import fresh_database
 from tests.integration.inprocess import database_settings, user_service
-from tests.integration.replica import REPOSITORY, run, serving_process
+from tests.integration.replica import run, serving_process
+from tests.support.guards import facts, require_explained, sources
 from tests.support.requests import PASSWORD, create_user_request
 from user_svc import sweeps
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable
+    from pathlib import Path
 
     from shop.user.v1.session_service_pb2_grpc import SessionServiceAsyncStub
     from shop.user.v1.user_service_pb2_grpc import UserServiceAsyncStub
 
     from chassis.testing import ManualClock
+    from devstack.postgres import PostgresServer
     from tests.integration.conftest import TestDatabase
 
 DAY = timedelta(days=1)
@@ -225,65 +229,50 @@ EXPIRED_KEY = (
     "INSERT INTO idempotency_keys (caller, method, request_id, fingerprint, created_at)"
     " VALUES ('', '/method', gen_random_uuid(), '', now() - interval '25 hours')"
 )
-OUTDATED = {
-    "user_svc": {
-        "idempotency_keys": EXPIRED_KEY,
-        "login_attempts": "INSERT INTO login_attempts VALUES ('', 1, now(), now() - interval '25 hours')",
-        "attempt_reservations": "INSERT INTO attempt_reservations VALUES (gen_random_uuid(), '', now())",
-        "sessions": "INSERT INTO sessions VALUES (gen_random_uuid(), '00000000-0000-0000-0000-000000000001', '',"
-        " now(), now() - interval '25 hours')",
-    },
-    "order_svc": {"idempotency_keys": EXPIRED_KEY},
-}
 UNPUBLISHED = (
     "INSERT INTO outbox (id, type, subject, sequence, data, traceparent, occurred_at)"
     " VALUES (gen_random_uuid(), 'made.up', gen_random_uuid(), 1, '{}', '', now())"
 )
-# Where each of them is seen at work.
+# Where each of the chassis' is seen at work. Those of a service are in its guards.toml, in [background].
 SEEN_IN = {
+    "chassis/composition.py": "it runs the others",
     "chassis/idempotency/store.py": "here",
     "chassis/auth/remote_keys.py": "test_remote_keys.py",
     "chassis/telemetry/loop_lag.py": "test_loop_lag.py",
     "chassis/events/backlog.py": "here",
     "chassis/auth/certificates.py": "test_certificates.py",
     "chassis/watch/hub.py": "test_watching.py",
-    "user_svc/sweeps.py": "here",
 }
 
 
 def test_every_endless_loop_is_observed_by_a_test() -> None:
-    packages = ("chassis", "user_svc", "order_svc")
-    found = {
-        str(path.relative_to(REPOSITORY))
-        for package in packages
-        for path in Path(REPOSITORY, package).rglob("*.py")
-        if re.search(r"async def \w*_forever", path.read_text())
-    }
+    found = {where for where, path in sources() if re.search(r"async def \w*_forever", path.read_text())}
 
-    assert found == set(SEEN_IN)
+    require_explained(found, SEEN_IN, table="background")
 
 
-@pytest.mark.parametrize("package", OUTDATED)
+@pytest.mark.parametrize("package", [service.name for service in services()])
 async def test_the_process_of_a_service_sweeps_and_watches(
-    users_database: TestDatabase, orders_database: TestDatabase, tmp_path: Path, package: str
+    postgres: PostgresServer, tmp_path: Path, package: str
 ) -> None:
-    database = {"user_svc": users_database, "order_svc": orders_database}[package]
-    if package == "user_svc":
-        a_user(database)
-    for insert in (*OUTDATED[package].values(), UNPUBLISHED):
-        database.query(insert)
+    # By table, a statement that inserts a row to sweep.
+    outdated = {"idempotency_keys": EXPIRED_KEY, **facts("outdated", package)}
     metrics = ReservedPort()
-    env = {"DATABASE_URL": database.url, "METRICS_PORT": str(metrics.number), "USER_SERVICE_URL": f"{LOOPBACK}:1"}
+    others = {service.url_variable: f"{LOOPBACK}:1" for service in services()}
 
     async def rows_are_gone() -> bool:
-        return all([await asyncio.to_thread(count, database, table) == 0 for table in OUTDATED[package]])
+        return all([await asyncio.to_thread(count, database, table) == 0 for table in outdated])
 
     async def backlog_is_shown() -> bool:
         async with httpx.AsyncClient(trust_env=False) as client:
             shown = await client.get(f"http://{LOOPBACK}:{metrics.number}/metrics")
         return "shop_outbox_unpublished_events 1.0" in shown.text
 
-    async with serving_process(package, tmp_path, **env):
-        metrics.release()
-        await until(rows_are_gone)
-        await until(backlog_is_shown)
+    with fresh_database(postgres, package) as database:
+        for insert in (*outdated.values(), UNPUBLISHED):
+            database.query(insert)
+        env = {"DATABASE_URL": database.url, "METRICS_PORT": str(metrics.number), **others}
+        async with serving_process(package, tmp_path, **env):
+            metrics.release()
+            await until(rows_are_gone)
+            await until(backlog_is_shown)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 import yaml
 
+from chassis.service import services
 from tests.helm.chart import CHART, SHAPES, values_file
 from tests.support.waiting import until
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from tests.kubernetes.cluster import Cluster
     from tests.kubernetes.control_plane import Kubelet
 
+DEPLOYMENTS = {"edge", *(service.host for service in services())}
 KINDS = ("deployments", "jobs", "services", "networkpolicies", "horizontalpodautoscalers")
 BASE = "image: {registry: registry.example/shop}\n"
 # Helm 4 has the server merge what it applies, Helm 3 does that itself.
@@ -60,7 +62,7 @@ def test_turning_autoscaling_on_removes_no_pod(cluster: Cluster) -> None:
             "--set",
             "edge.autoscaling.enabled=true",
         )
-        until(lambda: cluster.names("horizontalpodautoscalers") == {"user-svc", "order-svc", "edge"})
+        until(lambda: cluster.names("horizontalpodautoscalers") == DEPLOYMENTS)
 
     assert fewest.seen == 4
     assert cluster.replicas("edge") == 2
@@ -147,7 +149,7 @@ def test_an_installation_that_failed_is_repeated_by_the_same_command(cluster: Cl
     cluster.upgrade()
 
     assert failed.returncode != 0
-    assert cluster.names("deployments") == {"edge", "user-svc", "order-svc"}
+    assert cluster.names("deployments") == DEPLOYMENTS
 
 
 def test_a_slow_migration_ends_before_helm_gives_up(cluster: Cluster, kubelet: Kubelet) -> None:
@@ -174,7 +176,7 @@ def test_a_migration_finds_the_policies_that_let_it_reach_its_database(cluster: 
     kubelet.job_phase = "Succeeded"
     upgrade.join()
 
-    assert {"user-svc-migrations-to-database", "order-svc-migrations-to-database"} <= policies
+    assert {f"{service.host}-migrations-to-database" for service in services()} <= policies
 
 
 @with_either_helm
@@ -189,7 +191,7 @@ def test_another_chart_has_it_as_a_dependency_with_a_condition(cluster: Cluster,
 
     cluster.upgrade("--wait", chart=tmp_path, values=values)
 
-    assert cluster.names("deployments") == ({"edge", "user-svc", "order-svc"} if enabled == "true" else set())
+    assert cluster.names("deployments") == (DEPLOYMENTS if enabled == "true" else set())
 
 
 @with_either_helm
@@ -202,10 +204,9 @@ def test_a_second_release_in_a_namespace_needs_names_of_its_own(cluster: Cluster
 
     assert "the Deployment edge belongs to the release shop" in refused.stderr
     assert done.returncode == 0, done.stderr
-    first = {"edge", "user-svc", "order-svc"}
-    assert cluster.names("deployments") == first | {f"second-{name}" for name in first}
+    assert cluster.names("deployments") == DEPLOYMENTS | {f"second-{name}" for name in DEPLOYMENTS}
     assert cluster.helm("uninstall", "second", "--wait").returncode == 0
-    assert cluster.names("deployments") == first
+    assert cluster.names("deployments") == DEPLOYMENTS
     assert not [each for kind in KINDS for each in cluster.names(kind) if each.startswith("second")]
 
 

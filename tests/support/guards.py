@@ -7,6 +7,7 @@ exceptions needs no file.
 
 from __future__ import annotations
 
+import importlib
 import tomllib
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
@@ -16,6 +17,7 @@ from chassis.service import ROOT, services
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
     from pathlib import Path
+    from types import ModuleType
 
 TABLES: Final = {
     "access": "the callers of each rpc: unit/test_access_table.py, integration/test_access.py, e2e/test_access.py",
@@ -27,6 +29,7 @@ TABLES: Final = {
     "named_by_callers": "why a caller names what a service decides: unit/protos/test_contract.py",
     "orderings": "why each ordering need not be exact: unit/test_orderings.py",
     "outdated": "a row to sweep, by its table: integration/test_sweeps.py",
+    "pages": "where a list of the largest entries is walked: integration/chassis/server/test_page_bytes.py",
     "repeatable": "why a write needs no request id: unit/protos/test_contract.py",
     "settings": "variables for stacks of tests: e2e/conftest.py",
     "sql_dates": "what date each reading of PostgreSQL's clock is: unit/test_wall_clock.py",
@@ -44,7 +47,7 @@ def file_of(service: str) -> Path:
 def facts(table: str, service: str) -> Mapping[str, Any]:
     """Return a table of the service's file; empty if it has none."""
     assert table in TABLES
-    told: Mapping[str, Any] = _told(service).get(table, {})
+    told: Mapping[str, Any] = told_by(service).get(table, {})
     return told
 
 
@@ -54,9 +57,17 @@ def all_facts(table: str) -> dict[str, Any]:
 
 
 @cache
-def _told(service: str) -> Mapping[str, Any]:
+def told_by(service: str) -> Mapping[str, Any]:
+    """Return every table of the service's file, by its name."""
     file = file_of(service)
     return tomllib.loads(file.read_text()) if file.exists() else {}
+
+
+def modules(name: str) -> Iterator[ModuleType]:
+    """Yield the modules of this name that services have beside their guards.toml."""
+    for service in services():
+        if (file_of(service.name).parent / f"{name}.py").exists():
+            yield importlib.import_module(f"tests.services.{service.name}.{name}")
 
 
 def packages() -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from typing import Final
 
+from chassis.service import services
 from devstack.ports import ReservedPort
 
 # Below Linux' default range of ephemeral ports (32768 and up). A client that connects to a stopped server can be given
@@ -21,3 +22,8 @@ def free_port() -> int:
             continue
         reserved.release()
         return reserved.number
+
+
+def closed_ports() -> dict[str, list[int]]:
+    """Return ports for the replicas of every service, at which nothing listens."""
+    return {service.name: [free_port()] for service in services()}

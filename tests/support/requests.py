@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from typing import Any, Final
+from uuid import UUID
 
 from shop.order.v1 import order_service_pb2
 from shop.user.v1 import user_service_pb2
 
 from chassis.testing import new_uuid
 from tests.support.builders import OTHER_ID
+
+FROM_THE_BEGINNING: Final = str(UUID(int=0))
+"""The resume token of a stream that delivers every change."""
 
 PASSWORD: Final = "correct horse battery"  # of every user that a test creates
 

@@ -17,7 +17,7 @@ from envoy.environments import laptop
 from tests.integration.chassis.server.test_health import check
 from tests.integration.envoy.test_edge_config import running, with_a_key
 from tests.integration.replica import SERVING, serving_process
-from tests.support.ports import free_port
+from tests.support.ports import closed_ports, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,8 +41,7 @@ pytestmark = pytest.mark.skipif(not _has_ipv6(), reason="this machine has no IPv
 @pytest.fixture
 def dual_edge(tmp_path: Path) -> Iterator[Edge]:
     """An edge on `::` that lets an address make two calls, with no service behind it."""
-    closed = {"user_svc": [free_port()], "order_svc": [free_port()]}
-    edge = laptop(port=free_port(), admin_port=free_port(), keys_port=free_port(), service_ports=closed)
+    edge = laptop(port=free_port(), admin_port=free_port(), keys_port=free_port(), service_ports=closed_ports())
     edge = replace(edge, address="::", metrics_port=free_port(), rate_limit=2)
     with running(with_a_key(edge), tmp_path, port=edge.port):
         yield edge

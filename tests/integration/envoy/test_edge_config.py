@@ -26,6 +26,7 @@ from shop.system.v1.error_reason_pb2 import ErrorReason
 
 from chassis.auth.access_tokens import TokenSettings
 from chassis.server.validation import json_name
+from chassis.service import services
 from devstack.certificates import Certificates
 from envoy.binary import find_envoy
 from envoy.contract import DESCRIPTOR_SET, Binding, Contract
@@ -34,7 +35,7 @@ from envoy.environments import compose, kubernetes, laptop
 from envoy.errors import EDGE_ERRORS, EdgeError
 from envoy.files import FILES, REPOSITORY, File, FileMissing
 from envoy.render import MethodNotGuarded, ServiceNotRouted, render, render_secrets
-from tests.support.ports import free_port
+from tests.support.ports import closed_ports, free_port
 from tests.support.waiting import until
 from user_svc.keys import KeySettings
 
@@ -46,7 +47,7 @@ CONTRACT = Contract(DESCRIPTOR_SET.read_bytes())
 
 LIMITER = Address("rate-limiter", 8081)
 
-PORTS = {"user_svc": [1, 2], "order_svc": [3, 4]}
+PORTS = {service.name: [2 * n + 1, 2 * n + 2] for n, service in enumerate(services())}
 
 ENVIRONMENTS = {
     "laptop": laptop(port=18080, admin_port=19901, keys_port=19902, service_ports=PORTS),
@@ -125,16 +126,19 @@ def test_envoy_accepts_the_configuration_of_every_environment(edge: Edge, tmp_pa
 
 
 def test_each_cluster_is_reached_by_mutual_tls_and_by_its_own_name(edge: Edge) -> None:
-    services = {cluster.name for cluster in edge.clusters}
-    known = {name: name.removesuffix("_streams") for name in (*services, "order_svc_streams")}
-    clusters = [each for each in configuration(edge)["static_resources"]["clusters"] if each["name"] in known]
+    names = {service.name for service in services()}
+    every = configuration(edge)["static_resources"]["clusters"]
+    clusters = {each["name"]: each for each in every if each["name"].removesuffix("_streams") in names}
 
-    assert len(clusters) == len(known)
-    for cluster in clusters:
+    assert clusters.keys() >= names
+    for cluster_name, cluster in clusters.items():
         context = cluster["transport_socket"]["typed_config"]["common_tls_context"]
         validation = context["combined_validation_context"]
         (name,) = validation["default_validation_context"]["match_typed_subject_alt_names"]
-        assert name == {"san_type": "URI", "matcher": {"exact": f"spiffe://shop/{known[cluster['name']]}"}}
+        assert name == {
+            "san_type": "URI",
+            "matcher": {"exact": f"spiffe://shop/{cluster_name.removesuffix('_streams')}"},
+        }
         assert validation["validation_context_sds_secret_config"]["name"] == "inside_authorities"
         assert [each["name"] for each in context["tls_certificate_sds_secret_configs"]] == ["inside_certificate"]
 
@@ -293,11 +297,12 @@ def test_creations_over_rest_are_201_and_nothing_else_is(edge: Edge) -> None:
         if route.get("typed_per_filter_config", {}).get(lua, {}).get("name") == "created"
     ]
 
-    assert sorted(match["path"] for match in created) == [
-        "/shop.order.v1.OrderService/CreateOrder",
-        "/shop.user.v1.SessionService/CreateSession",
-        "/shop.user.v1.UserService/CreateUser",
-    ]
+    assert sorted(match["path"] for match in created) == sorted(
+        f"/{service}/{method}"
+        for service in CONTRACT.services
+        for method in CONTRACT.methods(service)
+        if method.startswith("Create")
+    )
     assert all(match["headers"][0]["name"] == "x-envoy-original-path" for match in created)
 
 
@@ -500,8 +505,7 @@ def test_the_reasons_of_the_edge_are_declared_in_the_contract(reason: str) -> No
 @pytest.fixture(scope="module")
 def lonely_edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     """A running edge with no service behind it: whatever it answers, it answers itself."""
-    closed = {"user_svc": [free_port()], "order_svc": [free_port()]}
-    edge = laptop(port=free_port(), admin_port=free_port(), keys_port=free_port(), service_ports=closed)
+    edge = laptop(port=free_port(), admin_port=free_port(), keys_port=free_port(), service_ports=closed_ports())
     edge = replace(edge, rate_limit=100_000, public_write_limit=100_000)
     with running(with_a_key(edge), tmp_path_factory.mktemp("edge"), port=edge.port) as client:
         yield client
@@ -518,8 +522,7 @@ def with_a_key(edge: Edge) -> Any:
 @pytest.fixture(scope="module")
 def keyless_edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     """The same, without any key."""
-    closed = {"user_svc": [free_port()], "order_svc": [free_port()]}
-    edge = laptop(port=free_port(), admin_port=free_port(), keys_port=free_port(), service_ports=closed)
+    edge = laptop(port=free_port(), admin_port=free_port(), keys_port=free_port(), service_ports=closed_ports())
     with running(configuration(edge), tmp_path_factory.mktemp("edge"), port=edge.port) as client:
         yield client
 

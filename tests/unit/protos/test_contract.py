@@ -137,9 +137,16 @@ def test_every_stream_can_be_resumed_and_says_why_it_ends(method: MethodDescript
     assert "resume_token" in method.input_type.fields_by_name
 
 
+def test_every_exception_is_about_something_in_the_contract() -> None:
+    assert REPEATABLE_AS_THEY_ARE.keys() <= {method.name for method in METHODS}
+    assert NAMED_ALL_THE_SAME.keys() <= {field.full_name for request in REQUESTS for field in request.fields}
+
+
 @pytest.mark.parametrize("method", WRITES, ids=by_name)
 def test_every_write_can_be_repeated(method: MethodDescriptor) -> None:
-    field = method.input_type.fields_by_name["request_id"]
+    fields = method.input_type.fields_by_name
+    assert "request_id" in fields, "give it one, or the reason in [repeatable] of the service's guards.toml"
+    field = fields["request_id"]
 
     assert not is_refused(method.input_type, (field,), "01960000-0000-7000-8000-000000000001", unlike="")
     assert is_refused(method.input_type, (field,), "not-a-uuid", unlike="")

@@ -30,6 +30,7 @@ from shop.user.v1.session_service_pb2_grpc import SessionServiceStub
 from shop.user.v1.user_service_pb2_grpc import UserServiceStub
 
 from chassis.client import reason_of
+from chassis.service import services
 from devstack.certificates import Certificates, Subject
 from devstack.ports import LOOPBACK
 from devstack.settings import REPOSITORY, Settings
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PASSWORD = "correct horse battery"
+SERVICES = [service.name for service in services()]
 
 
 @pytest.fixture(scope="module")
@@ -158,7 +160,7 @@ REFUSED = (grpc.StatusCode.PERMISSION_DENIED, "ROLE_REQUIRED")
 NO_HANDSHAKE = (grpc.StatusCode.UNAVAILABLE, "")
 
 
-@pytest.mark.parametrize("service", ["user_svc", "order_svc"])
+@pytest.mark.parametrize("service", SERVICES)
 def test_an_expected_peer_is_admitted(stack: Stack, service: str) -> None:
     with channel_to(stack, service, with_files=files_of(stack, "edge")) as channel:
         assert check_health(channel).status == health_pb2.HealthCheckResponse.SERVING
@@ -187,7 +189,7 @@ def test_the_public_certificate_of_the_edge_opens_no_connection_inside(stack: St
         assert failure_of(get_jwks, channel) == NO_HANDSHAKE
 
 
-@pytest.mark.parametrize("service", ["user_svc", "order_svc"])
+@pytest.mark.parametrize("service", SERVICES)
 def test_without_a_certificate_there_is_no_connection(stack: Stack, service: str) -> None:
     credentials = grpc.ssl_channel_credentials(stack.certificates.authority.read_bytes())
     options = [("grpc.default_authority", service.replace("_", "-"))]
@@ -207,7 +209,7 @@ def test_a_certificate_of_another_ca_gives_no_connection(stack: Stack, tmp_path:
         assert failure_of(get_jwks, channel) == NO_HANDSHAKE
 
 
-@pytest.mark.parametrize("service", ["user_svc", "order_svc"])
+@pytest.mark.parametrize("service", SERVICES)
 def test_clear_text_gives_no_connection(stack: Stack, service: str) -> None:
     with grpc.insecure_channel(stack.replicas(service)[0].address) as channel:
         assert failure_of(get_health, channel) == NO_HANDSHAKE
@@ -219,12 +221,12 @@ def test_a_client_refuses_a_server_with_another_name(stack: Stack) -> None:
 
 
 def test_the_edge_refuses_an_upstream_with_another_services_certificate(stack: Stack, tmp_path: Path) -> None:
-    user, order = (stack.replicas(name)[0].port for name in ("user_svc", "order_svc"))
+    ports = [stack.replicas(name)[0].port for name in SERVICES]
     swapped = laptop(
         port=free_port(),
         admin_port=free_port(),
         keys_port=free_port(),
-        service_ports={"user_svc": [order], "order_svc": [user]},
+        service_ports={name: [port] for name, port in zip(SERVICES, [*ports[1:], ports[0]], strict=True)},
     )
     edge = replace(swapped, inside=stack.certificates.folder_of("edge"), secrets_folder=tmp_path)
     for name, secret in render_secrets(edge).items():
@@ -238,7 +240,8 @@ def test_the_edge_refuses_an_upstream_with_another_services_certificate(stack: S
         except httpx.TransportError:
             return False
         counts = [int(line.rpartition(" ")[2]) for line in stats.splitlines()]
-        return len(counts) == 3 and all(counts)  # the order service's streams have a cluster of their own
+        # The order service's streams have a cluster of their own.
+        return len(counts) > len(SERVICES) and all(counts)
 
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as envoy:
         try:
@@ -417,7 +420,7 @@ def is_taken_over(stack: Stack, *, channels: int) -> bool:
         and serial_at_the_edge(stack) == newest["localhost"]
         and all(
             serial_at_the_service(stack, name) == serial_of((files_of(stack, name) / "tls.crt").read_text())
-            for name in ("user_svc", "order_svc")
+            for name in SERVICES
         )
         and renewed_channels(stack) >= channels
     )
@@ -471,7 +474,7 @@ def test_ten_rotations_under_load_fail_no_call(
 
 def test_a_service_that_starts_after_a_rotation_can_call_and_be_called(stack: Stack, user: LoggedIn) -> None:
     stack.certificates.rotate()
-    for service in ("user_svc", "order_svc"):
+    for service in SERVICES:
         replica = stack.replicas(service)[0]
         replica.kill()
         replica.wait_ready()

@@ -23,7 +23,7 @@ from tests.integration.envoy.test_edge_config import configuration, running
 from tests.integration.inprocess import database_settings, order_service, user_service
 from tests.integration.watching import ids_in, watching, write
 from tests.support.name_server import NameServer, name_server
-from tests.support.ports import free_port
+from tests.support.ports import closed_ports, free_port
 from tests.support.requests import create_order_request, create_user_request
 from user_svc.rpc import UserServicer
 
@@ -201,8 +201,7 @@ async def is_found(client: httpx.AsyncClient, user_id: str) -> bool:
 
 def edge_that_looks_up(name: str, port: int) -> Edge:
     """Return an edge that finds the replicas of the user service by this name."""
-    ports = {"user_svc": [port], "order_svc": [free_port()]}
-    edge = laptop(port=free_port(), admin_port=free_port(), keys_port=free_port(), service_ports=ports)
+    edge = laptop(port=free_port(), admin_port=free_port(), keys_port=free_port(), service_ports=closed_ports())
     by_name = Cluster(name="user_svc", dns=Address(name, port))
     others = tuple(cluster for cluster in edge.clusters if cluster.name != "user_svc")
     return replace(edge, clusters=(by_name, *others), rate_limit=1_000_000)

@@ -6,7 +6,6 @@ import ast
 import os
 import re
 import signal
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from chassis.clock import SystemClock
@@ -15,14 +14,12 @@ from chassis.testing import until
 from tests.integration.chassis.events.test_relay import write
 from tests.integration.event_flow import opened, relay, running
 from tests.integration.inprocess import KEY_SETTINGS
+from tests.support.guards import sources
 from user_svc.keys import SigningKeys
 
 if TYPE_CHECKING:
     from devstack.redis import RedisServer
     from tests.integration.conftest import TestDatabase
-
-ROOT = Path(__file__).parents[4]
-SOURCES = [path for folder in ("chassis", "user_svc", "order_svc") for path in (ROOT / folder).rglob("*.py")]
 
 
 def test_no_two_locks_share_a_number() -> None:
@@ -33,7 +30,7 @@ def test_no_two_locks_share_a_number() -> None:
 
 
 def test_every_advisory_lock_has_its_number_from_the_table() -> None:
-    for path in SOURCES:
+    for _, path in sources():
         tree = ast.parse(path.read_text())
         numbers = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
         if path.name != "locks.py":

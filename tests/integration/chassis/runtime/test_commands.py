@@ -11,6 +11,7 @@ from shop.user.v1 import user_service_pb2 as pb
 from shop.user.v1.session_service_pb2_grpc import SessionServiceStub
 from shop.user.v1.user_service_pb2_grpc import UserServiceStub
 
+from chassis.service import services
 from chassis.testing import LOOPBACK, bearer, plain_channel
 from tests.integration.inprocess import database_settings, user_service
 from tests.integration.replica import run
@@ -98,7 +99,7 @@ def test_a_command_without_a_database_is_one_clear_line(command: str) -> None:
     assert ended.stderr == "The database does not answer. Try again shortly.\n"
 
 
-@pytest.mark.parametrize("package", ["user_svc", "order_svc"])
+@pytest.mark.parametrize("package", [service.name for service in services() if service.reads])
 @pytest.mark.parametrize("command", ["worker", "events dlq requeue"])
 def test_a_command_that_needs_redis_says_so(package: str, command: str) -> None:
     ended = run(package, command, DATABASE_URL=NO_DATABASE)

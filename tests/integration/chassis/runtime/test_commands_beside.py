@@ -9,47 +9,45 @@ import httpx
 from chassis.testing import LOOPBACK, new_uuid
 from devstack.services import SERVICES
 from docs.settings_page import commands_of
+from tests.integration.conftest import fresh_database
 from tests.integration.replica import run, serving_process
 from tests.support.ports import free_port
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.integration.conftest import TestDatabase
+    from devstack.postgres import PostgresServer
 
 RUNS_UNTIL_STOPPED = {"serve", "worker"}
 ARGUMENTS = {"events replay": " --since 2026-11-25T18:00:00Z", "admin create": " ada@example.com"}
 
 
 async def test_every_command_that_ends_runs_beside_a_running_process(
-    users_copy: TestDatabase,  # one of the commands makes a signing key
-    orders_database: TestDatabase,
-    redis_url: str,
-    tmp_path: Path,
+    postgres: PostgresServer, redis_url: str, tmp_path: Path
 ) -> None:
-    databases = {"user_svc": users_copy, "order_svc": orders_database}
     failed: dict[str, str] = {}
     tried: list[str] = []
     for service in SERVICES:
         env = {
-            "DATABASE_URL": databases[service.name].url,
             "REDIS_URL": redis_url,
             "METRICS_PORT": str(free_port()),
             "HEALTH_PORT": str(free_port()),
-            "USER_SERVICE_URL": f"{LOOPBACK}:1",
+            **{called.url_variable: f"{LOOPBACK}:1" for called in SERVICES},
         }
-        async with serving_process(service.name, tmp_path, **env):
-            async with httpx.AsyncClient(trust_env=False) as client:
-                metrics = (await client.get(f"http://{LOOPBACK}:{env['METRICS_PORT']}/metrics")).text
-            assert 'shop_process_info{command="serve"} 1.0' in metrics
-            for command in commands_of(service.name):
-                if command in RUNS_UNTIL_STOPPED:
-                    continue
-                tried.append(command)
-                line = command + ARGUMENTS.get(command, "")
-                ended = run(service.name, line, typed=f"{new_uuid()}\n", **env)
-                if (ended.returncode, ended.stderr) != (0, ""):
-                    failed[f"{service.name} {command}"] = ended.stderr
+        with fresh_database(postgres, service.name) as database:  # one of the commands makes a signing key
+            env["DATABASE_URL"] = database.url
+            async with serving_process(service.name, tmp_path, **env):
+                async with httpx.AsyncClient(trust_env=False) as client:
+                    metrics = (await client.get(f"http://{LOOPBACK}:{env['METRICS_PORT']}/metrics")).text
+                assert 'shop_process_info{command="serve"} 1.0' in metrics
+                for command in commands_of(service.name):
+                    if command in RUNS_UNTIL_STOPPED:
+                        continue
+                    tried.append(command)
+                    line = command + ARGUMENTS.get(command, "")
+                    ended = run(service.name, line, typed=f"{new_uuid()}\n", **env)
+                    if (ended.returncode, ended.stderr) != (0, ""):
+                        failed[f"{service.name} {command}"] = ended.stderr
 
     assert failed == {}
     assert {"migrate", "events replay", "events dlq list", "events dlq requeue", "keys list", "admin create"} <= set(

@@ -15,6 +15,7 @@ from shop.system.v1.system_service_pb2_grpc import SystemServiceStub
 from shop.user.v1 import user_service_pb2 as pb
 from shop.user.v1.user_service_pb2_grpc import UserServiceStub
 
+from chassis.service import services
 from chassis.testing import LOOPBACK, new_uuid, plain_channel, refusal_of, until
 from tests.integration.replica import NOT_SERVING, run, serving_process
 from tests.support.requests import create_user_request
@@ -170,7 +171,7 @@ def test_a_migration_without_a_database_is_one_clear_line() -> None:
     assert ended.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("package", ["user_svc", "order_svc"])
+@pytest.mark.parametrize("package", [service.name for service in services()])
 def test_a_migration_can_be_run_again(empty_database: TestDatabase, package: str) -> None:
     first = run(package, "migrate", DATABASE_URL=empty_database.url)
     tables = tables_of(empty_database)

@@ -18,7 +18,7 @@ from envoy.environments import laptop
 from tests.integration.chassis.telemetry.test_tracing import call_traced
 from tests.integration.envoy.test_edge_config import running, with_a_key
 from tests.integration.replica import serving_process
-from tests.support.ports import free_port
+from tests.support.ports import closed_ports, free_port
 from tests.support.waiting import until
 
 if TYPE_CHECKING:
@@ -44,8 +44,7 @@ def receiver_with(certificate: CertificateFolder) -> TraceReceiver:
 @contextlib.contextmanager
 def calling_edge(receiver: TraceReceiver, folder: Path, *, authority: Path, host: str = LOOPBACK) -> Iterator[Edge]:
     """An edge without services that has answered a traced call."""
-    closed = {"user_svc": [free_port()], "order_svc": [free_port()]}
-    edge = laptop(port=free_port(), admin_port=free_port(), keys_port=free_port(), service_ports=closed)
+    edge = laptop(port=free_port(), admin_port=free_port(), keys_port=free_port(), service_ports=closed_ports())
     to = Address.parse(receiver.endpoint.replace(LOOPBACK, host))
     edge = replace(edge, traces_to=to, traces_authority=authority, trace_sampling=100)
     with running(with_a_key(edge), folder, port=edge.port) as client:

@@ -45,7 +45,7 @@ def collections() -> dict[str, str]:
     paths = {
         method.output_type.full_name: method.GetOptions().Extensions[annotations_pb2.http].get for method in methods
     }
-    return {name: path.removesuffix("/{id}").rpartition("/")[2] for name, path in paths.items()}
+    return {name: re.sub(r"/\{\w+\}$", "", path).rpartition("/")[2] for name, path in paths.items()}
 
 
 COLLECTIONS: Final = collections()
