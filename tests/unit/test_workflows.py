@@ -109,9 +109,10 @@ def test_every_pinned_version_is_matched_by_renovate() -> None:
     assert found["Makefile"] == tools | {"kubernetes/kubernetes"}
     assert len(tools) == 5
     assert found[".github/workflows/ci.yml"] == {"debian"}
+    assert found["docker/compose.yaml.j2"] == {"docker.io/library/postgres", "docker.io/library/redis"}
     for section, files in {
         "pip_requirements": [path for path in TRACKED if re.fullmatch(r"requirements/.*\.txt", path)],
-        "docker-compose": [path for path in TRACKED if re.fullmatch(r"docker/compose.*", path)],
+        "docker-compose": [path for path in TRACKED if re.fullmatch(r"docker/compose.*\.yaml", path)],
         "dockerfile": [path for path in TRACKED if re.fullmatch(r"docker/[^/]*Dockerfile", path)],
     }.items():
         patterns = [pattern.strip("/") for pattern in config[section]["managerFilePatterns"]]
