@@ -42,7 +42,6 @@ def of_service(service: Service) -> list[Path]:
     if service.publishes:
         found.append(ROOT / "protos" / "shop" / "event" / "v1" / f"{service.publishes}_events.proto")
     found += sorted(ROOT.glob(f"tests/*/{name}"))
-    found += sorted(ROOT.glob(f"tests/*/test_{name}.py"))
     found.append(ROOT / "docs" / "services" / f"{service.short_name}.md")
     return [path for path in found if path.exists()]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,8 +16,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _INSTALLED = (".venv", "node_modules", ".tools")
-# Targets are newer than these, so that make installs nothing into what the clone shares with this tree.
-_PREREQUISITES = ("requirements/dev.txt", "pyproject.toml", "package-lock.json")
+# So that make takes what is shared with this tree for up to date, and installs nothing into it.
+_NEVER_OLD_S = time.time() + 24 * 3600
 
 
 class Clone:
@@ -30,10 +31,12 @@ class Clone:
         self.root = root
         subprocess.run(["git", "clone", "--quiet", str(REPOSITORY), str(root)], check=True)
         for name in _INSTALLED:
-            if (REPOSITORY / name).exists():
-                (root / name).symlink_to(REPOSITORY / name)
-        for name in _PREREQUISITES:
-            os.utime(root / name, (0, 0))
+            (root / name).mkdir()
+            for path in (REPOSITORY / name).iterdir() if (REPOSITORY / name).exists() else ():
+                (root / name / path.name).symlink_to(path)
+            (root / name / "ready").unlink(missing_ok=True)
+            (root / name / "ready").touch()
+            os.utime(root / name / "ready", (_NEVER_OLD_S, _NEVER_OLD_S))
         with (root / ".git" / "info" / "exclude").open("a") as excluded:
             excluded.write("\n".join(("", *_INSTALLED)))
         self.run("git", "config", "user.name", "Test")
@@ -58,9 +61,9 @@ class Clone:
         return self.run("git", "rev-parse", "HEAD^{tree}")
 
 
-@pytest.fixture(scope="module")
-def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
-    return Clone(tmp_path_factory.mktemp("scaffold") / "clone")
+@pytest.fixture
+def clone(tmp_path: Path) -> Clone:
+    return Clone(tmp_path / "clone")
 
 
 def test_two_services_are_made_tested_run_and_removed(clone: Clone) -> None:
@@ -80,8 +83,7 @@ def test_two_services_are_made_tested_run_and_removed(clone: Clone) -> None:
     clone.run("make", "lint")
     clone.run("pytest", "-q", "-n", "2", "tests/unit", "tests/integration/stock_svc", "tests/integration/gift_card_svc")
     (clone.root / "tests" / "e2e" / "test_across.py").write_text(_ACROSS)
-    e2e = ("stock_svc", "gift_card_svc", "across")
-    clone.run("pytest", "-q", *(f"tests/e2e/test_{name}.py" for name in e2e))
+    clone.run("pytest", "-q", "tests/e2e/stock_svc", "tests/e2e/gift_card_svc", "tests/e2e/test_across.py")
     (clone.root / "tests" / "e2e" / "test_across.py").unlink()
     if (clone.root / ".tools" / "helm").exists():
         shown = clone.run(".tools/helm", "template", "shop", "helm/shop", "--set", "image.registry=r.example/shop")
@@ -93,6 +95,20 @@ def test_two_services_are_made_tested_run_and_removed(clone: Clone) -> None:
     clone.run("make", "service-remove", "NAME=stock")
     clone.commit("Remove stock")
     assert clone.head() == before
+    shutil.rmtree(clone.root)
+
+
+def test_a_project_gets_a_name_of_its_own(clone: Clone) -> None:
+    assert "a Python package or a folder" in clone.run("make", "rename", "NAME=Envoy", fails=True)
+
+    clone.run("make", "rename", "NAME=Acme")
+    clone.commit("Rename")
+
+    left = clone.run("git", "grep", "--ignore-case", "--word-regexp", "--name-only", "shop").split()
+    assert sorted(left) == ["CHANGELOG.md", *sorted(name for name in left if name.startswith("tests/perf/peers/"))]
+    clone.run("make", "lint")
+    clone.run("pytest", "-q", "-n", "2", "tests/unit")
+    clone.run("pytest", "-q", "tests/e2e/test_journey.py", "tests/e2e/test_health.py", "tests/e2e/test_access.py")
     shutil.rmtree(clone.root)
 
 

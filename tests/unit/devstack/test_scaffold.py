@@ -84,9 +84,9 @@ def test_a_name_that_cannot_be_is_refused_with_what_to_do(
     ("names", "complaint"),
     [
         (Names("order", "thing", "things"), "order_svc exists already"),
-        (Names("stock", "order", "orders"), "order_svc keeps orders already"),
-        (Names("stock", "order", "ordering"), "order_svc publishes events of order already"),
-        (Names("stock", "item", "items", reads="ghost"), "READS=ghost: no service publishes such events"),
+        (Names("zzz", "order", "orders"), "order_svc keeps orders already"),
+        (Names("zzz", "order", "ordering"), "order_svc publishes events of order already"),
+        (Names("zzz", "zzz_item", "zzz_items", reads="ghost"), "READS=ghost: no service publishes such events"),
     ],
 )
 def test_a_name_that_is_taken_is_refused(names: Names, complaint: str) -> None:

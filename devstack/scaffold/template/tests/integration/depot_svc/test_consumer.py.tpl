@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from redis import Redis
-
 from chassis.clock import SystemClock, new_id
 from chassis.events.outbox import Event, add
 from chassis.testing import until
@@ -19,7 +17,7 @@ if TYPE_CHECKING:
 
 
 async def test_what_last_happened_is_known(
-    postgres: PostgresServer, depot_database: TestDatabase, redis_url: str, stored: Redis
+    postgres: PostgresServer, depot_database: TestDatabase, redis_url: str
 ) -> None:
     subject = new_id()
     with fresh_database(postgres, "depot_svc") as source:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-import pytest
 from grpc import StatusCode
 from shop.depot.v1 import depot_service_pb2 as pb
 
-from chassis.testing import bearer, new_uuid, refusal_of, services_token, token_of
+from chassis.testing import new_uuid, refusal_of
 
 if TYPE_CHECKING:
     from shop.depot.v1.depot_service_pb2_grpc import DepotServiceAsyncStub
@@ -96,28 +95,3 @@ async def test_every_change_writes_its_event(depot: DepotServiceAsyncStub, depot
         ("parcel.created", created.id, 1, {"parcelId": created.id}),
         ("parcel.updated", created.id, 2, {"parcelId": created.id, "changedFields": ["displayName"]}),
     ]
-
-
-READERS = ("user", "service")
-
-
-@pytest.mark.parametrize("caller", ["nobody", "user", "service"])
-async def test_users_read_and_staff_and_services_write(depot: DepotServiceAsyncStub, caller: str) -> None:
-    tokens = {"nobody": "", "user": token_of(new_uuid()), "service": services_token()}
-    created = await create(depot)  # as an admin
-    metadata = bearer(tokens[caller]) if tokens[caller] else bearer("none")
-
-    for call, allowed in (
-        (depot.GetParcel(pb.GetParcelRequest(id=created.id), metadata=metadata), READERS),
-        (depot.ListParcels(pb.ListParcelsRequest(), metadata=metadata), READERS),
-        (depot.CreateParcel(pb.CreateParcelRequest(display_name="Mine"), metadata=metadata), ("service",)),
-        (
-            depot.UpdateParcel(pb.UpdateParcelRequest(id=created.id, display_name="Mine"), metadata=metadata),
-            ("service",),
-        ),
-    ):
-        if caller in allowed:
-            await call
-        else:
-            refusal = await refusal_of(call)
-            assert refusal.reason == ("TOKEN_INVALID" if caller == "nobody" else "ROLE_REQUIRED")

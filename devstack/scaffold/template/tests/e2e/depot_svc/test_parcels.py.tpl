@@ -35,15 +35,3 @@ def test_the_way_of_a_parcel(edge: Edge) -> None:
 
     listed = edge.http.get(PATH, params={"pageSize": 1}).json()
     assert [each["id"] for each in listed["parcels"]] == [created["id"]]
-
-
-def test_a_wrong_request_is_told_what_is_wrong(edge: Edge) -> None:
-    blank = edge.http.post(PATH, json={"displayName": " "})
-    unknown = edge.http.get(f"{PATH}/{new_uuid()}")
-
-    assert (blank.status_code, blank.json()["details"][0]["reason"]) == (400, "INVALID_FIELDS")
-    assert (unknown.status_code, unknown.json()["details"][0]["reason"]) == (404, "PARCEL_NOT_FOUND")
-
-
-def test_its_health_has_a_path(edge: Edge) -> None:
-    assert edge.http.get("/health/parcels").json()["service"] == "depot_svc"

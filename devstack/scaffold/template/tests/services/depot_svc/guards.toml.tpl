@@ -1,0 +1,23 @@
+# What the guards of the whole tree are told about the «depot» service (tests/support/guards.py).
+
+[access]
+"DepotService.CreateParcel" = "admin service"
+"DepotService.GetParcel" = "user support admin service"
+"DepotService.ListParcels" = "user support admin service"
+"DepotService.UpdateParcel" = "admin service"
+
+[dates]
+"service.py DepotService._apply" = "of a change"
+"service.py DepotService.create_parcel" = "of «a parcel»"
+
+[indexes]
+parcels = []
+# [reads]
+known_cargos = []
+# [end]
+
+[orderings]
+"repository.py id DESC" = "newest first, of many writers: there is no sequence over all of them"
+
+[pages]
+ListParcels = "200 of the largest entries have 100 kB"
