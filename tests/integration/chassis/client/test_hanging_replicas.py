@@ -22,6 +22,7 @@ from typing_extensions import override
 
 from chassis.client import CallPolicy, connect
 from chassis.client.hedging import is_read
+from chassis.server.contract import service_names
 from chassis.testing import LOOPBACK, new_uuid, until
 from envoy.edge import SERVED_BY
 from envoy.environments import laptop
@@ -227,6 +228,8 @@ async def test_a_read_at_a_hanging_replica_is_answered_by_the_other_one(tmp_path
 
 
 def test_a_client_hedges_the_reads_of_the_contract_and_nothing_else() -> None:
+    service_names()  # loads every stub, as a client does with those that it uses
+
     assert {rpc for rpc in UNARY | STREAMS if is_read(rpc)} == READS
     assert not is_read("/shop.user.v1.UserService/Nothing")
     assert not is_read("/no.such.Service/Get")
