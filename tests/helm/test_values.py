@@ -323,9 +323,9 @@ NONSENSE: Final = {
     "serviceDefaults: {resources: {limits: {hugepages-2M: 2Mi}}}": "hugepages-2M",
     "serviceDefaults: {resources: {claims: [{name: gpu}]}}": "claims",
     # Counts
-    _REDIS + "serviceDefaults: {worker: {replicas: 3}}": "104 connections, more than",
-    "serviceDefaults: {replicas: 6}": "122 connections, more than database.maxConnections",
-    "serviceDefaults: {rollout: {maxSurge: 100%}}": "106 connections, more than database.maxConnections",
+    _REDIS + "serviceDefaults: {worker: {replicas: 12}}": "connections, more than",
+    "serviceDefaults: {replicas: 12}": "connections, more than database.maxConnections",
+    "serviceDefaults: {rollout: {maxSurge: 100%}}\ndatabase: {maxConnections: 100}": "connections, more than",
     "serviceDefaults: {autoscaling: {enabled: true, maxReplicas: 12}}": "more than database.maxConnections",
     "serviceDefaults: {autoscaling: {enabled: true, minReplicas: 9}}": "minReplicas is above maxReplicas",
     "edge: {autoscaling: {enabled: true, minReplicas: 9, maxReplicas: 3}}": "minReplicas is above maxReplicas",

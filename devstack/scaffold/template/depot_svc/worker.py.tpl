@@ -10,8 +10,9 @@ from depot_svc import consumer
 # [end]
 
 # [reads]
-COMMANDS: Final = EventCommands.of("depot_svc", handle=consumer.handle).commands
+EVENTS: Final = EventCommands.of("depot_svc", handle=consumer.handle)
 # [end]
 # [reads nothing]
-COMMANDS: Final = EventCommands.of("depot_svc").commands
+EVENTS: Final = EventCommands.of("depot_svc")
 # [end]
+COMMANDS: Final = EVENTS.commands
