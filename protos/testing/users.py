@@ -15,7 +15,7 @@ from user_svc.errors import EmailTaken, InvalidCredentials, UserNotFound
 from user_svc.model import Email, User, UserId, UserState, require_small_profile
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from chassis.clock import Clock
     from chassis.idempotency.key import IdempotencyKey
@@ -86,6 +86,10 @@ class UsersInMemory:
     async def get_users(self, ids: Sequence[UserId]) -> list[User]:
         """Return the users that exist, each once, in the order of the ids."""
         return [self._users[user_id] for user_id in dict.fromkeys(ids) if user_id in self._users]
+
+    async def get_states(self, ids: Collection[UserId]) -> Mapping[UserId, UserState]:
+        """Return the states of the users that exist."""
+        return {user_id: self._users[user_id].state for user_id in ids if user_id in self._users}
 
     async def list_users(self, page: PageRequest, *, email: Email | None, state: UserState | None) -> list[User]:
         """Return a page of users, newest first, and one more if there are more."""
