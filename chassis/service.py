@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -55,7 +55,7 @@ class Service:
     publishes: str = ""
     reads: tuple[str, ...] = ()
     secrets: tuple[str, ...] = ()
-    modules: Mapping[str, tuple[str, ...]]
+    modules: Mapping[str, tuple[str, ...]] = field(hash=False)
 
     @property
     def host(self) -> str:
@@ -164,7 +164,7 @@ def read(file: Path) -> Service:
 def _complaints(name: str, content: Mapping[str, Any]) -> Iterator[str]:
     if not _NAME.fullmatch(name) or len(name) > _MAX_NAME:
         yield f"the folder's name must be in lower case, end with {SUFFIX} and have at most {_MAX_NAME} characters"
-    known = {field.name for field in fields(Service)} - {"name"}
+    known = {each.name for each in fields(Service)} - {"name"}
     if unknown := content.keys() - known:
         yield f"there is no key {', '.join(sorted(unknown))}; the keys are {', '.join(sorted(known))}"
     if not _is_word(content.get("collection")):

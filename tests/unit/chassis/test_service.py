@@ -25,6 +25,7 @@ def test_a_service_is_what_its_file_says(tmp_path: Path) -> None:
     assert (service.name, service.host, service.database) == ("gift_card_svc", "gift-card-svc", "gift_cards")
     assert (service.url_variable, service.health_path) == ("GIFT_CARD_SERVICE_URL", "/health/gift-cards")
     assert not service.has_worker
+    assert {service: 1}[service] == 1
 
 
 def test_services_start_after_those_that_they_call(tmp_path: Path) -> None:
