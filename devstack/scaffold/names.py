@@ -65,6 +65,7 @@ class Names:
             ("«depot»", self.service.replace("_", " ")),
             ("«Depot»", self.service.replace("_", " ").capitalize()),
             ("/parcels", "/" + self.resources.replace("_", "-")),
+            ('["parcels"]', f'["{_in_json(self.resources)}"]'),
             ("parcels/{", self.resources.replace("_", "-") + "/{"),
             ("depot-svc", self.package.replace("_", "-")),
         ):
@@ -79,10 +80,14 @@ class Names:
             if not name:
                 continue
             # Not inside of other words. In `parcelId` and `ParcelId` the next letter begins another word.
-            yield re.compile(rf"(?<![a-z]){word}(?=[A-Z])"), camel(name)[0].lower() + camel(name)[1:]
+            yield re.compile(rf"(?<![a-z]){word}(?=[A-Z])"), _in_json(name)
             yield re.compile(rf"(?<![a-z]){word}(?![a-z])"), name
             yield re.compile(rf"{word.capitalize()}(?![a-z])"), camel(name)
             yield re.compile(rf"(?<![A-Z]){word.upper()}(?![A-Z])"), name.upper()
+
+
+def _in_json(name: str) -> str:
+    return camel(name)[0].lower() + camel(name)[1:]
 
 
 def camel(name: str) -> str:
