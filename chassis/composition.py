@@ -1,4 +1,4 @@
-"""What every service is put together from: its database, its certificates, its connections to others, its server.
+"""The parts of every service: its database, its certificates, its connections to other services, its server.
 
 A service's `composition.build()` opens a Foundation, makes its own parts on it, and yields the application.
 """
@@ -71,7 +71,7 @@ class Streams(Protocol):
 
 
 class Foundation:
-    """What a service builds on. Use open().
+    """The parts that every service has. Use open().
 
     Attributes:
         clock: tells the time.

@@ -1,4 +1,4 @@
-"""What a service is: the file `service.toml` in its folder. Every other part of the system reads it there.
+"""The declaration of a service: the file `service.toml` in its folder. Every other part of the system reads it there.
 
 The edge, the local stack, the compose files, the chart, the import rules and the tests have no list of services: they
 call `services()`. This module needs the standard library only, because the edge's image has nothing else.
@@ -79,7 +79,7 @@ class Service:
 
     @property
     def path_name(self) -> str:
-        """What it keeps, as paths of REST have it: `gift-cards`."""
+        """The collection as it is spelt in paths of REST: `gift-cards`."""
         return self.collection.replace("_", "-")
 
     @property

@@ -56,7 +56,7 @@ def _redis_url(url: SecretStr) -> SecretStr:
 
 def _of_every_database(given: object) -> object:
     if not isinstance(given, dict):
-        raise ValueError("name each database in a variable of its own, such as DATABASE_URL_USERS")  # noqa: TRY004
+        raise ValueError("name each database in a variable of its own, such as DATABASE_URL_USERS")  # noqa: TRY004  for pydantic
     databases = [service.database for service in services()]
     if unknown := given.keys() - set(databases):
         raise ValueError(f"there is no database {', '.join(sorted(unknown))}")

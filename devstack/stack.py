@@ -243,7 +243,7 @@ class Stack:
         # Their readiness is not awaited: until they run, events stay in the outbox and in the stream.
         if self.redis_url is None:
             return
-        for service in SERVICES:
+        for service in [each for each in SERVICES if each.has_worker]:
             worker = Worker(service, environment=self._environment_of(service, worker_of(service)))
             self._resources.callback(worker.release_port)
             self.workers[worker.name] = worker

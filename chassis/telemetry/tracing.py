@@ -46,9 +46,9 @@ def export(resource: Resource) -> TracerProvider:
     Call it once in a process, and stop() at the end.
     """
     # Not above: the exporter brings 13 MB, gRPC among them, for which a worker without traces has no use.
-    from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
-    from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
-    from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
+    from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter  # noqa: PLC0415  13 MB, see above
+    from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415  the same
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415  the same
 
     # No shutdown at exit: if the receiver hangs, it would wait half a minute.
     provider = TracerProvider(resource=resource, shutdown_on_exit=False)

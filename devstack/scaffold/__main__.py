@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Refused(Exception):
-    """What was asked for is not done; the message says what to do first."""
+    """The command did nothing. The message says what to do first."""
 
 
 def main() -> None:
@@ -103,7 +103,7 @@ def _rename(arguments: argparse.Namespace) -> None:
     shutil.rmtree(ROOT / "generated")
     _make("generate")
     for command in (
-        # What is sorted is in another order now.
+        # The new name sorts differently.
         ("ruff", "check", "--quiet", "--select", "I,RUF022,RUF023", "--fix"),
         ("ruff", "format", "--quiet"),
         # Comments were wrapped for a shorter name.

@@ -25,12 +25,12 @@ _ONLY_READERS: Final = ("/consumer.py", "/test_consumer.py")
 
 def of_new(names: Names) -> Iterator[tuple[Path, str]]:
     """Yield the paths in the repository and the content of the new service's files."""
+    kept = "reads" if names.reads else "reads nothing"
     for file in sorted(TEMPLATE.rglob(f"*{_ENDING}")):
         path = _replaced(str(file.relative_to(TEMPLATE)).removesuffix(_ENDING), names)
         if path.endswith(_ONLY_READERS) and not names.reads:
             continue
-        kept = "reads" if names.reads else "reads nothing"
-        text = _PART.sub(lambda part: part[2] if part[1] == kept else "", file.read_text(encoding="utf-8"))  # noqa: B023
+        text = _PART.sub(lambda part: part[2] if part[1] == kept else "", file.read_text(encoding="utf-8"))
         yield Path(path), _replaced(text, names)
 
 
