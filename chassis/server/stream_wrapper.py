@@ -39,6 +39,9 @@ log = structlog.get_logger(__name__)
 # The field of a stream's messages that holds the error with which it ends: a google.rpc.Status.
 _END: Final = "end"
 
+# How long the message that is being sent when the time is up may take. If it were cut off, the error could not follow.
+_SENDING_S: Final = 1.0
+
 
 class NoEndField(Exception):
     """The message type of a stream has no field `google.rpc.Status end`."""
@@ -122,13 +125,19 @@ async def _send_until_expiry(
     token_left_s = call.caller.expires_at_s - time.time()
     left_s = min(max_s, token_left_s)
     call.deadline = min(call.deadline, time.monotonic() + left_s)
-    limit = asyncio.timeout(left_s)
+    loop = asyncio.get_running_loop()
+    ends_at = loop.time() + left_s
+    limit = asyncio.timeout_at(ends_at)
     try:
         async with limit, aclosing(messages):
             async for message in messages:
+                limit.reschedule(ends_at + _SENDING_S)
                 await stream.send(message)
+                if loop.time() >= ends_at:
+                    raise TimeoutError
+                limit.reschedule(ends_at)
     except TimeoutError:
-        if not limit.expired():
+        if loop.time() < ends_at:
             raise
         raise TokenExpired if token_left_s <= max_s else DeadlineExceeded from None
 

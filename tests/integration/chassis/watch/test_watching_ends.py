@@ -125,6 +125,23 @@ async def test_a_stream_lasts_no_longer_than_the_service_lets_it(
     assert (refusal.code, refusal.reason) == (StatusCode.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED")
 
 
+async def test_a_stream_says_why_it_ends_even_if_its_time_is_up_while_it_sends(
+    orders_database: TestDatabase, users_address: str
+) -> None:
+    brief = {"max_stream_s": 0.3}
+    streams = 20
+
+    async with (
+        replica(orders_database, users=users_address, server=brief, heartbeat_s=0.0005) as channel,
+        contextlib.AsyncExitStack() as watches,
+    ):
+        watching_all = [await watches.enter_async_context(watching(channel)) for _ in range(streams)]
+        refusals = await asyncio.gather(*(watch.end() for watch in watching_all))
+
+    assert [refusal.reason for refusal in refusals] == ["DEADLINE_EXCEEDED"] * streams
+    assert [watch.farewell for watch in watching_all] == [refusal.status for refusal in refusals]
+
+
 async def test_a_token_of_which_nothing_is_known_is_refused(orders_database: TestDatabase, users_address: str) -> None:
     async with (
         replica(orders_database, users=users_address) as channel,
