@@ -134,7 +134,7 @@ async def _send_until_expiry(
                 limit.reschedule(ends_at + _SENDING_S)
                 await stream.send(message)
                 if loop.time() >= ends_at:
-                    raise TimeoutError
+                    raise TimeoutError  # noqa: TRY301  handled as the timeout's own is
                 limit.reschedule(ends_at)
     except TimeoutError:
         if loop.time() < ends_at:
