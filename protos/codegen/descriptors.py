@@ -12,6 +12,7 @@ from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSe
 from google.protobuf.descriptor_pool import DescriptorPool
 
 from chassis.service import services
+from protos.codegen.deprecation import deprecations
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
         ServiceDescriptor,
     )
     from google.protobuf.message import Message
+
+    from chassis.deprecation import Deprecation
 
 _OWN_PACKAGES: Final = "shop."
 
@@ -61,12 +64,15 @@ class Contract:
 
         Raises:
             ValueError: it holds no comments; they are half of what there is to say.
+            BadDeprecation: something is deprecated in another way than the policy says.
         """
         files = FileDescriptorSet.FromString(descriptor_set).file
         self._pool: Final = DescriptorPool()
         for file in files:
             self._pool.AddSerializedFile(file.SerializeToString())
-        self._names: Final = [file.name for file in files if file.package.startswith(_OWN_PACKAGES)]
+        own = [file for file in files if file.package.startswith(_OWN_PACKAGES)]
+        self._names: Final = [file.name for file in own]
+        self._deprecations: Final = deprecations(own)
         self._comments: Final = {name: text for file in files for name, text in _comments(file)}
         if not any(name.startswith(_OWN_PACKAGES) for name in self._comments):
             raise ValueError("the descriptor set has no comments: build it with source info")
@@ -96,6 +102,15 @@ class Contract:
         A value of an enum is named as `shop.user.v1.Role.ROLE_USER`.
         """
         return _with_json_names(self._comments.get(full_name, ""))
+
+    def deprecation(self, full_name: str) -> Deprecation | None:
+        """Return what the contract says about the end of the element, or None if it is not deprecated."""
+        return self._deprecations.get(full_name)
+
+    def notice(self, full_name: str, *, after: str) -> str:
+        """Return the sentences that say that the element is deprecated, after a separator; empty if it is not."""
+        deprecation = self.deprecation(full_name)
+        return f"{after}{_with_json_names(deprecation.in_words())}" if deprecation else ""
 
 
 def bindings(method: MethodDescriptor) -> list[Binding]:

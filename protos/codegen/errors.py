@@ -21,9 +21,15 @@ _TYPE: Final = "type.googleapis.com/google.rpc."
 _TEXT: Final[JsonObject] = {"type": "string"}
 
 
-def error_responses(reasons: Sequence[Reason]) -> JsonObject:
-    """Return the answers of an operation that fails for these reasons, which are in the order of their status."""
-    return {str(status): _response(list(group)) for status, group in groupby(reasons, key=lambda reason: reason.http)}
+def error_responses(reasons: Sequence[Reason], *, headers: Mapping[str, Json]) -> JsonObject:
+    """Return the answers of an operation that fails for these reasons, which are in the order of their status.
+
+    Args:
+        reasons: why it can fail.
+        headers: those of all its answers.
+    """
+    by_status = groupby(reasons, key=lambda reason: reason.http)
+    return {str(status): _response(list(group), headers) for status, group in by_status}
 
 
 def error_examples(reasons: Sequence[Reason]) -> JsonObject:
@@ -34,11 +40,10 @@ def error_examples(reasons: Sequence[Reason]) -> JsonObject:
     }
 
 
-def _response(reasons: Sequence[Reason]) -> JsonObject:
-    listed = "\n".join(f"* `{reason.name}`: {reason.text}" for reason in reasons)
-    headers = {"x-request-id": {"$ref": "#/components/headers/RequestId"}}
+def _response(reasons: Sequence[Reason], headers: Mapping[str, Json]) -> JsonObject:
+    listed = "\n".join(f"* `{reason.name}`: {reason.text}{reason.notice}" for reason in reasons)
     if any(reason.retries for reason in reasons):
-        headers["retry-after"] = {"$ref": "#/components/headers/RetryAfter"}
+        headers = {**headers, "retry-after": {"$ref": "#/components/headers/RetryAfter"}}
     return {
         "description": listed,
         "headers": headers,

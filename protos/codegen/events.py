@@ -62,7 +62,7 @@ def _line(contract: Contract, name: str) -> str:
     comment = " ".join(contract.comment(name).split())
     if not comment:
         raise ValueError(f"{name} has no comment")
-    return comment
+    return comment + contract.notice(name, after=" ")
 
 
 def main() -> None:

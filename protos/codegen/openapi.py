@@ -23,6 +23,7 @@ from protos.codegen.schemas import Schemas, is_required
 if TYPE_CHECKING:
     from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor, ServiceDescriptor
 
+    from chassis.deprecation import Deprecation
     from protos.codegen.descriptors import Binding
     from protos.codegen.json_types import Json, JsonObject
 
@@ -37,6 +38,20 @@ _HEADERS: Final[JsonObject] = {
     "RetryAfter": {
         "description": "How many seconds to wait before the call is tried again.",
         "schema": {"type": "integer", "minimum": 0},
+    },
+}
+_HEADERS_OF_DEPRECATED: Final[JsonObject] = {
+    "Deprecation": {
+        "description": "The moment as of which the operation is deprecated, in seconds since 1970 (RFC 9745).",
+        "schema": {"type": "string", "pattern": "^@[0-9]+$", "examples": ["@1793491200"]},
+    },
+    "Sunset": {
+        "description": "The moment from which on the operation may be gone (RFC 8594).",
+        "schema": {"type": "string", "examples": ["Sat, 01 May 2027 00:00:00 GMT"]},
+    },
+    "Link": {
+        "description": 'Where the deprecation is described: `rel="deprecation"`.',
+        "schema": {"type": "string"},
     },
 }
 _PARAMETERS: Final[JsonObject] = {
@@ -71,7 +86,7 @@ class Document:
             "components": {
                 "schemas": dict(sorted(schemas.items())),
                 "parameters": _PARAMETERS,
-                "headers": _HEADERS,
+                "headers": _HEADERS | (_HEADERS_OF_DEPRECATED if _has_deprecated(paths) else {}),
                 "examples": error_examples(self._reasons.declared),
                 "securitySchemes": BEARER,
             },
@@ -97,7 +112,12 @@ class Document:
         if binding.has_body:
             operation["requestBody"] = self._body(method, binding=binding)
         reasons = self._reasons.of(method, binding=binding)
-        operation["responses"] = self._success(method, binding=binding) | error_responses(reasons)
+        deprecation = self._contract.deprecation(method.full_name)
+        headers = _headers(deprecation)
+        responses = self._success(method, binding=binding, headers=headers)
+        operation["responses"] = responses | error_responses(reasons, headers=headers)
+        if deprecation:
+            operation["deprecated"] = True
         return operation | security_of(method)
 
     def _parameters(self, method: MethodDescriptor, *, binding: Binding) -> list[Json]:
@@ -117,11 +137,13 @@ class Document:
         schema = self._schemas.field(field, is_request=True)
         # Documentation pages fill their forms with examples, and a call with a made-up id or page token would fail.
         schema.pop("examples", None)
+        is_deprecated = schema.pop("deprecated", False)
         return {
             "name": field.json_name,
             "in": place,
             "description": schema.pop("description"),
             **({"required": True} if is_required(field) else {}),
+            **({"deprecated": True} if is_deprecated else {}),
             "schema": schema,
         }
 
@@ -133,7 +155,7 @@ class Document:
         }
         return {"required": True, "content": {"application/json": content}}
 
-    def _success(self, method: MethodDescriptor, *, binding: Binding) -> JsonObject:
+    def _success(self, method: MethodDescriptor, *, binding: Binding, headers: JsonObject) -> JsonObject:
         answer = method.output_type
         schema = self._schemas.message(answer, is_request=False)
         example = example_of(answer, is_request=False)
@@ -148,13 +170,25 @@ class Document:
         is_creation = binding.verb == "post" and method.name.startswith("Create")
         response: JsonObject = {
             "description": "Created" if is_creation else "OK",
-            "headers": {"x-request-id": {"$ref": "#/components/headers/RequestId"}},
+            "headers": headers,
             "content": {kind: content},
         }
         return {"201" if is_creation else "200": response}
 
     def _comment(self, name: str) -> str:
-        return without_reasons(self._contract.comment(name))
+        return without_reasons(self._contract.comment(name)) + self._contract.notice(name, after="\n\n")
+
+
+def _has_deprecated(paths: dict[str, dict[str, JsonObject]]) -> bool:
+    return any("deprecated" in operation for item in paths.values() for operation in item.values())
+
+
+def _headers(deprecation: Deprecation | None) -> JsonObject:
+    """Return the headers of each answer of an operation."""
+    names = {"x-request-id": "RequestId"}
+    if deprecation:
+        names |= {"deprecation": "Deprecation", "link": "Link"} | ({"sunset": "Sunset"} if deprecation.sunset else {})
+    return {name: {"$ref": f"#/components/headers/{component}"} for name, component in names.items()}
 
 
 def _tag(service: ServiceDescriptor) -> str:

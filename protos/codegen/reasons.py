@@ -48,6 +48,7 @@ class Reason:
         code: the gRPC status.
         http: the HTTP status.
         text: what happened and what to do.
+        notice: that it is deprecated, as a further sentence; empty if it is not.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Reason:
     code: str
     http: int
     text: str
+    notice: str = ""
 
     @property
     def retries(self) -> bool:
@@ -130,6 +132,7 @@ def _declared(contract: Contract, *, enum: EnumDescriptor) -> Iterator[Reason]:
             code=match[1],
             http=int(match[2]),
             text=match[3],
+            notice=contract.notice(where, after=" "),
         )
 
 

@@ -69,7 +69,8 @@ class Schemas:
             fields = fields_of(message, without=without)
             self.components[name] = {
                 "type": "object",
-                "description": self._contract.comment(message.full_name),
+                "description": self._described(message.full_name, after="\n\n"),
+                **self._deprecated(message.full_name),
                 "properties": {field.json_name: self.field(field, is_request=is_request) for field in fields},
                 **_bounds(fields, is_request=is_request),
             }
@@ -77,7 +78,7 @@ class Schemas:
 
     def field(self, field: FieldDescriptor, *, is_request: bool) -> JsonObject:
         """Return the schema of a field: its type, its comment, an example; in a request the rules it must keep."""
-        comment = self._contract.comment(field.full_name)
+        comment = self._described(field.full_name)
         schema = self._value(field, is_request=is_request)
         if not is_request:
             schema = _listed(schema, field=field) | {"description": comment}
@@ -90,7 +91,7 @@ class Schemas:
                 schema.pop("$ref")
         if field.message_type is None:
             schema["examples"] = [example(field, is_request=is_request)]
-        return schema | _marks(field)
+        return schema | _marks(field) | self._deprecated(field.full_name)
 
     def _value(self, field: FieldDescriptor, *, is_request: bool) -> JsonObject:
         """Return the schema of one value of the field."""
@@ -102,15 +103,20 @@ class Schemas:
 
     def _enum(self, enum: EnumDescriptor) -> JsonObject:
         if self._is_new(enum.name, owner=enum.full_name):
-            values = [
-                f"* `{each.name}`: {self._contract.comment(f'{enum.full_name}.{each.name}')}" for each in enum.values
-            ]
+            values = [f"* `{each.name}`: {self._described(f'{enum.full_name}.{each.name}')}" for each in enum.values]
             self.components[enum.name] = {
                 "type": "string",
-                "description": "\n".join([self._contract.comment(enum.full_name), "", *values]),
+                "description": "\n".join([self._described(enum.full_name, after="\n\n"), "", *values]),
+                **self._deprecated(enum.full_name),
                 "enum": [each.name for each in enum.values],
             }
         return {"$ref": f"#/components/schemas/{enum.name}"}
+
+    def _described(self, name: str, *, after: str = " ") -> str:
+        return self._contract.comment(name) + self._contract.notice(name, after=after)
+
+    def _deprecated(self, name: str) -> JsonObject:
+        return {"deprecated": True} if self._contract.deprecation(name) else {}
 
     def _is_new(self, name: str, *, owner: str) -> bool:
         if self._owners.setdefault(name, owner) != owner:
