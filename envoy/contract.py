@@ -16,6 +16,7 @@ from google.protobuf.descriptor_pb2 import (
 )
 from shop.system.v1.access_pb2 import access
 
+from chassis.deprecation import Deprecation, deprecation_of
 from chassis.service import services
 from envoy.body_limits import body_limit, largest_json
 
@@ -112,6 +113,14 @@ class Contract:
         ]
         self.services = sorted(name for name, _ in own)
         self._methods = {name: list(service.method) for name, service in own}
+        self._deprecations = {
+            f"/{file.package}.{service.name}/{method.name}": deprecation
+            for file in files
+            if file.package.startswith(OWN_PACKAGES)
+            for service in file.service
+            for method in service.method
+            if (deprecation := deprecation_of(method.options, service.options, file.options))
+        }
         self._messages = {
             name: message
             for file in files
@@ -142,6 +151,10 @@ class Contract:
     def is_public_write(self, rpc: str) -> bool:
         """Return whether the method of this gRPC path is public and not a GET."""
         return any(binding.is_public_write for binding in self.bindings if binding.rpc == rpc)
+
+    def deprecation(self, rpc: str) -> Deprecation | None:
+        """Return what the contract says about the end of the method of this gRPC path; None if it is not deprecated."""
+        return self._deprecations.get(rpc)
 
     def preconditions(self, service: str) -> list[str]:
         """Return the names of the service's methods whose request has a field `etag`."""

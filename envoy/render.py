@@ -8,6 +8,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from envoy.body_limits import MAX_BODY_BYTES, MIN_BODY_BYTES
 from envoy.contract import DESCRIPTOR_SET, Binding, Contract
+from envoy.deprecation import deprecation_headers
 from envoy.edge import SERVED_BY, SERVICES, Edge
 from envoy.errors import EDGE_ERRORS, EdgeError, rate_limited
 from envoy.files import FILES, PAGE_HEADERS
@@ -80,6 +81,7 @@ def render(edge: Edge, *, descriptor_set: Path = DESCRIPTOR_SET) -> str:
         edge_errors=(*_rate_limit_errors(edge), *EDGE_ERRORS),
         over_rest=over_rest,
         over_grpc=over_grpc,
+        deprecation_headers=deprecation_headers,
         limits=edge.limits,
         limits_domain=DOMAIN,
         rate_limit_filters=["local_ratelimit", *(["ratelimit"] if edge.rate_limiter else [])],
