@@ -12,6 +12,7 @@ from shop.system.v1.access_pb2 import access
 from typing_extensions import override
 
 from chassis.client.interceptors import SyncCallDetails, with_request_id
+from protos.client.deprecation import warn_if_deprecated
 from protos.client.errors import ShopError
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class AioCalls(aio.UnaryUnaryClientInterceptor):
     async def intercept_unary_unary(
         self, continuation: Callable[..., Any], client_call_details: aio.ClientCallDetails, request: Any
     ) -> Any:
+        warn_if_deprecated(client_call_details.method)
         session = self._session
         if session is None or not _needs_token(client_call_details):
             return await _made(continuation, client_call_details, request)
@@ -101,6 +103,7 @@ class AioStreams(aio.UnaryStreamClientInterceptor):
     async def intercept_unary_stream(
         self, continuation: Callable[..., Any], client_call_details: aio.ClientCallDetails, request: Any
     ) -> Any:
+        warn_if_deprecated(client_call_details.method)
         session = self._session
         if session is None or not _needs_token(client_call_details):
             return _aio_messages(await continuation(client_call_details, request), _no_token)
@@ -132,6 +135,7 @@ class SyncCalls(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientIntercep
 
     @override
     def intercept_unary_unary(self, continuation: Callable[..., Any], client_call_details: Any, request: Any) -> Any:
+        warn_if_deprecated(client_call_details.method)
         session = self._session
         if session is None or not _needs_token(client_call_details):
             return _ended(continuation(client_call_details, request))
@@ -148,6 +152,7 @@ class SyncCalls(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientIntercep
 
     @override
     def intercept_unary_stream(self, continuation: Callable[..., Any], client_call_details: Any, request: Any) -> Any:
+        warn_if_deprecated(client_call_details.method)
         session = self._session
         if session is None or not _needs_token(client_call_details):
             return _Messages(continuation(client_call_details, request), _no_token)
