@@ -11,7 +11,7 @@ from google.protobuf.descriptor_pb2 import FieldOptions
 from chassis.deprecation import Deprecation, deprecation_of, option_name, option_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from google.protobuf.descriptor_pb2 import DescriptorProto, EnumDescriptorProto, FileDescriptorProto
     from shop.system.v1.deprecation_pb2 import Deprecation as Option
@@ -44,6 +44,11 @@ def deprecations(files: Sequence[FileDescriptorProto]) -> dict[str, Deprecation]
         raise BadDeprecation("\n".join(faults))
     found = {name: deprecation_of(*options) for name, *options in elements}
     return {name: deprecation for name, deprecation in found.items() if deprecation}
+
+
+def names_of(files: Iterable[FileDescriptorProto]) -> Iterator[str]:
+    """Yield the name of each element that can be deprecated."""
+    return (name for file in files for name, *_options in _elements(file))
 
 
 def _elements(file: FileDescriptorProto) -> Iterator[Element]:

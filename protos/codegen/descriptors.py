@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
     from chassis.deprecation import Deprecation
 
-_OWN_PACKAGES: Final = "shop."
+OWN_PACKAGES: Final = "shop."
+"""The prefix of the contract's own packages; others are imported."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,11 +71,11 @@ class Contract:
         self._pool: Final = DescriptorPool()
         for file in files:
             self._pool.AddSerializedFile(file.SerializeToString())
-        own = [file for file in files if file.package.startswith(_OWN_PACKAGES)]
+        own = [file for file in files if file.package.startswith(OWN_PACKAGES)]
         self._names: Final = [file.name for file in own]
         self._deprecations: Final = deprecations(own)
         self._comments: Final = {name: text for file in files for name, text in _comments(file)}
-        if not any(name.startswith(_OWN_PACKAGES) for name in self._comments):
+        if not any(name.startswith(OWN_PACKAGES) for name in self._comments):
             raise ValueError("the descriptor set has no comments: build it with source info")
 
     @property
