@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from opentelemetry.trace import Span
 
 
@@ -59,6 +61,7 @@ class Call:
         owner: the only user whose resources this call may touch; empty for all of them.
         code: the status that was answered, by name; the interceptors set it.
         reason: the error's reason, or empty; the interceptors set it.
+        deprecated: the full names of the deprecated fields and values that the request has.
         span: of the call, if it is traced and spans are exported.
     """
 
@@ -73,6 +76,7 @@ class Call:
     owner: str = ""
     code: str = "OK"
     reason: str = ""
+    deprecated: Sequence[str] = ()
     span: Span | None = None
 
     def time_left_s(self) -> float:

@@ -98,6 +98,8 @@ class MethodWrapper:
         async def handle(context: Context, call: Call) -> Message:
             await admit(call, context)
             request = await receiver.receive(context, if_match=call.if_match)
+            if receiver.deprecated is not None:
+                call.deprecated = receiver.deprecated.sent_in(request)
             return await behaviour(request, context)
 
         return grpc.stream_unary_rpc_method_handler(self._observe(method, handle), None, handler.response_serializer)
@@ -141,13 +143,15 @@ class MethodWrapper:
         return serve
 
     def _wrap_stream(self, method: str, handler: Handler) -> Handler:
+        receiver = Receiver(handler)
         policy = stream_wrapper.StreamPolicy(
             admit=self._access.admission_to(method),
             call_of=_call_of,
             fields=_fields,
             max_stream_s=self._max_stream_s,
+            deprecated=receiver.deprecated,
         )
-        receive = self._receive_within_a_call(handler)
+        receive = self._receive_within_a_call(receiver)
         # No decoder, because `receive` has decoded the request.
         wrapped = stream_wrapper.wrap_stream(method, handler, _no_decoder, policy=policy)
         stream = cast("Callable[[Message | DomainError, Context], Awaitable[None]]", wrapped.unary_stream)
@@ -157,9 +161,8 @@ class MethodWrapper:
 
         return grpc.stream_stream_rpc_method_handler(serve, None, handler.response_serializer)
 
-    def _receive_within_a_call(self, handler: Handler) -> Callable[[Context], Awaitable[Message | DomainError]]:
+    def _receive_within_a_call(self, receiver: Receiver) -> Callable[[Context], Awaitable[Message | DomainError]]:
         """Return a function that returns the request of a stream, or the error if it is refused or takes too long."""
-        receiver = Receiver(handler)
 
         async def receive(context: Context) -> Message | DomainError:
             try:
@@ -192,7 +195,7 @@ class MethodWrapper:
             )
 
         watch: Any = handler.unary_stream
-        receive = self._receive_within_a_call(handler)
+        receive = self._receive_within_a_call(Receiver(handler))
 
         async def serve(_requests: object, context: Context) -> None:
             await require_allowed_peer(context)
@@ -260,4 +263,6 @@ def _fields(call: Call) -> dict[str, object]:
         fields["caller"] = call.caller.subject
     if call.reason:
         fields["reason"] = call.reason
+    if call.deprecated:
+        fields["deprecated"] = call.deprecated
     return fields

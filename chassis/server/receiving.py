@@ -14,6 +14,7 @@ from grpc import aio
 
 from chassis.errors import MalformedRequest
 from chassis.server.bounds import ElementLimits, max_request_bytes
+from chassis.server.deprecated_fields import DeprecatedFields
 from chassis.server.if_match import take_if_match
 from chassis.server.quick_check import quick_check_of
 from chassis.server.validation import require_valid
@@ -36,6 +37,7 @@ class Receiver:
 
     Attributes:
         is_list: whether the method answers with pages.
+        deprecated: the deprecated fields of its requests; None if there are none.
     """
 
     def __init__(self, handler: grpc.RpcMethodHandler[Any, Any]) -> None:
@@ -43,6 +45,7 @@ class Receiver:
         self._decode: Final = cast("Callable[[bytes], Message]", handler.request_deserializer)
         request = cast("Descriptor", self._decode.__self__.DESCRIPTOR)  # type: ignore[attr-defined]  # it is bound
         self.is_list: Final = "page_size" in request.fields_by_name
+        self.deprecated: Final = DeprecatedFields.of(request)
         self._max_bytes: Final = max_request_bytes(request)
         self._elements: Final = ElementLimits(request)
         self._is_surely_valid: Final = quick_check_of(request)

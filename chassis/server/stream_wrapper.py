@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
     from grpc import aio
 
+    from chassis.server.deprecated_fields import DeprecatedFields
+
     Handler = grpc.RpcMethodHandler[Any, Any]
     Context = aio.ServicerContext[Any, Any]
     Behaviour = Callable[[Message, Context], AsyncGenerator[Message, None]]
@@ -56,12 +58,14 @@ class StreamPolicy:
         call_of: makes the Call from the method, its context and the current time.
         fields: returns the fields of the log line.
         max_stream_s: the longest time, in seconds, that a stream may last.
+        deprecated: the deprecated fields of its requests; None if there are none.
     """
 
     admit: Callable[[Call, Context], Awaitable[None]]
     call_of: Callable[[str, Context, float], Call]
     fields: Callable[[Call], Mapping[str, object]]
     max_stream_s: float
+    deprecated: DeprecatedFields | None
 
 
 def wrap_stream(method: str, handler: Handler, decode: Decode, *, policy: StreamPolicy) -> Handler:
@@ -79,6 +83,8 @@ def wrap_stream(method: str, handler: Handler, decode: Decode, *, policy: Stream
         await policy.admit(call, stream.context)
         if isinstance(request, DomainError):
             raise request
+        if policy.deprecated is not None:
+            call.deprecated = policy.deprecated.sent_in(request)
         if call.if_match is not None:
             take_if_match(request, call.if_match)
         messages = behaviour(request, stream.context)

@@ -1,0 +1,86 @@
+"""Which deprecated fields and values of enums a request has: before they are removed, their senders must be known."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from google.protobuf.descriptor import Descriptor, EnumDescriptor
+    from google.protobuf.descriptor import FieldDescriptor as Field
+    from google.protobuf.message import Message
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A field that is deprecated, or whose values can be or hold something deprecated.
+
+    Attributes:
+        name: its full name, if it is deprecated; else empty.
+        values: the full names of the deprecated values of its enum, by number.
+        inner: such fields of its message, by name.
+        is_list: whether it has several values.
+    """
+
+    name: str
+    values: Mapping[int, str]
+    inner: Mapping[str, _Part]
+    is_list: bool
+
+
+class DeprecatedFields:
+    """The deprecated fields and values of one type of message."""
+
+    def __init__(self, parts: Mapping[str, _Part]) -> None:
+        self._parts: Final = parts
+
+    @classmethod
+    def of(cls, message: Descriptor) -> DeprecatedFields | None:
+        """Return those of the type; None if there are none, so that its calls have nothing to ask."""
+        parts = _parts_of(message, parents=())
+        return cls(parts) if parts else None
+
+    def sent_in(self, request: Message) -> list[str]:
+        """Return the full names of those that the request has, each once, sorted.
+
+        A field counts if it is present, or without presence if it is not zero or empty.
+        """
+        return sorted(set(_sent(request, self._parts)))
+
+
+def _parts_of(message: Descriptor, *, parents: tuple[Descriptor, ...]) -> Mapping[str, _Part]:
+    parts = ((field.name, _part_of(field, parents=(*parents, message))) for field in message.fields)
+    return {name: part for name, part in parts if part.name or part.values or part.inner}
+
+
+def _part_of(field: Field, *, parents: tuple[Descriptor, ...]) -> _Part:
+    kind = field.message_type
+    # A type that contains itself is looked at once, and not below itself. Keys and values of maps cannot be marked.
+    has_fields = kind is not None and kind not in parents and not kind.GetOptions().map_entry
+    return _Part(
+        name=field.full_name if field.GetOptions().deprecated else "",
+        values=_values_of(field.enum_type) if field.enum_type else {},
+        inner=_parts_of(kind, parents=parents) if has_fields and kind is not None else {},
+        is_list=field.is_repeated,
+    )
+
+
+def _values_of(enum: EnumDescriptor) -> Mapping[int, str]:
+    return {each.number: f"{enum.full_name}.{each.name}" for each in enum.values if each.GetOptions().deprecated}
+
+
+def _sent(message: Message, parts: Mapping[str, _Part]) -> Iterator[str]:
+    for field, content in message.ListFields():
+        part = parts.get(field.name)
+        if part is None:
+            continue
+        if part.name:
+            yield part.name
+        if part.values or part.inner:
+            for each in content if part.is_list else (content,):
+                if part.inner:
+                    yield from _sent(each, part.inner)
+                elif each in part.values:
+                    yield part.values[each]
