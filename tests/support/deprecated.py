@@ -1,11 +1,16 @@
-"""The contract with deprecated rpcs: so far it has none of its own."""
+"""The contract with deprecated rpcs that a test has chosen, whatever it has of its own."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
-from shop.system.v1.deprecation_pb2 import Deprecation, method_deprecation, service_deprecation
+from shop.system.v1.deprecation_pb2 import (
+    Deprecation,
+    file_deprecation,
+    method_deprecation,
+    service_deprecation,
+)
 
 from envoy.contract import DESCRIPTOR_SET
 
@@ -22,7 +27,7 @@ WITHOUT_SUNSET: Final = {"deprecation": "@1793491200", "link": LINK}
 
 
 def contract_with(folder: Path, *, rpcs: Sequence[str] = (), services: Sequence[str] = ()) -> Path:
-    """Write the real contract, with these rpcs and all rpcs of these services deprecated; return the file.
+    """Write the real contract, in which only these rpcs and all rpcs of these services are deprecated; return the file.
 
     Args:
         folder: where to write it.
@@ -31,7 +36,12 @@ def contract_with(folder: Path, *, rpcs: Sequence[str] = (), services: Sequence[
     """
     contract = FileDescriptorSet.FromString(DESCRIPTOR_SET.read_bytes())
     marked = []
+    for file in contract.file:
+        file.options.ClearExtension(file_deprecation)
     for service in (each for file in contract.file for each in file.service):
+        service.options.ClearExtension(service_deprecation)
+        for method in service.method:
+            method.options.ClearExtension(method_deprecation)
         if service.name in services:
             service.options.deprecated = True
             dates = Deprecation(since="2026-11-01", replacement="Nothing replaces it.")

@@ -125,10 +125,10 @@ def test_a_page_of_another_origin_can_read_it(lonely_edge: httpx.Client) -> None
     assert set(HEADERS) <= set(called.headers["access-control-expose-headers"].split(","))
 
 
-def test_a_contract_without_deprecations_costs_no_route_a_header() -> None:
+def test_a_contract_without_deprecations_costs_no_route_a_header(tmp_path: Path) -> None:
     edge = laptop(port=1, admin_port=2, keys_port=3, service_ports=closed_ports())
 
-    assert "rel=" not in render(edge)
+    assert "rel=" not in render(edge, descriptor_set=contract_with(tmp_path))
 
 
 def test_every_rpc_of_a_deprecated_service_is_deprecated(tmp_path: Path) -> None:
