@@ -172,7 +172,7 @@ generated-into:
 
 # The previous commit that touched the contract; REV=main compares with another one.
 REV ?= $(shell git log -2 --format=%H -- protos/shop | tail -n 1)
-breaking: setup ## Check that the contract breaks no caller since REV; what was deprecated may be gone after its sunset
+breaking: setup ## Check that the contract breaks no caller since REV; after its sunset the deprecated may be gone
 	@mkdir -p .build
 	@$(BUF) build protos --output .build/contract.binpb
 	@$(BUF) build '.git#ref=$(REV),subdir=protos' --exclude-source-info --output .build/contract-before.binpb

@@ -1,4 +1,4 @@
-"""What the contract says about a deprecated element: as of when, until when, and what to use instead.
+"""The dates and the replacement of a deprecated element of the contract.
 
 The options stand beside `deprecated = true` (shop/system/v1/deprecation.proto). Generation refuses one without the
 other, and dates that are none.
@@ -42,12 +42,12 @@ _EXTENSIONS: Final[Mapping[str, Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class Deprecation:
-    """When something deprecated ends.
+    """The dates and the replacement of a deprecated element.
 
     Attributes:
-        since: the day as of which it is deprecated; it may lie ahead.
-        sunset: the first day on which it may be gone; None if that is not decided.
-        replacement: what to use instead, in whole sentences.
+        since: the first day on which it is deprecated; it can be in the future.
+        sunset: the first day on which it may be gone; None while it is not decided.
+        replacement: the replacement, in whole sentences.
     """
 
     since: date
@@ -64,7 +64,7 @@ def deprecation_of(*options: Options) -> Deprecation | None:
     """Return the deprecation of an element: its own, or else the nearest one around it; None if nothing is deprecated.
 
     Args:
-        options: those of the element, of what it is in, and so on outwards: of an rpc, its service, their file.
+        options: those of the element, then of the elements around it: of an rpc, its service, their file.
 
     Raises:
         ValueError: a date is none.

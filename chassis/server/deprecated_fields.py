@@ -1,4 +1,4 @@
-"""Which deprecated fields and values of enums a request has: before they are removed, their senders must be known."""
+"""Finds the deprecated fields and values in requests: before they can be removed, operators must know their senders."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class DeprecatedFields:
         return cls(parts) if parts else None
 
     def sent_in(self, request: Message) -> list[str]:
-        """Return the full names of those that the request has, each once, sorted.
+        """Return the full names of the deprecated fields and values in the request, each once, sorted.
 
         A field counts if it is present, or without presence if it is not zero or empty.
         """

@@ -17,7 +17,7 @@ _BETWEEN: Final = frozenset({"asyncio", "chassis", "grpc", "protos", "shop"})
 
 @functools.cache
 def warn_if_deprecated(method: str | bytes) -> None:
-    """Warn, once in a process, that the rpc of this path is deprecated; if warnings are errors, raise each time.
+    """Warn if the rpc of this path is deprecated: once in a process, or at each call if warnings are errors.
 
     Raises:
         DeprecationWarning: the filters of Python's warnings turn it into an error.

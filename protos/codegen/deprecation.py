@@ -1,4 +1,4 @@
-"""Which elements of the contract are deprecated, and that each says so as the policy demands (docs/api-changes.md)."""
+"""Finds the deprecated elements of the contract and refuses breaches of the policy (docs/api-changes.md)."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class BadDeprecation(Exception):
 def deprecations(files: Sequence[FileDescriptorProto]) -> dict[str, Deprecation]:
     """Return what is deprecated, by full name; a value of an enum is named as `shop.user.v1.Role.ROLE_USER`.
 
-    With a file or a service its rpcs, messages and enums are deprecated; with a message those that are nested in it.
+    A deprecated file or service deprecates its rpcs, messages and enums; a message deprecates its nested types.
 
     Raises:
         BadDeprecation: something has no dates or wrong ones, or an option without `deprecated = true`.

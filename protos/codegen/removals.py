@@ -1,10 +1,10 @@
-"""Takes out of an earlier contract what may be gone from the present one; `buf breaking` then finds what may not.
+"""Takes elements whose sunset has passed out of an earlier contract, so that `buf breaking` accepts their removal.
 
     python -m protos.codegen.removals before.binpb after.binpb
 
-Both are images of buf. What was deprecated may be gone from its sunset on; `before.binpb` is written again without it.
-A field and a value leave their number and their name reserved, so buf demands that the present contract reserves
-them. Messages and enums that only a removed rpc or field used may go with it.
+Both are images of buf; `before.binpb` is written again. An element is taken out if its sunset has passed and the
+present contract lacks it. The number and the name of a field or a value become reserved, so buf demands that the
+present contract reserves them too. Messages and enums that only a removed rpc or field used are taken out with it.
 """
 
 from __future__ import annotations

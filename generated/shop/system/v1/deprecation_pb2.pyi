@@ -20,8 +20,8 @@ DESCRIPTOR: descriptor.FileDescriptor
 
 @typing.final
 class Deprecation(message.Message):
-    """When something deprecated ends, and what to use instead. It stands beside `deprecated = true` of a file, a service, an
-    rpc, a message, a field, an enum or a value: neither is there without the other. The policy is docs/api-changes.md.
+    """The dates and the replacement of a deprecated file, service, rpc, message, field, enum or value. Each has this option and
+    `deprecated = true`: generation refuses one without the other. docs/api-changes.md has the policy.
     """
 
     DESCRIPTOR: descriptor.Descriptor
@@ -30,13 +30,15 @@ class Deprecation(message.Message):
     SUNSET_FIELD_NUMBER: builtins.int
     REPLACEMENT_FIELD_NUMBER: builtins.int
     since: builtins.str
-    """The day, as `2026-11-01`, as of which it is deprecated: it works as before, but new callers must not use it. It may
-    lie ahead.
+    """The first day, such as `2026-11-01`, on which it is deprecated: it works as before, and new callers must not use it.
+    The day can be in the future.
     """
     sunset: builtins.str
-    """The first day, as `2027-05-01`, on which it may be gone; at least 180 days after `since`. Absent: not decided yet."""
+    """The first day, such as `2027-05-01`, on which it may be gone, at least 180 days after `since`. Absent while it is not
+    decided.
+    """
     replacement: builtins.str
-    """What to use instead, or why nothing is needed, in whole sentences: `Use GetOrder.`"""
+    """The replacement, or the reason why none is needed, in whole sentences: `Use GetOrder.`"""
     def __init__(
         self,
         *,
@@ -62,7 +64,7 @@ file_deprecation: extension_dict._ExtensionFieldDescriptor[descriptor_pb2.FileOp
 service_deprecation: extension_dict._ExtensionFieldDescriptor[descriptor_pb2.ServiceOptions, Deprecation]
 """Of every rpc of this service."""
 method_deprecation: extension_dict._ExtensionFieldDescriptor[descriptor_pb2.MethodOptions, Deprecation]
-"""Of this rpc: the answers to its callers say so in headers."""
+"""Of this rpc. Its answers have the headers `Deprecation`, `Sunset` and `Link`."""
 message_deprecation: extension_dict._ExtensionFieldDescriptor[descriptor_pb2.MessageOptions, Deprecation]
 """Of this message."""
 field_deprecation: extension_dict._ExtensionFieldDescriptor[descriptor_pb2.FieldOptions, Deprecation]
