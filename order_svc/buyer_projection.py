@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from sqlalchemy import text
 
 from chassis.events import inbox
+from chassis.events.copies import Copies
 from chassis.events.redis_streams import stream_of
 from order_svc.model import BuyerId
 
@@ -20,17 +21,12 @@ if TYPE_CHECKING:
 
 USERS: Final = stream_of("user")
 
-# DELETED is final: a later event changes nothing.
-_put = text("""
-    INSERT INTO known_users (id, state, updated_at, applied_at)
-    SELECT id, state, updated_at, now()
-    FROM unnest(CAST(:ids AS uuid[]), CAST(:states AS text[]), CAST(:times AS timestamptz[]))
-        AS new (id, state, updated_at)
-    ORDER BY id
-    ON CONFLICT ON CONSTRAINT known_users_pkey DO UPDATE
-    SET state = excluded.state, updated_at = excluded.updated_at, applied_at = excluded.applied_at
-    WHERE known_users.state <> 'DELETED'
-""")
+_USERS: Final = Copies(
+    "known_users",
+    {"id": "uuid", "state": "text", "updated_at": "timestamptz"},
+    copied_at="applied_at",
+    final="state = 'DELETED'",
+)
 _find = text("SELECT id, state FROM known_users WHERE id = ANY (:ids)")
 
 
@@ -57,12 +53,7 @@ class KnownUser:
 
 def put_users(connection: Connection, users: Sequence[KnownUser]) -> None:
     """Write the states of different users."""
-    rows = {
-        "ids": [user.id for user in users],
-        "states": [user.state.value for user in users],
-        "times": [user.updated_at for user in users],
-    }
-    connection.execute(_put, rows)
+    _USERS.put(connection, [{"id": user.id, "state": user.state, "updated_at": user.updated_at} for user in users])
 
 
 def find_states(connection: Connection, ids: Collection[BuyerId]) -> dict[BuyerId, UserState]:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 from typing_extensions import override
 
 from chassis.errors import FieldViolation, InvalidFields
 from order_svc.errors import OrderingUserNotFound
-from order_svc.model import Actor, Order, OrderStatus, price_items
+from order_svc.model import Actor, BuyerId, Order, OrderStatus, price_items
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
-    from order_svc.model import BuyerId, NewItem, OrderId
+    from order_svc.model import NewItem, OrderId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,14 +25,14 @@ class PlaceOrder:
 
     Attributes:
         user_id: the buyer that the request names; None for the caller.
-        caller: the caller, if it is a user and the request names no buyer.
+        caller: the subject of the caller: a user's id, or the name of a service.
         owner: the only user for whom the caller may order; None for any.
         currency_code: of the order.
         items: at least one.
     """
 
     user_id: BuyerId | None
-    caller: BuyerId | None
+    caller: str
     owner: BuyerId | None
     currency_code: str
     items: Sequence[NewItem]
@@ -58,12 +59,17 @@ class PlaceOrder:
 
     def _buyer(self) -> BuyerId:
         if self.user_id is None:
-            if self.caller is None:
-                raise InvalidFields([FieldViolation("userId", "must be given by a caller who is no user")])
-            return self.caller
+            return self._calling_user()
         if self.owner not in {None, self.user_id}:
             raise OrderingUserNotFound(self.user_id)
         return self.user_id
+
+    def _calling_user(self) -> BuyerId:
+        try:
+            return BuyerId(UUID(self.caller))
+        except ValueError:
+            message = "must be given by a caller who is no user"
+            raise InvalidFields([FieldViolation("userId", message)]) from None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ import structlog
 from shop.event.v1.user_events_pb2 import UserCreated, UserDeleted, UserUpdated
 
 from chassis.clock import SystemClock
+from chassis.database.keyed import Lookup
 from chassis.errors import DatabaseUnavailable
 from chassis.events.cloudevents import Malformed, data_of
 from chassis.idempotency import store
@@ -21,7 +22,7 @@ from order_svc.commands import CancelOrder
 from order_svc.errors import InvalidStatusTransition
 from order_svc.events import status_changed
 from order_svc.model import BuyerId
-from order_svc.repository import OrderLookup, StatusUpdate
+from order_svc.repository import StatusUpdate
 
 if TYPE_CHECKING:
     import asyncio
@@ -76,7 +77,7 @@ def cancel_open_orders(connection: Connection, traces: Mapping[BuyerId, str]) ->
     now = SystemClock().now()
     found = deleted_buyers.open_orders_of(connection, list(traces), batch=_BATCH)
     updates: list[StatusUpdate] = []
-    for order in repository.lock_orders(connection, [OrderLookup(order_id) for order_id in found], wait=True):
+    for order in repository.lock_orders(connection, [Lookup(order_id) for order_id in found], wait=True):
         if order is None:
             continue
         command = CancelOrder(order_id=order.id, owner=None, reason=_REASON, etag="")

@@ -13,11 +13,14 @@ from uuid import UUID
 
 from iso4217 import Currency
 
-from chassis.errors import EtagMismatch
+from chassis.versions import Versioned
 from order_svc.errors import AmountOutOfRange, AmountTooFine, CurrencyMismatch, InvalidStatusTransition, UnknownCurrency
 
 OrderId = NewType("OrderId", UUID)
 BuyerId = NewType("BuyerId", UUID)
+
+NOBODY: Final = BuyerId(UUID(int=0))
+"""No user has this id."""
 
 # With nine decimals, 10,000 pieces and 100 items a total has at most 27 digits. Decimal keeps 28 exactly, so no amount
 # is ever rounded.
@@ -132,18 +135,12 @@ def price_items(new: Sequence[NewItem], *, currency_code: str) -> tuple[Item, ..
     return tuple(items)
 
 
-def etag_of(version: int) -> str:
-    """Return the etag of a version of an order."""
-    return f"v{version}"
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
+class Order(Versioned):
     """An order.
 
     Attributes:
         cancel_reason: empty unless it was cancelled with a reason.
-        version: counts the changes from 1.
     """
 
     id: OrderId
@@ -152,28 +149,11 @@ class Order:
     currency_code: str
     items: tuple[Item, ...]
     cancel_reason: str
-    created_at: datetime
-    updated_at: datetime
-    version: int
 
     @property
     def total_amount(self) -> Decimal:
         """The price of the order, in its currency, exact."""
         return sum((item.total_price for item in self.items), Decimal(0))
-
-    @property
-    def etag(self) -> str:
-        """The etag of this version."""
-        return etag_of(self.version)
-
-    def require_etag(self, etag: str) -> None:
-        """Return if the etag is empty or current.
-
-        Raises:
-            EtagMismatch: it is stale.
-        """
-        if etag and etag != self.etag:
-            raise EtagMismatch(current=self.etag)
 
     def with_status(self, status: OrderStatus, *, by: Actor, reason: str, now: datetime) -> Order:
         """Return the order in its next status.
@@ -211,7 +191,7 @@ class OrderEvent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OrderFilter:
-    """Which orders to list; None filters nothing.
+    """Which orders to list or to watch; None filters nothing.
 
     Attributes:
         owner: whose orders the caller may see.
@@ -221,4 +201,15 @@ class OrderFilter:
 
     owner: BuyerId | None
     user_id: BuyerId | None
-    status: OrderStatus | None
+    status: OrderStatus | None = None
+
+    @property
+    def buyer(self) -> BuyerId | None:
+        """The buyer of the orders; None for every buyer.
+
+        A caller who asks for the orders of another user gets those of nobody rather than an error: the answer does not
+        reveal whether the user exists.
+        """
+        if self.owner is not None and self.user_id not in {None, self.owner}:
+            return NOBODY
+        return self.owner or self.user_id

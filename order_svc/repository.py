@@ -5,20 +5,23 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import Connection, Row, Select, func, select, text
+from sqlalchemy import Connection, Row, func, select, text
 
 from chassis.clock import new_id
-from chassis.database.database import as_json, execute, uuid_array
+from chassis.database.database import as_json, execute
+from chassis.database.keyed import KeyedRows
 from chassis.events import outbox
 from chassis.idempotency.inserts import insert_once
+from chassis.server.pagination import Page
 from order_svc.model import BuyerId, Item, Order, OrderEvent, OrderFilter, OrderId, OrderStatus
 from order_svc.tables import orders
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from chassis.database.keyed import Lookup
     from chassis.database.statement_pool import Fetch
     from chassis.idempotency.inserts import Insert
     from chassis.server.pagination import PageRequest
@@ -40,16 +43,6 @@ _COLUMNS: Final = (
 _MAX_PAGE_ITEMS: Final = 1000
 # After this many items other calls run: 128 orders of 100 items would block the loop for 0.1 s.
 _TURN_ITEMS: Final = 500
-
-# The owner is a condition of the query, so that no later line can forget it.
-_BY_IDS: Final = f"""
-    SELECT wanted.n, {", ".join(map(str, _COLUMNS))}
-    FROM unnest(CAST(%s AS uuid[]), CAST(%s AS uuid[])) WITH ORDINALITY AS wanted (id, owner, n)
-    JOIN orders ON orders.id = wanted.id AND orders.user_id = coalesce(wanted.owner, orders.user_id)
-"""  # noqa: S608  put together from constants
-# In the order of the key, so that two transactions that lock the same orders cannot lock each other.
-_BY_IDS_LOCKED: Final = f"{_BY_IDS} ORDER BY orders.id FOR UPDATE OF orders"
-_BY_IDS_LOCKED_IF_FREE: Final = f"{_BY_IDS_LOCKED} SKIP LOCKED"
 
 _INSERT: Final = insert_once(
     columns="""
@@ -74,29 +67,27 @@ _INSERT: Final = insert_once(
     returning="SELECT id FROM inserted",
 )
 
-_UPDATE: Final = f"""
-    WITH changed AS MATERIALIZED (
-        SELECT *
-        FROM json_to_recordset(CAST(%s AS json)) AS changed (
-            id uuid, version integer, from_status text, status text, cancel_reason text, reason text,
-            updated_at timestamptz, history_id uuid, {outbox.COLUMNS}
+_UPDATE: Final = outbox.write_with_events(
+    columns="""
+        id uuid, version integer, from_status text, status text, cancel_reason text, reason text,
+        updated_at timestamptz, history_id uuid
+    """,
+    writes="""
+        updated AS (
+            UPDATE orders
+            SET
+                status = changed.status, cancel_reason = changed.cancel_reason,
+                updated_at = changed.updated_at, version = changed.version
+            FROM changed
+            WHERE orders.id = changed.id AND orders.version = changed.version - 1
+        ),
+        history AS (
+            INSERT INTO order_events (id, order_id, version, from_status, to_status, reason, occurred_at)
+            SELECT history_id, id, version, from_status, status, reason, updated_at
+            FROM changed
         )
-    ),
-    updated AS (
-        UPDATE orders
-        SET
-            status = changed.status, cancel_reason = changed.cancel_reason,
-            updated_at = changed.updated_at, version = changed.version
-        FROM changed
-        WHERE orders.id = changed.id AND orders.version = changed.version - 1
-    ),
-    history AS (
-        INSERT INTO order_events (id, order_id, version, from_status, to_status, reason, occurred_at)
-        SELECT history_id, id, version, from_status, status, reason, updated_at
-        FROM changed
-    )
-    {outbox.insert_from("changed")}
-"""  # noqa: S608  put together from constants
+    """,
+)
 
 # The version of an entry from before the column existed, or from a replica of the previous release: each change of the
 # status is one step.
@@ -120,17 +111,6 @@ _HISTORY: Final = text(f"""
     ORDER BY version
     LIMIT :size
 """)  # noqa: S608  put together from constants
-
-
-class OrderLookup(NamedTuple):
-    """An order to read.
-
-    Attributes:
-        owner: the only user whose orders the caller may see; None for any.
-    """
-
-    order_id: OrderId
-    owner: BuyerId | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,12 +149,12 @@ async def insert_orders(fetch: Fetch, inserts: Sequence[Insert[Order]]) -> set[O
     return {OrderId(order_id) for (order_id,) in await fetch(_INSERT, as_json(rows))}
 
 
-async def find_orders(fetch: Fetch, lookups: Sequence[OrderLookup]) -> list[Order | None]:
+async def find_orders(fetch: Fetch, lookups: Sequence[Lookup[OrderId]]) -> list[Order | None]:
     """Return for each lookup the order, or None if there is none that the caller may see."""
     found: list[Order | None] = [None] * len(lookups)
     left = _TURN_ITEMS
-    for row in await fetch(_BY_IDS, *_keys(lookups)):
-        found[row[0] - 1] = order = _to_order(row[1:])
+    for n, *columns in await fetch(_ROWS.by_keys, *_ROWS.parameters(lookups)):
+        found[n - 1] = order = _to_order(columns)
         left -= len(order.items)
         if left <= 0:
             await asyncio.sleep(0)
@@ -182,23 +162,9 @@ async def find_orders(fetch: Fetch, lookups: Sequence[OrderLookup]) -> list[Orde
     return found
 
 
-def lock_orders(connection: Connection, lookups: Sequence[OrderLookup], *, wait: bool) -> list[Order | None]:
-    """Return orders as find_orders() does, and lock their rows until the transaction ends.
-
-    Args:
-        connection: inside the transaction.
-        lookups: which.
-        wait: whether to wait for rows that other transactions have locked; otherwise those orders are None.
-    """
-    query = _BY_IDS_LOCKED if wait else _BY_IDS_LOCKED_IF_FREE
-    found: list[Order | None] = [None] * len(lookups)
-    for row in execute(connection, query, *_keys(lookups)):
-        found[row[0] - 1] = _to_order(row[1:])
-    return found
-
-
-def _keys(lookups: Sequence[OrderLookup]) -> tuple[str, str]:
-    return uuid_array(each.order_id for each in lookups), uuid_array(each.owner for each in lookups)
+def lock_orders(connection: Connection, lookups: Sequence[Lookup[OrderId]], *, wait: bool) -> list[Order | None]:
+    """Return orders as find_orders() does, and lock them as KeyedRows.lock() does."""
+    return _ROWS.lock(connection, lookups, wait=wait)
 
 
 def update_orders(connection: Connection, updates: Sequence[StatusUpdate]) -> None:
@@ -222,18 +188,14 @@ def update_orders(connection: Connection, updates: Sequence[StatusUpdate]) -> No
     execute(connection, _UPDATE, as_json(rows))
 
 
-def list_orders(connection: Connection, page: PageRequest, *, filters: OrderFilter) -> tuple[list[Order], bool]:
-    """Return a page of orders, newest first, and whether there are more.
+def list_orders(connection: Connection, page: PageRequest, *, filters: OrderFilter) -> Page[Order]:
+    """Return a page of orders, newest first.
 
     The page ends early once its orders have many items, which bounds both the answer and what is read for it.
     """
-    query: Select[Any] = select(*_COLUMNS).order_by(orders.c.id.desc()).limit(page.size + 1)
-    if page.after is not None:
-        query = query.where(orders.c.id < page.after)
-    # Up to two conditions on one column: then the orders of another user are none.
-    for user_id in (filters.owner, filters.user_id):
-        if user_id is not None:
-            query = query.where(orders.c.user_id == user_id)
+    query = page.newest_first(select(*_COLUMNS), orders.c.id)
+    if filters.buyer is not None:
+        query = query.where(orders.c.user_id == filters.buyer)
     if filters.status is not None:
         query = query.where(orders.c.status == filters.status)
     found = query.subquery()
@@ -244,15 +206,15 @@ def list_orders(connection: Connection, page: PageRequest, *, filters: OrderFilt
         select(numbered).where(numbered.c.items_before < _MAX_PAGE_ITEMS).order_by(numbered.c.id.desc())
     ).all()
     shown = [_to_order(row[: len(_COLUMNS)]) for row in rows[: page.size]]
-    return shown, bool(rows) and rows[0].found > len(shown)
+    return Page(shown, has_more=bool(rows) and rows[0].found > len(shown))
 
 
 def list_events(
     connection: Connection, page: PageRequest, *, order_id: OrderId, owner: BuyerId | None
-) -> list[OrderEvent]:
-    """Return a page of an order's history, oldest first, and one more if there are more."""
+) -> Page[OrderEvent]:
+    """Return a page of an order's history, oldest first."""
     parameters = {"order_id": order_id, "owner": owner, "after": page.after, "size": page.size + 1}
-    return [_to_event(row) for row in connection.execute(_HISTORY, parameters)]
+    return page.split([_to_event(row) for row in connection.execute(_HISTORY, parameters)])
 
 
 def _to_json(item: Item) -> dict[str, object]:
@@ -280,6 +242,9 @@ def _to_order(columns: Sequence[Any]) -> Order:
         updated_at=updated_at,
         version=version,
     )
+
+
+_ROWS: Final = KeyedRows(_COLUMNS, _to_order, owner=orders.c.user_id)
 
 
 def _to_event(row: Row[Any]) -> OrderEvent:

@@ -13,10 +13,11 @@ from typing_extensions import override
 from chassis import context
 from chassis.idempotency.key import IdempotencyKey, key_of
 from chassis.server.conversions import set_timestamp
-from chassis.server.pagination import PageTokens, messages_of
+from chassis.server.pagination import ListRequest
+from chassis.versions import etag_of
 from chassis.watch.hub import WatchHub
 from order_svc.commands import CancelOrder, ChangeStatus, PlaceOrder
-from order_svc.model import BuyerId, NewItem, Order, OrderEvent, OrderFilter, OrderId, OrderStatus, etag_of
+from order_svc.model import BuyerId, NewItem, Order, OrderEvent, OrderFilter, OrderId, OrderStatus
 from order_svc.money import to_decimal, to_money
 
 if TYPE_CHECKING:
@@ -44,10 +45,6 @@ _STATUSES_BACK = {message: status for status, message in _STATUSES.items()}
 
 _CHANGES: Final = frozenset({"order.created", "order.status_changed", "order.cancelled"})
 
-# A caller who asks for another user's changes gets an empty stream rather than an error: the answer does not reveal
-# whether the user exists.
-_NOBODY: Final = str(UUID(int=0))
-
 
 class OrderServicer(OrderServiceServicer):
     """Answers OrderService."""
@@ -60,8 +57,8 @@ class OrderServicer(OrderServiceServicer):
     @override
     async def CreateOrder(self, request: pb.CreateOrderRequest, context: Context) -> order_pb2.Order:
         command = PlaceOrder(
-            user_id=BuyerId(UUID(request.user_id)) if request.user_id else None,
-            caller=None if request.user_id else _calling_user(),
+            user_id=_user_id(request.user_id),
+            caller=_caller(),
             owner=_owner(),
             currency_code=request.currency_code,
             items=[_new_item(item) for item in request.items],
@@ -74,17 +71,14 @@ class OrderServicer(OrderServiceServicer):
 
     @override
     async def ListOrders(self, request: pb.ListOrdersRequest, context: Context) -> pb.ListOrdersResponse:
-        user_id = BuyerId(UUID(request.user_id)) if request.user_id else None
-        status = _STATUSES_BACK.get(request.status)
-        filters = OrderFilter(owner=_owner(), user_id=user_id, status=status)
-        query = ("ListOrders", str(filters.owner or ""), str(user_id or ""), status or "")
-        tokens = PageTokens(query, self._clock.now())
-        page = tokens.page(page_size=request.page_size, page_token=request.page_token)
-        found, has_more = await self._service.list_orders(page, filters=filters)
-        shown = await messages_of(found, _to_message)
-        return pb.ListOrdersResponse(
-            orders=shown, next_page_token=tokens.after_page(found, shown=len(shown), has_more=has_more)
+        listing = ListRequest(request, now=self._clock.now())
+        filters = OrderFilter(
+            owner=_owner(), user_id=_user_id(request.user_id), status=_STATUSES_BACK.get(request.status)
         )
+        orders, next_page_token = await listing.answer(
+            await self._service.list_orders(listing.page, filters=filters), _to_message
+        )
+        return pb.ListOrdersResponse(orders=orders, next_page_token=next_page_token)
 
     @override
     async def UpdateOrderStatus(self, request: pb.UpdateOrderStatusRequest, context: Context) -> order_pb2.Order:
@@ -106,22 +100,16 @@ class OrderServicer(OrderServiceServicer):
 
     @override
     async def ListOrderEvents(self, request: pb.ListOrderEventsRequest, context: Context) -> pb.ListOrderEventsResponse:
-        order_id = OrderId(UUID(request.id))
-        tokens = PageTokens(("ListOrderEvents", str(order_id)), self._clock.now())
-        page = tokens.page(page_size=request.page_size, page_token=request.page_token)
-        found, has_more = page.split(await self._service.list_events(page, order_id=order_id, owner=_owner()))
-        shown = await messages_of(found, _to_event_message)
-        return pb.ListOrderEventsResponse(
-            events=shown, next_page_token=tokens.after_page(found, shown=len(shown), has_more=has_more)
-        )
+        listing = ListRequest(request, now=self._clock.now())
+        found = await self._service.list_events(listing.page, order_id=OrderId(UUID(request.id)), owner=_owner())
+        events, next_page_token = await listing.answer(found, _to_event_message)
+        return pb.ListOrderEventsResponse(events=events, next_page_token=next_page_token)
 
     @override
     def WatchOrders(self, request: pb.WatchOrdersRequest, context: Context) -> AsyncIterator[pb.WatchOrdersResponse]:
-        owner = str(_owner() or "")
-        user_id = str(UUID(request.user_id)) if request.user_id else ""
-        whose = _NOBODY if owner and user_id and owner != user_id else owner or user_id or None
+        filters = OrderFilter(owner=_owner(), user_id=_user_id(request.user_id))
         after = UUID(request.resume_token) if request.resume_token else None
-        return self._watch_hub.watch(owner=whose, after=after, caller=owner)
+        return self._watch_hub.watch(owner=_text(filters.buyer), after=after, caller=_text(filters.owner) or "")
 
     def _key(self, request: Message) -> IdempotencyKey:
         return key_of(request, now=self._clock.now())
@@ -137,18 +125,22 @@ def order_watch_hub(feed: Feed, settings: WatchSettings) -> WatchHub[pb.WatchOrd
     )
 
 
+def _user_id(text: str) -> BuyerId | None:
+    return BuyerId(UUID(text)) if text else None
+
+
+def _text(user_id: BuyerId | None) -> str | None:
+    return str(user_id) if user_id else None
+
+
 def _owner() -> BuyerId | None:
     owner = context.current_owner()
     return BuyerId(owner) if owner else None
 
 
-def _calling_user() -> BuyerId | None:
-    """Return the caller, if it is a user: a service has a name and no id."""
+def _caller() -> str:
     call = context.current_call()
-    try:
-        return BuyerId(UUID(call.caller.subject if call else ""))
-    except ValueError:
-        return None
+    return call.caller.subject if call else ""
 
 
 def _new_item(item: pb.CreateOrderItem) -> NewItem:

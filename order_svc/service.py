@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, Final
 from pydantic import TypeAdapter
 
 from chassis.clock import new_id
-from chassis.errors import DomainError, InvalidPageToken
+from chassis.database.keyed import Lookup
+from chassis.errors import InvalidPageToken
 from chassis.idempotency.inserts import IdempotentInserts
 from chassis.idempotency.store import ResponseCodec
-from chassis.idempotency.transactions import IdempotentTransactions
+from chassis.idempotency.transactions import IdempotentTransactions, LockedChange
 from order_svc import events, metrics, repository
 from order_svc.commands import Transition
 from order_svc.errors import OrderNotFound
 from order_svc.model import Order, OrderId
-from order_svc.repository import OrderLookup, StatusUpdate
+from order_svc.repository import StatusUpdate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -26,9 +27,10 @@ if TYPE_CHECKING:
 
     from chassis.clock import Clock
     from chassis.database import Database
+    from chassis.errors import DomainError
     from chassis.idempotency.key import IdempotencyKey
     from chassis.idempotency.transactions import Request
-    from chassis.server.pagination import PageRequest
+    from chassis.server.pagination import Page, PageRequest
     from order_svc.buyers import BuyerDirectory
     from order_svc.commands import CancelOrder, ChangeStatus, PlaceOrder
     from order_svc.model import BuyerId, OrderEvent, OrderFilter
@@ -57,8 +59,9 @@ class OrderService:
         self._inserts = IdempotentInserts(
             database, repository.insert_orders, name="orders.place", check=self._check_buyers, codec=_ORDER
         )
+        change = LockedChange(lock=_lock, apply=self._apply, write=_write)
         self._changes = IdempotentTransactions(
-            database, self._change, name="orders.move", exclusive_by=attrgetter("order_id"), codec=_TRANSITION
+            database, change, name="orders.move", exclusive_by=attrgetter("order_id"), codec=_TRANSITION
         )
 
     async def place_order(self, command: PlaceOrder, *, key: IdempotencyKey) -> Order:
@@ -99,17 +102,17 @@ class OrderService:
         Raises:
             OrderNotFound: there is none.
         """
-        found = await self._lookups.submit(OrderLookup(order_id, owner))
+        found = await self._lookups.submit(Lookup(order_id, owner))
         if found is None:
             raise OrderNotFound(order_id)
         return found
 
-    async def list_orders(self, page: PageRequest, *, filters: OrderFilter) -> tuple[list[Order], bool]:
-        """Return a page of orders, newest first, and whether there are more."""
+    async def list_orders(self, page: PageRequest, *, filters: OrderFilter) -> Page[Order]:
+        """Return a page of orders, newest first."""
         return await self._database.read(lambda connection: repository.list_orders(connection, page, filters=filters))
 
-    async def list_events(self, page: PageRequest, *, order_id: OrderId, owner: BuyerId | None) -> list[OrderEvent]:
-        """Return a page of an order's history, oldest first, and one more if there are more. `owner` as in get_order().
+    async def list_events(self, page: PageRequest, *, order_id: OrderId, owner: BuyerId | None) -> Page[OrderEvent]:
+        """Return a page of an order's history, oldest first. `owner` as in get_order().
 
         Raises:
             OrderNotFound: there is no such order.
@@ -118,7 +121,7 @@ class OrderService:
         found = await self._database.read(
             lambda connection: repository.list_events(connection, page, order_id=order_id, owner=owner)
         )
-        if not found:  # every order has a first entry, and every token that the service made has a page
+        if not found.rows:  # every order has a first entry, and every token that the service made has a page
             await self.get_order(order_id, owner=owner)
             raise InvalidPageToken
         return found
@@ -127,26 +130,22 @@ class OrderService:
         refused = await self._buyers.refusals({order.user_id for order in orders})
         return {order.id: refused[order.user_id] for order in orders if order.user_id in refused}
 
-    def _change(
-        self, connection: Connection, requests: Sequence[Request[ChangeStatus]], *, wait: bool
-    ) -> list[Transition | DomainError]:
-        """Lock the orders, apply each command to its order, and write the orders that change."""
-        lookups = [OrderLookup(each.command.order_id, each.command.owner) for each in requests]
-        outcomes: list[Transition | DomainError] = []
-        updates: list[StatusUpdate] = []
-        for each, order in zip(requests, repository.lock_orders(connection, lookups, wait=wait), strict=True):
-            outcome = self._apply(each.command, order)
-            outcomes.append(outcome)
-            if isinstance(outcome, Transition) and outcome.before:
-                event = events.status_changed(outcome.order, before=outcome.before, traceparent=each.traceparent)
-                updates.append(StatusUpdate(outcome.order, outcome.before, each.command.reason, event))
-        repository.update_orders(connection, updates)
-        return outcomes
-
-    def _apply(self, command: ChangeStatus, order: Order | None) -> Transition | DomainError:
+    def _apply(self, command: ChangeStatus, order: Order | None) -> Transition:
         if order is None:
-            return OrderNotFound(command.order_id)
-        try:
-            return command.apply(order, now=self._clock.now())
-        except DomainError as refusal:
-            return refusal
+            raise OrderNotFound(command.order_id)
+        return command.apply(order, now=self._clock.now())
+
+
+def _lock(connection: Connection, commands: Sequence[ChangeStatus], *, wait: bool) -> list[Order | None]:
+    lookups = [Lookup(command.order_id, command.owner) for command in commands]
+    return repository.lock_orders(connection, lookups, wait=wait)
+
+
+def _write(connection: Connection, outcomes: Sequence[tuple[Request[ChangeStatus], Transition]]) -> None:
+    """Write the orders whose status changes, with their histories and events."""
+    updates: list[StatusUpdate] = []
+    for request, transition in outcomes:
+        if transition.before:
+            event = events.status_changed(transition.order, before=transition.before, traceparent=request.traceparent)
+            updates.append(StatusUpdate(transition.order, transition.before, request.command.reason, event))
+    repository.update_orders(connection, updates)

@@ -7,7 +7,6 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime  # noqa: TC003  pydantic reads the annotations when it makes snapshots
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final, NewType
 from uuid import UUID
@@ -15,11 +14,13 @@ from uuid import UUID
 import idna
 
 from chassis.context import Role
-from chassis.errors import EtagMismatch, FieldViolation, InvalidFields
+from chassis.errors import FieldViolation, InvalidFields
+from chassis.versions import Versioned
 from user_svc.errors import UserNotActive
 from user_svc.text import composed, typed
 
 if TYPE_CHECKING:
+    from datetime import datetime
     from typing import Self
 
 UserId = NewType("UserId", UUID)
@@ -149,14 +150,13 @@ def _wrong_profile(message: str, rule: str) -> InvalidFields:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class User:
+class User(Versioned):
     """A user. A deleted one has only its id left.
 
     Attributes:
         email: None once deleted.
         profile: JSON; None once deleted.
         password_hash: argon2id in PHC form; empty once deleted.
-        version: counts the changes from 1.
         order_count: how many orders the user has placed; no change of the user's.
     """
 
@@ -167,29 +167,12 @@ class User:
     state: UserState
     roles: tuple[Role, ...]
     password_hash: str = field(repr=False)
-    created_at: datetime
-    updated_at: datetime
-    version: int
     order_count: int = 0
-
-    @property
-    def etag(self) -> str:
-        """The etag of this version."""
-        return f"v{self.version}"
 
     def has_password_of(self, earlier: User) -> bool:
         """Return whether the password is still the one of an earlier reading; its hash may be a newer one."""
         # A login that hashes the password anew does not change the user, and so leaves the version.
         return self.password_hash == earlier.password_hash or self.version == earlier.version
-
-    def require_etag(self, etag: str) -> None:
-        """Return if the etag is empty or current.
-
-        Raises:
-            EtagMismatch: it is stale.
-        """
-        if etag and etag != self.etag:
-            raise EtagMismatch(current=self.etag)
 
     def require_not_deleted(self) -> None:
         """Return if the user can be changed.

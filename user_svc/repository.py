@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import Connection, Select, any_, bindparam, func, select, update
-from sqlalchemy.dialects.postgresql import ARRAY, UUID, insert
+from sqlalchemy import Connection, bindparam, select, update
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import IntegrityError
 
 from chassis.context import Role
 from chassis.database.database import broken_constraint, uuid_array
+from chassis.database.keyed import KeyedRows, Lookup
 from user_svc.errors import EmailTaken
 from user_svc.model import Email, User, UserId, UserState
 from user_svc.tables import users
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from chassis.database.statement_pool import Fetch
-    from chassis.server.pagination import PageRequest
+    from chassis.server.pagination import Page, PageRequest
 
 # In the order in which _to_user() takes them.
 _COLUMNS: Final = (
@@ -35,25 +36,7 @@ _COLUMNS: Final = (
     users.c.version,
     users.c.order_count,
 )
-# The owner is a condition of the query, so that no later line can forget it.
-_BY_IDS: Final = f"""
-    SELECT wanted.n, {", ".join(map(str, _COLUMNS))}
-    FROM unnest(CAST(%s AS uuid[]), CAST(%s AS uuid[])) WITH ORDINALITY AS wanted (id, owner, n)
-    JOIN users ON users.id = wanted.id AND users.id = coalesce(wanted.owner, users.id)
-"""  # noqa: S608  put together from constants
-
 _STATES_BY_IDS: Final = "SELECT id, state FROM users WHERE id = ANY (CAST(%s AS uuid[]))"
-
-# In the order of the key, so that two transactions that lock the same users cannot lock each other.
-_by_ids_locked = (
-    select(*_COLUMNS)
-    .where(
-        users.c.id == any_(bindparam("ids", type_=ARRAY(UUID))),
-        users.c.id == func.coalesce(bindparam("owner", type_=UUID), users.c.id),
-    )
-    .order_by(users.c.id)
-    .with_for_update()
-)
 
 _insert = insert(users).on_conflict_do_nothing(constraint="users_email_key").returning(users.c.id)
 
@@ -73,24 +56,9 @@ def insert_users(connection: Connection, new: Sequence[User]) -> list[UserId]:
     return [UserId(row.id) for row in written]
 
 
-class UserLookup(NamedTuple):
-    """A user to read.
-
-    Attributes:
-        owner: the only user that the caller may see; None for any.
-    """
-
-    user_id: UserId
-    owner: UserId | None = None
-
-
-async def find_users(fetch: Fetch, lookups: Sequence[UserLookup]) -> list[User | None]:
+async def find_users(fetch: Fetch, lookups: Sequence[Lookup[UserId]]) -> list[User | None]:
     """Return for each lookup the user, or None if there is none that the caller may see."""
-    found: list[User | None] = [None] * len(lookups)
-    ids, owners = uuid_array(each.user_id for each in lookups), uuid_array(each.owner for each in lookups)
-    for n, *columns in await fetch(_BY_IDS, ids, owners):
-        found[n - 1] = _to_user(columns)
-    return found
+    return await _ROWS.find(fetch, lookups)
 
 
 async def find_states(fetch: Fetch, ids: Collection[UserId]) -> dict[UserId, UserState]:
@@ -120,7 +88,8 @@ def lock_users(connection: Connection, ids: Sequence[UserId], *, owner: UserId |
 
     Their rows stay locked until the transaction ends.
     """
-    return [_to_user(row) for row in connection.execute(_by_ids_locked, {"ids": list(ids), "owner": owner})]
+    locked = _ROWS.lock(connection, [Lookup(user_id, owner) for user_id in sorted(ids)], wait=True)
+    return [user for user in locked if user is not None]
 
 
 def replace_users(connection: Connection, changed: Sequence[User]) -> None:
@@ -140,8 +109,8 @@ def replace_users(connection: Connection, changed: Sequence[User]) -> None:
 
 def list_users(
     connection: Connection, page: PageRequest, *, email: Email | None, state: UserState | None
-) -> list[User]:
-    """Return a page of users, newest first, and one more if there are more.
+) -> Page[User]:
+    """Return a page of users, newest first.
 
     Args:
         connection: any.
@@ -149,9 +118,7 @@ def list_users(
         email: only the user with this email.
         state: only users in this state; None stands for every state but DELETED.
     """
-    query: Select[Any] = select(*_COLUMNS).order_by(users.c.id.desc()).limit(page.size + 1)
-    if page.after is not None:
-        query = query.where(users.c.id < page.after)
+    query = page.newest_first(select(*_COLUMNS), users.c.id)
     if email is not None:
         query = query.where(users.c.email_key == email.key)
     if state is None:
@@ -159,7 +126,7 @@ def list_users(
         query = query.where(users.c.state != bindparam("deleted", "DELETED", literal_execute=True))
     else:
         query = query.where(users.c.state == state)
-    return [_to_user(row) for row in connection.execute(query)]
+    return page.split([_to_user(row) for row in connection.execute(query)])
 
 
 def _to_row(user: User) -> dict[str, object]:
@@ -194,3 +161,6 @@ def _to_user(columns: Sequence[Any]) -> User:
         version=version,
         order_count=order_count,
     )
+
+
+_ROWS: Final = KeyedRows(_COLUMNS, _to_user, owner=users.c.id)

@@ -17,7 +17,7 @@ from chassis.context import Role
 from chassis.errors import FieldViolation, InvalidFields
 from chassis.idempotency.key import IdempotencyKey, key_of
 from chassis.server.conversions import set_timestamp, struct_to_dict
-from chassis.server.pagination import PageTokens, messages_of
+from chassis.server.pagination import ListRequest, messages_of
 from user_svc.commands import NewUser, PasswordChange, UserChange, UserDeletion
 from user_svc.model import MAX_PROFILE_BYTES, Email, User, UserId, UserState, profile_too_large
 from user_svc.sessions.model import SessionId
@@ -99,14 +99,10 @@ class UserServicer(UserServiceServicer):
     async def ListUsers(self, request: pb.ListUsersRequest, context: Context) -> pb.ListUsersResponse:
         email = Email.parse(request.email) if request.email else None
         state = _STATES_BACK.get(request.state)
-        query = ("ListUsers", email.key if email else "", state or "")
-        tokens = PageTokens(query, self._clock.now())
-        page = tokens.page(page_size=request.page_size, page_token=request.page_token)
-        found, has_more = page.split(await self._service.list_users(page, email=email, state=state))
-        shown = await messages_of(found, _to_message)
-        return pb.ListUsersResponse(
-            users=shown, next_page_token=tokens.after_page(found, shown=len(shown), has_more=has_more)
-        )
+        listing = ListRequest(request, now=self._clock.now())
+        found = await self._service.list_users(listing.page, email=email, state=state)
+        users, next_page_token = await listing.answer(found, _to_message)
+        return pb.ListUsersResponse(users=users, next_page_token=next_page_token)
 
     @override
     async def UpdateUser(self, request: pb.UpdateUserRequest, context: Context) -> user_pb2.User:

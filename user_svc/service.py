@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from pydantic import TypeAdapter
 
 from chassis.context import Role
+from chassis.database.keyed import Lookup
 from chassis.errors import RequestIdReused
 from chassis.events import outbox
 from chassis.idempotency import store
@@ -19,7 +20,6 @@ from user_svc.attempts import Account, Attempt, account_of
 from user_svc.commands import new_user, password_needed
 from user_svc.errors import EmailTaken, InvalidCredentials, UserNotFound
 from user_svc.model import User, UserState, require_small_profile
-from user_svc.repository import UserLookup
 from user_svc.sessions import repository as session_repository
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from chassis.database import Database
     from chassis.database.statement_pool import Fetch
     from chassis.idempotency.key import IdempotencyKey
-    from chassis.server.pagination import PageRequest
+    from chassis.server.pagination import Page, PageRequest
     from user_svc.attempts import Attempts
     from user_svc.commands import NewUser, PasswordChange, UserChange, UserDeletion
     from user_svc.model import Email, UserId
@@ -121,22 +121,22 @@ class UserService:
         Raises:
             UserNotFound: there is none.
         """
-        found = await self._lookups.submit(UserLookup(user_id, owner))
+        found = await self._lookups.submit(Lookup(user_id, owner))
         if found is None:
             raise UserNotFound(user_id)
         return found
 
     async def get_users(self, ids: Sequence[UserId]) -> list[User]:
         """Return the users that exist, deleted ones included, each once, in the order of the ids."""
-        found = await self._group_lookups.submit([UserLookup(user_id) for user_id in dict.fromkeys(ids)])
+        found = await self._group_lookups.submit([Lookup(user_id) for user_id in dict.fromkeys(ids)])
         return [user for user in found if user is not None]
 
     async def get_states(self, ids: Collection[UserId]) -> Mapping[UserId, UserState]:
         """Return the states of the users that exist, deleted ones included; more users may be in it."""
         return await self._state_lookups.submit(ids)
 
-    async def list_users(self, page: PageRequest, *, email: Email | None, state: UserState | None) -> list[User]:
-        """Return a page of users, newest first, and one more if there are more."""
+    async def list_users(self, page: PageRequest, *, email: Email | None, state: UserState | None) -> Page[User]:
+        """Return a page of users, newest first."""
         return await self._database.read(
             lambda connection: repository.list_users(connection, page, email=email, state=state)
         )
@@ -307,7 +307,7 @@ class UserService:
             raise RequestIdReused(str(key.request_id or ""))
 
 
-async def _find_groups(fetch: Fetch, groups: Sequence[Sequence[UserLookup]]) -> list[list[User | None]]:
+async def _find_groups(fetch: Fetch, groups: Sequence[Sequence[Lookup[UserId]]]) -> list[list[User | None]]:
     """Return for each group the users, as find_users() does."""
     found = iter(await repository.find_users(fetch, list(itertools.chain.from_iterable(groups))))
     return [list(itertools.islice(found, len(group))) for group in groups]

@@ -324,6 +324,12 @@ def uuid_array(ids: Iterable[UUID | None]) -> str:
     return "{" + ",".join(["NULL" if each is None else str(each) for each in ids]) + "}"
 
 
+def text_array(texts: Iterable[str]) -> str:
+    """Return texts as one parameter, to be cast to `text[]`."""
+    quoted = [each.replace("\\", "\\\\").replace('"', '\\"') for each in texts]
+    return "{" + ",".join([f'"{each}"' for each in quoted]) + "}"
+
+
 def as_json(rows: Sequence[Mapping[str, object]]) -> str:
     """Return rows as one parameter, for `json_to_recordset`: a tenth of the cost of an array for each column."""
     return orjson.dumps(rows).decode()

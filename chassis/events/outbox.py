@@ -83,6 +83,25 @@ def insert_from(query: str) -> str:
     """  # noqa: S608  put together from constants
 
 
+def write_with_events(*, columns: str, writes: str) -> str:
+    """Return the statement that writes changes of resources together with their events.
+
+    Its one parameter is a JSON array of rows: the resource's own columns and those of Event.row().
+
+    Args:
+        columns: names and types of the resource's own columns.
+        writes: common table expressions that write from the rows, which are called `changed`.
+    """
+    return f"""
+        WITH changed AS MATERIALIZED (
+            SELECT *
+            FROM json_to_recordset(CAST(%s AS json)) AS changed ({columns}, {COLUMNS})
+        ),
+        {writes}
+        {insert_from("changed")}
+    """  # noqa: S608  put together from constants
+
+
 def traceparent_now() -> str:
     """Return the traceparent of the current call; empty outside of a call."""
     call = current_call()

@@ -98,9 +98,9 @@ class IdempotentInserts(Generic[T]):
         database: where the resources and keys are.
         insert: runs the statement; is not called with nothing.
         name: of the batches, for metrics and traces.
-        check: gives refusals by the id of the resource. It is asked once for a batch and before the statement: a slow
-            peer must not hold row locks. An error that it raises refuses all of them.
         codec: how a resource is stored as a response.
+        check: gives refusals by the id of the resource; None for no refusals. It is asked once for a batch and before
+            the statement: a slow peer must not hold row locks. An error that it raises refuses all of them.
     """
 
     def __init__(
@@ -109,8 +109,8 @@ class IdempotentInserts(Generic[T]):
         insert: InsertBatch[T],
         *,
         name: str,
-        check: Callable[[Sequence[T]], Awaitable[Mapping[UUID, DomainError]]],
         codec: ResponseCodec[T],
+        check: Callable[[Sequence[T]], Awaitable[Mapping[UUID, DomainError]]] | None = None,
     ) -> None:
         self._database = database
         self._insert = insert
@@ -142,6 +142,8 @@ class IdempotentInserts(Generic[T]):
         return await self._run(self._database.fetch_on_shared_pool, batch, refused=await self._refused(batch))
 
     async def _refused(self, batch: Sequence[Insert[T]]) -> Mapping[UUID, DomainError]:
+        if self._check is None:
+            return {}
         try:
             return await self._check([each.resource for each in batch])
         except DomainError as error:

@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Command = TypeVar("Command")
+Command_contra = TypeVar("Command_contra", contravariant=True)
 Response_co = TypeVar("Response_co", covariant=True)
+Resource = TypeVar("Resource")
+Resource_co = TypeVar("Resource_co", covariant=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,52 @@ class ChangeBatch(Protocol[Command, Response_co]):
             wait: whether to wait for rows that other transactions have locked. Otherwise a locked row counts as
                 missing: its request is answered with a NotFound, and repeated alone.
         """
+
+
+class LockBatch(Protocol[Command_contra, Resource_co]):
+    """Locks resources in a transaction."""
+
+    def __call__(
+        self, connection: Connection, commands: Sequence[Command_contra], *, wait: bool
+    ) -> Sequence[Resource_co | None]:
+        """Return for each command its locked resource, or None; `wait` as in ChangeBatch."""
+
+
+@dataclass(frozen=True, slots=True)
+class LockedChange(Generic[Command, Resource, T]):
+    """A ChangeBatch that locks the resources, applies each command to its resource, and writes the outcomes.
+
+    Attributes:
+        lock: locks the resources of the commands.
+        apply: makes the response of a command and its resource, which is None if there is none; raises its refusal.
+        write: writes what the outcomes have changed, with its events; is called also with outcomes that change nothing.
+    """
+
+    lock: LockBatch[Command, Resource]
+    apply: Callable[[Command, Resource | None], T]
+    write: Callable[[Connection, Sequence[tuple[Request[Command], T]]], None]
+
+    def __call__(
+        self, connection: Connection, requests: Sequence[Request[Command]], *, wait: bool
+    ) -> list[T | DomainError]:
+        """Return the responses to the requests, or their refusals."""
+        locked = self.lock(connection, [each.command for each in requests], wait=wait)
+        outcomes = [self._outcome(each.command, resource) for each, resource in zip(requests, locked, strict=True)]
+        self.write(
+            connection,
+            [
+                (request, outcome)
+                for request, outcome in zip(requests, outcomes, strict=True)
+                if not isinstance(outcome, DomainError)
+            ],
+        )
+        return outcomes
+
+    def _outcome(self, command: Command, resource: Resource | None) -> T | DomainError:
+        try:
+            return self.apply(command, resource)
+        except DomainError as refusal:
+            return refusal
 
 
 class IdempotentTransactions(Generic[Command, T]):

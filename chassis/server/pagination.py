@@ -3,8 +3,9 @@
 A page is bounded by rows and by bytes: it fits the 4 MiB that gRPC clients accept by default, and making it does not
 hold the loop. A page may have fewer rows than requested although it has a token for the next page.
 
-A page token is opaque to callers. It holds the last key and the time, and a digest binds it to its list and filter. The
-digest is not secret: a forged token can only name another position in a list that its caller may read anyway.
+A page token is opaque to callers. It holds the last key and the time, and a digest of the request binds it to its list
+and filters. The digest is not secret: a forged token can only name another position in a list that its caller may read
+anyway.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ import hashlib
 import struct
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, Protocol, cast
 from uuid import UUID
+
+from typing_extensions import TypeVar
 
 from chassis.errors import InvalidPageToken
 
@@ -26,9 +29,12 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from google.protobuf.message import Message
+    from sqlalchemy import ColumnElement, Select
 
 T = TypeVar("T")
 M = TypeVar("M", bound="Message")
+Key = TypeVar("Key", UUID, str, default=UUID)
+"""The type of a list's keys."""
 
 DEFAULT_SIZE: Final = 50
 MAX_SIZE: Final = 200
@@ -42,12 +48,19 @@ _TURN_BYTES: Final = 4 * 1024
 
 _VERSION: Final = 1
 _DIGEST_BYTES: Final = 8
-# Version, issued at (seconds since 1970), last key.
-_PAYLOAD: Final = struct.Struct(">BQ16s")
+# Version, issued at (seconds since 1970); the last key follows.
+_HEAD: Final = struct.Struct(">BQ")
 
 
-@dataclass(frozen=True, slots=True)
-class PageRequest:
+class Page(NamedTuple, Generic[T]):
+    """The rows of a page, and whether more rows follow them."""
+
+    rows: Sequence[T]
+    has_more: bool
+
+
+@dataclass(frozen=True)  # with slots, PageRequest[str](…) fails in Python 3.11
+class PageRequest(Generic[Key]):
     """Which page of a list.
 
     Attributes:
@@ -56,19 +69,32 @@ class PageRequest:
     """
 
     size: int
-    after: UUID | None
+    after: Key | None
 
-    def split(self, found: Sequence[T]) -> tuple[Sequence[T], bool]:
-        """Return the rows of the page, out of up to size + 1 rows found, and whether another page follows."""
-        return found[: self.size], len(found) > self.size
+    def newest_first(self, query: Select[Any], key: ColumnElement[Any]) -> Select[Any]:
+        """Return the query of the page's rows and one row more, newest first: by a key that is a UUID of version 7."""
+        query = query.order_by(key.desc()).limit(self.size + 1)
+        return query if self.after is None else query.where(key < self.after)
+
+    def in_order(self, query: Select[Any], key: ColumnElement[Any]) -> Select[Any]:
+        """Return the query of the page's rows and one row more, in the order of their keys."""
+        query = query.order_by(key).limit(self.size + 1)
+        return query if self.after is None else query.where(key > self.after)
+
+    def split(self, found: Sequence[T]) -> Page[T]:
+        """Return the page, out of up to size + 1 rows found."""
+        return Page(found[: self.size], len(found) > self.size)
 
 
 class Row(Protocol):
     """One row of a list."""
 
     @property
-    def id(self) -> UUID:
+    def id(self) -> UUID | str:
         """The key by which the list is sorted."""
+
+
+R = TypeVar("R", bound=Row)
 
 
 async def messages_of(rows: Sequence[T], show: Callable[[T], M], *, max_bytes: int = MAX_BYTES) -> list[M]:
@@ -92,19 +118,66 @@ async def messages_of(rows: Sequence[T], show: Callable[[T], M], *, max_bytes: i
     return messages
 
 
+class ListRequest(Generic[Key]):
+    """A request for a page of a list.
+
+    The token of the next page is bound to everything else that the request says, so that no filter can be forgotten.
+
+    Args:
+        request: the message; it has `page_size` and `page_token`.
+        now: the current time, aware.
+        key: the type of the list's keys.
+
+    Attributes:
+        page: which page it asks for.
+        tokens: those of its list and filters.
+
+    Raises:
+        InvalidPageToken: as PageTokens.page().
+    """
+
+    def __init__(
+        self,
+        request: Message,
+        *,
+        now: datetime,
+        key: type[Key] = UUID,  # type: ignore[assignment]  # mypy takes no default for what it infers from the call
+    ) -> None:
+        asked = cast("Any", request)
+        self.tokens: Final = PageTokens(_query_of(request), now, key)
+        self.page: PageRequest[Key] = self.tokens.page(page_size=asked.page_size, page_token=asked.page_token)
+
+    async def answer(self, page: Page[R], show: Callable[[R], M]) -> tuple[list[M], str]:
+        """Return the messages of the page, as many as fit, and the token of the next page; empty if there is none."""
+        rows, has_more = page
+        messages = await messages_of(rows, show)
+        return messages, self.tokens.after_page(rows, shown=len(messages), has_more=has_more)
+
+
+def _query_of(request: Message) -> tuple[str, ...]:
+    """Return the list and its filters: the type of the request, and all fields but those that say which page."""
+    content = type(request)()
+    content.CopyFrom(request)
+    for field in ("page_size", "page_token"):
+        content.ClearField(field)
+    return request.DESCRIPTOR.full_name, content.SerializeToString(deterministic=True).hex()
+
+
 @dataclass(frozen=True, slots=True)
 class PageTokens:
     """The tokens of one list with one filter.
 
     Args:
-        query: the list's method and every filter, as text.
+        query: the list and every filter, as text.
         now: the current time, aware.
+        key: the type of the list's keys.
     """
 
     query: tuple[str, ...]
     now: datetime
+    key: type[Any] = UUID
 
-    def page(self, *, page_size: int, page_token: str) -> PageRequest:
+    def page(self, *, page_size: int, page_token: str) -> PageRequest[Any]:
         """Return the page that a request asks for. Size 0 becomes 50, and a size above 200 becomes 200.
 
         Raises:
@@ -123,24 +196,36 @@ class PageTokens:
         """
         return self.after(rows[shown - 1].id) if has_more or shown < len(rows) else ""
 
-    def after(self, last: UUID) -> str:
+    def after(self, last: UUID | str) -> str:
         """Return the token of the page that begins after this key."""
-        payload = _PAYLOAD.pack(_VERSION, int(self.now.timestamp()), last.bytes)
+        key = last.encode() if isinstance(last, str) else last.bytes
+        payload = _HEAD.pack(_VERSION, int(self.now.timestamp())) + key
         return base64.urlsafe_b64encode(payload + self._digest(payload)).decode().rstrip("=")
 
-    def _decoded(self, token: str) -> UUID:
+    def _decoded(self, token: str) -> UUID | str:
         try:
             raw = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
         except (binascii.Error, ValueError) as error:
             raise InvalidPageToken from error
         payload, digest = raw[:-_DIGEST_BYTES], raw[-_DIGEST_BYTES:]
-        if len(payload) != _PAYLOAD.size or digest != self._digest(payload):
+        if len(payload) <= _HEAD.size or digest != self._digest(payload):
             raise InvalidPageToken
-        version, issued_at_s, last = _PAYLOAD.unpack(payload)
+        version, issued_at_s = _HEAD.unpack_from(payload)
         age_s = self.now.timestamp() - issued_at_s
         if version != _VERSION or age_s > TOKEN_LIFETIME.total_seconds():
             raise InvalidPageToken
-        return UUID(bytes=last)
+        return self._key_of(payload[_HEAD.size :])
+
+    def _key_of(self, content: bytes) -> UUID | str:
+        try:
+            if self.key is UUID:
+                return UUID(bytes=content)
+            text = content.decode()
+        except ValueError as error:
+            raise InvalidPageToken from error
+        if "\0" in text:  # PostgreSQL has no such text
+            raise InvalidPageToken
+        return text
 
     def _digest(self, payload: bytes) -> bytes:
         query = "\0".join(self.query).encode()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from chassis.clock import new_id
 from chassis.errors import InvalidPageToken
+from chassis.server.pagination import Page
 from chassis.watch.feed import FeedEvent
 from order_svc.commands import CancelOrder, ChangeStatus, PlaceOrder
 from order_svc.errors import OrderingUserNotFound, OrderNotFound, UserNotActive
@@ -72,8 +73,8 @@ class OrdersInMemory:
             raise OrderNotFound(order_id)
         return order
 
-    async def list_orders(self, page: PageRequest, *, filters: OrderFilter) -> tuple[list[Order], bool]:
-        """Return a page of orders, newest first, and whether there are more."""
+    async def list_orders(self, page: PageRequest, *, filters: OrderFilter) -> Page[Order]:
+        """Return a page of orders, newest first."""
         found = [
             order
             for order in sorted(self._orders.values(), key=attrgetter("id"), reverse=True)
@@ -89,10 +90,10 @@ class OrdersInMemory:
                 break
             shown.append(order)
             items += len(order.items)
-        return shown, len(found) > len(shown)
+        return Page(shown, len(found) > len(shown))
 
-    async def list_events(self, page: PageRequest, *, order_id: OrderId, owner: BuyerId | None) -> list[OrderEvent]:
-        """Return a page of an order's history, oldest first, and one more if there are more."""
+    async def list_events(self, page: PageRequest, *, order_id: OrderId, owner: BuyerId | None) -> Page[OrderEvent]:
+        """Return a page of an order's history, oldest first."""
         await self.get_order(order_id, owner=owner)
         history = self._history[order_id]
         ids = [event.id for event in history]
@@ -100,7 +101,7 @@ class OrdersInMemory:
         found = history[start : start + page.size + 1]
         if not found:
             raise InvalidPageToken
-        return found
+        return page.split(found)
 
     def forget_buyer(self, user_id: UserId) -> None:
         """Cancel the open orders of a deleted user and erase what people wrote about them, as the consumer does."""

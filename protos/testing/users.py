@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from chassis.clock import Clock
     from chassis.idempotency.key import IdempotencyKey
-    from chassis.server.pagination import PageRequest
+    from chassis.server.pagination import Page, PageRequest
     from user_svc.sessions.model import SessionId
 
 
@@ -91,8 +91,8 @@ class UsersInMemory:
         """Return the states of the users that exist."""
         return {user_id: self._users[user_id].state for user_id in ids if user_id in self._users}
 
-    async def list_users(self, page: PageRequest, *, email: Email | None, state: UserState | None) -> list[User]:
-        """Return a page of users, newest first, and one more if there are more."""
+    async def list_users(self, page: PageRequest, *, email: Email | None, state: UserState | None) -> Page[User]:
+        """Return a page of users, newest first."""
         found = [
             user
             for user in sorted(self._users.values(), key=attrgetter("id"), reverse=True)
@@ -100,7 +100,7 @@ class UsersInMemory:
             and (email is None or (user.email is not None and user.email.key == email.key))
             and (user.state is not UserState.DELETED if state is None else user.state is state)
         ]
-        return found[: page.size + 1]
+        return page.split(found)
 
     async def update_user(self, change: UserChange, *, owner: UserId | None, key: IdempotencyKey) -> User:
         """Change a user's fields, as UserService.update_user() does."""

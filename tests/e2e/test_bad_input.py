@@ -14,7 +14,7 @@ from shop.order.v1 import order_pb2
 from shop.order.v1 import order_service_pb2 as orders
 from shop.user.v1 import user_service_pb2 as users
 
-from chassis.server.pagination import PageTokens
+from chassis.server.pagination import ListRequest
 from chassis.testing import new_uuid
 from tests.e2e.callers import Outcome, require_clean, require_clean_error, rest_outcome
 from tests.e2e.contract import BINDINGS, BY_NAME, RPCS, Binding, Place, name_of, with_value
@@ -464,7 +464,8 @@ def test_a_page_token_of_another_filter_is_refused(world: World) -> None:
 def test_a_page_token_is_good_for_a_day(world: World, days: int, http: int) -> None:
     order = world.order()
     issued = datetime.now(UTC) - timedelta(days=days)
-    token = PageTokens(("ListOrders", "", order.user_id, ""), issued).after(UUID(order.id))
+    request = orders.ListOrdersRequest(user_id=order.user_id)
+    token = ListRequest(request, now=issued).tokens.after(UUID(order.id))
 
     response = world.edge.http.get("/api/v1/orders", params={"userId": order.user_id, "pageToken": token})
 

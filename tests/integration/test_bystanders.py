@@ -15,6 +15,7 @@ import psycopg
 import pytest
 from sqlalchemy import create_engine
 
+from chassis.database.keyed import Lookup
 from chassis.events import inbox, outbox
 from chassis.events.inbox import Number
 from chassis.events.redis_streams import START
@@ -225,9 +226,9 @@ def updated(order: Order, status: OrderStatus) -> StatusUpdate:
 def test_an_owner_sees_no_order_of_a_user_with_a_neighbouring_id(orders: Connection, stranger: UUID) -> None:
     place(orders, an_order_of(OURS))
     wanted = [
-        orders_repository.OrderLookup(OrderId(OURS), BuyerId(stranger)),
-        orders_repository.OrderLookup(OrderId(OURS), BuyerId(OURS)),
-        orders_repository.OrderLookup(OrderId(OURS)),
+        Lookup(OrderId(OURS), BuyerId(stranger)),
+        Lookup(OrderId(OURS), BuyerId(OURS)),
+        Lookup(OrderId(OURS)),
     ]
 
     found = orders_repository.lock_orders(orders, wanted, wait=True)
@@ -238,7 +239,7 @@ def test_an_owner_sees_no_order_of_a_user_with_a_neighbouring_id(orders: Connect
 def test_each_order_is_found_by_its_own_id(orders: Connection) -> None:
     for number in ALL:
         place(orders, an_order_of(OURS, number=number))
-    wanted = [orders_repository.OrderLookup(OrderId(number)) for number in (AFTER, BEFORE, UUID(int=9), OURS)]
+    wanted = [Lookup(OrderId(number)) for number in (AFTER, BEFORE, UUID(int=9), OURS)]
 
     found = orders_repository.lock_orders(orders, wanted, wait=False)
 

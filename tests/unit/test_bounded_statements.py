@@ -27,7 +27,7 @@ BOUNDS = re.compile(
     | \bunnest\(                                     # keys that come with the statement
     | \bjson_to_recordset\(
     | =\ ANY\ \((?:CAST\()?:
-    | \b(?:FROM|USING)\ (?:told|given)\b                       # a name for such keys in a part of a larger statement
+    | \b(?:FROM|USING)\ (?:told|given|changed)\b               # a name for such keys in a part of a larger statement
     """,
     re.VERBOSE,
 )

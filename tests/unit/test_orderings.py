@@ -27,6 +27,10 @@ LOCKS: Final = "not a reader's order: two transactions that lock the same rows t
 # In the chassis. Those of a service are in its guards.toml, in [orderings].
 ALLOWED: Final = {
     "chassis/events/inbox.py subject": LOCKS,
+    "chassis/events/copies.py {key}": LOCKS,
+    "chassis/database/keyed.py {key}": LOCKS,
+    "chassis/server/pagination.py key.desc()": "newest first, of many writers: there is no sequence over all of them",
+    "chassis/server/pagination.py key": "a list in the order of its keys, which are texts that callers choose",
     "chassis/idempotency/store.py key_caller, key_method, key_request_id": LOCKS,
     "chassis/idempotency/store.py created_at": "what is swept first, and by its age",
     "chassis/events/inbox.py died_at, sequence, key": "dead letters as a person reads them, of one subject by sequence",

@@ -68,7 +68,6 @@ NO_LIST: Final = {
     "docs/observability/rules_test.yaml": _EXAMPLES,
     "helm/shop/ci/production-values.yaml": _EXAMPLES,
     "tests/mutation/configuration.toml": "faults of one file each",
-    "tests/mutation/equivalents.toml": "faults of one file each",
 }
 
 

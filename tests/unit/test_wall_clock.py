@@ -18,7 +18,7 @@ _READS: Final = {
 }
 
 # What a reading that is passed to it is for: the date of an idempotency key, of a page token.
-_TAKE_A_DATE: Final = {"key_of", "PageTokens"}
+_TAKE_A_DATE: Final = {"key_of", "ListRequest"}
 
 # Each reading in the chassis, and what date it is. A reading for a duration is no line here but a use of
 # time.monotonic(). Those of a service are in its guards.toml, in [dates] and [sql_dates].
@@ -46,6 +46,7 @@ SQL_DATES: Final = {
         "of a dead letter"
     ),
     "chassis/events/backlog.py coalesce(extract(epoch FROM now() - min(occurred_at)), 0) AS oldest_age_s,": "a metric",
+    "chassis/events/copies.py now()": "when news of a resource came",
     "chassis/events/relay.py SELECT now()": "of a watermark",
     "chassis/events/relay_state.py published_at = (SELECT clock_timestamp()),": "of a publication",
     "chassis/events/relay_state.py published_at < now() - make_interval(secs => :keep_s)": (

@@ -21,7 +21,7 @@ import chassis.events.outbox
 import order_svc.repository
 import order_svc.service
 from chassis.clock import new_id
-from chassis.server.pagination import PageTokens
+from chassis.server.pagination import ListRequest
 from chassis.testing import ManualClock, bearer, new_uuid, plain_channel, refusal_of, token_of
 from tests.integration.inprocess import database_settings, order_service
 from tests.integration.watching import watching
@@ -173,7 +173,7 @@ async def test_a_page_token_of_a_history_opens_it_to_its_owner_and_staff_only(
         await orders.CancelOrder(pb.CancelOrderRequest(id=order.id))
     first_page = await orders.ListOrderEvents(pb.ListOrderEventsRequest(id=mine.id, page_size=1))
     of_foreign = await orders.ListOrderEvents(pb.ListOrderEventsRequest(id=foreign.id, page_size=1))
-    tokens = PageTokens(("ListOrderEvents", mine.id), datetime.now(UTC))
+    tokens = ListRequest(pb.ListOrderEventsRequest(id=mine.id), now=datetime.now(UTC)).tokens
     forged = [
         tokens.after(UUID(int=0)),
         tokens.after(UUID(of_foreign.events[0].id)),

@@ -5,8 +5,9 @@ from uuid import UUID
 
 import pytest
 
+from chassis.database.keyed import Lookup
 from order_svc.model import OrderId
-from order_svc.repository import OrderLookup, find_orders
+from order_svc.repository import find_orders
 from tests.support.builders import NOON, OTHER_ID, SOME_ID
 from tests.support.turns import counted_turns
 
@@ -23,7 +24,7 @@ async def test_reading_many_large_orders_yields_to_other_calls(orders: int, item
         return [(n, *columns) for n in range(orders, 0, -1)]
 
     async with counted_turns() as turns:
-        found = await find_orders(run, [OrderLookup(OrderId(UUID(SOME_ID)))] * orders)
+        found = await find_orders(run, [Lookup(OrderId(UUID(SOME_ID)))] * orders)
 
     assert [len(order.items) for order in found if order] == [items] * orders
     assert turns.count >= least_turns

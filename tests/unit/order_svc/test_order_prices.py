@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chassis.errors import EtagMismatch
 from order_svc.errors import AmountOutOfRange, CurrencyMismatch
 from order_svc.model import PRICE_LIMIT, TOTAL_LIMIT, NewItem, price_items
 from order_svc.money import to_money
@@ -131,16 +130,3 @@ def test_an_amount_is_written_to_the_wire_exactly(amount: Decimal) -> None:
     assert money.units + Fraction(money.nanos, 10**9) == exact(amount)
     assert 0 <= money.nanos <= 999_999_999
     assert money.currency_code == "EUR"
-
-
-@pytest.mark.parametrize("etag", ["", "v3"])
-def test_an_order_accepts_a_missing_etag_and_its_own(etag: str) -> None:
-    an_order(version=3).require_etag(etag)
-
-
-@pytest.mark.parametrize("etag", ["v2", "v4", "v33", "3", "V3", "v3\0", '"v3"'])
-def test_an_order_refuses_every_other_etag_and_names_its_own(etag: str) -> None:
-    with pytest.raises(EtagMismatch) as refused:
-        an_order(version=3).require_etag(etag)
-
-    assert refused.value.metadata == {"etag": "v3"}

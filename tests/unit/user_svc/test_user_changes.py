@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chassis.context import Role
-from chassis.errors import EtagMismatch, InvalidFields
+from chassis.errors import InvalidFields
 from tests.support.builders import NOON, a_user
 from user_svc.errors import UserNotActive
 from user_svc.model import Email, User, UserState, require_small_profile
@@ -164,17 +164,6 @@ def test_every_change_makes_another_etag() -> None:
     ]
 
     assert len({each.etag for each in versions}) == len(versions)
-
-
-def test_a_stale_etag_is_refused_with_the_current_one() -> None:
-    user = a_user(version=7)
-
-    user.require_etag("")
-    user.require_etag("v7")
-    with pytest.raises(EtagMismatch) as refused:
-        user.require_etag("v6")
-
-    assert refused.value.metadata == {"etag": "v7"}
 
 
 @pytest.mark.parametrize("before", [(Role.USER,), (Role.USER, Role.SUPPORT), (Role.USER, Role.ADMIN)])

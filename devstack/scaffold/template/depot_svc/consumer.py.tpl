@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from sqlalchemy import text
+from chassis.events.copies import Copies
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -13,24 +13,11 @@ if TYPE_CHECKING:
 
     from chassis.events.cloudevents import CloudEvent
 
-# Events of one resource come in the order of its changes, and each once.
-_keep = text("""
-    INSERT INTO known_cargos (id, last_event, last_at)
-    SELECT id, last_event, last_at
-    FROM unnest(CAST(:ids AS uuid[]), CAST(:types AS text[]), CAST(:times AS timestamptz[]))
-        AS told (id, last_event, last_at)
-    ON CONFLICT ON CONSTRAINT known_cargos_pkey DO UPDATE
-    SET last_event = excluded.last_event, last_at = excluded.last_at
-""")
+_CARGOS: Final = Copies("known_cargos", {"id": "uuid", "last_event": "text", "last_at": "timestamptz"})
 
 
 def handle(connection: Connection, events: Sequence[CloudEvent]) -> None:
-    """Apply events of «cargos»."""
+    """Apply events of «cargos»: those of one come in the order of its changes, and each once."""
     last = {event.subject: event for event in events}
-    if last:
-        parameters = {
-            "ids": list(last),
-            "types": [event.type for event in last.values()],
-            "times": [event.time for event in last.values()],
-        }
-        connection.execute(_keep, parameters)
+    rows = [{"id": subject, "last_event": event.type, "last_at": event.time} for subject, event in last.items()]
+    _CARGOS.put(connection, rows)

@@ -4,42 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from datetime import datetime  # noqa: TC003  pydantic reads the annotations when it stores responses
-from typing import NewType
+from typing import TYPE_CHECKING, NewType
 from uuid import UUID
 
-from chassis.errors import EtagMismatch
+from chassis.versions import Versioned
+
+if TYPE_CHECKING:
+    from datetime import datetime
 
 ParcelId = NewType("ParcelId", UUID)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Parcel:
-    """A «parcel».
-
-    Attributes:
-        version: counts the changes from 1.
-    """
+class Parcel(Versioned):
+    """A «parcel»."""
 
     id: ParcelId
     display_name: str
-    created_at: datetime
-    updated_at: datetime
-    version: int
-
-    @property
-    def etag(self) -> str:
-        """The etag of this version."""
-        return f"v{self.version}"
-
-    def require_etag(self, etag: str) -> None:
-        """Return if the etag is empty or current.
-
-        Raises:
-            EtagMismatch: it is stale.
-        """
-        if etag and etag != self.etag:
-            raise EtagMismatch(current=self.etag)
 
     def renamed(self, display_name: str, *, now: datetime) -> Parcel:
         """Return the next version, with another name."""

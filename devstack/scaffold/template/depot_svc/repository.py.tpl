@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from chassis.database.database import as_json, execute, uuid_array
+from sqlalchemy import Uuid, column, select, table
+
+from chassis.database.database import as_json, execute
+from chassis.database.keyed import KeyedRows, Lookup
 from chassis.events import outbox
 from chassis.idempotency.inserts import insert_once
 from depot_svc.model import Parcel, ParcelId
@@ -17,11 +19,17 @@ if TYPE_CHECKING:
 
     from chassis.database.statement_pool import Fetch
     from chassis.idempotency.inserts import Insert
-    from chassis.server.pagination import PageRequest
+    from chassis.server.pagination import Page, PageRequest
 
 # In the order in which _to_parcel() takes them.
-_COLUMNS: Final = "parcels.id, display_name, created_at, updated_at, version"
-
+_PARCELS: Final = table(
+    "parcels",
+    column("id", Uuid),
+    column("display_name"),
+    column("created_at"),
+    column("updated_at"),
+    column("version"),
+)
 _INSERT: Final = insert_once(
     columns="id uuid, display_name text, created_at timestamptz",
     inserts="""
@@ -34,42 +42,17 @@ _INSERT: Final = insert_once(
     """,
     returning="SELECT id FROM inserted",
 )
-_BY_IDS: Final = f"""
-    SELECT wanted.n, {_COLUMNS}
-    FROM unnest(CAST(%s AS uuid[])) WITH ORDINALITY AS wanted (id, n)
-    JOIN parcels ON parcels.id = wanted.id
-"""  # noqa: S608  put together from constants
-# In the order of the key, so that two transactions that lock the same «parcels» cannot lock each other.
-_BY_IDS_LOCKED: Final = f"{_BY_IDS} ORDER BY parcels.id FOR UPDATE OF parcels"
-_BY_IDS_LOCKED_IF_FREE: Final = f"{_BY_IDS_LOCKED} SKIP LOCKED"
-_UPDATE: Final = f"""
-    WITH changed AS MATERIALIZED (
-        SELECT *
-        FROM json_to_recordset(CAST(%s AS json)) AS changed (
-            id uuid, display_name text, updated_at timestamptz, version integer, {outbox.COLUMNS}
+_UPDATE: Final = outbox.write_with_events(
+    columns="id uuid, display_name text, updated_at timestamptz, version integer",
+    writes="""
+        updated AS (
+            UPDATE parcels
+            SET display_name = changed.display_name, updated_at = changed.updated_at, version = changed.version
+            FROM changed
+            WHERE parcels.id = changed.id AND parcels.version = changed.version - 1
         )
-    ),
-    updated AS (
-        UPDATE parcels
-        SET display_name = changed.display_name, updated_at = changed.updated_at, version = changed.version
-        FROM changed
-        WHERE parcels.id = changed.id AND parcels.version = changed.version - 1
-    )
-    {outbox.insert_from("changed")}
-"""  # noqa: S608  put together from constants
-_PAGE: Final = f"""
-    SELECT {_COLUMNS} FROM parcels WHERE id < coalesce(CAST(%s AS uuid), 'ffffffff-ffff-ffff-ffff-ffffffffffff')
-    ORDER BY id DESC
-    LIMIT %s
-"""  # noqa: S608  put together from constants
-
-
-@dataclass(frozen=True, slots=True)
-class ParcelUpdate:
-    """The next version of «a parcel», to write, and the event that tells of it."""
-
-    parcel: Parcel
-    event: outbox.Event
+    """,
+)
 
 
 async def insert_parcels(fetch: Fetch, inserts: Sequence[Insert[Parcel]]) -> set[ParcelId]:
@@ -87,49 +70,37 @@ async def insert_parcels(fetch: Fetch, inserts: Sequence[Insert[Parcel]]) -> set
     return {ParcelId(parcel_id) for (parcel_id,) in await fetch(_INSERT, as_json(rows))}
 
 
-async def find_parcels(fetch: Fetch, ids: Sequence[ParcelId]) -> list[Parcel | None]:
-    """Return for each id the «parcel», or None if there is none."""
-    return _in_order(await fetch(_BY_IDS, uuid_array(ids)), len(ids))
+async def find_parcels(fetch: Fetch, lookups: Sequence[Lookup[ParcelId]]) -> list[Parcel | None]:
+    """Return for each lookup the «parcel», or None if there is none."""
+    return await _ROWS.find(fetch, lookups)
 
 
-def lock_parcels(connection: Connection, ids: Sequence[ParcelId], *, wait: bool) -> list[Parcel | None]:
-    """Return what find_parcels() does, and lock the rows until the transaction ends.
-
-    Args:
-        connection: inside the transaction.
-        ids: which.
-        wait: whether to wait for rows that other transactions have locked; otherwise those «parcels» are None.
-    """
-    return _in_order(execute(connection, _BY_IDS_LOCKED if wait else _BY_IDS_LOCKED_IF_FREE, uuid_array(ids)), len(ids))
+def lock_parcels(connection: Connection, lookups: Sequence[Lookup[ParcelId]], *, wait: bool) -> list[Parcel | None]:
+    """Return what find_parcels() does, and lock the rows as KeyedRows.lock() does."""
+    return _ROWS.lock(connection, lookups, wait=wait)
 
 
-def update_parcels(connection: Connection, updates: Sequence[ParcelUpdate]) -> None:
-    """Write the next version of different «parcels» that this transaction has locked, and their events."""
-    if not updates:
+def update_parcels(connection: Connection, changed: Sequence[tuple[Parcel, outbox.Event]]) -> None:
+    """Write the next version of different «parcels» that this transaction has locked, each with its event."""
+    if not changed:
         return
     rows = [
         {
-            "id": each.parcel.id,
-            "display_name": each.parcel.display_name,
-            "updated_at": each.parcel.updated_at,
-            "version": each.parcel.version,
-            **each.event.row(),
+            "id": parcel.id,
+            "display_name": parcel.display_name,
+            "updated_at": parcel.updated_at,
+            "version": parcel.version,
+            **event.row(),
         }
-        for each in updates
+        for parcel, event in changed
     ]
     execute(connection, _UPDATE, as_json(rows))
 
 
-def list_parcels(connection: Connection, page: PageRequest) -> list[Parcel]:
-    """Return a page of «parcels», newest first, and one more if there are more."""
-    return [_to_parcel(row) for row in execute(connection, _PAGE, page.after, page.size + 1)]
-
-
-def _in_order(rows: Sequence[Sequence[Any]], count: int) -> list[Parcel | None]:
-    found: list[Parcel | None] = [None] * count
-    for n, *columns in rows:
-        found[n - 1] = _to_parcel(columns)
-    return found
+def list_parcels(connection: Connection, page: PageRequest) -> Page[Parcel]:
+    """Return a page of «parcels», newest first."""
+    query = page.newest_first(select(_PARCELS), _PARCELS.c.id)
+    return page.split([_to_parcel(row) for row in connection.execute(query)])
 
 
 def _to_parcel(columns: Sequence[Any]) -> Parcel:
@@ -137,3 +108,6 @@ def _to_parcel(columns: Sequence[Any]) -> Parcel:
     return Parcel(
         id=parcel_id, display_name=display_name, created_at=created_at, updated_at=updated_at, version=version
     )
+
+
+_ROWS: Final = KeyedRows(list(_PARCELS.c), _to_parcel)

@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from chassis.idempotency.key import IdempotencyKey, key_of
 from chassis.server.conversions import set_timestamp
-from chassis.server.pagination import PageTokens, messages_of
+from chassis.server.pagination import ListRequest
 from depot_svc.model import Parcel, ParcelId
 from depot_svc.service import Rename
 
@@ -43,13 +43,10 @@ class DepotServicer(DepotServiceServicer):
 
     @override
     async def ListParcels(self, request: pb.ListParcelsRequest, context: Context) -> pb.ListParcelsResponse:
-        tokens = PageTokens(("ListParcels",), self._clock.now())
-        page = tokens.page(page_size=request.page_size, page_token=request.page_token)
-        found, has_more = page.split(await self._service.list_parcels(page))
-        shown = await messages_of(found, _to_message)
-        return pb.ListParcelsResponse(
-            parcels=shown, next_page_token=tokens.after_page(found, shown=len(shown), has_more=has_more)
-        )
+        listing = ListRequest(request, now=self._clock.now())
+        found = await self._service.list_parcels(listing.page)
+        parcels, next_page_token = await listing.answer(found, _to_message)
+        return pb.ListParcelsResponse(parcels=parcels, next_page_token=next_page_token)
 
     @override
     async def UpdateParcel(self, request: pb.UpdateParcelRequest, context: Context) -> parcel_pb2.Parcel:

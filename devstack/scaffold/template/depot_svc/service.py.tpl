@@ -9,18 +9,16 @@ from typing import TYPE_CHECKING, Final
 from pydantic import TypeAdapter
 
 from chassis.clock import new_id
-from chassis.errors import DomainError
+from chassis.database.keyed import Lookup
 from chassis.idempotency.inserts import IdempotentInserts
 from chassis.idempotency.store import ResponseCodec
-from chassis.idempotency.transactions import IdempotentTransactions
+from chassis.idempotency.transactions import IdempotentTransactions, LockedChange
 from depot_svc import events, repository
 from depot_svc.errors import ParcelNotFound
 from depot_svc.model import Parcel, ParcelId
-from depot_svc.repository import ParcelUpdate
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from uuid import UUID
+    from collections.abc import Sequence
 
     from sqlalchemy import Connection
 
@@ -28,7 +26,7 @@ if TYPE_CHECKING:
     from chassis.database import Database
     from chassis.idempotency.key import IdempotencyKey
     from chassis.idempotency.transactions import Request
-    from chassis.server.pagination import PageRequest
+    from chassis.server.pagination import Page, PageRequest
 
 _PARCEL: Final = ResponseCodec.of(TypeAdapter(Parcel), resource_id=attrgetter("id"))
 
@@ -54,11 +52,10 @@ class DepotService:
         self._database = database
         self._clock = clock
         self._lookups = database.batched_reads(repository.find_parcels, name="parcels.find")
-        self._inserts = IdempotentInserts(
-            database, repository.insert_parcels, name="parcels.create", check=_no_refusals, codec=_PARCEL
-        )
+        self._inserts = IdempotentInserts(database, repository.insert_parcels, name="parcels.create", codec=_PARCEL)
+        change = LockedChange(lock=_lock, apply=self._apply, write=_write)
         self._changes = IdempotentTransactions(
-            database, self._change, name="parcels.update", exclusive_by=attrgetter("parcel_id"), codec=_PARCEL
+            database, change, name="parcels.update", exclusive_by=attrgetter("parcel_id"), codec=_PARCEL
         )
 
     async def create_parcel(self, display_name: str, *, key: IdempotencyKey) -> Parcel:
@@ -77,13 +74,13 @@ class DepotService:
         Raises:
             ParcelNotFound: there is none.
         """
-        found = await self._lookups.submit(parcel_id)
+        found = await self._lookups.submit(Lookup(parcel_id))
         if found is None:
             raise ParcelNotFound(parcel_id)
         return found
 
-    async def list_parcels(self, page: PageRequest) -> list[Parcel]:
-        """Return a page of «parcels», newest first, and one more if there are more."""
+    async def list_parcels(self, page: PageRequest) -> Page[Parcel]:
+        """Return a page of «parcels», newest first."""
         return await self._database.read(lambda connection: repository.list_parcels(connection, page))
 
     async def rename_parcel(self, command: Rename, *, key: IdempotencyKey) -> Parcel:
@@ -96,32 +93,24 @@ class DepotService:
         """
         return await self._changes.submit(key, command)
 
-    def _change(
-        self, connection: Connection, requests: Sequence[Request[Rename]], *, wait: bool
-    ) -> list[Parcel | DomainError]:
-        """Lock the «parcels», apply each command, and write what changes."""
-        ids = [each.command.parcel_id for each in requests]
-        outcomes: list[Parcel | DomainError] = []
-        updates: list[ParcelUpdate] = []
-        for each, parcel in zip(requests, repository.lock_parcels(connection, ids, wait=wait), strict=True):
-            outcome = self._apply(each.command, parcel)
-            outcomes.append(outcome)
-            if isinstance(outcome, Parcel) and outcome is not parcel:
-                updates.append(ParcelUpdate(outcome, events.parcel_updated(outcome, traceparent=each.traceparent)))
-        repository.update_parcels(connection, updates)
-        return outcomes
-
-    def _apply(self, command: Rename, parcel: Parcel | None) -> Parcel | DomainError:
+    def _apply(self, command: Rename, parcel: Parcel | None) -> Parcel:
         if parcel is None:
-            return ParcelNotFound(command.parcel_id)
-        try:
-            parcel.require_etag(command.etag)
-        except DomainError as refusal:
-            return refusal
+            raise ParcelNotFound(command.parcel_id)
+        parcel.require_etag(command.etag)
         if command.display_name is None:
             return parcel
         return parcel.renamed(command.display_name, now=self._clock.now())
 
 
-async def _no_refusals(_parcels: Sequence[Parcel]) -> Mapping[UUID, DomainError]:
-    return {}
+def _lock(connection: Connection, commands: Sequence[Rename], *, wait: bool) -> list[Parcel | None]:
+    return repository.lock_parcels(connection, [Lookup(command.parcel_id) for command in commands], wait=wait)
+
+
+def _write(connection: Connection, outcomes: Sequence[tuple[Request[Rename], Parcel]]) -> None:
+    """Write the «parcels» that got a name, with their events."""
+    changed = [
+        (parcel, events.parcel_updated(parcel, traceparent=request.traceparent))
+        for request, parcel in outcomes
+        if request.command.display_name is not None
+    ]
+    repository.update_parcels(connection, changed)

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
+from chassis.database.keyed import Lookup
 from chassis.events import inbox
 from chassis.events.inbox import Number
 from chassis.idempotency import store
 from chassis.idempotency.key import IdempotencyKey
 from order_svc import repository as orders_repository
 from order_svc.model import BuyerId, OrderId
-from order_svc.repository import OrderLookup
 from tests.integration.test_bystanders import AFTER, BEFORE, OURS, a_user, an_order_of, log_in, place, transaction
 from tests.support.waiting import until
 from user_svc import attempt_repository
@@ -97,7 +97,7 @@ def signed_up(users_database: TestDatabase) -> TestDatabase:
 
 
 def lock_orders(*numbers: UUID, wait: bool) -> Work:
-    wanted = [OrderLookup(OrderId(number)) for number in numbers]
+    wanted = [Lookup(OrderId(number)) for number in numbers]
     return lambda connection: orders_repository.lock_orders(connection, wanted, wait=wait)
 
 
@@ -119,7 +119,7 @@ def test_orders_are_locked_in_the_sequence_of_their_ids(placed: TestDatabase) ->
 
 
 def test_a_call_that_does_not_wait_gets_the_unlocked_orders(placed: TestDatabase) -> None:
-    wanted = [OrderLookup(OrderId(number), BuyerId(OURS)) for number in (AFTER, OURS)]
+    wanted = [Lookup(OrderId(number), BuyerId(OURS)) for number in (AFTER, OURS)]
 
     with holding(placed, locking(row_of("orders", OURS))), transaction(placed) as connection:
         connection.exec_driver_sql("SET LOCAL lock_timeout = '1s'")

@@ -8,12 +8,14 @@ from typing import NamedTuple
 from uuid import UUID
 
 import pytest
+from google.cloud.location.locations_pb2 import ListLocationsRequest
+from google.longrunning.operations_proto_pb2 import ListOperationsRequest
 from google.protobuf.wrappers_pb2 import StringValue
 from hypothesis import given
 from hypothesis import strategies as st
 
 from chassis.errors import InvalidPageToken
-from chassis.server.pagination import PageRequest, PageTokens, messages_of
+from chassis.server.pagination import ListRequest, Page, PageRequest, PageTokens, messages_of
 from tests.support.builders import NOON, SOME_ID
 from tests.support.turns import counted_turns
 
@@ -208,3 +210,81 @@ async def test_a_page_yields_to_other_calls_after_each_4_kib_and_no_more_often(
         await messages_of([of_size(size)] * number, shown)
 
     assert turns.count == expected
+
+
+# Keys that are texts
+
+
+texts = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=63)
+
+
+def text_tokens() -> PageTokens:
+    return PageTokens(QUERY, NOON, str)
+
+
+@given(texts)
+def test_a_token_brings_a_key_back_that_is_a_text(last: str) -> None:
+    token = text_tokens().after(last)
+
+    assert text_tokens().page(page_size=10, page_token=token) == PageRequest(size=10, after=last)
+    assert len(token) <= 512
+
+
+@pytest.mark.parametrize("key", [b"", b"a\0b", b"\xff", b"\xed\xa0\x80"], ids=["none", "NUL", "no UTF-8", "surrogate"])
+def test_a_forged_token_cannot_name_what_is_no_text_of_the_database(key: bytes) -> None:
+    token = forged(bytes([1]) + int(NOON.timestamp()).to_bytes(8, "big") + key)
+
+    with pytest.raises(InvalidPageToken):
+        text_tokens().page(page_size=1, page_token=token)
+
+
+# A request for a page
+
+
+A_LIST = ListOperationsRequest(name="shops/1", filter="done", page_size=2)
+
+
+def token_of(request: ListOperationsRequest) -> str:
+    return ListRequest(request, now=NOON).tokens.after(UUID(SOME_ID))
+
+
+def test_the_next_page_of_a_request_is_asked_for_by_its_token() -> None:
+    following = ListOperationsRequest(name="shops/1", filter="done", page_size=7, page_token=token_of(A_LIST))
+
+    assert ListRequest(following, now=NOON).page == PageRequest(size=7, after=UUID(SOME_ID))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        ListOperationsRequest(name="shops/1"),
+        ListOperationsRequest(filter="done"),
+        ListOperationsRequest(name="shops/1", filter="failed"),
+        ListOperationsRequest(name="done", filter="shops/1"),
+    ],
+)
+def test_a_token_of_a_request_with_other_filters_is_refused(other: ListOperationsRequest) -> None:
+    other.page_token = token_of(A_LIST)
+
+    with pytest.raises(InvalidPageToken):
+        ListRequest(other, now=NOON)
+
+
+def test_the_same_content_of_another_list_is_another_query() -> None:
+    operations, locations = ListOperationsRequest(filter="same"), ListLocationsRequest(name="same")
+    assert operations.SerializeToString() == locations.SerializeToString()
+    locations.page_token = token_of(operations)
+
+    with pytest.raises(InvalidPageToken):
+        ListRequest(locations, now=NOON)
+
+
+@pytest.mark.parametrize("has_more", [False, True])
+async def test_an_answer_has_the_messages_and_the_token_of_the_next_page(*, has_more: bool) -> None:
+    rows = [Entry(UUID(int=n), str(n)) for n in (3, 2, 1)]
+    listing = ListRequest(A_LIST, now=NOON)
+
+    messages, token = await listing.answer(Page(rows, has_more), shown)
+
+    assert [message.value for message in messages] == ["3", "2", "1"]
+    assert token == (listing.tokens.after(UUID(int=1)) if has_more else "")

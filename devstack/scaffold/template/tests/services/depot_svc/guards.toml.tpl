@@ -16,8 +16,5 @@ parcels = []
 known_cargos = []
 # [end]
 
-[orderings]
-"repository.py id DESC" = "newest first, of many writers: there is no sequence over all of them"
-
 [pages]
 ListParcels = "200 of the largest entries have 100 kB"

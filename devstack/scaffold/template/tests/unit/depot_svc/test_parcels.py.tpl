@@ -2,10 +2,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-import pytest
-
 from chassis.clock import new_id
-from chassis.errors import EtagMismatch
 from depot_svc.model import Parcel, ParcelId
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -23,13 +20,3 @@ def test_a_change_makes_the_next_version() -> None:
     assert (after.display_name, after.version, after.updated_at) == ("Second", 2, NOW + timedelta(seconds=1))
     assert (after.id, after.created_at) == (before.id, before.created_at)
     assert after.etag != before.etag
-
-
-def test_only_the_current_etag_is_accepted() -> None:
-    parcel = a_parcel()
-
-    parcel.require_etag("")
-    parcel.require_etag(parcel.etag)
-    with pytest.raises(EtagMismatch) as refused:
-        parcel.require_etag("v2")
-    assert refused.value.metadata == {"etag": "v1"}
