@@ -40,8 +40,8 @@ clean: ## Remove the data of `make run`
 	@[ ! -x $(BIN)/python ] || $(BIN)/python -m devstack clean
 
 .PHONY: service service-remove
-service: setup ## Write a new service (NAME=stock RESOURCE=StockItem; PLURAL=…, READS=order)
-	@$(BIN)/python -m devstack.scaffold create "$(NAME)" --resource "$(RESOURCE)" --plural "$(PLURAL)" --reads "$(READS)"
+service: setup ## Write a new service (NAME=stock RESOURCE=StockItem; PLURAL=…, READS=order, KEY=text)
+	@$(BIN)/python -m devstack.scaffold create "$(NAME)" --resource "$(RESOURCE)" --plural "$(PLURAL)" --reads "$(READS)" --key "$(KEY)"
 
 service-remove: setup ## Remove a service and everything that is its own (NAME=stock)
 	@$(BIN)/python -m devstack.scaffold remove "$(NAME)"

@@ -25,6 +25,7 @@ SUFFIX: Final = "_svc"
 _WORD: Final = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 _NAME: Final = re.compile(rf"{_WORD.pattern}{SUFFIX}")
 _MAX_NAME: Final = 40  # objects on Kubernetes have this name with an ending, and at most 63 characters
+KEYS: Final = ("uuid", "text")
 _LISTS: Final = ("serves", "calls", "reads", "secrets")
 
 
@@ -42,6 +43,7 @@ class Service:
         serves: the full names of its gRPC services. The health of the first one is that of the whole replica.
         calls: the services that it calls, by name. It finds `user_svc` in the variable USER_SERVICE_URL.
         publishes: the resource whose events it publishes: `order`. Empty: none.
+        key: the type of this resource's key, which is the subject of its events: `uuid` or `text`.
         reads: the resources whose events it applies: `user`. Their services are others.
         secrets: the names of the settings that only this service has and that must be kept secret.
         modules: its own modules beside the standard ones, by the layer of the import rules to which each belongs
@@ -53,6 +55,7 @@ class Service:
     serves: tuple[str, ...]
     calls: tuple[str, ...] = ()
     publishes: str = ""
+    key: str = KEYS[0]
     reads: tuple[str, ...] = ()
     secrets: tuple[str, ...] = ()
     modules: Mapping[str, tuple[str, ...]] = field(hash=False)
@@ -156,6 +159,7 @@ def read(file: Path) -> Service:
         name=file.parent.name,
         collection=content["collection"],
         publishes=content.get("publishes", ""),
+        key=content.get("key", KEYS[0]),
         modules={layer: tuple(modules) for layer, modules in content.get("modules", {}).items()},
         **{key: tuple(content.get(key, ())) for key in _LISTS},
     )
@@ -171,6 +175,8 @@ def _complaints(name: str, content: Mapping[str, Any]) -> Iterator[str]:
         yield "collection must be a word in lower case, such as orders"
     if "publishes" in content and not _is_word(content["publishes"]):
         yield "publishes must be a word in lower case, such as order"
+    if content.get("key", KEYS[0]) not in KEYS:
+        yield f"key must be {' or '.join(KEYS)}: the type of the resource's key"
     modules = content.get("modules", {})
     if not isinstance(modules, dict) or not all(map(_is_list, modules.values())):
         yield "modules must be a table of lists of names"

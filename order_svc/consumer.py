@@ -13,7 +13,7 @@ from shop.event.v1.user_events_pb2 import UserCreated, UserDeleted, UserUpdated
 from chassis.clock import SystemClock
 from chassis.database.keyed import Lookup
 from chassis.errors import DatabaseUnavailable
-from chassis.events.cloudevents import Malformed, data_of
+from chassis.events.cloudevents import Malformed, data_of, uuid_subject
 from chassis.idempotency import store
 from chassis.runtime.periodic import Failures, every
 from order_svc import deleted_buyers, repository
@@ -124,4 +124,4 @@ def _user(event: CloudEvent) -> KnownUser:
         state = UserState(data.state)
     except ValueError as error:
         raise Malformed("has a state that is none") from error
-    return KnownUser(id=BuyerId(event.subject), state=state, updated_at=event.time)
+    return KnownUser(id=BuyerId(uuid_subject(event)), state=state, updated_at=event.time)

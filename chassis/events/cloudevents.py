@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -17,12 +18,17 @@ if TYPE_CHECKING:
     from google.protobuf.descriptor import Descriptor, FieldDescriptor
     from google.protobuf.message import Message
 
+    from chassis.keys import Key
+
 M = TypeVar("M", bound="Message")
 
 _SPECVERSION: Final = "1.0"
 # CloudEvents' sequence extension compares sequences as texts, so each is padded to the digits of the largest bigint.
 # Relays of earlier versions send them without padding.
 _SEQUENCE_DIGITS: Final = 19
+_MAX_SUBJECT: Final = 255
+# As str(UUID) has it, so that every subject is sent again as it came.
+_UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 class Malformed(Exception):
@@ -37,7 +43,7 @@ class CloudEvent:
         id: the same each time it is published.
         source: the service that publishes it: `/order_svc`.
         type: `order.created`.
-        subject: the resource.
+        subject: the key of the resource. A text that is written as a UUID is one, also if other texts are keys.
         sequence: the number of the change among the resource's, from 1.
         time: of the change, aware.
         traceparent: of the call that made the change, or empty.
@@ -49,7 +55,7 @@ class CloudEvent:
     id: UUID
     source: str
     type: str
-    subject: UUID
+    subject: Key
     sequence: int
     time: datetime
     traceparent: str
@@ -93,7 +99,7 @@ class CloudEvent:
                 id=UUID(event["id"]),
                 source=event["source"],
                 type=event["type"],
-                subject=UUID(event["subject"]),
+                subject=_subject_of(event["subject"]),
                 sequence=int(event["sequence"]),
                 time=datetime.fromisoformat(event["time"]),
                 traceparent=event.get("traceparent", ""),
@@ -102,6 +108,23 @@ class CloudEvent:
             )
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise Malformed("is no CloudEvent 1.0 with subject and sequence") from error
+
+
+def _subject_of(text: str) -> Key:
+    if not 0 < len(text) <= _MAX_SUBJECT or "\0" in text:
+        raise Malformed("has no subject that a database can keep")
+    return UUID(text) if _UUID.fullmatch(text) else text
+
+
+def uuid_subject(event: CloudEvent) -> UUID:
+    """Return the subject of an event whose resource has a UUID.
+
+    Raises:
+        Malformed: it is another text.
+    """
+    if isinstance(event.subject, UUID):
+        return event.subject
+    raise Malformed("has a subject that is no UUID")
 
 
 def payload_of(message: Message) -> dict[str, object]:

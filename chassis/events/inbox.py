@@ -2,7 +2,7 @@
 
 The number is written in the transaction of the effect, so an event that is delivered twice takes effect once. All of it
 is in the database of the effects: if that is restored to an earlier time, so is the position, and the consumer gets the
-events behind it again.
+events behind it again. A subject that is a text is kept as the UUID that stands for it.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from sqlalchemy import text
+
+from chassis.keys import uuid_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
     from chassis.database.statement_pool import Fetch
     from chassis.events.redis_streams import EntryId
+    from chassis.keys import Key
 
 # The first version of the tables, for a service's migration. A later change is another constant, never an edit.
 DDL_V1: Final = """
@@ -168,7 +171,7 @@ class DeadLetter:
 
     Attributes:
         key: the event's id; if the entry holds no event, a UUID made of its text.
-        subject: the event's; None if the entry holds no event.
+        subject: the event's, or the UUID that stands for it; None if the entry holds no event.
         sequence: the event's, or 0.
         event: the text of the entry.
         reason: the class of the error, or GAP if the event before it never came.
@@ -176,23 +179,24 @@ class DeadLetter:
     """
 
     key: UUID
-    subject: UUID | None
+    subject: Key | None
     sequence: int
     event: str
     reason: str
     attempts: int
 
 
-def claim(connection: Connection, stream: str, subjects: Iterable[UUID]) -> dict[UUID, Number]:
+def claim(connection: Connection, stream: str, subjects: Iterable[Key]) -> dict[Key, Number]:
     """Lock the subjects until the end of the transaction; return the number of each one's last event, 0 for none."""
-    rows = connection.execute(_claim, {"stream": stream, "subjects": list(dict.fromkeys(subjects))})
-    return {row.subject: Number(row.epoch, row.sequence) for row in rows}
+    by_uuid = {uuid_of(subject): subject for subject in subjects}
+    rows = connection.execute(_claim, {"stream": stream, "subjects": list(by_uuid)})
+    return {by_uuid[row.subject]: Number(row.epoch, row.sequence) for row in rows}
 
 
-def advance(connection: Connection, stream: str, last: Mapping[UUID, Number]) -> None:
+def advance(connection: Connection, stream: str, last: Mapping[Key, Number]) -> None:
     """Write the last numbers of subjects that this transaction has claimed."""
     values = {
-        "subjects": list(last),
+        "subjects": [uuid_of(subject) for subject in last],
         "epochs": [each.epoch for each in last.values()],
         "sequences": [each.sequence for each in last.values()],
     }
@@ -238,7 +242,7 @@ def dead_letter(connection: Connection, stream: str, letters: Sequence[DeadLette
         {
             "stream": stream,
             "key": letter.key,
-            "subject": letter.subject,
+            "subject": None if letter.subject is None else uuid_of(letter.subject),
             "sequence": letter.sequence,
             "event": letter.event,
             "reason": letter.reason,
@@ -249,9 +253,12 @@ def dead_letter(connection: Connection, stream: str, letters: Sequence[DeadLette
     connection.execute(_insert_dead_letters, rows)
 
 
-def revive(connection: Connection, stream: str, last: Mapping[UUID, Number]) -> None:
+def revive(connection: Connection, stream: str, last: Mapping[Key, Number]) -> None:
     """Remove the dead letters of these subjects up to these numbers, because their events took effect."""
-    values = {"subjects": list(last), "sequences": [each.sequence for each in last.values()]}
+    values = {
+        "subjects": [uuid_of(subject) for subject in last],
+        "sequences": [each.sequence for each in last.values()],
+    }
     connection.execute(_revive, {"stream": stream, **values})
 
 

@@ -16,9 +16,10 @@ from chassis.database.database import as_json, execute
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
-    from uuid import UUID
 
     from sqlalchemy import Connection
+
+    from chassis.keys import Key, KeyType
 
 # The first version of the table, for a service's migration. A later change is another constant, never an edit.
 DDL_V1: Final = """
@@ -39,6 +40,9 @@ CREATE TABLE outbox (
 CREATE INDEX outbox_unpublished_idx ON outbox (subject, sequence) WHERE published_at IS NULL;
 """
 
+# The same for a service whose keys are texts.
+DDL_V1_TEXT: Final = DDL_V1.replace("subject uuid", "subject text")
+
 # The writing transaction, by which the changefeed orders events: after every event that was committed before it began.
 # NULL in rows that are older than the column, which was added without a rewrite. The default is for replicas of the
 # previous version, which do not name the column.
@@ -54,11 +58,16 @@ DDL_V3: Final = (
     "ALTER TABLE outbox ADD COLUMN IF NOT EXISTS epoch integer",
 )
 
-# The columns that Event.row() fills.
-COLUMNS: Final = """
-    event_id uuid, event_type text, event_subject uuid, event_sequence bigint, event_data jsonb,
-    event_traceparent text, event_occurred_at timestamptz
-"""
+
+def columns_of(key: KeyType) -> str:
+    """Return the columns that Event.row() fills, of a service with this type of keys."""
+    return f"""
+        event_id uuid, event_type text, event_subject {key}, event_sequence bigint, event_data jsonb,
+        event_traceparent text, event_occurred_at timestamptz
+    """
+
+
+COLUMNS: Final = columns_of("uuid")
 
 
 def insert_from(query: str) -> str:
@@ -83,7 +92,7 @@ def insert_from(query: str) -> str:
     """  # noqa: S608  put together from constants
 
 
-def write_with_events(*, columns: str, writes: str) -> str:
+def write_with_events(*, columns: str, writes: str, key: KeyType = "uuid") -> str:
     """Return the statement that writes changes of resources together with their events.
 
     Its one parameter is a JSON array of rows: the resource's own columns and those of Event.row().
@@ -91,11 +100,12 @@ def write_with_events(*, columns: str, writes: str) -> str:
     Args:
         columns: names and types of the resource's own columns.
         writes: common table expressions that write from the rows, which are called `changed`.
+        key: the type of the resource's key.
     """
     return f"""
         WITH changed AS MATERIALIZED (
             SELECT *
-            FROM json_to_recordset(CAST(%s AS json)) AS changed ({columns}, {COLUMNS})
+            FROM json_to_recordset(CAST(%s AS json)) AS changed ({columns}, {columns_of(key)})
         ),
         {writes}
         {insert_from("changed")}
@@ -114,7 +124,7 @@ class Event:
 
     Attributes:
         type: `order.created`.
-        subject: the resource.
+        subject: the key of the resource.
         sequence: the number of the change, from 1: a reader orders a resource's changes by it, and sees a gap.
         data: the event's content as JSON; nothing personal.
         occurred_at: when, aware.
@@ -123,7 +133,7 @@ class Event:
     """
 
     type: str
-    subject: UUID
+    subject: Key
     sequence: int
     data: Mapping[str, object]
     occurred_at: datetime
@@ -142,12 +152,18 @@ class Event:
         }
 
 
-_ADD: Final = f"""
-    WITH new_events AS (SELECT * FROM json_to_recordset(CAST(%s AS json)) AS new_events ({COLUMNS}))
-    {insert_from("new_events")}
-"""  # noqa: S608  put together from constants
+def _adding(key: KeyType) -> str:
+    return f"""
+        WITH new_events AS (SELECT * FROM json_to_recordset(CAST(%s AS json)) AS new_events ({columns_of(key)}))
+        {insert_from("new_events")}
+    """  # noqa: S608  put together from constants
+
+
+_ADD: Final = _adding("uuid")
+_ADD_OF_TEXTS: Final = _adding("text")
 
 
 def add(connection: Connection, events: Sequence[Event]) -> None:
     """Write the events, in the transaction of their change."""
-    execute(connection, _ADD, as_json([event.row() for event in events]))
+    is_text = any(isinstance(event.subject, str) for event in events)
+    execute(connection, _ADD_OF_TEXTS if is_text else _ADD, as_json([event.row() for event in events]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from typing import TYPE_CHECKING, Protocol
-from uuid import NAMESPACE_OID, UUID, uuid5
+from uuid import NAMESPACE_OID, uuid5
 
 import structlog
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from chassis.database import Database
     from chassis.events.consumer_group import Entry
+    from chassis.keys import Key
 
 log = structlog.get_logger(__name__)
 
@@ -78,7 +79,7 @@ class EventProcessor:
             The entries that came before their predecessors.
         """
         last = inbox.claim(connection, self._stream, (event.subject for event in events.values()))
-        advanced: dict[UUID, Number] = {}
+        advanced: dict[Key, Number] = {}
         early: list[Entry] = []
         fresh: list[CloudEvent] = []
         for entry, event in events.items():

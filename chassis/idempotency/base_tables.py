@@ -10,6 +10,8 @@ from chassis.idempotency import store
 if TYPE_CHECKING:
     from typing import Any, Protocol
 
+    from chassis.keys import KeyType
+
     class Operations(Protocol):
         """The module `alembic.op`."""
 
@@ -20,13 +22,17 @@ if TYPE_CHECKING:
             """Return what runs the migration."""
 
 
-def base_tables(op: Operations) -> None:
+def base_tables(op: Operations, *, key: KeyType = "uuid") -> None:
     """Create the tables, as they are in this version of the chassis, in the first migration of a new service.
 
     A later version of the chassis says in CHANGELOG.md which statements to add in a further migration. They do nothing
     where they have been applied, so that the same migrations also make a new database.
+
+    Args:
+        op: the module `alembic.op`.
+        key: the type of the keys of the service's resources.
     """
-    first = (outbox.DDL_V1, store.DDL_V1, inbox.DDL_V1, relay_state.DDL_V1)
+    first = (outbox.DDL_V1 if key == "uuid" else outbox.DDL_V1_TEXT, store.DDL_V1, inbox.DDL_V1, relay_state.DDL_V1)
     for statement in (*first, *outbox.DDL_V2, *outbox.DDL_V3, *relay_state.DDL_V2, *inbox.DDL_V2):
         op.execute(statement)
     with op.get_context().autocommit_block():

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
+
+from psycopg.errors import UniqueViolation
+from sqlalchemy.exc import IntegrityError
 
 from chassis.concurrency.batcher import Batcher
 from chassis.errors import DatabaseUnavailable, DomainError
@@ -20,6 +23,10 @@ if TYPE_CHECKING:
     from chassis.events.outbox import Event
     from chassis.idempotency.key import IdempotencyKey
     from chassis.idempotency.store import ResponseCodec
+    from chassis.keys import Key, KeyType
+
+    # By the ids of the resources.
+    Refusals = Mapping[UUID, DomainError] | Mapping[str, DomainError]
 
 T = TypeVar("T")
 
@@ -41,7 +48,7 @@ class Insert(Generic[T]):
     """
 
     resource: T
-    resource_id: UUID
+    resource_id: Key
     event: Event
     key: IdempotencyKey
     response: bytes
@@ -51,7 +58,7 @@ class Insert(Generic[T]):
         return {**self.event.row(), **self.key.row(resource_id=self.resource_id, response=self.response)}
 
 
-def insert_once(*, columns: str, inserts: str, returning: str) -> str:
+def insert_once(*, columns: str, inserts: str, returning: str, key: KeyType = "uuid") -> str:
     """Return the statement that inserts new resources, except those whose idempotency key is taken.
 
     Its one parameter is a JSON array of rows: the resource's own columns and those of Insert.row(). Keys, resources and
@@ -61,11 +68,12 @@ def insert_once(*, columns: str, inserts: str, returning: str) -> str:
         columns: names and types of the resource's own columns.
         inserts: common table expressions that insert from `fresh`, the rows whose key was free or absent.
         returning: a SELECT of the ids of the resources that were inserted.
+        key: the type of the resource's key.
     """
     return f"""
         WITH given AS MATERIALIZED (
             SELECT *
-            FROM json_to_recordset(CAST(%s AS json)) AS given ({columns}, {outbox.COLUMNS}, {store.COLUMNS})
+            FROM json_to_recordset(CAST(%s AS json)) AS given ({columns}, {outbox.columns_of(key)}, {store.COLUMNS})
         ),
         claimed AS ({store.claim_from("given")}),
         fresh AS (
@@ -84,7 +92,7 @@ def insert_once(*, columns: str, inserts: str, returning: str) -> str:
 class InsertBatch(Protocol[T]):
     """A repository's function that runs a statement of insert_once()."""
 
-    async def __call__(self, fetch: Fetch, inserts: Sequence[Insert[T]]) -> Collection[UUID]:
+    async def __call__(self, fetch: Fetch, inserts: Sequence[Insert[T]]) -> Collection[Key]:
         """Insert resources with different keys; return the ids of the inserted ones.
 
         The others are repetitions: their keys were taken.
@@ -110,7 +118,7 @@ class IdempotentInserts(Generic[T]):
         *,
         name: str,
         codec: ResponseCodec[T],
-        check: Callable[[Sequence[T]], Awaitable[Mapping[UUID, DomainError]]] | None = None,
+        check: Callable[[Sequence[T]], Awaitable[Refusals]] | None = None,
     ) -> None:
         self._database = database
         self._insert = insert
@@ -136,12 +144,25 @@ class IdempotentInserts(Generic[T]):
         # If every resource is refused there is nothing to insert: stored responses are looked up past the writes.
         is_write = any(each.resource_id not in refused for each in batch)
         fetch = self._database.fetch_for_write if is_write else self._database.fetch
-        return await self._run(fetch, batch, refused=refused)
+        try:
+            return await self._run(fetch, batch, refused=refused)
+        except UniqueViolation:
+            if len(batch) > 1:
+                raise  # each is inserted alone
+            return await self._insert_alone(batch)
 
     async def _insert_alone(self, batch: Sequence[Insert[T]]) -> Sequence[T | Exception]:
-        return await self._run(self._database.fetch_on_shared_pool, batch, refused=await self._refused(batch))
+        fetch = self._database.fetch_on_shared_pool
+        try:
+            return await self._run(fetch, batch, refused=await self._refused(batch))
+        except IntegrityError:
+            # If another request has inserted a resource with the same key since the check, the check sees it now.
+            refused = await self._refused(batch)
+            if not refused:
+                raise
+            return await self._run(fetch, batch, refused=refused)
 
-    async def _refused(self, batch: Sequence[Insert[T]]) -> Mapping[UUID, DomainError]:
+    async def _refused(self, batch: Sequence[Insert[T]]) -> Mapping[Any, DomainError]:
         if self._check is None:
             return {}
         try:
@@ -150,7 +171,7 @@ class IdempotentInserts(Generic[T]):
             return dict.fromkeys([each.resource_id for each in batch], error)
 
     async def _run(
-        self, fetch: Fetch, batch: Sequence[Insert[T]], *, refused: Mapping[UUID, DomainError]
+        self, fetch: Fetch, batch: Sequence[Insert[T]], *, refused: Mapping[Any, DomainError]
     ) -> Sequence[T | Exception]:
         allowed = [each for each in batch if each.resource_id not in refused]
         fresh = [allowed[n] for n in first_of_each_key([each.key for each in allowed])]

@@ -11,6 +11,7 @@ from uuid import UUID
 
 from chassis.context import current_call
 from chassis.errors import FieldViolation, InvalidFields
+from chassis.keys import uuid_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
     from google.protobuf.descriptor import Descriptor
     from google.protobuf.message import Message
+
+    from chassis.keys import Key
 
 _UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
@@ -57,7 +60,7 @@ class IdempotencyKey:
         """Return whether the request may take effect: its key was claimed, or it has none."""
         return self.identity is None or self.identity in claimed
 
-    def row(self, *, resource_id: UUID | None = None, response: bytes | None = None) -> dict[str, object]:
+    def row(self, *, resource_id: Key | None = None, response: bytes | None = None) -> dict[str, object]:
         """Return the key as a row of `store.COLUMNS`, with the response to store."""
         return {
             "key_caller": self.caller,
@@ -65,7 +68,7 @@ class IdempotencyKey:
             "key_request_id": self.request_id,
             "key_fingerprint": self.fingerprint.hex(),
             "key_created_at": self.received_at,
-            "key_resource_id": resource_id,
+            "key_resource_id": None if resource_id is None else uuid_of(resource_id),
             "key_response": response and response.decode(),
         }
 

@@ -16,12 +16,12 @@ from sqlalchemy import text
 
 from chassis.database.database import as_json, execute
 from chassis.errors import AnswerErased, RequestIdReused
+from chassis.keys import uuid_of
 from chassis.runtime.periodic import Failures, every
 from chassis.telemetry import metrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
-    from uuid import UUID
 
     from pydantic import TypeAdapter
     from sqlalchemy import Connection, Row
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from chassis.database import Database
     from chassis.database.statement_pool import Fetch, Rows
     from chassis.idempotency.key import IdempotencyKey, KeyTuple
+    from chassis.keys import Key
 
 T = TypeVar("T")
 
@@ -128,10 +129,10 @@ class ResponseCodec(Generic[T]):
 
     dump: Callable[[T], bytes]
     load: Callable[[bytes], T]
-    resource_id: Callable[[T], UUID]
+    resource_id: Callable[[T], Key]
 
     @classmethod
-    def of(cls, adapter: TypeAdapter[T], *, resource_id: Callable[[T], UUID]) -> ResponseCodec[T]:
+    def of(cls, adapter: TypeAdapter[T], *, resource_id: Callable[[T], Key]) -> ResponseCodec[T]:
         """Return the codec of a type that pydantic knows."""
         return cls(adapter.dump_json, adapter.validate_json, resource_id)
 
@@ -208,12 +209,12 @@ def _run(connection: Connection, statement: str, rows: Sequence[Mapping[str, obj
     return execute(connection, statement, as_json(rows))
 
 
-def erase_responses(connection: Connection, resource_ids: Collection[UUID]) -> None:
+def erase_responses(connection: Connection, resource_ids: Collection[Key]) -> None:
     """Erase every stored response about these resources, so that no personal data outlives them.
 
     The keys stay used: a repetition is refused instead of being executed again.
     """
-    connection.execute(_erase, {"resource_ids": list(resource_ids)})
+    connection.execute(_erase, {"resource_ids": [uuid_of(each) for each in resource_ids]})
 
 
 async def sweep_forever(database: Database, clock: Clock, *, every_s: float = 600) -> None:

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
+    from chassis.keys import Key
+
 
 class Position(NamedTuple):
     """The place of an event in the feed: its transaction, then its number in the outbox; and the event's id."""
@@ -37,7 +39,7 @@ class FeedEvent:
 
     position: Position
     type: str
-    subject: UUID
+    subject: Key
     sequence: int
     data: Mapping[str, Any]
     owner: str

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import json
 import shutil
 import subprocess
 import sys
@@ -30,7 +32,7 @@ def main() -> None:
     commands = parser.add_subparsers(required=True)
     create = commands.add_parser("create", help="write a new service")
     create.add_argument("name")
-    for option in ("resource", "plural", "reads"):
+    for option in ("resource", "plural", "reads", "key"):
         create.add_argument(f"--{option}", default="")
     create.set_defaults(do=_create)
     remove = commands.add_parser("remove", help="remove a service")
@@ -49,12 +51,20 @@ def main() -> None:
 def _create(arguments: argparse.Namespace) -> None:
     if not arguments.name:
         raise BadName("NAME is missing: make service NAME=stock RESOURCE=StockItem")
-    names = names_of(arguments.name, resource=arguments.resource, plural=arguments.plural, reads=arguments.reads)
+    names = names_of(
+        arguments.name,
+        resource=arguments.resource,
+        plural=arguments.plural,
+        reads=arguments.reads,
+        key=arguments.key,
+    )
     existing = {service.name: service for service in services()}.get(names.package)
     if existing and existing.collection == names.resources:
         print(f"{names.package} is there already: nothing was changed.")
         return
     require_free(names, services())
+    keys = {service.publishes: service.key for service in services()}
+    names = dataclasses.replace(names, reads_key=keys.get(names.reads, names.reads_key))
     _require_clean()
     written: list[Path] = []
     try:
@@ -179,7 +189,7 @@ TOKEN=$(curl -sS localhost:8080/api/v1/sessions -H 'content-type: application/js
 2. Create {article} {words}:
 
 curl -sS localhost:8080/api/v1/{path} -H "authorization: Bearer $TOKEN" -H 'content-type: application/json' \\
-  -d '{{"displayName": "The first"}}'
+  -d '{example}'
 
 3. List them, over gRPC:
 
@@ -195,6 +205,7 @@ def _first_steps(names: Names) -> str:
         article="an" if words[0] in "aeiou" else "a",
         words=words,
         path=names.resources.replace("_", "-"),
+        example=json.dumps({**({"id": "first-1"} if names.key == "text" else {}), "displayName": "The first"}),
         type=camel(names.service),
         types=camel(names.resources),
     )

@@ -16,21 +16,22 @@ if TYPE_CHECKING:
 
 TEMPLATE: Final = Path(__file__).with_name("template")
 _ENDING: Final = ".tpl"
-# A part for services that read events, or for the others, in a file that every service has; a file only of the former.
+# A part that not every service has, in a file that every service has; a file only of services that read events.
 _PART: Final = re.compile(
-    r"^ *(?:#|<!--) \[(reads|reads nothing)\].*\n((?:.*\n)*?) *(?:#|<!--) \[end\].*\n", re.MULTILINE
+    r"^ *(?:#|//|<!--) \[(reads|reads nothing|text key|uuid key)\].*\n((?:.*\n)*?) *(?:#|//|<!--) \[end\].*\n",
+    re.MULTILINE,
 )
 _ONLY_READERS: Final = ("/consumer.py", "/test_consumer.py")
 
 
 def of_new(names: Names) -> Iterator[tuple[Path, str]]:
     """Yield the paths in the repository and the content of the new service's files."""
-    kept = "reads" if names.reads else "reads nothing"
+    kept = {"reads" if names.reads else "reads nothing", f"{names.key} key"}
     for file in sorted(TEMPLATE.rglob(f"*{_ENDING}")):
         path = _replaced(str(file.relative_to(TEMPLATE)).removesuffix(_ENDING), names)
         if path.endswith(_ONLY_READERS) and not names.reads:
             continue
-        text = _PART.sub(lambda part: part[2] if part[1] == kept else "", file.read_text(encoding="utf-8"))
+        text = _PART.sub(lambda part: part[2] if part[1] in kept else "", file.read_text(encoding="utf-8"))
         yield Path(path), _replaced(text, names)
 
 

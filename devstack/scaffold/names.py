@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from chassis.service import ROOT, SUFFIX
+from chassis.service import KEYS, ROOT, SUFFIX
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,12 +36,16 @@ class Names:
         resource: what it keeps: `stock_item`.
         resources: several of them: `stock_items`.
         reads: the resource whose events it reads; empty for none.
+        key: the type of the resource's key: a `uuid` that the service makes, or a `text` that callers choose.
+        reads_key: the same of the resource whose events it reads.
     """
 
     service: str
     resource: str
     resources: str
     reads: str = ""
+    key: str = "uuid"
+    reads_key: str = "uuid"
 
     @property
     def package(self) -> str:
@@ -54,6 +58,10 @@ class Names:
         article = "an" if words[0] in "aeiou" else "a"
         read, reads = self.reads.replace("_", " "), plural_of(self.reads).replace("_", " ") if self.reads else ""
         for before, after in (
+            ("«key»", self.key),
+            ("«cargo key»", self.reads_key),
+            ("«cargo import»", "" if self.reads_key == "text" else ", new_id"),
+            ("«cargo subject»", '"first-1"' if self.reads_key == "text" else "new_id()"),
             ("«cargo»", read),
             ("«cargos»", reads),
             ("«A parcel»", f"{article.capitalize()} {words}"),
@@ -115,7 +123,7 @@ def plural_of(name: str) -> str:
     return f"{first}_{several}" if first else several
 
 
-def names_of(name: str, *, resource: str = "", plural: str = "", reads: str = "") -> Names:
+def names_of(name: str, *, resource: str = "", plural: str = "", reads: str = "", key: str = "") -> Names:
     """Return the names for what a person has typed.
 
     Raises:
@@ -133,9 +141,11 @@ def names_of(name: str, *, resource: str = "", plural: str = "", reads: str = ""
             raise BadName(f"{variable}={value}: this is a keyword of Python; choose another word")
         if value in _RESERVED:
             raise BadName(f"{variable}={value}: this name has another meaning here; choose another word")
+    if key not in {"", *KEYS}:
+        raise BadName(f"KEY={key}: use {' or '.join(KEYS)}: the type of the resource's key")
     if single == several:
         raise BadName(f"PLURAL={several}: the plural must differ from the resource; name one, such as {single}_list")
-    return Names(service, single, several, snake(reads) if reads else "")
+    return Names(service, single, several, snake(reads) if reads else "", key or KEYS[0])
 
 
 def require_free(names: Names, services: tuple[Service, ...]) -> None:

@@ -69,7 +69,7 @@ def clone(tmp_path: Path) -> Clone:
 def test_two_services_are_made_tested_run_and_removed(clone: Clone) -> None:
     before = clone.head()
 
-    shown = clone.run("make", "service", "NAME=stock", "RESOURCE=StockItem")
+    shown = clone.run("make", "service", "NAME=stock", "RESOURCE=StockItem", "KEY=text")
     assert "shop.stock.v1.StockService/ListStockItems" in shown
     assert "uncommitted changes" in clone.run("make", "service", "NAME=other", fails=True)
     clone.commit("Add stock")
@@ -135,7 +135,7 @@ from tests.support.waiting import until
 
 
 def test_a_stock_item_is_known_to_gift_cards(stack, edge):
-    created = edge.http.post("/api/v1/stock-items", json={"displayName": "First"})
+    created = edge.http.post("/api/v1/stock-items", json={"id": "tea-1", "displayName": "First"})
     assert created.status_code == 201
 
     def is_known() -> bool:

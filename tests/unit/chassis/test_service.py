@@ -57,6 +57,7 @@ def test_services_start_after_those_that_they_call(tmp_path: Path) -> None:
         ),
         ("stock_svc", f"{_STOCK}calls = [1]", "calls must be a list of names"),
         ("stock_svc", f'{_STOCK}publishes = "Stock"', "publishes must be a word"),
+        ("stock_svc", f'{_STOCK}key = "int"', "key must be uuid or text"),
         ("stock_svc", f'{_STOCK}[modules]\nrpc = "a"', "modules must be a table of lists"),
     ],
 )

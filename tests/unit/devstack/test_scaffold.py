@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chassis.service import Service
+from chassis.service import KEYS, Service
 from devstack.scaffold import files
 from devstack.scaffold.names import BadName, Names, camel, names_of, plural_of, require_free, snake
 
 WORDS = ("stock", "gift", "card", "item", "person", "box", "city", "day", "entry", "order", "news", "hero", "a1")
 NAMES = st.lists(st.sampled_from(WORDS), min_size=1, max_size=3).map("_".join)
 # What the template is written with; nothing of it may be left.
-TOKENS = re.compile(r"depot|parcel|cargo|[«»]|\[reads|\[end\]", re.IGNORECASE)
+TOKENS = re.compile(r"depot|parcel|cargo|[«»]|\[reads|\[text key|\[uuid key|\[end\]", re.IGNORECASE)
 
 
 @pytest.mark.parametrize(
@@ -80,6 +80,12 @@ def test_a_name_that_cannot_be_is_refused_with_what_to_do(
         names_of(name, resource=resource, plural=plural)
 
 
+def test_a_key_is_a_uuid_unless_it_is_said_to_be_a_text() -> None:
+    assert (names_of("stock").key, names_of("stock", key="text").key) == ("uuid", "text")
+    with pytest.raises(BadName, match="KEY=int: use uuid or text"):
+        names_of("stock", key="int")
+
+
 @pytest.mark.parametrize(
     ("names", "complaint"),
     [
@@ -98,9 +104,11 @@ def test_a_name_that_is_taken_is_refused(names: Names, complaint: str) -> None:
         require_free(names, (taken,))
 
 
-@given(NAMES, NAMES, st.sampled_from(["", "order", "gift_card"]))
-def test_every_file_is_about_the_new_service_only(name: str, resource: str, reads: str) -> None:
-    names = Names(name, resource, plural_of(resource), reads)
+@given(NAMES, NAMES, st.sampled_from(["", "order", "gift_card"]), st.sampled_from(KEYS), st.sampled_from(KEYS))
+def test_every_file_is_about_the_new_service_only(
+    name: str, resource: str, reads: str, key: str, reads_key: str
+) -> None:
+    names = Names(name, resource, plural_of(resource), reads, key, reads_key)
 
     made = {str(path): text for path, text in files.of_new(names)}
 
@@ -112,6 +120,7 @@ def test_every_file_is_about_the_new_service_only(name: str, resource: str, read
     assert declared["collection"] == names.resources
     assert declared["serves"] == [f"shop.{name}.v1.{camel(name)}Service"]
     assert declared.get("reads", []) == ([reads] if reads else [])
+    assert declared.get("key", "uuid") == key
     assert (f"{names.package}/consumer.py" in made) == bool(reads)
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from chassis.events.cloudevents import CloudEvent
 
-_CARGOS: Final = Copies("known_cargos", {"id": "uuid", "last_event": "text", "last_at": "timestamptz"})
+_CARGOS: Final = Copies("known_cargos", {"id": "«cargo key»", "last_event": "text", "last_at": "timestamptz"})
 
 
 def handle(connection: Connection, events: Sequence[CloudEvent]) -> None:

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+# [uuid key]
 from chassis.errors import DomainError, NotFound
+# [end]
+# [text key]
+from chassis.errors import AlreadyExists, DomainError, FieldViolation, NotFound
+# [end]
 
 if TYPE_CHECKING:
-    from uuid import UUID
+    from chassis.keys import Key
 
 
 class DepotError(DomainError):
@@ -22,6 +27,21 @@ class ParcelNotFound(DepotError, NotFound):
     reason = "PARCEL_NOT_FOUND"
     resource_type = "shop.depot.v1.Parcel"
 
-    def __init__(self, parcel_id: UUID) -> None:
+    def __init__(self, parcel_id: Key) -> None:
         metadata = {"parcelId": str(parcel_id)}
         super().__init__("There is no such «parcel».", metadata=metadata, subject=f"parcels/{parcel_id}")
+# [text key]
+
+
+class ParcelExists(DepotError, AlreadyExists):
+    """There is «a parcel» with this id."""
+
+    reason = "PARCEL_EXISTS"
+
+    def __init__(self, parcel_id: Key) -> None:
+        super().__init__(
+            "There is «a parcel» with this id. Choose another one.",
+            metadata={"parcelId": str(parcel_id)},
+            violations=[FieldViolation("id", "belongs to another «parcel»")],
+        )
+# [end]

@@ -5,14 +5,21 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NewType
+# [uuid key]
 from uuid import UUID
+# [end]
 
 from chassis.versions import Versioned
 
 if TYPE_CHECKING:
     from datetime import datetime
 
+# [uuid key]
 ParcelId = NewType("ParcelId", UUID)
+# [end]
+# [text key]
+ParcelId = NewType("ParcelId", str)
+# [end]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+# [uuid key]
 from sqlalchemy import Uuid, column, select, table
+# [end]
+# [text key]
+from sqlalchemy import Text, column, select, table
+# [end]
 
 from chassis.database.database import as_json, execute
 from chassis.database.keyed import KeyedRows, Lookup
@@ -24,14 +29,19 @@ if TYPE_CHECKING:
 # In the order in which _to_parcel() takes them.
 _PARCELS: Final = table(
     "parcels",
+    # [uuid key]
     column("id", Uuid),
+    # [end]
+    # [text key]
+    column("id", Text),
+    # [end]
     column("display_name"),
     column("created_at"),
     column("updated_at"),
     column("version"),
 )
 _INSERT: Final = insert_once(
-    columns="id uuid, display_name text, created_at timestamptz",
+    columns="id «key», display_name text, created_at timestamptz",
     inserts="""
         inserted AS (
             INSERT INTO parcels (id, display_name, created_at, updated_at, version)
@@ -41,9 +51,12 @@ _INSERT: Final = insert_once(
         )
     """,
     returning="SELECT id FROM inserted",
+    # [text key]
+    key="text",
+    # [end]
 )
 _UPDATE: Final = outbox.write_with_events(
-    columns="id uuid, display_name text, updated_at timestamptz, version integer",
+    columns="id «key», display_name text, updated_at timestamptz, version integer",
     writes="""
         updated AS (
             UPDATE parcels
@@ -52,6 +65,9 @@ _UPDATE: Final = outbox.write_with_events(
             WHERE parcels.id = changed.id AND parcels.version = changed.version - 1
         )
     """,
+    # [text key]
+    key="text",
+    # [end]
 )
 
 
@@ -81,7 +97,7 @@ def lock_parcels(connection: Connection, lookups: Sequence[Lookup[ParcelId]], *,
 
 
 def update_parcels(connection: Connection, changed: Sequence[tuple[Parcel, outbox.Event]]) -> None:
-    """Write the next version of different «parcels» that this transaction has locked, each with its event."""
+    """Write the next version of different «parcels», locked by this transaction, and their events."""
     if not changed:
         return
     rows = [
@@ -97,9 +113,16 @@ def update_parcels(connection: Connection, changed: Sequence[tuple[Parcel, outbo
     execute(connection, _UPDATE, as_json(rows))
 
 
+# [uuid key]
 def list_parcels(connection: Connection, page: PageRequest) -> Page[Parcel]:
     """Return a page of «parcels», newest first."""
     query = page.newest_first(select(_PARCELS), _PARCELS.c.id)
+    # [end]
+# [text key]
+def list_parcels(connection: Connection, page: PageRequest[str]) -> Page[Parcel]:
+    """Return a page of «parcels», in the order of their ids."""
+    query = page.in_order(select(_PARCELS), _PARCELS.c.id)
+    # [end]
     return page.split([_to_parcel(row) for row in connection.execute(query)])
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+# [uuid key]
 from uuid import UUID
+# [end]
 
 from shop.depot.v1 import depot_service_pb2 as pb
 from shop.depot.v1 import parcel_pb2
@@ -35,15 +37,31 @@ class DepotServicer(DepotServiceServicer):
 
     @override
     async def CreateParcel(self, request: pb.CreateParcelRequest, context: Context) -> parcel_pb2.Parcel:
+        # [uuid key]
         return _to_message(await self._service.create_parcel(request.display_name, key=self._key(request)))
+        # [end]
+        # [text key]
+        parcel_id = ParcelId(request.id)
+        return _to_message(await self._service.create_parcel(parcel_id, request.display_name, key=self._key(request)))
+        # [end]
 
     @override
     async def GetParcel(self, request: pb.GetParcelRequest, context: Context) -> parcel_pb2.Parcel:
+        # [uuid key]
         return _to_message(await self._service.get_parcel(ParcelId(UUID(request.id))))
+        # [end]
+        # [text key]
+        return _to_message(await self._service.get_parcel(ParcelId(request.id)))
+        # [end]
 
     @override
     async def ListParcels(self, request: pb.ListParcelsRequest, context: Context) -> pb.ListParcelsResponse:
+        # [uuid key]
         listing = ListRequest(request, now=self._clock.now())
+        # [end]
+        # [text key]
+        listing = ListRequest(request, now=self._clock.now(), key=str)
+        # [end]
         found = await self._service.list_parcels(listing.page)
         parcels, next_page_token = await listing.answer(found, _to_message)
         return pb.ListParcelsResponse(parcels=parcels, next_page_token=next_page_token)
@@ -51,7 +69,12 @@ class DepotServicer(DepotServiceServicer):
     @override
     async def UpdateParcel(self, request: pb.UpdateParcelRequest, context: Context) -> parcel_pb2.Parcel:
         command = Rename(
+            # [uuid key]
             parcel_id=ParcelId(UUID(request.id)),
+            # [end]
+            # [text key]
+            parcel_id=ParcelId(request.id),
+            # [end]
             display_name=request.display_name if request.HasField("display_name") else None,
             etag=request.etag,
         )

@@ -8,17 +8,29 @@ from typing import TYPE_CHECKING, Final
 
 from pydantic import TypeAdapter
 
+# [uuid key]
 from chassis.clock import new_id
+# [end]
 from chassis.database.keyed import Lookup
 from chassis.idempotency.inserts import IdempotentInserts
 from chassis.idempotency.store import ResponseCodec
 from chassis.idempotency.transactions import IdempotentTransactions, LockedChange
 from depot_svc import events, repository
+# [uuid key]
 from depot_svc.errors import ParcelNotFound
+# [end]
+# [text key]
+from depot_svc.errors import ParcelExists, ParcelNotFound
+# [end]
 from depot_svc.model import Parcel, ParcelId
 
 if TYPE_CHECKING:
+    # [uuid key]
     from collections.abc import Sequence
+    # [end]
+    # [text key]
+    from collections.abc import Mapping, Sequence
+    # [end]
 
     from sqlalchemy import Connection
 
@@ -52,12 +64,20 @@ class DepotService:
         self._database = database
         self._clock = clock
         self._lookups = database.batched_reads(repository.find_parcels, name="parcels.find")
+        # [uuid key]
         self._inserts = IdempotentInserts(database, repository.insert_parcels, name="parcels.create", codec=_PARCEL)
+        # [end]
+        # [text key]
+        self._inserts = IdempotentInserts(
+            database, repository.insert_parcels, name="parcels.create", codec=_PARCEL, check=self._refuse_taken
+        )
+        # [end]
         change = LockedChange(lock=_lock, apply=self._apply, write=_write)
         self._changes = IdempotentTransactions(
             database, change, name="parcels.update", exclusive_by=attrgetter("parcel_id"), codec=_PARCEL
         )
 
+    # [uuid key]
     async def create_parcel(self, display_name: str, *, key: IdempotencyKey) -> Parcel:
         """Create «a parcel».
 
@@ -66,6 +86,18 @@ class DepotService:
         """
         now = self._clock.now()
         parcel = Parcel(id=ParcelId(new_id()), display_name=display_name, created_at=now, updated_at=now, version=1)
+        # [end]
+    # [text key]
+    async def create_parcel(self, parcel_id: ParcelId, display_name: str, *, key: IdempotencyKey) -> Parcel:
+        """Create «a parcel».
+
+        Raises:
+            ParcelExists: there is one with this id.
+            RequestIdReused: the key was used with other content.
+        """
+        now = self._clock.now()
+        parcel = Parcel(id=parcel_id, display_name=display_name, created_at=now, updated_at=now, version=1)
+        # [end]
         return await self._inserts.submit(key, parcel, event=events.parcel_created(parcel))
 
     async def get_parcel(self, parcel_id: ParcelId) -> Parcel:
@@ -79,8 +111,14 @@ class DepotService:
             raise ParcelNotFound(parcel_id)
         return found
 
+    # [uuid key]
     async def list_parcels(self, page: PageRequest) -> Page[Parcel]:
         """Return a page of «parcels», newest first."""
+        # [end]
+    # [text key]
+    async def list_parcels(self, page: PageRequest[str]) -> Page[Parcel]:
+        """Return a page of «parcels», in the order of their ids."""
+        # [end]
         return await self._database.read(lambda connection: repository.list_parcels(connection, page))
 
     async def rename_parcel(self, command: Rename, *, key: IdempotencyKey) -> Parcel:
@@ -93,6 +131,12 @@ class DepotService:
         """
         return await self._changes.submit(key, command)
 
+    # [text key]
+    async def _refuse_taken(self, parcels: Sequence[Parcel]) -> Mapping[str, ParcelExists]:
+        found = await repository.find_parcels(self._database.fetch, [Lookup(each.id) for each in parcels])
+        return {each.id: ParcelExists(each.id) for each in found if each is not None}
+
+    # [end]
     def _apply(self, command: Rename, parcel: Parcel | None) -> Parcel:
         if parcel is None:
             raise ParcelNotFound(command.parcel_id)

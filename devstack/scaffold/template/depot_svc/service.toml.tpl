@@ -3,6 +3,9 @@ collection = "parcels"
 serves = ["shop.depot.v1.DepotService"]
 calls = ["user_svc"]
 publishes = "parcel"
+# [text key]
+key = "text"
+# [end]
 # [reads]
 reads = ["cargo"]
 # [end]

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from shop.event.v1.order_events_pb2 import OrderCancelled, OrderCreated
 from shop.event.v1.user_events_pb2 import UserDeleted
 
-from chassis.events.cloudevents import CloudEvent, Malformed, data_of, payload_of
+from chassis.events.cloudevents import CloudEvent, Malformed, data_of, payload_of, uuid_subject
 from tests.support.events import MESSAGES
 
 if TYPE_CHECKING:
@@ -64,6 +64,19 @@ def test_a_sent_event_is_received_unchanged() -> None:
     assert CloudEvent.from_json(event().to_json()) == event()
 
 
+@pytest.mark.parametrize("subject", ["tea-1", "a" * 255, str(SUBJECT), str(SUBJECT).upper(), SUBJECT.hex, "{a}"])
+def test_a_subject_is_sent_again_as_it_came(subject: str) -> None:
+    received = CloudEvent.from_json(json.dumps({**json.loads(event().to_json()), "subject": subject}))
+
+    assert json.loads(received.to_json())["subject"] == subject
+
+
+def test_a_subject_is_a_uuid_only_where_it_is_written_as_one() -> None:
+    assert uuid_subject(CloudEvent.from_json(event().to_json())) == SUBJECT
+    with pytest.raises(Malformed):
+        uuid_subject(CloudEvent.from_json(event(subject="tea-1").to_json()))
+
+
 def test_sequences_are_in_order_as_texts_and_are_read_in_the_older_form_too() -> None:
     numbers = [1, 2, 9, 10, 11, 99, 100, 2**31, 2**63 - 1]
     sent = [json.loads(event(sequence=number).to_json()) for number in numbers]
@@ -97,6 +110,10 @@ def test_times_are_sent_in_utc() -> None:
         {"specversion": "0.3"},
         {"id": "x"},
         {"subject": None},
+        {"subject": ""},
+        {"subject": "a" * 256},
+        {"subject": "a\0b"},
+        {"subject": 7},
         {"sequence": "two"},
         {"time": "yesterday"},
         {"type": None, "sequence": []},

@@ -10,5 +10,8 @@ Keeps «parcels». `depot_svc/service.toml` declares it; its contract is `protos
 | reason | code, status | what to do |
 |---|---|---|
 | PARCEL_NOT_FOUND | NOT_FOUND, 404 | list the «parcels», and use the id of one |
+<!-- [text key] -->
+| PARCEL_EXISTS | ALREADY_EXISTS, 409 | choose another id |
+<!-- [end] -->
 
 Its events are `parcel.created` and `parcel.updated` ([events.md](../events.md)).

@@ -12,7 +12,7 @@ def upgrade() -> None:
     """Create the tables."""
     op.execute("""
         CREATE TABLE parcels (
-            id uuid NOT NULL,
+            id «key» NOT NULL,
             display_name text NOT NULL,
             created_at timestamptz NOT NULL,
             updated_at timestamptz NOT NULL,
@@ -23,11 +23,16 @@ def upgrade() -> None:
     # [reads]
     op.execute("""
         CREATE TABLE known_cargos (
-            id uuid NOT NULL,
+            id «cargo key» NOT NULL,
             last_event text NOT NULL,
             last_at timestamptz NOT NULL,
             CONSTRAINT known_cargos_pkey PRIMARY KEY (id)
         )
     """)
     # [end]
+    # [uuid key]
     base_tables(op)
+    # [end]
+    # [text key]
+    base_tables(op, key="text")
+    # [end]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from chassis.clock import SystemClock, new_id
+from chassis.clock import SystemClock«cargo import»
 from chassis.events.outbox import Event, add
 from chassis.testing import until
 from depot_svc.consumer import handle
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 async def test_what_last_happened_is_known(
     postgres: PostgresServer, depot_database: TestDatabase, redis_url: str
 ) -> None:
-    subject = new_id()
+    subject = «cargo subject»
     with fresh_database(postgres, "depot_svc") as source:
         async with (
             opened(source.url) as outbox,

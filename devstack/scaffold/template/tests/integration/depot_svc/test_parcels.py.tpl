@@ -17,8 +17,21 @@ if TYPE_CHECKING:
     from tests.integration.conftest import TestDatabase
 
 
+# [uuid key]
+def request_of(display_name: str, *, request_id: str = "") -> pb.CreateParcelRequest:
+    return pb.CreateParcelRequest(display_name=display_name, request_id=request_id)
+
+
+# [end]
+# [text key]
+def request_of(display_name: str, *, request_id: str = "") -> pb.CreateParcelRequest:
+    parcel_id = display_name.lower().replace(" ", "-")
+    return pb.CreateParcelRequest(id=parcel_id, display_name=display_name, request_id=request_id)
+
+
+# [end]
 async def create(depot: DepotServiceAsyncStub, display_name: str = "First") -> Parcel:
-    return await depot.CreateParcel(pb.CreateParcelRequest(display_name=display_name))
+    return await depot.CreateParcel(request_of(display_name))
 
 
 async def test_a_new_parcel_can_be_read(depot: DepotServiceAsyncStub) -> None:
@@ -29,7 +42,7 @@ async def test_a_new_parcel_can_be_read(depot: DepotServiceAsyncStub) -> None:
 
 
 async def test_a_repeated_request_creates_one(depot: DepotServiceAsyncStub, depot_database: TestDatabase) -> None:
-    request = pb.CreateParcelRequest(display_name="First", request_id=new_uuid())
+    request = request_of("First", request_id=new_uuid())
 
     answers = await asyncio.gather(*(depot.CreateParcel(request) for _ in range(5)))
 
@@ -69,7 +82,21 @@ async def test_a_change_of_nothing_changes_nothing(depot: DepotServiceAsyncStub)
     assert await depot.UpdateParcel(pb.UpdateParcelRequest(id=created.id)) == created
 
 
-async def test_pages_have_each_once_newest_first(depot: DepotServiceAsyncStub) -> None:
+# [text key]
+async def test_an_id_belongs_to_the_first_who_takes_it(
+    depot: DepotServiceAsyncStub, depot_database: TestDatabase
+) -> None:
+    answers = await asyncio.gather(*(create(depot) for _ in range(5)), return_exceptions=True)
+
+    assert sum(not isinstance(answer, BaseException) for answer in answers) == 1
+    assert depot_database.query("SELECT count(*) FROM parcels") == [(1,)]
+    refusal = await refusal_of(create(depot))
+    assert (refusal.code, refusal.reason) == (StatusCode.ALREADY_EXISTS, "PARCEL_EXISTS")
+    assert refusal.metadata == {"parcelId": "first"}
+
+
+# [end]
+async def test_pages_have_each_once_in_order(depot: DepotServiceAsyncStub) -> None:
     created = [await create(depot, f"Number {number}") for number in range(5)]
 
     listed, token = [], ""
@@ -80,7 +107,12 @@ async def test_pages_have_each_once_newest_first(depot: DepotServiceAsyncStub) -
         if not token:
             break
 
-    assert listed == created[::-1]
+    # [uuid key]
+    assert listed == created[::-1]  # the newest first
+    # [end]
+    # [text key]
+    assert listed == created  # by their ids
+    # [end]
     refusal = await refusal_of(depot.ListParcels(pb.ListParcelsRequest(page_token="made up")))
     assert refusal.reason == "INVALID_PAGE_TOKEN"
 

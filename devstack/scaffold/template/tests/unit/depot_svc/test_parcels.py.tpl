@@ -2,14 +2,21 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+# [uuid key]
 from chassis.clock import new_id
+# [end]
 from depot_svc.model import Parcel, ParcelId
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
 def a_parcel() -> Parcel:
+    # [uuid key]
     return Parcel(id=ParcelId(new_id()), display_name="First", created_at=NOW, updated_at=NOW, version=1)
+    # [end]
+    # [text key]
+    return Parcel(id=ParcelId("first"), display_name="First", created_at=NOW, updated_at=NOW, version=1)
+    # [end]
 
 
 def test_a_change_makes_the_next_version() -> None:

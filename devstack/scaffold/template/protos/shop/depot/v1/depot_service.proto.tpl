@@ -18,6 +18,10 @@ import "shop/system/v1/text_rules.proto";
 // ROLE_REQUIRED to all other callers.
 service DepotService {
   // Creates «a parcel».
+  // [text key]
+  //
+  // Reasons: PARCEL_EXISTS.
+  // [end]
   rpc CreateParcel(CreateParcelRequest) returns (Parcel) {
     option (google.api.http) = {
       post: "/api/v1/parcels"
@@ -46,7 +50,12 @@ service DepotService {
     };
   }
 
+  // [uuid key]
   // Lists «parcels», newest first.
+  // [end]
+  // [text key]
+  // Lists «parcels», in the order of their ids.
+  // [end]
   //
   // Reasons: INVALID_PAGE_TOKEN.
   rpc ListParcels(ListParcelsRequest) returns (ListParcelsResponse) {
@@ -80,6 +89,17 @@ service DepotService {
 
 // «A parcel» to create.
 message CreateParcelRequest {
+  // [text key]
+  // The id of the new «parcel», which no other one has: up to 63 small letters, digits and hyphens between them.
+  string id = 3 [
+    (google.api.field_behavior) = REQUIRED,
+    (buf.validate.field).string = {
+      max_len: 63
+      pattern: "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"
+    }
+  ];
+
+  // [end]
   // The name to show, at most 100 characters, at least one of them visible.
   string display_name = 1 [
     (google.api.field_behavior) = REQUIRED,
@@ -104,7 +124,15 @@ message GetParcelRequest {
   // The id of the «parcel».
   string id = 1 [
     (google.api.field_behavior) = REQUIRED,
+    // [uuid key]
     (buf.validate.field).string.uuid = true
+    // [end]
+    // [text key]
+    (buf.validate.field).string = {
+      max_len: 63
+      pattern: "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"
+    }
+    // [end]
   ];
 }
 
@@ -125,7 +153,12 @@ message ListParcelsRequest {
 
 // One page of «parcels».
 message ListParcelsResponse {
+  // [uuid key]
   // The «parcels», newest first.
+  // [end]
+  // [text key]
+  // The «parcels», in the order of their ids.
+  // [end]
   repeated Parcel parcels = 1;
 
   // The `page_token` of the next page; empty if this is the last page.
@@ -137,7 +170,15 @@ message UpdateParcelRequest {
   // The id of the «parcel».
   string id = 1 [
     (google.api.field_behavior) = REQUIRED,
+    // [uuid key]
     (buf.validate.field).string.uuid = true
+    // [end]
+    // [text key]
+    (buf.validate.field).string = {
+      max_len: 63
+      pattern: "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"
+    }
+    // [end]
   ];
 
   // The new name, if present; with the same rules as in CreateParcelRequest.

@@ -9,4 +9,9 @@ enum ErrorReason {
 
   // NOT_FOUND, 404. The «parcel» does not exist. Metadata: `parcelId`.
   ERROR_REASON_PARCEL_NOT_FOUND = 1;
+  // [text key]
+
+  // ALREADY_EXISTS, 409. There is «a parcel» with this id. Metadata: `parcelId`; fields: `id`.
+  ERROR_REASON_PARCEL_EXISTS = 2;
+  // [end]
 }

@@ -7,7 +7,12 @@ import "google/protobuf/timestamp.proto";
 
 // «A parcel».
 message Parcel {
+  // [uuid key]
   // UUID, version 7: later «parcels» sort after earlier ones.
+  // [end]
+  // [text key]
+  // Chosen by its creator; never changes.
+  // [end]
   string id = 1 [(google.api.field_behavior) = IDENTIFIER];
 
   // The name to show.
