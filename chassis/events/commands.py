@@ -1,15 +1,18 @@
 """The commands of a service about events: `worker`, `events dlq list | requeue`, `events replay`.
 
-A worker is one process that runs the service's relay and its consumer. They share the process and nothing else: each
-waits for Redis and for the database by itself. A defect in one of them ends the process with its error.
+A worker is one process that runs the service's relay and a consumer of each stream that it reads. They share the
+process and nothing else: each waits for Redis and for the database by itself. A defect in one of them ends the process
+with its error.
 """
 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
+from operator import itemgetter
 from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeVar
 
@@ -31,8 +34,10 @@ from chassis.telemetry.settings import TelemetrySettings
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable
     from typing import Self
+
+    from sqlalchemy import Connection
 
     from chassis.events.inbox import DeadLetter
     from chassis.events.processor import Handle
@@ -49,38 +54,46 @@ class EventCommands:
 
     Attributes:
         publishes: the resource whose events it publishes: `order`; empty if it publishes none.
-        reads: the resource whose events it reads: `user`; empty if it reads none.
-        handle: the effect of the events that it reads.
+        reads: the effect of the events of each resource that it reads, by the resource: `user`.
         parts: other background work of the worker, by the name that errors show. Each needs one connection at a time,
             and ends soon after its event is set.
-
-    Raises:
-        ValueError: events are read without an effect, or there is an effect without events.
     """
 
     publishes: str = ""
-    reads: str = ""
-    handle: Handle | None = None
+    reads: Mapping[str, Handle] = field(default_factory=dict)
     parts: Mapping[str, DatabasePart] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        """Check that what is read has an effect."""
-        if bool(self.reads) != bool(self.handle):
-            raise ValueError("reads and handle: give both or neither")
 
     @classmethod
     def of(
-        cls, package: str, *, handle: Handle | None = None, parts: Mapping[str, DatabasePart] = MappingProxyType({})
+        cls,
+        package: str,
+        *,
+        handle: Handle | Mapping[str, Handle] = MappingProxyType({}),
+        parts: Mapping[str, DatabasePart] = MappingProxyType({}),
     ) -> Self:
         """Return the commands of the service in this package, which publishes and reads what its service.toml says.
 
+        Args:
+            package: the service's.
+            handle: the effect of the events of the one resource that it reads, or of each by its name.
+            parts: as the attribute.
+
         Raises:
-            ValueError: events are read without an effect, or there is an effect without events.
+            ValueError: a resource is read without an effect, or there is an effect of one that is not read.
         """
         service = service_of(package)
-        if len(service.reads) > 1:
-            raise ValueError(f"{service.file}: reads: a worker reads the events of one resource")
-        return cls(publishes=service.publishes, reads="".join(service.reads), handle=handle, parts=parts)
+        if isinstance(handle, Mapping):
+            reads = handle
+        elif len(service.reads) == 1:
+            reads = dict.fromkeys(service.reads, handle)
+        else:
+            raise ValueError(
+                f"{service.file}: reads: give handle as the effects by resource, or none without resources"
+            )
+        if reads.keys() != {*service.reads}:
+            expected, found = (", ".join(sorted(each)) or "none" for each in (service.reads, reads))
+            raise ValueError(f"{service.file}: reads: {expected}; the effects that worker.py gives are of: {found}")
+        return cls(publishes=service.publishes, reads=reads, parts=parts)
 
     @property
     def commands(self) -> dict[str, Callable[..., Awaitable[None]]]:
@@ -95,7 +108,7 @@ class EventCommands:
     @property
     def part_count(self) -> int:
         """How many parts a worker has, each with a connection to the database."""
-        return 2 * bool(self.publishes) + bool(self.reads) + len(self.parts)
+        return 2 * bool(self.publishes) + len(self.reads) + len(self.parts)
 
     async def work(self) -> None:
         """Publish the service's events and apply those of other services, until SIGTERM or SIGINT."""
@@ -110,30 +123,39 @@ class EventCommands:
                         database, client, resource=self.publishes, source=f"/{name}", settings=load(RelaySettings)
                     )
                     parts |= {"relay": relay.run, "relay sweep": relay.sweep}
-                if self.handle:
-                    group = await stack.enter_async_context(self._group(name, broker))
-                    consumer = Consumer(database, group, self.handle, settings=load(ConsumerSettings))
-                    parts["consumer"] = consumer.run
+                for resource, handle in self.reads.items():
+                    group = await stack.enter_async_context(_group(name, broker, resource))
+                    consumer = Consumer(database, group, handle, settings=load(ConsumerSettings))
+                    parts[f"consumer of {resource}"] = consumer.run
                 await work(parts)
 
     async def list_dead_letters(self) -> None:
         """List the events that could not take effect: when they were given up, what they are, why."""
-        for letter, died_at in await self._dead_letters():
+        found = [letter for letters in (await self._dead_letters()).values() for letter in letters]
+        for letter, died_at in sorted(found, key=itemgetter(1)):
             why = f"{letter.reason} after {letter.attempts} attempts"
             print(f"{died_at.isoformat()}  {title(letter.event)}  {why}")  # noqa: T201  the answer
 
     async def requeue_dead_letters(self) -> None:
         """Try the events that could not take effect once more, in the order of their sequences."""
-        async with self._group(load(TelemetrySettings).service_name, load(BrokerSettings)) as group:
-            letters = [letter for letter, _ in await self._dead_letters()]
-            for letter in sorted(letters, key=lambda each: each.sequence):
-                if not await _answered(group.send_again(letter.event)):
-                    raise StartupError("Redis has lost its stream: try again when the relay has published it anew")
-        print(f"{len(letters)} events are tried again")  # noqa: T201  the answer
+        name, broker = load(TelemetrySettings).service_name, load(BrokerSettings)
+        count = 0
+        for resource, found in (await self._dead_letters()).items():
+            async with _group(name, broker, resource) as group:
+                for letter in sorted((letter for letter, _ in found), key=lambda each: each.sequence):
+                    if not await _answered(group.send_again(letter.event)):
+                        raise StartupError("Redis has lost its stream: try again when the relay has published it anew")
+                    count += 1
+        print(f"{count} events are tried again")  # noqa: T201  the answer
 
-    async def _dead_letters(self) -> list[tuple[DeadLetter, datetime]]:
+    async def _dead_letters(self) -> dict[str, list[tuple[DeadLetter, datetime]]]:
+        """Return the dead letters of each resource and when each was given up, oldest first."""
+
+        def find(connection: Connection) -> dict[str, list[tuple[DeadLetter, datetime]]]:
+            return {resource: inbox.dead_letters(connection, stream_of(resource)) for resource in self.reads}
+
         async with self._database(load(TelemetrySettings).service_name) as database:
-            return await database.read(lambda connection: inbox.dead_letters(connection, stream_of(self.reads)))
+            return await database.read(find)
 
     async def replay(self, *, since: str) -> None:
         """Publish this service's events since a time once more, such as 2026-11-25T18:00:00Z."""
@@ -155,10 +177,12 @@ class EventCommands:
         finally:
             await database.close()
 
-    @contextlib.asynccontextmanager
-    async def _group(self, name: str, broker: BrokerSettings) -> AsyncIterator[ConsumerGroup]:
-        async with redis_streams.connect_async(broker) as client:
-            yield ConsumerGroup(client, stream=stream_of(self.reads), group=name)
+
+@contextlib.asynccontextmanager
+async def _group(name: str, broker: BrokerSettings, resource: str) -> AsyncIterator[ConsumerGroup]:
+    # A client for each: none waits for a connection that another holds.
+    async with redis_streams.connect_async(broker) as client:
+        yield ConsumerGroup(client, stream=stream_of(resource), group=name)
 
 
 async def _answered(asked: Awaitable[T]) -> T:

@@ -63,8 +63,9 @@ def _create(arguments: argparse.Namespace) -> None:
         print(f"{names.package} is there already: nothing was changed.")
         return
     require_free(names, services())
-    keys = {service.publishes: service.key for service in services()}
-    names = dataclasses.replace(names, reads_key=keys.get(names.reads, names.reads_key))
+    for service in services():
+        if names.reads and service.publishes == names.reads:
+            names = dataclasses.replace(names, reads_key=service.key, publisher=service.name)
     _require_clean()
     written: list[Path] = []
     try:

@@ -38,6 +38,7 @@ class Names:
         reads: the resource whose events it reads; empty for none.
         key: the type of the resource's key: a `uuid` that the service makes, or a `text` that callers choose.
         reads_key: the same of the resource whose events it reads.
+        publisher: the package that publishes these events.
     """
 
     service: str
@@ -46,6 +47,7 @@ class Names:
     reads: str = ""
     key: str = "uuid"
     reads_key: str = "uuid"
+    publisher: str = ""
 
     @property
     def package(self) -> str:
@@ -60,6 +62,7 @@ class Names:
         for before, after in (
             ("«key»", self.key),
             ("«cargo key»", self.reads_key),
+            ("«cargo service»", self.publisher),
             ("«cargo import»", "" if self.reads_key == "text" else ", new_id"),
             ("«cargo subject»", '"first-1"' if self.reads_key == "text" else "new_id()"),
             ("«cargo»", read),

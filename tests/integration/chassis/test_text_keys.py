@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Final
 from uuid import UUID, uuid4
 
 import pytest
@@ -19,7 +19,6 @@ from chassis.errors import AlreadyExists, AnswerErased
 from chassis.events import outbox
 from chassis.events.outbox import Event
 from chassis.idempotency import store
-from chassis.idempotency.base_tables import base_tables
 from chassis.idempotency.inserts import IdempotentInserts, Insert, insert_once
 from chassis.idempotency.key import IdempotencyKey
 from chassis.idempotency.store import ResponseCodec
@@ -28,9 +27,10 @@ from chassis.testing import until
 from chassis.watch import changefeed
 from tests.integration.conftest import TestDatabase
 from tests.integration.event_flow import consumer, opened, relay, running
+from tests.support.base_tables import create_base_tables
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 
     from sqlalchemy import Connection
 
@@ -81,33 +81,11 @@ def created(sku: str, sequence: int = 1) -> Event:
     return Event("item.created", sku, sequence, {"sku": sku}, SystemClock().now())
 
 
-class Operations:
-    """What a migration uses of `alembic.op`, on a connection that commits each statement."""
-
-    def __init__(self, execute: Callable[[str], object]) -> None:
-        self._execute = execute
-
-    def execute(self, sqltext: str) -> None:
-        self._execute(sqltext)
-
-    def get_context(self) -> Any:
-        return self
-
-    def autocommit_block(self) -> Any:
-        return self
-
-    def __enter__(self) -> None:
-        """Nothing begins: each statement commits by itself."""
-
-    def __exit__(self, *_error: object) -> None:
-        """Nothing ends."""
-
-
 @pytest.fixture(scope="module")
 def items_copy(postgres: PostgresServer) -> Iterator[TestDatabase]:
     postgres.create_database("items")
     database = TestDatabase(postgres.superuser_url("items"))
-    base_tables(cast("Any", Operations(database.query)), key="text")
+    create_base_tables(database.query, key="text")
     for statement in ("CREATE TABLE items (id text PRIMARY KEY, name text NOT NULL)", *changefeed.INDEX_V1):
         database.query(statement)
     yield database

@@ -20,7 +20,7 @@ async def test_what_last_happened_is_known(
     postgres: PostgresServer, depot_database: TestDatabase, redis_url: str
 ) -> None:
     subject = «cargo subject»
-    with fresh_database(postgres, "depot_svc") as source:
+    with fresh_database(postgres, "«cargo service»") as source:
         async with (
             opened(source.url) as outbox,
             relay(source.url, redis=redis_url, resource="cargo") as publisher,
