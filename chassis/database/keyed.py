@@ -87,7 +87,8 @@ class KeyedRows(Generic[T]):
         return self._array(each.key for each in lookups), uuid_array(each.owner for each in lookups)
 
     def _in_order(self, rows: Sequence[Sequence[Any]], count: int) -> list[T | None]:
+        read = self._read
         found: list[T | None] = [None] * count
         for n, *columns in rows:
-            found[n - 1] = self._read(columns)
+            found[n - 1] = read(columns)
         return found

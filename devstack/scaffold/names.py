@@ -61,6 +61,8 @@ class Names:
         read, reads = self.reads.replace("_", " "), plural_of(self.reads).replace("_", " ") if self.reads else ""
         for before, after in (
             ("«key»", self.key),
+            ("«key in Python»", "str" if self.key == "text" else "UUID"),
+            ("«key as text»", f"{self.resource}_id" if self.key == "text" else f"str({self.resource}_id)"),
             ("«cargo key»", self.reads_key),
             ("«cargo service»", self.publisher),
             ("«cargo import»", "" if self.reads_key == "text" else ", new_id"),

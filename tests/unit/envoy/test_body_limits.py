@@ -53,7 +53,10 @@ def _one(field: Field, rules: validate_pb2.FieldRules) -> object:
     if field.enum_type:
         return max((value.name for value in field.enum_type.values if value.number), key=len)
     if field.type == Field.TYPE_STRING:
-        return _ID if rules.string.uuid else _WIDEST * rules.string.max_len
+        if rules.string.uuid:
+            return _ID
+        # A pattern allows what names are made of, and nothing wider.
+        return ("a" if rules.string.pattern else _WIDEST) * rules.string.max_len
     return rules.int32.lte or _INTEGERS[field.type]
 
 

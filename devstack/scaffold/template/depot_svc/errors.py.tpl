@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+# [uuid key]
 from typing import TYPE_CHECKING, ClassVar
+# [end]
+# [text key]
+from typing import ClassVar
+# [end]
 
 # [uuid key]
 from chassis.errors import DomainError, NotFound
@@ -10,9 +15,11 @@ from chassis.errors import DomainError, NotFound
 # [text key]
 from chassis.errors import AlreadyExists, DomainError, FieldViolation, NotFound
 # [end]
+# [uuid key]
 
 if TYPE_CHECKING:
-    from chassis.keys import Key
+    from uuid import UUID
+# [end]
 
 
 class DepotError(DomainError):
@@ -27,8 +34,8 @@ class ParcelNotFound(DepotError, NotFound):
     reason = "PARCEL_NOT_FOUND"
     resource_type = "shop.depot.v1.Parcel"
 
-    def __init__(self, parcel_id: Key) -> None:
-        metadata = {"parcelId": str(parcel_id)}
+    def __init__(self, parcel_id: «key in Python») -> None:
+        metadata = {"parcelId": «key as text»}
         super().__init__("There is no such «parcel».", metadata=metadata, subject=f"parcels/{parcel_id}")
 # [text key]
 
@@ -38,10 +45,10 @@ class ParcelExists(DepotError, AlreadyExists):
 
     reason = "PARCEL_EXISTS"
 
-    def __init__(self, parcel_id: Key) -> None:
+    def __init__(self, parcel_id: str) -> None:
         super().__init__(
             "There is «a parcel» with this id. Choose another one.",
-            metadata={"parcelId": str(parcel_id)},
+            metadata={"parcelId": parcel_id},
             violations=[FieldViolation("id", "belongs to another «parcel»")],
         )
 # [end]
