@@ -126,7 +126,7 @@ class EventCommands:
                 for resource, handle in self.reads.items():
                     group = await stack.enter_async_context(_group(name, broker, resource))
                     consumer = Consumer(database, group, handle, settings=load(ConsumerSettings))
-                    parts[f"consumer of {resource}"] = consumer.run
+                    parts["consumer" if len(self.reads) == 1 else f"consumer of {resource}"] = consumer.run
                 await work(parts)
 
     async def list_dead_letters(self) -> None:
