@@ -11,7 +11,7 @@ enum ErrorReason {
   ERROR_REASON_PARCEL_NOT_FOUND = 1;
   // [text key]
 
-  // ALREADY_EXISTS, 409. There is «a parcel» with this id. Metadata: `parcelId`; fields: `id`.
+  // ALREADY_EXISTS, 409. There is «a parcel» with this id. A BadRequest names the field. Metadata: `parcelId`.
   ERROR_REASON_PARCEL_EXISTS = 2;
   // [end]
 }
