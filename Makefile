@@ -12,7 +12,7 @@ export PATH := $(CURDIR)/$(BIN):$(CURDIR)/node_modules/.bin:$(CURDIR)/.tools:$(P
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-20s %s\n", $$1, $$2}'
 
-setup: .venv/ready node_modules/ready ## Install everything: Python into .venv, buf and Swagger UI into node_modules
+setup: .venv/ready node_modules/ready ## Install everything: Python into .venv, buf, Swagger UI and TypeScript into node_modules
 
 .venv/ready: requirements/dev.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
@@ -25,8 +25,8 @@ setup: .venv/ready node_modules/ready ## Install everything: Python into .venv, 
 	@touch $@
 
 node_modules/ready: package-lock.json
-	@command -v npm >/dev/null || { echo "npm is needed for buf and Swagger UI: install Node.js 20 or newer" >&2; exit 1; }
-	@echo "Installing buf and Swagger UI into node_modules"
+	@command -v npm >/dev/null || { echo "npm is needed for buf, Swagger UI and TypeScript: install Node.js 20 or newer" >&2; exit 1; }
+	@echo "Installing buf, Swagger UI and TypeScript into node_modules"
 	@npm ci --silent --no-audit --no-fund
 	@touch $@
 
@@ -142,9 +142,13 @@ lint: setup ## Check contract, drift of generated files, formats, lint, types, i
 	$(BIN)/mypy
 	$(BIN)/python -m devstack.import_rules > .build/import_rules.toml
 	$(BIN)/lint-imports --no-cache --config .build/import_rules.toml
+	node_modules/.bin/tsc --project protos/typescript --noEmit
+	node_modules/.bin/tsc --project tests/e2e/typescript --noEmit
+	node_modules/.bin/biome check --error-on-warnings
 
-format: setup ## Format protos and Python, fix what can be fixed
+format: setup ## Format protos, Python and TypeScript, fix what can be fixed
 	$(BUF) format --write protos
+	node_modules/.bin/biome check --write
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
@@ -160,6 +164,8 @@ generate: setup ## Generate stubs, descriptors, OpenAPI and docs/events.md from 
 generated-into:
 	@mkdir -p .build
 	@$(BUF) generate --output $(OUT) >.build/generate.log 2>&1 || { cat .build/generate.log >&2; exit 1; }
+	@$(BUF) generate --template protos/typescript/buf.gen.yaml --output $(OUT)
+	@PYTHONPATH=. $(BIN)/python -m protos.codegen.typescript $(OUT)/generated/typescript
 	@$(BUF) build --exclude-source-info --as-file-descriptor-set --output $(OUT)/generated/shop.binpb
 	@$(BUF) build --as-file-descriptor-set --output - \
 	  | PYTHONPATH=$(OUT)/generated:. $(BIN)/python -m protos.codegen.openapi > $(OUT)/generated/openapi.json
@@ -251,6 +257,10 @@ compose-up: secrets images ## Start the system in containers and wait until it s
 
 compose-down: ## Stop the containers and keep the data
 	$(ENGINE) compose --file docker/compose.yaml down
+
+.PHONY: dist
+dist: setup ## Make what a release gives to callers: wheel, npm package, descriptors, OpenAPI, protos (.build/dist)
+	@$(BIN)/python -m protos.package .build/dist
 
 sbom: setup ## Write bills of materials (CycloneDX) of what the images hold of Python: .build/sbom/*.json
 	@mkdir -p .build/sbom

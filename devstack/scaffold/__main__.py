@@ -120,6 +120,7 @@ def _rename(arguments: argparse.Namespace) -> None:
         # Comments were wrapped for a shorter name.
         ("ruff", "check", "--quiet", "--select", "E501", "--add-noqa"),
         ("buf", "format", "--write", "protos"),
+        ("biome", "check", "--write"),
     ):
         _require(*command)
     _make("generate")

@@ -28,10 +28,18 @@ _QUICK = {service.name: dict(facts("settings", service.name)) for service in ser
 
 
 @pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def page_port() -> int:
+    """The port of http://localhost whose pages may call the edge."""
+    return free_port()
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory, page_port: int) -> Iterator[Stack]:
     home = tmp_path_factory.mktemp("stack")
     make = pooled_stack if "POOLED" in os.environ else Stack
-    with make(Settings(edge_port=free_port(), home=home, drain_s=0.2, **NO_LIMITS), extra_env=_QUICK) as stack:
+    origins = (f"http://localhost:{page_port}",)
+    settings = Settings(edge_port=free_port(), home=home, drain_s=0.2, cors_origins=origins, **NO_LIMITS)
+    with make(settings, extra_env=_QUICK) as stack:
         _do_not_wait_for_the_disk(stack)
         yield stack
     shutil.rmtree(home)

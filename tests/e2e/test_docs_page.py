@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from typing import TYPE_CHECKING, Final, Literal
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
 from chassis.testing import new_uuid
+from tests.support.browser import chromium
 from tests.support.requests import PASSWORD
 
 if TYPE_CHECKING:
@@ -22,20 +21,11 @@ if TYPE_CHECKING:
     from tests.e2e.callers import Edge
     from tests.e2e.world import World
 
-BROWSERS: Final = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    paths = [path for name in BROWSERS if (path := shutil.which(name))]
-    if not paths:
-        pytest.skip("there is no Chromium on this machine: on Debian, apt-get install chromium")
-    # Chromium's own sandbox refuses root.
-    arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=paths[0], args=arguments)
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 # Loading the page takes the browser seconds of CPU: calls from it, which have no colours, are made in one scheme.

@@ -1,0 +1,200 @@
+/** Transports whose calls log in by themselves and fail with ShopError. */
+
+import {
+  clone,
+  create,
+  type DescMessage,
+  type DescMethod,
+  type DescMethodStreaming,
+  type DescMethodUnary,
+  getOption,
+  type MessageInitShape,
+  type MessageShape,
+} from "@bufbuild/protobuf";
+import { reflect } from "@bufbuild/protobuf/reflect";
+import { Code, type ContextValues, type StreamResponse, type Transport, type UnaryResponse } from "@connectrpc/connect";
+import { createGrpcWebTransport } from "@connectrpc/connect-web";
+import { ShopError } from "./errors.js";
+import { Login, LoginSession, type TokenSource } from "./login.js";
+import { access } from "./shop/system/v1/access_pb.js";
+import { sleep, unlessAborted } from "./waiting.js";
+
+/** An access token, a function that returns one, or a Login, which gets and renews it. */
+export type Token = string | (() => string | Promise<string>) | Login;
+
+export interface ConnectOptions {
+  readonly token?: Token;
+  /** The deadline of a call that names none; streams have one only if their caller names it. */
+  readonly timeoutMs?: number;
+  /** How often a call is tried in all if the shop is UNAVAILABLE. */
+  readonly maxAttempts?: number;
+  /** What sends the requests, in place of the global `fetch`. */
+  readonly fetch?: typeof globalThis.fetch;
+}
+
+const TIMEOUT_MS = 10_000;
+const MAX_ATTEMPTS = 3;
+const FIRST_PAUSE_MS = 50;
+const REFUSED_TOKEN: readonly string[] = ["TOKEN_EXPIRED", "TOKEN_INVALID"];
+
+/**
+ * Return a transport for typed clients: `createClient(OrderService, connect("https://shop.example"))`.
+ *
+ * A call that fails throws ShopError. Every call has a deadline, 10 s unless it names one. If the shop is UNAVAILABLE and
+ * does not say when to come again, a call is tried again, three times in all. A write without a `requestId` gets one, so
+ * that its tries take effect once; to repeat a call after an error, set the requestId yourself.
+ *
+ * @param url of the edge. A page may call it if the edge allows the page's origin.
+ */
+export function connect(url: string, options: ConnectOptions = {}): Transport {
+  return new ShopTransport(url, options);
+}
+
+class ShopTransport implements Transport {
+  readonly #web: Transport;
+  readonly #tokens: TokenSource | undefined;
+  readonly #timeoutMs: number;
+  readonly #maxAttempts: number;
+
+  constructor(url: string, options: ConnectOptions) {
+    const { token, fetch } = options;
+    this.#web = createGrpcWebTransport({ baseUrl: url, ...(fetch && { fetch }) });
+    this.#tokens = token === undefined ? undefined : this.#source(token);
+    this.#timeoutMs = options.timeoutMs ?? TIMEOUT_MS;
+    this.#maxAttempts = options.maxAttempts ?? MAX_ATTEMPTS;
+  }
+
+  async unary<I extends DescMessage, O extends DescMessage>(
+    method: DescMethodUnary<I, O>,
+    signal: AbortSignal | undefined,
+    timeoutMs: number | undefined,
+    header: HeadersInit | undefined,
+    input: MessageInitShape<I>,
+    contextValues?: ContextValues,
+  ): Promise<UnaryResponse<I, O>> {
+    // One id for all tries.
+    const message = withRequestId(method.input, input);
+    const send = (headers: Headers) =>
+      this.#tried(timeoutMs ?? this.#timeoutMs, signal, (leftMs) =>
+        this.#web.unary<I, O>(method, signal, leftMs, headers, message, contextValues),
+      );
+    const [headers, token] = await this.#authorized(method, header, signal);
+    try {
+      return await send(headers);
+    } catch (error) {
+      if (!this.#isRefused(error, token)) {
+        throw error;
+      }
+    }
+    return send((await this.#authorized(method, header, signal))[0]);
+  }
+
+  async stream<I extends DescMessage, O extends DescMessage>(
+    method: DescMethodStreaming<I, O>,
+    signal: AbortSignal | undefined,
+    timeoutMs: number | undefined,
+    header: HeadersInit | undefined,
+    input: AsyncIterable<MessageInitShape<I>>,
+    contextValues?: ContextValues,
+  ): Promise<StreamResponse<I, O>> {
+    const [headers, token] = await this.#authorized(method, header, signal);
+    const noted = (failure: unknown): ShopError => {
+      const error = ShopError.of(failure);
+      this.#isRefused(error, token); // the next stream gets another one
+      return error;
+    };
+    try {
+      const response = await this.#web.stream(method, signal, timeoutMs, headers, input, contextValues);
+      return { ...response, message: failing(response.message, noted) };
+    } catch (failure) {
+      throw noted(failure);
+    }
+  }
+
+  #source(token: Token): TokenSource {
+    return token instanceof Login ? new LoginSession(token, this) : new GivenToken(token);
+  }
+
+  /** Return the headers of a call, and the token in them if it is ours. */
+  async #authorized(
+    method: DescMethod,
+    given: HeadersInit | undefined,
+    signal: AbortSignal | undefined,
+  ): Promise<[headers: Headers, token: string]> {
+    const headers = new Headers(given);
+    if (!this.#tokens || headers.has("authorization") || getOption(method, access).public) {
+      return [headers, ""];
+    }
+    const token = await unlessAborted(this.#tokens.token(), signal);
+    headers.set("authorization", `Bearer ${token}`);
+    return [headers, token];
+  }
+
+  /** Take note that our token was refused, if that is the error; return whether another one can be had. */
+  #isRefused(error: unknown, token: string): boolean {
+    const isRefused =
+      error instanceof ShopError && error.code === Code.Unauthenticated && REFUSED_TOKEN.includes(error.reason);
+    return isRefused && token !== "" && this.#tokens?.refuse(token) === true;
+  }
+
+  async #tried<R>(
+    timeoutMs: number,
+    signal: AbortSignal | undefined,
+    send: (leftMs: number) => Promise<R>,
+  ): Promise<R> {
+    const endsAtMs = performance.now() + timeoutMs;
+    for (let attempt = 1; ; attempt++) {
+      try {
+        // Whole milliseconds, as the header has them; 0 would be no deadline.
+        return await send(Math.max(Math.ceil(endsAtMs - performance.now()), 1));
+      } catch (failure) {
+        const error = ShopError.of(failure);
+        const pauseMs = FIRST_PAUSE_MS * 2 ** (attempt - 1) * (0.8 + 0.4 * Math.random());
+        // An error that says when to come again is the caller's: trying earlier keeps an overloaded shop down.
+        const isFinal =
+          error.code !== Code.Unavailable || error.retryAfterMs !== undefined || attempt >= this.#maxAttempts;
+        if (isFinal || performance.now() + pauseMs >= endsAtMs) {
+          throw error;
+        }
+        await sleep(pauseMs, signal);
+      }
+    }
+  }
+}
+
+class GivenToken implements TokenSource {
+  readonly #given: string | (() => string | Promise<string>);
+
+  constructor(given: string | (() => string | Promise<string>)) {
+    this.#given = given;
+  }
+
+  async token(): Promise<string> {
+    return typeof this.#given === "string" ? this.#given : this.#given();
+  }
+
+  refuse(): boolean {
+    return false;
+  }
+}
+
+/** Return the request with a new `requestId`, if its type has that field and it is empty. */
+function withRequestId<I extends DescMessage>(schema: I, input: MessageInitShape<I>): MessageShape<I> {
+  const message = create(schema, input);
+  const field = schema.fields.find((each) => each.name === "request_id");
+  if (!field || reflect(schema, message).isSet(field)) {
+    return message;
+  }
+  // A copy, because sending the same object twice on purpose makes two requests.
+  const copy = clone(schema, message);
+  reflect(schema, copy).set(field, crypto.randomUUID());
+  return copy;
+}
+
+async function* failing<M>(messages: AsyncIterable<M>, asError: (failure: unknown) => ShopError): AsyncGenerator<M> {
+  try {
+    yield* messages;
+  } catch (failure) {
+    throw asError(failure);
+  }
+}
