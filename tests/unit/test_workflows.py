@@ -69,6 +69,25 @@ def test_an_image_is_scanned_before_it_is_pushed_and_attested_after() -> None:
     assert len(attested) == 2
 
 
+def test_a_release_carries_what_make_dist_makes_attested_and_made_where_nothing_may_be_written() -> None:
+    packages = JOBS["packages"]
+    [upload] = [step for step in packages["steps"] if step.get("uses", "").startswith("actions/upload-artifact@")]
+    steps = JOBS["release"]["steps"]
+    [download] = [step for step in steps if step.get("uses", "").startswith("actions/download-artifact@")]
+    [attest] = [step for step in steps if step.get("with", {}).get("subject-path")]
+    [release] = [step for step in steps if "gh release create" in step.get("run", "")]
+
+    assert {"run": "make dist"} in packages["steps"]
+    assert "permissions" not in packages
+    assert "packages" in JOBS["release"]["needs"]
+    assert f"python -m protos.package {upload['with']['path']}\n" in MAKEFILE
+    assert upload["with"]["include-hidden-files"]  # the folder's name begins with a dot
+    assert download["with"] == {"name": upload["with"]["name"], "path": "dist"}
+    assert attest["with"]["subject-path"] == "dist/*"
+    assert release["run"].rstrip().endswith(" dist/*")
+    assert steps.index(download) < steps.index(attest) < steps.index(release)
+
+
 def test_each_service_has_an_image_that_is_built_scanned_and_released() -> None:
     names = subprocess.run(["make", "--silent", "image-names"], capture_output=True, cwd=REPOSITORY, check=True).stdout
     scanned = yaml.safe_load((REPOSITORY / ".github" / "workflows" / "ci.yml").read_text())["jobs"]["images"]
