@@ -472,6 +472,12 @@ async def watching(world: World) -> None:
         await world.call("WatchOrders", orders.WatchOrdersRequest(resume_token=token), token=staff)
 
 
+async def expiring(world: World) -> None:
+    """Watch until the access token expires: the last message has the error that is also the call's status."""
+    stream = world.stream("WatchOrders", orders.WatchOrdersRequest(), token=world.short_token())
+    await world.read_to_end(stream, note="watch of a token that expires")
+
+
 async def _changes(stream: Any, count: int) -> Any:
     while count:
         message = await stream.read()
@@ -489,5 +495,8 @@ SCENARIOS: Final[Mapping[str, Callable[[World], Awaitable[None]]]] = {
     **{f"access to {name}": lambda world, name=name: access(world, name) for name in RPCS},
     **{f"validation of {name}": lambda world, name=name: validation(world, name) for name in RPCS},
     **{f"replays of {name}": lambda world, name=name: replays(world, name) for name in _WRITES},
-    **{each.__name__: each for each in (transitions, etags, pages, accounts, erasures, logins, endings, watching)},
+    **{
+        each.__name__: each
+        for each in (transitions, etags, pages, accounts, erasures, logins, endings, watching, expiring)
+    },
 }

@@ -48,6 +48,8 @@ _TIMES: Final = {"createdAt", "updatedAt", "occurredAt", "accessExpiresAt", "exp
 _EVENTUAL: Final = {"orderCount"}
 # The shop's time passes by days; that of the services' tokens does not.
 _LONG_S: Final = 100 * 24 * 3600
+# So long a token is good after its time, for clocks that differ.
+LEEWAY_S: Final = 5
 _TRAILERS: Final = ("retry-after", "www-authenticate", "grpc-retry-pushback-ms")
 
 
@@ -82,6 +84,10 @@ class World:
         """Return an access token that was good."""
         raise NotImplementedError
 
+    def short_token(self) -> str:
+        """Return an access token that expires in a second or two."""
+        raise NotImplementedError
+
     def advance(self, by: timedelta) -> None:
         """Let the shop's time pass."""
         raise NotImplementedError
@@ -107,6 +113,17 @@ class World:
             response_deserializer=message_factory.GetMessageClass(method.output_type).FromString,
         )
         return opener(request, metadata=_bearer(token))
+
+    async def read_to_end(self, stream: Any, *, note: str) -> None:
+        """Write the messages of a stream but heartbeats, and the error with which it ends, to the transcript."""
+        told = self.transcript
+        try:
+            async for message in stream:
+                shown = self._plain(MessageToDict(message, descriptor_pool=descriptor_pool.Default()))
+                if shown.keys() != {"resumeToken"}:
+                    told.append([f"message of the {note}", shown])
+        except aio.AioRpcError as error:
+            told.append([note, self._refusal(error)])
 
     async def person(self, *, name: str = "") -> Person:
         """Return a new user who is logged in."""
@@ -195,6 +212,9 @@ class Services(World):
     def expired_token(self) -> str:
         return SIGNER.token(exp=int(datetime.now(UTC).timestamp()) - 60)
 
+    def short_token(self) -> str:
+        return SIGNER.token(exp=int(datetime.now(UTC).timestamp()) + 2 - LEEWAY_S)
+
     def advance(self, by: timedelta) -> None:
         self.clock.advance(by)
 
@@ -210,6 +230,9 @@ class Memory(World):
 
     def expired_token(self) -> str:
         return self.server.token(Role.USER, expires_in_s=-60)
+
+    def short_token(self) -> str:
+        return self.server.token(Role.USER, expires_in_s=1.5 - LEEWAY_S)
 
     def advance(self, by: timedelta) -> None:
         self.server.clock.advance(by)
