@@ -128,7 +128,7 @@ async def test_a_stream_lasts_no_longer_than_the_service_lets_it(
 async def test_a_stream_says_why_it_ends_even_if_its_time_is_up_while_it_sends(
     orders_database: TestDatabase, users_address: str
 ) -> None:
-    brief = {"max_stream_s": 0.3}
+    brief = {"max_stream_s": 1}
     streams = 20
 
     async with (
@@ -139,7 +139,12 @@ async def test_a_stream_says_why_it_ends_even_if_its_time_is_up_while_it_sends(
         refusals = await asyncio.gather(*(watch.end() for watch in watching_all))
 
     assert [refusal.reason for refusal in refusals] == ["DEADLINE_EXCEEDED"] * streams
-    assert [watch.farewell for watch in watching_all] == [refusal.status for refusal in refusals]
+    # Before its first message a stream's status is enough.
+    begun = [
+        (watch.farewell, refusal.status) for watch, refusal in zip(watching_all, refusals, strict=True) if watch.token
+    ]
+    assert [farewell for farewell, _ in begun] == [status for _, status in begun]
+    assert begun
 
 
 async def test_a_token_of_which_nothing_is_known_is_refused(orders_database: TestDatabase, users_address: str) -> None:
