@@ -157,6 +157,29 @@ async def test_a_key_that_another_replica_takes_meanwhile_is_refused(
     assert items.query("SELECT name FROM items") == [("Coffee",)]
 
 
+async def test_a_key_that_is_taken_while_its_request_runs_alone_is_refused(
+    items: TestDatabase, inserts: IdempotentInserts[Item]
+) -> None:
+    """The first holds up the batch, so that two others share the next one; that fails, and each runs alone."""
+    with items.connect() as first, items.connect() as second, items.connect() as third:
+        for other, sku in ((first, "first"), (second, "tea-1"), (third, "tea-2")):
+            other.execute("BEGIN")
+            other.execute("INSERT INTO items VALUES (%s, 'Coffee')", (sku,))
+        ahead = asyncio.ensure_future(insert(inserts, "first"))
+        await items.until_waiting()
+        both = [asyncio.ensure_future(insert(inserts, sku)) for sku in ("tea-1", "tea-2")]
+        first.execute("ROLLBACK")
+        assert await ahead == Item("first", "Tea")
+        await items.until_waiting()
+        second.execute("COMMIT")
+        assert await both[0] == "tea-1"
+        await items.until_waiting()
+        third.execute("COMMIT")
+
+        assert await both[1] == "tea-2"
+    assert items.query("SELECT id FROM items WHERE name = 'Tea'") == [("first",)]
+
+
 async def test_erased_responses_of_a_text_are_refused(database: Database) -> None:
     mine, other = [key() for _ in range(2)]
 
