@@ -82,7 +82,7 @@ class ShopTransport implements Transport {
     try {
       return await send(headers);
     } catch (error) {
-      if (!this.#isRefused(error, token)) {
+      if (!this.#takeRefusal(error, token)) {
         throw error;
       }
     }
@@ -100,7 +100,7 @@ class ShopTransport implements Transport {
     const [headers, token] = await this.#authorized(method, header, signal);
     const noted = (failure: unknown): ShopError => {
       const error = ShopError.of(failure);
-      this.#isRefused(error, token); // the next stream gets another one
+      this.#takeRefusal(error, token); // the next stream gets another one
       return error;
     };
     try {
@@ -112,7 +112,10 @@ class ShopTransport implements Transport {
   }
 
   #source(token: Token): TokenSource {
-    return token instanceof Login ? new LoginSession(token, this) : new GivenToken(token);
+    if (token instanceof Login) {
+      return new LoginSession(token, this);
+    }
+    return { token: async () => (typeof token === "string" ? token : token()), refuse: () => false };
   }
 
   /** Return the headers of a call, and the token in them if it is ours. */
@@ -131,7 +134,7 @@ class ShopTransport implements Transport {
   }
 
   /** Take note that our token was refused, if that is the error; return whether another one can be had. */
-  #isRefused(error: unknown, token: string): boolean {
+  #takeRefusal(error: unknown, token: string): boolean {
     const isRefused =
       error instanceof ShopError && error.code === Code.Unauthenticated && REFUSED_TOKEN.includes(error.reason);
     return isRefused && token !== "" && this.#tokens?.refuse(token) === true;
@@ -159,22 +162,6 @@ class ShopTransport implements Transport {
         await sleep(pauseMs, signal);
       }
     }
-  }
-}
-
-class GivenToken implements TokenSource {
-  readonly #given: string | (() => string | Promise<string>);
-
-  constructor(given: string | (() => string | Promise<string>)) {
-    this.#given = given;
-  }
-
-  async token(): Promise<string> {
-    return typeof this.#given === "string" ? this.#given : this.#given();
-  }
-
-  refuse(): boolean {
-    return false;
   }
 }
 
