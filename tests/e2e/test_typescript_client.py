@@ -163,14 +163,7 @@ def test_a_request_id_makes_a_write_one_write(run: Run) -> None:
 def test_a_lost_answer_is_asked_for_again_as_the_same_write(run: Run) -> None:
     facts = run("retries")
 
-    assert facts == {
-        "tries": 3,
-        "bodies": 1,
-        "isNewest": True,
-        "isOnce": True,
-        "triesInAll": 6,
-        "code": "Unavailable",
-    }
+    assert facts == {"tries": 3, "bodies": 1, "orders": 1, "triesInAll": 6, "code": "Unavailable"}
 
 
 def test_a_call_ends_at_its_deadline_or_with_its_signal(run: Run) -> None:

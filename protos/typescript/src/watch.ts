@@ -51,9 +51,6 @@ export async function* watch<Request extends { resumeToken?: string }, Message e
       }
     } catch (failure) {
       endedBy = ShopError.of(failure);
-      if (options.signal?.aborted) {
-        throw endedBy;
-      }
     }
     await sleep(reopening.pauseMs(endedBy), options.signal);
   }
