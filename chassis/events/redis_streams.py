@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple, Self
 
 from pydantic import AfterValidator, Field, SecretStr
@@ -13,7 +14,7 @@ from redis.asyncio import RedisCluster as AsyncRedisCluster
 from redis.asyncio import Sentinel as AsyncSentinel
 from redis.asyncio.cluster import ClusterNode as AsyncClusterNode
 from redis.asyncio.retry import Retry as AsyncRetry
-from redis.backoff import ExponentialBackoff
+from redis.backoff import ExponentialBackoff, NoBackoff
 from redis.cluster import ClusterNode
 from redis.exceptions import ReadOnlyError, RedisClusterException, RedisError
 from redis.retry import Retry
@@ -142,6 +143,44 @@ class _Cluster(RedisCluster):
             super().close()
 
 
+# Whether the call being made is repeated already, as a whole.
+_IS_REPEATED: Final = ContextVar("_IS_REPEATED", default=False)
+
+
+class _OuterRetry(Retry):
+    """Repeats a call as a whole, and nothing that it consists of.
+
+    redis-py uses one Retry for a call, for connecting, and for the PING that precedes the first command of a connection
+    without a password. If each of them were repeated three times, a call to a frozen server would take nine timeouts:
+    longer than the 10 s after which PostgreSQL ends the relay's transaction.
+    """
+
+    @override
+    def call_with_retry(self, do: Any, fail: Any, *arguments: Any, **options: Any) -> Any:
+        if _IS_REPEATED.get():
+            return Retry(NoBackoff(), 0, self._supported_errors).call_with_retry(do, fail, *arguments, **options)
+        is_repeated = _IS_REPEATED.set(True)
+        try:
+            return super().call_with_retry(do, fail, *arguments, **options)
+        finally:
+            _IS_REPEATED.reset(is_repeated)
+
+
+class _AsyncOuterRetry(AsyncRetry):
+    """The same for asyncio."""
+
+    @override
+    async def call_with_retry(self, do: Any, fail: Any, *arguments: Any, **options: Any) -> Any:
+        if _IS_REPEATED.get():
+            once = AsyncRetry(NoBackoff(), 0, self._supported_errors)
+            return await once.call_with_retry(do, fail, *arguments, **options)
+        is_repeated = _IS_REPEATED.set(True)
+        try:
+            return await super().call_with_retry(do, fail, *arguments, **options)
+        finally:
+            _IS_REPEATED.reset(is_repeated)
+
+
 class _Classes(NamedTuple):
     """The classes of redis-py that a client is made of: the same names with and without asyncio."""
 
@@ -152,8 +191,8 @@ class _Classes(NamedTuple):
     retry: Any
 
 
-_SYNC: Final = _Classes(Redis, Sentinel, _Cluster, ClusterNode, Retry)
-_ASYNC: Final = _Classes(AsyncRedis, AsyncSentinel, AsyncRedisCluster, AsyncClusterNode, AsyncRetry)
+_SYNC: Final = _Classes(Redis, Sentinel, _Cluster, ClusterNode, _OuterRetry)
+_ASYNC: Final = _Classes(AsyncRedis, AsyncSentinel, AsyncRedisCluster, AsyncClusterNode, _AsyncOuterRetry)
 
 
 @contextlib.contextmanager

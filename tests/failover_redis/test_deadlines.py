@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import shutil
+import signal
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,8 +17,9 @@ from pydantic import SecretStr
 from chassis.events.consumer_group import ConsumerGroup
 from chassis.events.redis_streams import START, BrokerDown, BrokerSettings, connect, connect_async, stream_of
 from chassis.events.stream import Appending, Stream
+from devstack.redis import RedisServer
 from tests.failover_redis.servers import missing_program
-from tests.failover_redis.topologies import Cluster, Sentinels
+from tests.failover_redis.topologies import Alone, Cluster, Sentinels
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
@@ -41,7 +46,35 @@ CALLS: dict[str, Callable[[ConsumerGroup], Coroutine[object, object, object]]] =
 }
 
 
-@pytest.fixture(scope="module", params=[Sentinels, Cluster], ids=lambda kind: kind.name)
+class WithoutPassword:
+    """One server that wants no password: its client begins a connection with other commands."""
+
+    name = "server without a password"
+
+    def __init__(self, home: Path) -> None:
+        self._server = RedisServer(Path(shutil.which("redis-server") or ""), home)
+
+    @property
+    def url(self) -> str:
+        return self._server.url
+
+    def start(self) -> None:
+        self._server.start()
+
+    def close(self) -> None:
+        self._server.close()
+
+    def until_whole(self) -> None:
+        self._server.process.wait_ready()
+
+    def freeze(self) -> None:
+        os.kill(self._server.process.pid or 0, signal.SIGSTOP)
+
+    def wake(self) -> None:
+        os.kill(self._server.process.pid or 0, signal.SIGCONT)
+
+
+@pytest.fixture(scope="module", params=[Alone, WithoutPassword, Sentinels, Cluster], ids=lambda kind: kind.name)
 def topology(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Topology]:
     made: Topology = request.param(tmp_path_factory.mktemp("redis"))
     made.start()

@@ -150,6 +150,10 @@ class Alone(Topology):
     def start(self) -> None:
         self._start(self.servers)
 
+    @override
+    def is_whole(self) -> bool:
+        return self.servers[0].is_primary()
+
 
 class Sentinels(Topology):
     """A primary, two replicas and three Sentinels."""
