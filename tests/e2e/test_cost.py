@@ -26,6 +26,7 @@ from devstack.settings import Settings
 from devstack.stack import Stack
 from envoy.contract import DESCRIPTOR_SET, Contract
 from tests.e2e.attacks import ATTACKED, JSON, Attack, attacks_on
+from tests.e2e.callers import CLEAR_TEXT
 from tests.e2e.contract import BY_NAME, name_of
 from tests.e2e.cost import EDGE_MIB, SERVICE_MIB, Cost, Meter, next_attacker, send, send_at_once
 from tests.e2e.http2 import Http2Connection
@@ -69,7 +70,7 @@ class System:
 
     def caller(self, address: str) -> httpx.Client:
         """Return a client with the address."""
-        transport = httpx.HTTPTransport(local_address=address)
+        transport = httpx.HTTPTransport(local_address=address, verify=CLEAR_TEXT)
         return httpx.Client(base_url=self.stack.edge_url, transport=transport, timeout=60)
 
     def is_served(self) -> bool:

@@ -34,6 +34,7 @@ from shop.user.v1 import user_service_pb2 as users
 
 from devstack.settings import Settings
 from devstack.stack import Stack
+from tests.e2e.callers import CLEAR_TEXT
 from tests.e2e.http2 import frame
 from tests.support.ports import free_port
 
@@ -110,7 +111,7 @@ def channel(system: Stack) -> Iterator[grpc.Channel]:
 
 def caller(system: Stack, *, address: str | None = None) -> httpx.Client:
     """Return a client with an address of its own."""
-    transport = httpx.HTTPTransport(local_address=address or next(_ADDRESSES))
+    transport = httpx.HTTPTransport(local_address=address or next(_ADDRESSES), verify=CLEAR_TEXT)
     return httpx.Client(base_url=system.edge_url, transport=transport, timeout=30)
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from chassis.testing import new_uuid
 from envoy.files import FILES
-from tests.e2e.callers import require_clean_error, rest_outcome
+from tests.e2e.callers import CLEAR_TEXT, require_clean_error, rest_outcome
 from tests.e2e.contract import BINDINGS, BY_NAME, RPCS, Binding, Rpc, name_of
 from tests.e2e.variations import Sent, Wire, as_grpc
 from tests.e2e.world import request_json
@@ -257,7 +257,8 @@ def test_a_challenge_names_an_error_only_if_a_token_was_sent(world: World) -> No
 
     def challenge(verb: str, path: str, authorization: str = "", **arguments: Any) -> str | None:
         headers = {"authorization": authorization} if authorization else {}
-        answer = httpx.request(verb, world.edge.url + path, headers=headers, trust_env=False, timeout=10, **arguments)
+        with httpx.Client(base_url=world.edge.url, timeout=10, trust_env=False, verify=CLEAR_TEXT) as client:
+            answer = client.request(verb, path, headers=headers, **arguments)
         return answer.headers.get("www-authenticate")
 
     assert challenge("GET", path) == "Bearer"

@@ -21,6 +21,7 @@ from chassis.service import service_of, services
 from chassis.testing import new_uuid
 from devstack.process import stop_together
 from protos.codegen.examples import example_of
+from tests.e2e.callers import CLEAR_TEXT
 from tests.e2e.contract import BY_NAME, as_json
 from tests.support.guards import modules
 from tests.support.logins import log_in
@@ -158,7 +159,10 @@ class World:
     def _edge_reaches_every_replica(self) -> bool:
         """Return whether call after call is answered, each on its own connection, by each of the edge's threads."""
         paths = [service.health_path for service in services()] * 5
-        return all(httpx.get(f"{self.edge.url}{path}", timeout=10, trust_env=False).is_success for path in paths)
+        return all(
+            httpx.get(f"{self.edge.url}{path}", timeout=10, trust_env=False, verify=CLEAR_TEXT).is_success
+            for path in paths
+        )
 
     def database_of(self, service: str) -> contextlib.closing[psycopg.Connection[Any]]:
         """Return a connection of the superuser to the service's database; each statement is committed at once."""
