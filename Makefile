@@ -50,7 +50,8 @@ service-remove: setup ## Remove a service and everything that is its own (NAME=s
 rename: setup ## Give the project its own name, everywhere (NAME=Acme)
 	@$(BIN)/python -m devstack.scaffold rename "$(NAME)"
 
-PARALLEL := --numprocesses auto --maxprocesses 4
+# One process more than cores: a test waits a quarter of its time, for processes and for timeouts.
+PARALLEL := --numprocesses $(shell expr $$(nproc) + 1) --maxprocesses 4
 # A file's tests stay together: they share servers. Longest first, so that no core is idle at the end.
 test: setup ## Run every test but the long ones, which have targets of their own
 	$(BIN)/pytest $(PARALLEL) --dist loadfile --no-loadscope-reorder tests/e2e tests/integration tests/unit
@@ -70,8 +71,9 @@ test-creates: setup ## Place 100,000 orders and look for each of them
 test-cost: setup ## Attack the system with each kind of dear request, and print what it costs everybody else
 	COST=long $(BIN)/pytest tests/e2e/test_cost.py
 
-test-fuzz: setup ## Send 5,000 requests that are wrong in random ways (FUZZ_CASES=50000, FUZZ_SEED=random)
-	FUZZ_CASES=$${FUZZ_CASES:-5000} $(BIN)/pytest tests/e2e/test_fuzz.py
+test-fuzz: setup ## Send 5,000 requests that are wrong in random ways, and calls made from the OpenAPI document (FUZZ_CASES=50000, FUZZ_SEED=random)
+	FUZZ_CASES=$${FUZZ_CASES:-5000} OPENAPI_EXAMPLES=$${OPENAPI_EXAMPLES:-40} \
+	  $(BIN)/pytest tests/e2e/test_fuzz.py tests/e2e/test_openapi.py
 
 test-containers: setup .tools/docker-compose ## Build the images with podman and test the system that compose makes of them
 	tests/containers/run
