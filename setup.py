@@ -25,7 +25,7 @@ ROOTS: Final = ("protos.client", "protos.testing")
 # Measures nothing in the wheel, so what the real one imports stays out.
 TELEMETRY: Final = "chassis.telemetry"
 SERVICES: Final = tuple(sorted(path.name for path in Path().glob("*_svc")))
-# What packages are called in the wheel; the longer names first.
+# The names of packages in the wheel; the longer ones first.
 NAMES: Final = {
     "protos.client": "shop.client",
     "protos.testing.quiet": "shop._chassis.telemetry",
@@ -122,7 +122,7 @@ def _write_stubs(target: Path) -> None:
         text = source.read_text(encoding="utf-8")
         if path.suffix == ".pyi":
             text = text.replace("from google.type import money_pb2", f"from {TYPED_MONEY} import money_pb2")
-        # Who needs the rules imports this one.
+        # Code that needs the rules imports this module.
         is_rules = name.stem == "text_rules_pb2"
         path.write_text(moved(text) if is_rules else without_rules(text), encoding="utf-8")
 

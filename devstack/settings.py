@@ -78,20 +78,20 @@ class Settings(BaseSettings):
         edge_port: where callers reach the system, REST and gRPC alike, on 127.0.0.1.
         edge_tls_port: the same with TLS; 0 is any free one. The default is 8443 beside 8080, and any free one beside
             another edge_port, so that a second stack needs no second setting.
-        home: the folder of the data, passwords and logs. Whoever can write to it owns the stack.
+        home: the folder of the data, passwords and logs. A user who can write to it controls the stack.
         replicas: how many processes each service has.
         database_urls: for each database the URL to use instead of the stack's own PostgreSQL, if any: for `users` that
             of DATABASE_URL_USERS.
         redis_url: a Redis to use instead of the stack's own.
         keys_secret: what the signing keys in that PostgreSQL are encrypted with. The default is the stack's own.
-        drain_s: how long a replica that was told to stop still serves. The default is the services' own.
+        drain_s: how long a stopping replica still serves. The default is the services' own.
         log_level: of the services.
         rate_limit: how many calls one address may make in 15 minutes.
         public_write_limit: the same for logging in, refreshing and registering.
         cors_origins: whose pages may call from a browser, separated by commas. The default is where Vite, Next.js and
             the like serve theirs.
-        otlp_endpoint: who takes traces, with OTLP over gRPC, as http://host:port; nobody unless it is set.
-        trace_sampling: of how many calls in a hundred there is a trace. All, on a machine with so few.
+        otlp_endpoint: the receiver of traces, OTLP over gRPC, as http://host:port. Without it nothing is traced.
+        trace_sampling: the percentage of calls that are traced; all by default, since a laptop gets few calls.
     """
 
     model_config = SettingsConfigDict(
@@ -128,7 +128,7 @@ class Settings(BaseSettings):
 
     @property
     def traces_to(self) -> Address | None:
-        """Who takes traces."""
+        """The address of the receiver of traces, if there is one."""
         return Address.parse(self.otlp_endpoint) if self.otlp_endpoint else None
 
     @property

@@ -10,7 +10,7 @@ from chassis.service import services
 from envoy.limits import Limit, limits
 
 SERVICES: Final = services()
-"""Those that the edge calls. Each has a cluster of its name."""
+"""The services that the edge calls. Each has a cluster of its name."""
 
 SERVED_BY: Final = {service.name: service.serves for service in SERVICES}
 """The gRPC services of each cluster. The health of the first one counts as the health of the replica."""

@@ -69,7 +69,7 @@ NOT_LET_IN: Final = "There is no token, or it is not valid. Log in and send the 
 """The services use the same sentence."""
 
 EDGE_ERRORS: Final = (
-    # As many calls as the cluster may have (max_requests in edge.yaml.j2) are under way.
+    # The cluster has reached its limit of calls under way (max_requests in edge.yaml.j2).
     EdgeError(
         statuses=(_only(503),),
         condition="response.code_details.contains('overflow')",

@@ -36,7 +36,7 @@ def of_new(names: Names) -> Iterator[tuple[Path, str]]:
 
 
 def of_service(service: Service) -> list[Path]:
-    """Return the folders and files that are the service's alone, those that exist."""
+    """Return the folders and files that belong to the service alone and exist."""
     name = service.name
     packages = {served.split(".")[1] for served in service.serves}
     found = [ROOT / name, *(ROOT / "protos" / "shop" / package for package in sorted(packages))]

@@ -157,7 +157,7 @@ def require_free(names: Names, services: tuple[Service, ...]) -> None:
     """Return if no service has one of the names.
 
     Raises:
-        BadName: one has, or nobody publishes what is to be read.
+        BadName: one has, or no service publishes the events that are to be read.
     """
     for each in services:
         if names.resources == each.collection:

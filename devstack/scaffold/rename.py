@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 # In any of the three spellings, and not inside of another word.
 _NAME: Final = re.compile(r"(?<![A-Za-z])(?:shop|Shop|SHOP)(?![a-z])")
-# What others wrote, what happened before, a list of passwords, and what is made anew afterwards.
+# These files keep the old name: the work of others, the history, a list of passwords, and files that are made anew.
 _LEFT: Final = re.compile(
     r"third_party/|CHANGELOG\.md$|LICENSE$|generated/|user_svc/common_passwords|tests/perf/peers/.*\.(pb\.go|mod|sum)$"
 )

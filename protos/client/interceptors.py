@@ -25,7 +25,7 @@ _REFUSED_TOKEN: Final = frozenset({"TOKEN_EXPIRED", "TOKEN_INVALID"})
 
 @functools.cache
 def _is_public(method: str | bytes) -> bool:
-    """Return whether the contract lets everybody call the rpc of this path, so that it needs no token."""
+    """Return whether the rpc of this path is public in the contract, so that it needs no token."""
     service, _, name = (method.decode() if isinstance(method, bytes) else method).strip("/").partition("/")
     try:
         rpc = descriptor_pool.Default().FindServiceByName(service).FindMethodByName(name)

@@ -1,4 +1,4 @@
-"""A stream of changes that goes on: it is opened again after the last message, whatever ended it."""
+"""A stream of changes without an end: after any interruption it is opened again behind the last message."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ _USER_ID: Final = "01930b6e-8c2a-7d41-9f35-5b1e0c7a2d64"
 _EARLIER: Final = "2026-03-01T12:00:00.125Z"
 _LATER: Final = "2026-03-01T12:04:31.500Z"
 
-# What several packages have. The others' values are in their files.
+# Fields that several packages have. A package's own fields are in its examples.toml.
 _COMMON: Final[Mapping[str, Json]] = {
     "created_at": _EARLIER,
     "etag": "v1",

@@ -203,7 +203,7 @@ def _tag(service: ServiceDescriptor) -> str:
 
 
 def _place_on_page(service: ServiceDescriptor) -> int:
-    """Return the place of a gRPC service among all: in the order of starting, those that every service serves last."""
+    """Return the place of a gRPC service among all: in the order of starting, services of every process last."""
     served = [name for each in services() for name in each.serves]
     return served.index(service.full_name) if service.full_name in served else len(served)
 

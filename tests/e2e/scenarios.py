@@ -1,6 +1,6 @@
 """How each reason of the contract for refusing a call comes about.
 
-Those that every service can answer are in test_reasons.py, those of a service in reasons.py of its tests/services/.
+Reasons that every service can give are in test_reasons.py, reasons of one service in reasons.py of its tests/services/.
 The reason that a resource does not exist needs no entry if a standard method returns the resource.
 """
 

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 DOCUMENT: Final[Json] = json.loads((REPOSITORY / "generated" / "openapi.json").read_text())
 
-# Calls that schemathesis makes up for each operation. With those that follow from the document, 10 are some 1,300 calls
-# in all, and 600 some 5,000. `make test-fuzz` takes 40.
+# Calls that schemathesis makes up for each operation. Together with the calls that follow from the document, 10 make
+# some 1,300 and 600 some 5,000. `make test-fuzz` takes 40.
 EXAMPLES: Final = os.environ.get("OPENAPI_EXAMPLES", "10")
 
 STREAMS: Final = [binding.template for binding in BINDINGS if binding.rpc.is_stream]

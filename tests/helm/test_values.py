@@ -340,7 +340,7 @@ NONSENSE: Final = {
     "edge: {globalRateLimit: {image: docker.io/envoyproxy/ratelimit}}": "image",
     "edge: {globalRateLimit: {rateLimit: 5}}": "rateLimit",
     "edge: {rollout: {maxSurge: 0}}": "no pod could ever be replaced",
-    # Who may call
+    # Callers
     "services: {order-svc: {callers: [edge, stock-svc]}}": "there is no service stock-svc",
     "services: {order-svc: {callers: [user-svc]}}": "the edge must be among them",
     "services: {user-svc: null}": "services.user-svc: it cannot be left out",

@@ -34,7 +34,7 @@ for name in sys.stdin.read().split():
     except Exception as error:
         print(f"{name}: {error!r}")
 """
-# Another version of the rules, as the package of somebody else may bring.
+# Another version of the rules, as another package may bring it.
 OTHER_RULES = """
 from google.protobuf import descriptor_pb2, descriptor_pool
 file = descriptor_pb2.FileDescriptorProto(name="buf/validate/validate.proto", package="buf.validate", syntax="proto3")
@@ -79,7 +79,7 @@ def testing_python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 @pytest.fixture(scope="module")
 def checked(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What mypy has read of libraries, for its next run: to read them takes it most of its time."""
+    """The cache of mypy, shared by its runs: most of a run is reading libraries."""
     return tmp_path_factory.mktemp("mypy")
 
 
@@ -138,7 +138,7 @@ def run_client(python: Path, script: str, *, stdin: str = "") -> str:
     return done.stdout
 
 
-# What the extra `testing` is for.
+# Packages that need the extra `testing`.
 OF_THE_SERVER = ("shop._buf", "shop._chassis", "shop._order_svc", "shop._user_svc", "shop.testing")
 
 
@@ -270,7 +270,7 @@ def test_every_name_that_the_types_declare_exists(wheel: Path, client_python: Pa
 
 
 def public_names(source: str) -> Iterator[str]:
-    # What only types can say has names of its own: `Role` has the values of the enum, `Role.ValueType` is in it.
+    # Some names exist for type checkers alone: `Role` has the values of the enum, and its type is `Role.ValueType`.
     for node in ast.parse(source).body:
         if isinstance(node, ast.ClassDef | ast.FunctionDef) and not node.name.startswith("_"):
             yield node.name

@@ -233,7 +233,7 @@ UNPUBLISHED = (
     "INSERT INTO outbox (id, type, subject, sequence, data, traceparent, occurred_at)"
     " VALUES (gen_random_uuid(), 'made.up', gen_random_uuid(), 1, '{}', '', now())"
 )
-# Where each of the chassis' is seen at work. Those of a service are in its guards.toml, in [background].
+# The test that sees each background task of the chassis work. A service lists its tasks in guards.toml, [background].
 SEEN_IN = {
     "chassis/composition.py": "it runs the others",
     "chassis/idempotency/store.py": "here",

@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from tests.limits.servers import RateLimiter, RunningEdge
 
 READ: Final = Request(method="GET", path="/api/v1/orders")
-# What differs from answer to answer: HTTP/1.1 closes if the answer came before the end of the request. The window's end
-# is told by whoever counts.
+# These headers differ between the two answers: HTTP/1.1 closes a connection if it is answered before the request ends,
+# and the counter, edge or limiter, sets the end of the window.
 _OF_THE_ANSWER_ALONE: Final = {"date", "x-request-id", "connection", "x-ratelimit-reset"}
 
 

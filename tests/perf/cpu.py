@@ -18,7 +18,7 @@ _TICK_NS: Final = 1e9 / os.sysconf("SC_CLK_TCK")
 _PAGE_MB: Final = os.sysconf("SC_PAGE_SIZE") / 2**20
 
 OTHER: Final = "other"
-"""All other processes below this one, such as those that a stack starts beside replicas and edge."""
+"""All other processes below this one, such as PostgreSQL and Redis of a stack."""
 
 
 @dataclass(frozen=True, slots=True)

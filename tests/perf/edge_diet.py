@@ -1,4 +1,4 @@
-"""What the edge costs: CPU of Envoy for a read over REST, with everything on and with one thing left out at a time.
+"""The cost of the edge: CPU of Envoy for a read over REST, complete, and with one part left out at a time.
 
     PYTHONPATH=generated .venv/bin/python -m tests.perf.edge_diet [PART …]
 

@@ -27,7 +27,7 @@ _SCRIPT: Final = Path(__file__).with_name("rest.lua")
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What came back: latencies in ms, NaN where the generator does not know them.
+    """The result of a load: latencies in ms, NaN where the generator does not know them.
 
     Attributes:
         failures: how often calls failed in each way, as `429 OVERLOADED`, where the generator knows.
@@ -53,7 +53,7 @@ class LoadFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Requests:
-    """What is asked over REST.
+    """The requests of a load over REST.
 
     Attributes:
         writes: the share of the requests that place an order; the others read a user. From 0 to 1.

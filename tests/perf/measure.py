@@ -81,7 +81,7 @@ class Pace:
 
 FULL: Final = Pace(5, 5)
 QUICK: Final = Pace(3, 3)
-# The first load on a system: Node.js goes on compiling for seconds, and pools open their connections.
+# The first load on a system: Node.js compiles for seconds, and pools open their connections.
 _FIRST_WARM_UP_S: Final = 4
 _WARM_UP_S: Final = 1
 

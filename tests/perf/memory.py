@@ -29,7 +29,7 @@ _RESTS_S: Final = 5.0  # until the events of the calls are applied
 def of_make_run() -> dict[str, float]:
     """Return the resident memory of each kind of process in MB, shortly after a start and some calls.
 
-    What processes share counts for each of them, as in `ps`: PostgreSQL's are mostly that.
+    Shared memory counts for each process that has it, as in `ps`; most of PostgreSQL's memory is shared.
     """
     home = tools.BENCH / "make-run"
     Home(home).remove()

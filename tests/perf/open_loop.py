@@ -1,8 +1,8 @@
 """Open-loop load over HTTP/1.1: `python -m tests.perf.open_loop SPEC`, one JSON object on stdout.
 
-wrk waits for an answer before it sends the next request: while a server stalls nobody asks, and the stall is one slow
-answer among thousands ("coordinated omission"). Here requests are due at fixed times, whatever the server does, and a
-latency counts from the time when the request was due, the wait for a free connection included.
+wrk waits for an answer before it sends the next request. While a server stalls, wrk sends nothing, and the stall is one
+slow answer among thousands ("coordinated omission"). Here requests are due at fixed times, whatever the server does. A
+latency counts from the time when the request was due, including the wait for a free connection.
 """
 
 from __future__ import annotations

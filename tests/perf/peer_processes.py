@@ -88,7 +88,7 @@ class Databases:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inside:
-    """What the peers that do the shop's work share with it.
+    """The parts of the shop that peers use too, if they do its work.
 
     Attributes:
         databases: theirs.

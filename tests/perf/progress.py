@@ -1,4 +1,4 @@
-"""What was measured so far, kept in a file, so that a run that was interrupted goes on where it was."""
+"""The measurements so far, in a file, so that an interrupted run continues where it ended."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 # On another day the machine may be another one: figures of one run are compared with each other.
 _MAX_AGE_S: Final = 12 * 3600
-# What figures depend on. A change elsewhere, in documentation or tests, ends no run.
+# The folders whose code the figures depend on. A change elsewhere, in documentation or tests, ends no run.
 _MEASURED: Final = (
     *("chassis", "devstack", "envoy", "generated", "order_svc", "user_svc", "requirements", "tests/perf"),
     *("package-lock.json", "setup.py", "pyproject.toml"),
@@ -71,7 +71,7 @@ class Kept:
     """The file with the progress of the last run, if it was interrupted.
 
     Attributes:
-        progress: to go on from; new if there is none, or if it is of other code, another kind of run or yesterday.
+        progress: to continue; new if there is none, or if it is of other code, another kind of run or yesterday.
     """
 
     def __init__(self, file: Path, *, is_quick: bool, report: Callable[[str], None]) -> None:

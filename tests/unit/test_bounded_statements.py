@@ -35,7 +35,7 @@ ONE_KEY = re.compile(r"\bWHERE (?:\w+\.)?(?:id|position|account|token_hash|strea
 SUBQUERY = re.compile(r"\(SELECT [^()]*\)")
 KEYS = re.compile(r"\.c\.(?:id|token_hash|account|kid)(?: ==|\.in_\()")
 
-# Of the chassis, by the file and what the statement begins with. Those of a service are in its guards.toml, in
+# Statements of the chassis, by the file and the beginning of the statement. A service lists its own in guards.toml,
 # [unbounded].
 UNBOUNDED: dict[str, str] = {}
 

@@ -24,7 +24,7 @@ EXACT: Final = {"transaction", "position", "number", "version", "sequence"}
 ENTRY: Final = "the id that Redis gave the entry, in two columns"
 
 LOCKS: Final = "not a reader's order: two transactions that lock the same rows take them in one order"
-# In the chassis. Those of a service are in its guards.toml, in [orderings].
+# Orderings of the chassis. A service lists its own in guards.toml, [orderings].
 ALLOWED: Final = {
     "chassis/events/inbox.py subject": LOCKS,
     "chassis/events/copies.py {key}": LOCKS,

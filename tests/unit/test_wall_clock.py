@@ -17,11 +17,11 @@ _READS: Final = {
     *("uuid1", "uuid6", "uuid7"),
 }
 
-# What a reading that is passed to it is for: the date of an idempotency key, of a page token.
+# These take the time as a date: of an idempotency key, of a page token.
 _TAKE_A_DATE: Final = {"key_of", "ListRequest"}
 
-# Each reading in the chassis, and what date it is. A reading for a duration is no line here but a use of
-# time.monotonic(). Those of a service are in its guards.toml, in [dates] and [sql_dates].
+# Each reading of the wall clock in the chassis, and the date that it is for. time.monotonic() measures durations.
+# A service lists its own readings in guards.toml, [dates] and [sql_dates].
 DATES: Final = {
     "chassis/client/breaker.py _Counts.opened_at": "for pybreaker, which subtracts the date of now again",
     "chassis/clock.py SystemClock.now": "the clock itself",

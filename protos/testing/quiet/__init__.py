@@ -1,4 +1,4 @@
-"""What the wheel has in the place of `chassis.telemetry`: nothing is measured, traced or written to a log.
+"""The wheel's replacement of `chassis.telemetry`: nothing is measured, traced or written to a log.
 
 So tests of callers need neither OpenTelemetry nor Prometheus, and the shop's log lines do not mix with theirs.
 """

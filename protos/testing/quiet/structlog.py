@@ -1,4 +1,4 @@
-"""What the wheel has in the place of structlog: defects go to the log of Python, everything else nowhere."""
+"""The wheel's replacement of structlog: defects go to Python's logging, all other events are dropped."""
 
 from __future__ import annotations
 

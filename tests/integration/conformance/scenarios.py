@@ -1,4 +1,4 @@
-"""What is done to both shops. Most of it is made from the contract: every rpc, every field, every status."""
+"""The calls that are made to both shops. Most follow from the contract: every rpc, every field, every status."""
 
 from __future__ import annotations
 
@@ -439,7 +439,7 @@ async def endings(world: World) -> None:
 
 
 async def watching(world: World) -> None:
-    """Watch orders: all, one's own, somebody else's, and after a token."""
+    """Watch orders: all, one's own, another user's, and after a token."""
     ada, bob = await world.person(), await world.person()
     staff = world.token(Role.USER, Role.SUPPORT)
     streams = {

@@ -1,4 +1,4 @@
-"""The server in memory answers as the services do: both are told the same, and both answer the same, to the letter.
+"""The server in memory answers as the services do: the same calls get the same answers from both, to the letter.
 
 Ids, times and tokens differ from run to run; everything else of every answer and every error is compared, with the
 details of its status and its trailers.

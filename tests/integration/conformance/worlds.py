@@ -41,7 +41,7 @@ RPCS: Final[Mapping[str, MethodDescriptor]] = {
 """Every rpc of the contract, by its name."""
 
 _UUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-# What is random, or of the moment.
+# Fields with random values, or values that depend on the time.
 _RANDOM: Final = {"accessToken", "refreshToken", "nextPageToken", "x", "kid", "uptime", "memory", "service", "version"}
 _TIMES: Final = {"createdAt", "updatedAt", "occurredAt", "accessExpiresAt", "expiresAt", "timestamp"}
 # The consumer of events counts the orders, a moment later. It does not run here.

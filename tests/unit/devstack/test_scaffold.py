@@ -16,7 +16,7 @@ from devstack.scaffold.names import BadName, Names, camel, names_of, plural_of, 
 
 WORDS = ("stock", "gift", "card", "item", "person", "box", "city", "day", "entry", "order", "news", "hero", "a1")
 NAMES = st.lists(st.sampled_from(WORDS), min_size=1, max_size=3).map("_".join)
-# What the template is written with; nothing of it may be left.
+# Words and marks of the template; none may be left in a service.
 TOKENS = re.compile(r"depot|parcel|cargo|[«»]|\[reads|\[text key|\[uuid key|\[end\]", re.IGNORECASE)
 
 

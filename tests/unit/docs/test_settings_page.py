@@ -70,7 +70,7 @@ def test_every_setting_of_the_services_has_a_row() -> None:
         ("ConsumerSettings", "every service: `worker`"),
         ("WatchSettings", "order_svc: `serve`"),
         ("PasswordRuleSettings", "user_svc: `serve`, `admin create`"),
-        ("BrokerSettings", "every service: `worker`"),  # and by those that read events, to repeat dead letters
+        ("BrokerSettings", "every service: `worker`"),  # services that read events repeat dead letters with it
     ],
 )
 def test_each_table_says_which_processes_read_it(section: str, readers: str) -> None:

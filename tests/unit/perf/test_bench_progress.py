@@ -1,4 +1,4 @@
-"""A run that was interrupted goes on where it was."""
+"""An interrupted run continues where it ended."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the bench installs, and the peers that it installs it for."""
+"""The programs that the bench installs, and the peers that need them."""
 
 from __future__ import annotations
 

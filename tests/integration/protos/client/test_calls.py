@@ -217,7 +217,7 @@ async def test_a_session_that_the_shop_has_ended_is_begun_again(
 async def test_a_call_whose_token_is_refused_is_made_once_more_with_another(
     users_address: str, buyer: User, clock: ManualClock, *, is_sync: bool
 ) -> None:
-    # The shop's clock is behind, so its tokens are too old for whoever checks them.
+    # The shop's clock is behind, so its tokens are expired for every service that checks them.
     clock.advance(-timedelta(hours=2))
     request = GetUserRequest(id=buyer.id)
 

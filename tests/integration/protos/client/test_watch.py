@@ -1,4 +1,4 @@
-"""`watch`: a stream of changes that goes on, whatever ends it."""
+"""`watch`: a stream of changes that is opened again after any interruption."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the server in memory offers to tests beside the contract: users, refusals, time."""
+"""The parts of the server in memory that tests use beside the contract: users, refusals, time."""
 
 from __future__ import annotations
 
