@@ -132,6 +132,8 @@ lint: setup ## Check contract, drift of generated files, formats, lint, types, i
 	@rm -rf .build/drift
 	@$(MAKE) --no-print-directory generated-into OUT=.build/drift
 	diff -r --exclude=__pycache__ .build/drift/generated generated
+	diff .build/drift/$(NOTES)_pb2.py $(NOTES)_pb2.py
+	diff .build/drift/$(NOTES)_pb2_grpc.py $(NOTES)_pb2_grpc.py
 	diff .build/drift/docs/events.md docs/events.md
 	$(BIN)/python helm/readme.py | diff - helm/shop/README.md
 	diff .build/drift/docs/settings.md docs/settings.md
@@ -162,6 +164,9 @@ generate: setup ## Generate stubs, descriptors, OpenAPI and docs/events.md from 
 	@rm -f helm/shop/files/dashboards/* && cp docs/observability/dashboards/*.json helm/shop/files/dashboards/
 	@cp docs/observability/rules.yaml helm/shop/files/
 
+# The contract of the service on which the chassis is tested. It is none of the product's.
+NOTES := tests/support/notes_svc/notes
+
 .PHONY: generated-into
 generated-into:
 	@mkdir -p .build
@@ -176,6 +181,7 @@ generated-into:
 	  | PYTHONPATH=$(OUT)/generated:. $(BIN)/python -m protos.codegen.events > $(OUT)/docs/events.md
 	@PYTHONPATH=$(OUT)/generated:. $(BIN)/python -m docs.settings_page $(OUT)/docs
 	@PYTHONPATH=$(OUT)/generated:. $(BIN)/python -m devstack.derived $(OUT)
+	@$(BIN)/python -m grpc_tools.protoc -I . -I protos -I third_party --python_out=$(OUT) --grpc_python_out=$(OUT) $(NOTES).proto
 	@touch $(OUT)/generated/shop/py.typed $(OUT)/generated/buf/py.typed
 
 # The previous commit that touched the contract; REV=main compares with another one.

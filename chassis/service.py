@@ -107,7 +107,7 @@ def service_of(package: str) -> Service:
     Raises:
         InvalidDeclaration: it does not declare itself, or not correctly.
     """
-    return read(ROOT / package / FILE)
+    return read(ROOT.joinpath(*package.split("."), FILE))
 
 
 def services(root: Path = ROOT) -> tuple[Service, ...]:

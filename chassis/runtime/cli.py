@@ -45,7 +45,7 @@ def main(package: str, modules: Mapping[str, str]) -> None:
         package: the service's package.
         modules: by the first word of a command, the module that has it, as `commands_of` takes it.
     """
-    os.environ.setdefault("SERVICE_NAME", package)
+    os.environ.setdefault("SERVICE_NAME", package.rpartition(".")[2])
     word = "".join(sys.argv[1:2])
     if word in _REPLACED:
         sys.exit(f"`{word}` is part of `{_REPLACED[word]}`: run `python -m {package} {_REPLACED[word]}`.")

@@ -19,12 +19,13 @@ import tempfile
 from typing import Any
 
 from chassis.service import services
+from tests.integration.inprocess import NOTES_PACKAGE
 
 
 def main(listening: int) -> None:
     """Serve on the socket with this file descriptor until standard input ends, which is when the tests end."""
-    for service in services():
-        for module in runpy.run_module(service.name, run_name="imported", alter_sys=True)["MODULES"].values():
+    for package in (*(service.name for service in services()), NOTES_PACKAGE):
+        for module in runpy.run_module(package, run_name="imported", alter_sys=True)["MODULES"].values():
             importlib.import_module(module)
     listener = socket.socket(fileno=listening)
     with selectors.DefaultSelector() as selector:

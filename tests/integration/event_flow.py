@@ -1,4 +1,4 @@
-"""Relays and consumers of both services, put together as their `__main__` does it, in this process."""
+"""Relays and consumers, put together as a service's `worker` does it, in this process."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
 
-import order_svc.consumer
-import user_svc.consumer
 from chassis.database import Database
 from chassis.events import redis_streams
 from chassis.events.consumer import Consumer, ConsumerSettings
@@ -19,7 +17,7 @@ from chassis.events.relay import Relay, RelaySettings
 from tests.integration.inprocess import database_settings
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from chassis.events.processor import Handle
 
@@ -69,18 +67,3 @@ async def consumer(url: str, handle: Handle, *, redis: str, resource: str, **set
     async with opened(url) as database, redis_streams.connect_async(settings_of(redis)) as client:
         group = ConsumerGroup(client, stream=stream_of(resource), group="test")
         yield Consumer(database, group, handle, settings=ConsumerSettings(**{**QUICK, **settings}))
-
-
-@contextlib.asynccontextmanager
-async def flowing(*, users: str, orders: str, redis: str) -> AsyncIterator[None]:
-    """Let events flow between the services with these databases while the block runs."""
-    async with contextlib.AsyncExitStack() as parts:
-        enter = parts.enter_async_context
-        made: Sequence[Relay | Consumer] = [
-            await enter(relay(users, redis=redis, resource="user")),
-            await enter(relay(orders, redis=redis, resource="order")),
-            await enter(consumer(orders, order_svc.consumer.handle, redis=redis, resource="user")),
-            await enter(consumer(users, user_svc.consumer.handle, redis=redis, resource="order")),
-        ]
-        await enter(running(*(each.run for each in made)))
-        yield

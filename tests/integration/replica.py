@@ -18,7 +18,7 @@ from grpc_health.v1 import health_pb2
 
 from chassis.testing import LOOPBACK, plain_channel, until
 from devstack.ports import ReservedPort
-from tests.integration.inprocess import KEY_SETTINGS
+from tests.integration.inprocess import SECRET, TEST_KEY
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -140,6 +140,6 @@ def _command_server() -> str:
 
 def environment(**changes: str) -> dict[str, str]:
     """Return the environment of a service: ours, on loopback only, with the changes."""
-    secret = KEY_SETTINGS.secret.get_secret_value()
-    quick = {"HOST": LOOPBACK, "DRAIN_S": "0", "ARGON2_MEMORY_KIB": "8", "KEYS_SECRET": secret}
+    quick = {"HOST": LOOPBACK, "DRAIN_S": "0", "ARGON2_MEMORY_KIB": "8", "KEYS_SECRET": SECRET}
+    quick["NOTES_PUBLIC_KEY"] = TEST_KEY
     return {**os.environ, **quick, **changes}

@@ -11,7 +11,7 @@ from shop.user.v1 import user_service_pb2 as users_pb
 from structlog.testing import capture_logs
 
 from chassis.testing import bearer, new_uuid, refusal_of, token_of, until
-from tests.integration.event_flow import flowing
+from tests.integration.order_svc.flow import flowing
 from tests.support.requests import PASSWORD, create_order_request, create_user_request
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from shop.user.v1.session_service_pb2_grpc import SessionServiceAsyncStub
     from shop.user.v1.user_service_pb2_grpc import UserServiceAsyncStub
 
-    from tests.integration.conftest import TestDatabase
+    from tests.integration.databases import TestDatabase
 
 PLANTED = {"email", "password", "display_name", "profile", "current_password", "new_password", "reason"}
 # Items and prices stay: an order is a document of the shop's books.

@@ -18,9 +18,10 @@ from chassis.errors import DatabaseUnavailable
 from chassis.service import services
 from chassis.testing import LOOPBACK, plain_channel, refusal_of, until
 from devstack.ports import ReservedPort
-from tests.integration.conftest import fresh_database
-from tests.integration.inprocess import database_settings, user_service
+from tests.integration.databases import fresh_database
+from tests.integration.inprocess import database_settings
 from tests.integration.replica import run, serving_process
+from tests.integration.user_svc.inprocess import user_service
 from tests.support.guards import facts, require_explained, sources
 from tests.support.requests import PASSWORD, create_user_request
 from user_svc import sweeps
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
     from chassis.testing import ManualClock
     from devstack.postgres import PostgresServer
-    from tests.integration.conftest import TestDatabase
+    from tests.integration.databases import TestDatabase
 
 DAY = timedelta(days=1)
 # The most rows of one transaction of a sweep; a statement of this size is far from statement_timeout.

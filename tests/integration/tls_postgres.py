@@ -30,7 +30,7 @@ class TlsPostgres(PostgresServer):
     """A server whose certificate a CA of its own has signed.
 
     Attributes:
-        certificates: the CA; `client` in its folder has a certificate of `user_svc`.
+        certificates: the CA; `client` in its folder has a certificate of `notes_svc`.
         sockets: the folder of its Unix socket.
     """
 
@@ -41,7 +41,7 @@ class TlsPostgres(PostgresServer):
         self.sockets: Final = Path(tempfile.mkdtemp(prefix="pg"))
         server = self.certificates.folder / "server"
         self.certificates.issue(Subject("database", hosts=("localhost", "127.0.0.1", "::1")), into=server)
-        self.certificates.issue(Subject("user_svc"), into=self.certificates.folder / "client")
+        self.certificates.issue(Subject("notes_svc"), into=self.certificates.folder / "client")
         for path in (self.sockets, server, server / "tls.key", self.certificates.folder):
             chown_to_unprivileged(path)
         super().__init__(home / "server", binaries=binaries, flags=self._tls(server))
@@ -65,7 +65,7 @@ class TlsPostgres(PostgresServer):
 
 @contextmanager
 def tls_postgres(home: Path, binaries: Path) -> Iterator[TlsPostgres]:
-    """Run the server with a database `users` of `user_svc` while the block runs."""
+    """Run the server with a database `notes` of `notes_svc` while the block runs."""
     with TlsPostgres(home, binaries) as server:
-        server.create_private_database("users", role="user_svc")
+        server.create_private_database("notes", role="notes_svc")
         yield server

@@ -1,25 +1,20 @@
-"""A client that watches orders and records what it receives."""
+"""A client that watches a stream of changes and records what it receives."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 from google.rpc.status_pb2 import Status
 from grpc import aio
-from shop.order.v1 import order_service_pb2 as pb
-from shop.order.v1.order_service_pb2_grpc import OrderServiceStub
 
-from chassis.testing import bearer, refusal_from
+from chassis.testing import refusal_from
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
-
-    from shop.order.v1.order_pb2 import OrderChange
+    from collections.abc import AsyncIterator
 
     from chassis.testing import Refusal
-    from tests.integration.conftest import TestDatabase
 
 _PATIENCE_S: Final = 20
 
@@ -45,7 +40,7 @@ class Watch:
         self._reading: asyncio.Future[Any] | None = None
         self.farewell = Status()
 
-    async def message(self) -> pb.WatchOrdersResponse:
+    async def message(self) -> Any:
         """Return the next message."""
         # Kept if it is given up: a read that is cancelled ends the call.
         self._reading = self._reading or asyncio.ensure_future(self.call.read())
@@ -58,9 +53,9 @@ class Watch:
             self.told.append(message.change.id)
         if message.resume_token:
             self.tokens.append((message.resume_token, len(self.told)))
-        return cast("pb.WatchOrdersResponse", message)
+        return message
 
-    async def change(self) -> OrderChange:
+    async def change(self) -> Any:
         """Return the next change; skip heartbeats."""
         while True:
             message = await self.message()
@@ -68,7 +63,7 @@ class Watch:
             if message.HasField("change"):
                 return message.change
 
-    async def changes(self, count: int) -> list[OrderChange]:
+    async def changes(self, count: int) -> list[Any]:
         """Return the next changes."""
         return [await self.change() for _ in range(count)]
 
@@ -102,35 +97,10 @@ class Watch:
 
 
 @contextlib.asynccontextmanager
-async def watching(
-    channel: aio.Channel, *, token: str = "", access: str = "", user_id: str = ""
-) -> AsyncIterator[Watch]:
-    """Watch while the block runs, from its beginning on; with an access token, as its user."""
-    request = pb.WatchOrdersRequest(resume_token=token, user_id=user_id)
-    call = OrderServiceStub(channel).WatchOrders(request, metadata=bearer(access) if access else ())
+async def recording(call: Any) -> AsyncIterator[Watch]:
+    """Record the messages of the call, from its first one on; cancel it at the end of the block."""
     watch = Watch(call)
     try:
         yield watch
     finally:
         call.cancel()
-
-
-def seen(changes: Sequence[OrderChange]) -> list[tuple[str, str]]:
-    """Return which version of which order each of them told of."""
-    return [(change.order_id, change.etag) for change in changes]
-
-
-INSERT: Final = """
-    INSERT INTO outbox (id, type, subject, sequence, data, traceparent, occurred_at)
-    SELECT gen_random_uuid(), 'order.created', gen_random_uuid(), 1, '{"userId": "ada"}', '', now()
-    FROM generate_series(1, %s)
-"""
-
-
-def write(database: TestDatabase, count: int) -> None:
-    """Commit events of new orders."""
-    database.query(INSERT, count)
-
-
-def ids_in(database: TestDatabase) -> list[str]:
-    return [str(row[0]) for row in database.query("SELECT id FROM outbox ORDER BY transaction, position")]

@@ -29,7 +29,7 @@ TABLES: Final = {
     "named_by_callers": "why a caller names what a service decides: unit/protos/test_contract.py",
     "orderings": "why each ordering need not be exact: unit/test_orderings.py",
     "outdated": "a row to sweep, by its table: integration/test_sweeps.py",
-    "pages": "where a list of the largest entries is walked: integration/chassis/server/test_page_bytes.py",
+    "pages": "where a list of the largest entries is walked: unit/test_lists.py",
     "repeatable": "why a write needs no request id: unit/protos/test_contract.py",
     "settings": "variables for stacks of tests: e2e/conftest.py",
     "sql_dates": "what date each reading of PostgreSQL's clock is: unit/test_wall_clock.py",

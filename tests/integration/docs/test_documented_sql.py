@@ -13,7 +13,7 @@ from tests.support.documents import code
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.integration.conftest import TestDatabase
+    from tests.integration.databases import TestDatabase
 
 
 def statements() -> Iterator[tuple[str, str]]:

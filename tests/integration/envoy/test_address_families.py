@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from envoy.edge import Edge
-    from tests.integration.conftest import TestDatabase
+    from tests.integration.databases import TestDatabase
 
 FAMILIES = {"127.0.0.1": "127.0.0.1", "::1": "[::1]"}
 

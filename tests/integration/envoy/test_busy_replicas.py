@@ -12,14 +12,15 @@ import pytest
 from grpc import StatusCode, aio
 
 from chassis.testing import LOOPBACK, new_uuid, refusal_from, until
-from tests.integration.chassis.client.test_hanging_replicas import DEADLINE_S, USERS, Replica, edge_of, serving
+from tests.integration.envoy.test_hanging_replicas import DEADLINE_S, edge_of
+from tests.support.hanging import Replica, serving
 from tests.support.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
     from pathlib import Path
 
-READ, WRITE = f"{USERS}/GetUser", f"{USERS}/DeleteUser"
+READ, WRITE = "/shop.user.v1.UserService/GetUser", "/shop.user.v1.UserService/DeleteUser"
 # The edge lets one connection have 100 calls at a time.
 CONNECTIONS = 10
 

@@ -23,8 +23,9 @@ import order_svc.service
 from chassis.clock import new_id
 from chassis.server.pagination import ListRequest
 from chassis.testing import ManualClock, bearer, new_uuid, plain_channel, refusal_of, token_of
-from tests.integration.inprocess import database_settings, order_service
-from tests.integration.watching import watching
+from tests.integration.inprocess import database_settings
+from tests.integration.order_svc.inprocess import order_service
+from tests.integration.order_svc.watching import watching
 from tests.support.requests import create_order_request
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from shop.order.v1.order_service_pb2_grpc import OrderServiceAsyncStub
     from shop.user.v1.user_pb2 import User
 
-    from tests.integration.conftest import TestDatabase
+    from tests.integration.databases import TestDatabase
 
 NIL: Final = "00000000-0000-0000-0000-000000000000"
 WAY: Final = (

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from shop.order.v1.order_service_pb2_grpc import OrderServiceAsyncStub
     from shop.user.v1.user_pb2 import User
 
-    from tests.integration.conftest import TestDatabase
+    from tests.integration.databases import TestDatabase
 
 Place = tuple[str | int, ...]
 """Where a field stands in a request's JSON: ("items", 0, "unitPrice")."""

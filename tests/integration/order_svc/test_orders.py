@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from shop.user.v1.user_service_pb2_grpc import UserServiceAsyncStub
 
     from chassis.testing import ManualClock
-    from tests.integration.conftest import TestDatabase
+    from tests.integration.databases import TestDatabase
 
 PENDING = order_pb2.ORDER_STATUS_PENDING
 CONFIRMED = order_pb2.ORDER_STATUS_CONFIRMED

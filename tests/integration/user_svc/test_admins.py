@@ -9,10 +9,10 @@ import pytest
 
 from chassis.context import Role
 from chassis.errors import InvalidFields
+from tests.integration.databases import transaction
 from tests.integration.event_flow import opened
-from tests.integration.inprocess import CHEAP, NIST
-from tests.integration.test_bystanders import transaction
-from tests.support.builders import a_user
+from tests.integration.user_svc.inprocess import CHEAP, NIST
+from tests.services.user_svc.builders import a_user
 from user_svc import repository
 from user_svc.attempts import Attempts
 from user_svc.commands import NewUser
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from chassis.testing import ManualClock
-    from tests.integration.conftest import TestDatabase
+    from tests.integration.databases import TestDatabase
 
 EMAIL = Email.parse("ada@example.com")
 ROLES = "SELECT roles FROM users"

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from shop.user.v1.user_pb2 import User
     from shop.user.v1.user_service_pb2_grpc import UserServiceAsyncStub
 
-    from tests.integration.conftest import TestDatabase
+    from tests.integration.databases import TestDatabase
 
 NEW_EMAIL = "new@example.com"
 

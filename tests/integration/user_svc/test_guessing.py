@@ -20,7 +20,8 @@ from shop.user.v1.user_service_pb2_grpc import UserServiceStub
 
 from chassis.database import Database
 from chassis.testing import bearer, new_uuid, plain_channel, refusal_of, token_of, until
-from tests.integration.inprocess import CHEAP, database_settings, user_service
+from tests.integration.inprocess import database_settings
+from tests.integration.user_svc.inprocess import CHEAP, user_service
 from tests.integration.user_svc.logins import EMAIL, log_in
 from tests.support.requests import PASSWORD, create_user_request
 from user_svc import attempts
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from shop.user.v1.user_service_pb2_grpc import UserServiceAsyncStub
 
     from chassis.testing import ManualClock, Refusal
-    from tests.integration.conftest import TestDatabase
+    from tests.integration.databases import TestDatabase
 
 NOBODY = "nobody@example.com"
 FREE = 5

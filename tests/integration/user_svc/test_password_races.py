@@ -11,7 +11,8 @@ from shop.user.v1 import user_service_pb2 as pb
 from shop.user.v1.user_service_pb2_grpc import UserServiceStub
 
 from chassis.testing import bearer, new_uuid, plain_channel, refusal_of, token_of
-from tests.integration.inprocess import database_settings, user_service
+from tests.integration.inprocess import database_settings
+from tests.integration.user_svc.inprocess import user_service
 from tests.support.requests import PASSWORD
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from shop.user.v1.user_service_pb2_grpc import UserServiceAsyncStub
 
     from chassis.testing import ManualClock
-    from tests.integration.conftest import TestDatabase
+    from tests.integration.databases import TestDatabase
 
 NEW_PASSWORD = "another long password"
 

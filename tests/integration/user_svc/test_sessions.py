@@ -19,8 +19,9 @@ from shop.user.v1.session_service_pb2_grpc import SessionServiceStub
 from shop.user.v1.user_service_pb2_grpc import UserServiceStub
 
 from chassis.testing import SIGNER, admins_token, bearer, new_uuid, plain_channel, refusal_of, token_of
-from tests.integration.inprocess import database_settings, user_service
+from tests.integration.inprocess import database_settings
 from tests.integration.replica import serving_process
+from tests.integration.user_svc.inprocess import user_service
 from tests.integration.user_svc.logins import EMAIL, log_in
 from tests.support.requests import PASSWORD, create_user_request
 from user_svc.attempts import Attempt, Attempts
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from shop.user.v1.user_service_pb2_grpc import UserServiceAsyncStub
 
     from chassis.testing import ManualClock, Refusal
-    from tests.integration.conftest import TestDatabase
+    from tests.integration.databases import TestDatabase
     from user_svc.passwords import Match
 
 NEW_PASSWORD = "another horse battery"

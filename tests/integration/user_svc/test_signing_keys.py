@@ -32,9 +32,11 @@ from chassis.database import Database
 from chassis.errors import DatabaseUnavailable, KeysUnavailable, StartupError
 from chassis.server.status import code_of
 from chassis.testing import LOOPBACK, SIGNER, ManualClock, bearer, new_uuid, plain_channel, refusal_of, token_of, until
-from tests.integration.conftest import fresh_database
-from tests.integration.inprocess import KEY_SETTINGS, database_settings, order_service, user_service
+from tests.integration.databases import fresh_database
+from tests.integration.inprocess import database_settings
+from tests.integration.order_svc.inprocess import order_service
 from tests.integration.replica import run, serving_process
+from tests.integration.user_svc.inprocess import KEY_SETTINGS, user_service
 from tests.support.requests import PASSWORD, create_user_request
 from user_svc.keys import KeySettings, SigningKeys
 
@@ -46,7 +48,7 @@ if TYPE_CHECKING:
 
     from chassis.clock import Clock
     from devstack.postgres import PostgresServer
-    from tests.integration.conftest import TestDatabase
+    from tests.integration.databases import TestDatabase
 
 LEAD = timedelta(seconds=60)
 LIFETIME = timedelta(minutes=15)

@@ -17,7 +17,8 @@ from shop.user.v1.session_service_pb2_grpc import SessionServiceStub
 from shop.user.v1.user_service_pb2_grpc import UserServiceStub
 
 from chassis.testing import bearer, plain_channel, refusal_of, token_of
-from tests.integration.inprocess import database_settings, user_service
+from tests.integration.inprocess import database_settings
+from tests.integration.user_svc.inprocess import user_service
 from tests.support.requests import PASSWORD, create_user_request
 from user_svc.settings import PasswordRuleSettings
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from shop.user.v1.user_service_pb2_grpc import UserServiceAsyncStub
 
     from chassis.testing import Refusal
-    from tests.integration.conftest import TestDatabase
+    from tests.integration.databases import TestDatabase
 
 # Secrets are taken as they are: a password of before may be of spaces, and a token is no text.
 TAKEN_AS_THEY_ARE = {

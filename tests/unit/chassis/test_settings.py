@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from chassis.auth.access_tokens import TokenSettings
 from chassis.client.breaker import BreakerSettings
+from chassis.client.settings import PeerSettings
 from chassis.database.settings import DatabaseSettings
 from chassis.database.url import DatabaseUrl
 from chassis.events.relay import RelaySettings
@@ -17,8 +18,7 @@ from chassis.settings import constants, load
 from chassis.telemetry.settings import TelemetrySettings
 from chassis.watch.settings import WatchSettings
 from docs import settings_page
-from order_svc.settings import UserServiceSettings
-from user_svc.settings import PasswordSettings
+from tests.support.notes_svc.settings import KeySettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,7 +33,7 @@ SECRET = "hunter2-of-the-database"
 def empty_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         monkeypatch.delenv(name)
-    monkeypatch.setenv("SERVICE_NAME", "user_svc")  # as chassis.runtime.cli does
+    monkeypatch.setenv("SERVICE_NAME", "notes_svc")  # as chassis.runtime.cli does
 
 
 def mistakes_of(section: type[BaseSettings], capsys: pytest.CaptureFixture[str]) -> list[str]:
@@ -114,8 +114,8 @@ def test_a_variable_that_is_missing_is_named(capsys: pytest.CaptureFixture[str])
         (BreakerSettings, "BREAKER_FAIL_MAX", "0"),
         (BreakerSettings, "BREAKER_RESET_TIMEOUT_S", "0"),
         (TelemetrySettings, "LOG_LEVEL", SECRET),
-        (UserServiceSettings, "USER_SERVICE_URL", ""),
-        (PasswordSettings, "ARGON2_WORKERS", SECRET),
+        (PeerSettings, "URL", ""),
+        (BreakerSettings, "BREAKER_SUCCESS_THRESHOLD", SECRET),
     ],
 )
 def test_a_mistake_names_the_variable_and_never_its_value(
@@ -139,7 +139,7 @@ REQUIRED: Final = {
     "DATABASE_URL": "postgresql://localhost/users",
     "KEYS_SECRET": base64.urlsafe_b64encode(bytes(32)).decode(),
     "REDIS_URL": "redis://localhost/0",
-    "SERVICE_NAME": "order_svc",
+    "SERVICE_NAME": "notes_svc",
     "USER_SERVICE_URL": "localhost:50051",
 }
 
@@ -188,19 +188,6 @@ def test_every_section_is_loaded_while_no_variable_would_set_a_constant(
     assert isinstance(load(section), section)
 
 
-def test_every_variable_of_an_earlier_release_is_read_or_refused() -> None:
-    gone = """
-        TOKEN_ISSUER TOKEN_AUDIENCE TOKEN_CLIENT_ID TOKEN_LEEWAY_S MAX_CALL_S MAX_STREAM_S
-        DATABASE_READ_LANES DATABASE_WRITE_LANES DATABASE_TRANSACTION_LANES
-        DATABASE_BATCH_LINGER_S DATABASE_BATCH_MAX_ITEMS DATABASE_BATCH_MAX_WAITING
-        USER_SERVICE_TLS_NAME USER_SERVICE_TIMEOUT_S USER_SERVICE_HEDGE_AFTER_S
-        WATCH_POLL_S WATCH_PAGE WATCH_BUFFER RELAY_POLL_S RELAY_BATCH RELAY_SWEEP_S CONSUMER_BATCH
-        ARGON2_LANES ARGON2_MAX_WAITING ARGON2_MAX_WAIT_S KEYS_PUBLISH_LEAD_S
-    """
-
-    assert set(gone.split()) <= CONSTANTS.keys()
-
-
 def test_the_smallest_pool_has_a_connection_for_calls_that_are_not_batched() -> None:
     assert DatabaseSettings(url=DatabaseUrl.parse("postgresql://localhost/users"), pool_size=4).slow_lanes == 1
 
@@ -224,13 +211,12 @@ def test_every_mistake_has_a_line(monkeypatch: pytest.MonkeyPatch, capsys: pytes
         (DatabaseSettings, "pool_size"),
         (BreakerSettings, "fail_max"),
         (TelemetrySettings, "service_name"),
-        (UserServiceSettings, "url"),
-        (PasswordSettings, "workers"),
+        (KeySettings, "public_key"),
     ],
 )
 def test_settings_cannot_be_changed(section: type[BaseSettings], name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATABASE_URL", "postgresql://localhost/users")
-    monkeypatch.setenv("USER_SERVICE_URL", "localhost:50051")
+    monkeypatch.setenv("NOTES_PUBLIC_KEY", "x")
     settings = load(section)
 
     with pytest.raises(ValidationError):
@@ -240,7 +226,7 @@ def test_settings_cannot_be_changed(section: type[BaseSettings], name: str, monk
 def test_settings_missing_in_the_environment_are_read_from_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "DATABASE_URL").write_text("postgresql://user_svc:from-a-file@db/users\n")
+    (tmp_path / "DATABASE_URL").write_text("postgresql://notes_svc:from-a-file@db/users\n")
     (tmp_path / "DATABASE_POOL_SIZE").write_text("3")
     monkeypatch.setenv("SECRETS_DIR", str(tmp_path))
     monkeypatch.setenv("DATABASE_POOL_SIZE", "4")

@@ -16,7 +16,7 @@ from chassis.errors import InvalidFields
 from order_svc.events import order_created
 from order_svc.model import PRICE_LIMIT, price_items
 from order_svc.money import to_money
-from tests.support.builders import a_new_item, an_order
+from tests.services.order_svc.builders import a_new_item, an_order
 
 # The decimals of each minor unit.
 DECIMALS: Final = {each.code: each.exponent for each in Currency if each.exponent is not None}

@@ -12,7 +12,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from order_svc.errors import InvalidStatusTransition
 from order_svc.model import Actor, OrderStatus, allowed_transitions
-from tests.support.builders import NOON, SOME_ID, an_order
+from tests.services.order_svc.builders import an_order
+from tests.support.builders import NOON, SOME_ID
 
 # The contract's table, written down a second time on purpose: (from, to) → who may.
 STAFF = {"STAFF"}

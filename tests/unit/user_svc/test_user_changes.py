@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from chassis.context import Role
 from chassis.errors import InvalidFields
-from tests.support.builders import NOON, a_user
+from tests.services.user_svc.builders import a_user
+from tests.support.builders import NOON
 from user_svc.errors import UserNotActive
 from user_svc.model import Email, User, UserState, require_small_profile
 

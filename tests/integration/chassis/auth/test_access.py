@@ -1,28 +1,19 @@
-"""Access to the services: every rpc by every kind of caller, and no access to other users' resources."""
+"""Access to a service: every rpc by every kind of caller, and no access to the resources of other owners."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf import descriptor_pb2, descriptor_pool
 from grpc import StatusCode, aio
-from shop.order.v1 import order_pb2
-from shop.order.v1 import order_service_pb2 as orders_pb
-from shop.order.v1.order_service_pb2_grpc import OrderServiceStub
 from shop.system.v1 import access_pb2
-from shop.user.v1 import session_service_pb2 as sessions_pb
-from shop.user.v1 import user_service_pb2 as users_pb
-from shop.user.v1.session_service_pb2_grpc import SessionServiceStub
-from shop.user.v1.user_service_pb2_grpc import UserServiceServicer, UserServiceStub, add_UserServiceServicer_to_server
 from structlog.testing import capture_logs
 
 from chassis.auth.access import NoAccessRule, rules_of
 from chassis.auth.access_tokens import AccessTokens, TokenSettings
 from chassis.context import Role
 from chassis.database import Database
-from chassis.server import contract
 from chassis.server.server import Server
 from chassis.server.system import SystemServicer
 from chassis.telemetry.settings import TelemetrySettings
@@ -41,241 +32,204 @@ from chassis.testing import (
     token_of,
 )
 from tests.integration.inprocess import database_settings
-from tests.support.access_table import CALLERS, FOREIGN, NOTHING, REQUESTS, Subject, expected
-from tests.support.requests import PASSWORD, create_order_request, create_user_request
+from tests.support.notes_svc import notes_pb2 as pb
+from tests.support.notes_svc.notes_pb2_grpc import (
+    KeyServiceStub,
+    NoteServiceServicer,
+    NoteServiceStub,
+    add_NoteServiceServicer_to_server,
+)
+from tests.support.notes_svc.requests import an_update, create_note_request
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import Callable
 
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-    from google.protobuf.descriptor import MethodDescriptor
-    from google.protobuf.message import Message
-    from shop.order.v1.order_service_pb2_grpc import OrderServiceAsyncStub
-    from shop.user.v1.user_pb2 import User
-    from shop.user.v1.user_service_pb2_grpc import UserServiceAsyncStub
 
     from chassis.server.server import Register
-    from tests.integration.conftest import TestDatabase
+    from tests.integration.databases import TestDatabase
 
-# Of the users' own resources; e2e/test_access.py has every rpc of the contract.
-METHODS: dict[str, MethodDescriptor] = {
-    method.full_name: method
-    for service in contract.service_names()
-    for method in descriptor_pool.Default().FindServiceByName(service).methods
-    if method.full_name in REQUESTS
+STAFF: Final = ("support", "admin", "service")
+EVERYBODY: Final = ("anonymous", "other", "owner", *STAFF)
+FOREIGN: Final = "NOTE_NOT_FOUND"
+ROLE: Final = "ROLE_REQUIRED"
+# The rules of notes.proto, written down a second time: by rpc, its call, and what each caller is answered.
+CALLS: Final[dict[str, tuple[Callable[[aio.Channel, pb.Note], Any], dict[str, str]]]] = {
+    "CreateNote": (
+        lambda channel, note: NoteServiceStub(channel).CreateNote(create_note_request(note.author_id)),
+        {"other": "OK", "owner": "OK", **dict.fromkeys(STAFF, "OK")},
+    ),
+    "GetNote": (
+        lambda channel, note: NoteServiceStub(channel).GetNote(pb.GetNoteRequest(id=note.id)),
+        {"other": FOREIGN, "owner": "OK", **dict.fromkeys(STAFF, "OK")},
+    ),
+    "FindNotes": (
+        lambda channel, note: NoteServiceStub(channel).FindNotes(pb.FindNotesRequest(ids=[note.id])),
+        {"other": ROLE, "owner": ROLE, "support": ROLE, "admin": "OK", "service": "OK"},
+    ),
+    "ListNotes": (
+        lambda channel, _note: NoteServiceStub(channel).ListNotes(pb.ListNotesRequest()),
+        {"other": "OK", "owner": "OK", **dict.fromkeys(STAFF, "OK")},
+    ),
+    "UpdateNote": (
+        lambda channel, note: NoteServiceStub(channel).UpdateNote(an_update(note.id)),
+        {"other": FOREIGN, "owner": "OK", **dict.fromkeys(STAFF, "OK")},
+    ),
+    "ArchiveNote": (
+        lambda channel, note: NoteServiceStub(channel).ArchiveNote(pb.ArchiveNoteRequest(id=note.id)),
+        {"other": FOREIGN, "owner": "OK", **dict.fromkeys(STAFF, "OK")},
+    ),
+    "WatchNotes": (
+        lambda channel, _note: _first(NoteServiceStub(channel).WatchNotes(pb.WatchNotesRequest())),
+        {"other": "OK", "owner": "OK", **dict.fromkeys(STAFF, "OK")},
+    ),
+    "GetKeys": (
+        lambda channel, _note: KeyServiceStub(channel).GetKeys(pb.GetKeysRequest()),
+        dict.fromkeys(EVERYBODY, "OK"),
+    ),
 }
 
 
-@dataclass(frozen=True, slots=True)
-class World:
-    """A user with an order and a session, and both services.
-
-    Attributes:
-        users: a channel without a token to the user service.
-        orders: a channel without a token to the order service.
-        subject: whose things the calls are about.
-    """
-
-    users: aio.Channel
-    orders: aio.Channel
-    subject: Subject
-
-    @property
-    def owner(self) -> User:
-        return self.subject.owner
-
-    @property
-    def order(self) -> order_pb2.Order:
-        return self.subject.order
-
-    async def call(self, method: str, request: Message, *, token: str) -> Message:
-        """Make a call with the token; an empty one is anonymous."""
-        service, _, name = method.rpartition(".")
-        channel = self.orders if service.startswith("shop.order.") else self.users
-        invoke = (channel.unary_stream if METHODS[method].server_streaming else channel.unary_unary)(
-            f"/{service}/{name}",
-            request_serializer=type(request).SerializeToString,
-            response_deserializer=message_factory.GetMessageClass(METHODS[method].output_type).FromString,
-        )
-        call: Any = invoke(request, metadata=bearer(token) if token else ())
-        return await (_first_news(call) if METHODS[method].server_streaming else call)
-
-    def token(self, caller: str) -> str:
-        tokens = {
-            "anonymous": "",
-            "other": token_of(new_uuid()),
-            "owner": token_of(self.owner.id),
-            "support": SIGNER.token(roles=(Role.USER, Role.SUPPORT)),
-            "admin": admins_token(),
-            "service": services_token(),
-        }
-        return tokens[caller]
-
-
-async def _first_news(stream: Any) -> Message:
-    """Return the message after the first heartbeat: a change or, without one, another heartbeat, which is empty."""
-    await stream.read()
-    message: Message = await stream.read()
+async def _first(stream: Any) -> Any:
+    message = await stream.read()
     stream.cancel()
-    message.ClearField("resume_token")
     return message
 
 
-@dataclass(frozen=True, slots=True)
-class Worlds:
-    """Makes worlds."""
-
-    users: aio.Channel
-    orders: aio.Channel
-
-    async def new(self) -> World:
-        owner = await UserServiceStub(self.users).CreateUser(create_user_request())
-        login = sessions_pb.CreateSessionRequest(email=owner.email, password=PASSWORD)
-        session = await SessionServiceStub(self.users).CreateSession(login)
-        order = await OrderServiceStub(self.orders).CreateOrder(
-            create_order_request(owner.id), metadata=bearer(session.access_token)
-        )
-        return World(self.users, self.orders, Subject(owner, order, session))
+def token(caller: str, *, owner: str) -> str:
+    tokens = {
+        "anonymous": "",
+        "other": token_of(new_uuid()),
+        "owner": token_of(owner),
+        "support": SIGNER.token(roles=(Role.USER, Role.SUPPORT)),
+        "admin": admins_token(),
+        "service": services_token(),
+    }
+    return tokens[caller]
 
 
-@pytest.fixture
-async def worlds(users_address: str, orders_address: str) -> AsyncIterator[Worlds]:
-    async with plain_channel(users_address, token="") as users, plain_channel(orders_address, token="") as orders:
-        yield Worlds(users, orders)
+def test_every_rpc_is_called() -> None:
+    services = pb.DESCRIPTOR.services_by_name.values()
+
+    assert {method.name for service in services for method in service.methods} == CALLS.keys()
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("rpc", CALLS)
 async def test_an_rpc_admits_the_callers_of_the_contract(
-    worlds: Worlds, users_database: TestDatabase, orders_database: TestDatabase, method: str
+    notes: NoteServiceStub, notes_address: str, notes_database: TestDatabase, author: str, rpc: str
 ) -> None:
+    call, rules = CALLS[rpc]
     outcomes: dict[str, str] = {}
 
-    for caller in CALLERS:
-        world = await worlds.new()
-        before = users_database.everything() + orders_database.everything()
-        outcomes[caller] = outcome = await outcome_of(world, method, caller)
+    for caller in EVERYBODY:
+        note = await notes.CreateNote(create_note_request(author))
+        before = notes_database.everything()
+        async with plain_channel(notes_address, token=token(caller, owner=author)) as channel:
+            outcomes[caller] = outcome = await outcome_of(call(channel, note))
         if outcome != "OK":
-            assert users_database.everything() + orders_database.everything() == before
+            assert notes_database.everything() == before
 
-    assert outcomes == {caller: expected(method, caller) for caller in CALLERS}
+    assert outcomes == {"anonymous": "TOKEN_INVALID", **rules}
 
 
-async def outcome_of(world: World, method: str, caller: str) -> str:
-    """Return the reason of the refusal, NOTHING, or OK."""
+async def outcome_of(call: Any) -> str:
+    """Return the reason of the refusal, or OK."""
     try:
-        answer = await world.call(method, REQUESTS[method](world.subject), token=world.token(caller))
+        await call
     except aio.AioRpcError as error:
         refusal = refusal_from(error)
         codes = {"TOKEN_INVALID": StatusCode.UNAUTHENTICATED, "ROLE_REQUIRED": StatusCode.PERMISSION_DENIED}
         assert refusal.code is codes.get(refusal.reason, refusal.code)
         return refusal.reason
-    is_foreign = expected(method, caller) == NOTHING
-    return NOTHING if is_foreign and not answer.ByteSize() else "OK"
+    return "OK"
 
 
-@pytest.mark.parametrize("method", FOREIGN)
-async def test_another_users_resource_is_answered_as_a_missing_one(worlds: Worlds, method: str) -> None:
-    world = await worlds.new()
-    foreign = REQUESTS[method](world.subject)
-    absent = REQUESTS[method](world.subject)
-    field = "id" if "id" in foreign.DESCRIPTOR.fields_by_name else "user_id"
-    owned, made_up = getattr(foreign, field), new_uuid()
-    setattr(absent, field, made_up)
-    token = world.token("other")
+@pytest.mark.parametrize("rpc", [rpc for rpc, (_, rules) in CALLS.items() if rules["other"] == FOREIGN])
+async def test_the_note_of_another_author_is_answered_as_a_missing_one(
+    notes: NoteServiceStub, notes_address: str, author: str, rpc: str
+) -> None:
+    call, _ = CALLS[rpc]
+    note, missing = await notes.CreateNote(create_note_request(author)), pb.Note(id=new_uuid(), author_id=author)
 
-    of_foreign = await bytes_of(world.call(method, foreign, token=token))
-    of_absent = await bytes_of(world.call(method, absent, token=token))
+    async with plain_channel(notes_address, token=token_of(new_uuid())) as channel:
+        of_foreign, of_missing = [await bytes_of(call(channel, each)) for each in (note, missing)]
 
-    assert of_foreign.replace(owned.encode(), b"<id>") == of_absent.replace(made_up.encode(), b"<id>")
+    assert of_foreign.replace(note.id.encode(), b"<id>") == of_missing.replace(missing.id.encode(), b"<id>")
 
 
 async def bytes_of(call: Any) -> bytes:
-    """Return everything that the caller gets to see."""
-    try:
-        return bytes((await call).SerializeToString())
-    except aio.AioRpcError as error:
-        return repr((error.code(), error.details(), sorted(error.trailing_metadata() or ()))).encode()
+    """Return everything that a refused caller gets to see."""
+    with pytest.raises(aio.AioRpcError) as failed:
+        await call
+    error = failed.value
+    return repr((error.code(), error.details(), sorted(error.trailing_metadata() or ()))).encode()
 
 
-@pytest.mark.parametrize("caller", ["support", "admin", "service"])
-async def test_staff_sees_all_orders_and_users_see_theirs(worlds: Worlds, caller: str) -> None:
-    one, other = await worlds.new(), await worlds.new()
-    method = "shop.order.v1.OrderService.ListOrders"
+@pytest.mark.parametrize("caller", STAFF)
+async def test_staff_sees_all_notes_and_authors_see_theirs(
+    notes: NoteServiceStub, notes_address: str, author: str, caller: str
+) -> None:
+    mine, others = await notes.CreateNote(create_note_request(author)), await notes.CreateNote(create_note_request())
 
-    async def listed(token: str, **filters: Any) -> set[str]:
-        answer: Any = await one.call(method, orders_pb.ListOrdersRequest(**filters), token=token)
-        return {order.id for order in answer.orders}
+    async def listed(by: str, **filters: str) -> set[str]:
+        async with plain_channel(notes_address, token=token(by, owner=author)) as channel:
+            page = await NoteServiceStub(channel).ListNotes(pb.ListNotesRequest(**filters))
+        return {note.id for note in page.notes}
 
-    assert await listed(one.token("owner")) == {one.order.id}
-    assert await listed(one.token("owner"), user_id=other.owner.id) == set()
-    assert await listed(one.token("other")) == set()
-    assert await listed(one.token(caller)) == {one.order.id, other.order.id}
-    assert await listed(one.token(caller), user_id=other.owner.id) == {other.order.id}
+    assert await listed("owner") == {mine.id}
+    assert await listed("owner", author_id=others.author_id) == set()
+    assert await listed("other") == set()
+    assert await listed(caller) == {mine.id, others.id}
+    assert await listed(caller, author_id=others.author_id) == {others.id}
 
 
-async def test_a_page_token_does_not_open_another_users_list(orders: OrderServiceAsyncStub, buyer: User) -> None:
+async def test_a_page_token_does_not_open_another_authors_list(notes: NoteServiceStub, author: str) -> None:
     for _ in range(2):
-        await orders.CreateOrder(create_order_request(buyer.id))
-    first_page = await orders.ListOrders(orders_pb.ListOrdersRequest(page_size=1))
-    request = orders_pb.ListOrdersRequest(page_size=1, page_token=first_page.next_page_token)
+        await notes.CreateNote(create_note_request(author))
+    first_page = await notes.ListNotes(pb.ListNotesRequest(page_size=1))
+    request = pb.ListNotesRequest(page_size=1, page_token=first_page.next_page_token)
 
-    refusal = await refusal_of(orders.ListOrders(request, metadata=bearer(token_of(new_uuid()))))
+    refusal = await refusal_of(notes.ListNotes(request, metadata=bearer(token_of(new_uuid()))))
 
     assert refusal.reason == "INVALID_PAGE_TOKEN"
 
 
-async def test_an_order_without_a_buyer_is_the_callers(orders: OrderServiceAsyncStub, buyer: User) -> None:
-    order = await orders.CreateOrder(create_order_request(""), metadata=bearer(token_of(buyer.id)))
+async def test_one_request_id_of_two_callers_is_two_requests(notes: NoteServiceStub) -> None:
+    one, other = new_uuid(), new_uuid()
+    request = pb.CreateNoteRequest(text="Buy tea", request_id=new_uuid())
 
-    assert order.user_id == buyer.id
+    of_one = await notes.CreateNote(request, metadata=bearer(token_of(one)))
+    of_other = await notes.CreateNote(request, metadata=bearer(token_of(other)))
 
-
-async def test_staff_orders_for_the_buyer_and_not_for_themselves(orders: OrderServiceAsyncStub, buyer: User) -> None:
-    order = await orders.CreateOrder(create_order_request(buyer.id))
-
-    mine = await orders.ListOrders(orders_pb.ListOrdersRequest(), metadata=bearer(token_of(buyer.id)))
-
-    assert order.user_id == buyer.id
-    assert [each.id for each in mine.orders] == [order.id]
-
-
-async def test_one_request_id_of_two_callers_is_two_requests(
-    orders: OrderServiceAsyncStub, users: UserServiceAsyncStub, buyer: User
-) -> None:
-    other = await users.CreateUser(create_user_request())
-    request = create_order_request("", request_id=new_uuid())
-
-    of_buyer = await orders.CreateOrder(request, metadata=bearer(token_of(buyer.id)))
-    of_other = await orders.CreateOrder(request, metadata=bearer(token_of(other.id)))
-
-    assert of_buyer.id != of_other.id
-    assert (of_buyer.user_id, of_other.user_id) == (buyer.id, other.id)
-    assert (await orders.CreateOrder(request, metadata=bearer(token_of(buyer.id)))).id == of_buyer.id
+    assert of_one.id != of_other.id
+    assert (of_one.author_id, of_other.author_id) == (one, other)
+    assert (await notes.CreateNote(request, metadata=bearer(token_of(one)))).id == of_one.id
 
 
 async def test_a_request_id_of_one_caller_does_not_return_the_response_of_another(
-    users: UserServiceAsyncStub, buyer: User
+    notes: NoteServiceStub, author: str
 ) -> None:
-    update = users_pb.UpdateUserRequest(id=buyer.id, display_name="B", request_id=new_uuid())
-    await users.UpdateUser(update, metadata=bearer(token_of(buyer.id)))
+    note = await notes.CreateNote(create_note_request(author))
+    update = an_update(note.id, request_id=new_uuid())
+    await notes.UpdateNote(update, metadata=bearer(token_of(author)))
 
-    refusal = await refusal_of(users.UpdateUser(update, metadata=bearer(token_of(new_uuid()))))
+    refusal = await refusal_of(notes.UpdateNote(update, metadata=bearer(token_of(new_uuid()))))
 
-    assert refusal.reason == "USER_NOT_FOUND"
+    assert refusal.reason == FOREIGN
 
 
-async def test_anonymous_callers_learn_nothing_about_validity(users: UserServiceAsyncStub) -> None:
+async def test_anonymous_callers_learn_nothing_about_validity(notes: NoteServiceStub) -> None:
     nobody = (("authorization", ""),)
-    by_get = await refusal_of(users.GetUser(users_pb.GetUserRequest(id="no uuid"), metadata=nobody))
-    by_list = await refusal_of(users.ListUsers(users_pb.ListUsersRequest(page_size=-1), metadata=nobody))
+    by_get = await refusal_of(notes.GetNote(pb.GetNoteRequest(id="no uuid"), metadata=nobody))
+    by_list = await refusal_of(notes.ListNotes(pb.ListNotesRequest(page_size=-1), metadata=nobody))
 
     assert {by_get.reason, by_list.reason} == {"TOKEN_INVALID"}
 
 
-async def test_a_missing_role_is_named(users: UserServiceAsyncStub) -> None:
-    request = users_pb.BatchGetUsersRequest(ids=[new_uuid()])
+async def test_a_missing_role_is_named(notes: NoteServiceStub) -> None:
+    request = pb.FindNotesRequest(ids=[new_uuid()])
 
-    refusal = await refusal_of(users.BatchGetUsers(request, metadata=bearer(token_of(new_uuid()))))
+    refusal = await refusal_of(notes.FindNotes(request, metadata=bearer(token_of(new_uuid()))))
 
     assert (refusal.code, refusal.domain) == (StatusCode.PERMISSION_DENIED, "shop.system.v1")
     assert (refusal.reason, refusal.metadata) == ("ROLE_REQUIRED", {"roles": "ADMIN,SERVICE"})
@@ -305,7 +259,7 @@ def make_up_service(name: str, access: access_pb2.Access | None, *, takes_stream
 
 def server_with(register: Register) -> Server:
     database = Database(database_settings(f"postgresql://nobody:wrong@{LOOPBACK}:1/none"), name="test")
-    system = SystemServicer(TelemetrySettings(service_name="user_svc"), database)
+    system = SystemServicer(TelemetrySettings(service_name="notes_svc"), database)
     return Server(server_settings(), register=register, system=system, tokens=AccessTokens(TokenSettings(), NoKeys()))
 
 
@@ -333,12 +287,12 @@ def test_a_rule_without_roles_admits_no_caller() -> None:
 
 async def test_methods_of_an_undeclared_service_are_refused() -> None:
     def register(server: aio.Server) -> list[str]:
-        add_UserServiceServicer_to_server(UserServiceServicer(), server)  # type: ignore[abstract]  # nothing gets as far as its methods
+        add_NoteServiceServicer_to_server(NoteServiceServicer(), server)
         return []
 
     async with serving(server_with(register)) as address, plain_channel(address) as channel:
         with capture_logs() as logged:
-            refusal = await refusal_of(UserServiceStub(channel).GetUser(users_pb.GetUserRequest(id=new_uuid())))
+            refusal = await refusal_of(NoteServiceStub(channel).GetNote(pb.GetNoteRequest(id=new_uuid())))
 
     assert refusal.reason == "INTERNAL"
     assert any(isinstance(entry.get("exc_info"), NoAccessRule) for entry in logged)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def test_a_certificate_about_to_end_is_seen_without_a_new_connection(tmp_path: Path) -> None:
     certificates = Certificates(tmp_path)
     certificates.prepare()
-    folder = certificates.folder_of("user_svc").path
+    folder = certificates.folder_of("edge").path
     files = (folder / "tls.crt", folder / "tls.key", folder / "ca.crt")
     _certificates = CertificateFiles(*files)
     begin = left("own")
@@ -37,7 +37,7 @@ def test_of_two_authorities_the_one_that_ends_last_counts(tmp_path: Path) -> Non
     old.prepare()
     new.prepare()
     reissue(old, old.authority, ends_in=timedelta(hours=1))
-    folder = new.folder_of("user_svc").path
+    folder = new.folder_of("edge").path
     (folder / "ca.crt").write_bytes(old.authority.read_bytes() + new.authority.read_bytes())
 
     _certificates = CertificateFiles(folder / "tls.crt", folder / "tls.key", folder / "ca.crt")

@@ -1,4 +1,4 @@
-"""The keys of access tokens, from a user service that starts after the service that fetches them."""
+"""The keys of access tokens, from a service that starts after the service that fetches them."""
 
 from __future__ import annotations
 
@@ -10,12 +10,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from grpc import ChannelConnectivity, StatusCode, aio
-from shop.user.v1 import session_service_pb2 as pb
-from shop.user.v1.session_service_pb2_grpc import (
-    SessionServiceServicer,
-    SessionServiceStub,
-    add_SessionServiceServicer_to_server,
-)
 from typing_extensions import override
 
 from chassis.auth import remote_keys
@@ -24,6 +18,12 @@ from chassis.client import connect
 from chassis.errors import KeysUnavailable
 from chassis.testing import until
 from devstack.ports import LOOPBACK, ReservedPort
+from tests.support.notes_svc import notes_pb2 as pb
+from tests.support.notes_svc.notes_pb2_grpc import (
+    KeyServiceServicer,
+    KeyServiceStub,
+    add_KeyServiceServicer_to_server,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 PUBLIC = Ed25519PrivateKey.generate().public_key()
 
 
-class Jwks(SessionServiceServicer):
+class Keys(KeyServiceServicer):
     """Publishes one key, while it is well.
 
     Attributes:
@@ -45,13 +45,13 @@ class Jwks(SessionServiceServicer):
         self.is_well = True
 
     @override
-    async def GetJwks(self, request: pb.GetJwksRequest, context: aio.ServicerContext[Any, Any]) -> pb.Jwks:
+    async def GetKeys(self, request: pb.GetKeysRequest, context: aio.ServicerContext[Any, Any]) -> pb.Keys:
         self.asked += 1
         if not self.is_well:
             await context.abort(StatusCode.UNAVAILABLE)
         self.answered += 1
         x = base64.urlsafe_b64encode(PUBLIC.public_bytes_raw()).decode().rstrip("=")
-        return pb.Jwks(keys=[pb.Jwk(kid="one", kty="OKP", crv="Ed25519", x=x)])
+        return pb.Keys(keys=[pb.Key(kid="one", x=x)])
 
 
 @pytest.fixture
@@ -62,48 +62,48 @@ async def address() -> AsyncIterator[str]:
 
 
 @asynccontextmanager
-async def serving(jwks: Jwks, address: str) -> AsyncIterator[RemoteKeyRing]:
+async def serving(publisher: Keys, address: str) -> AsyncIterator[RemoteKeyRing]:
     """Serve the keys for the block; yield a ring that has asked for none yet."""
     server = aio.server()
-    add_SessionServiceServicer_to_server(jwks, server)
+    add_KeyServiceServicer_to_server(publisher, server)
     server.add_insecure_port(address)
     await server.start()
     async with connect(address) as channel:
-        yield RemoteKeyRing(published_by(SessionServiceStub(channel).GetJwks, pb.GetJwksRequest()))
+        yield RemoteKeyRing(published_by(KeyServiceStub(channel).GetKeys, pb.GetKeysRequest()))
     await server.stop(0)
 
 
 async def test_tokens_with_unknown_keys_are_refused_without_a_fetch_each_time(address: str) -> None:
-    jwks = Jwks()
+    publisher = Keys()
 
-    async with serving(jwks, address) as keys:
+    async with serving(publisher, address) as keys:
         assert await keys.key("one") == PUBLIC
         for kid in ("two", "three", "one") * 5:
             assert await keys.key(kid) == (PUBLIC if kid == "one" else None)
 
-    assert jwks.asked == 1
+    assert publisher.asked == 1
 
 
 async def test_a_known_key_is_not_fetched_again(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remote_keys, "_MIN_INTERVAL_S", 0)
-    jwks = Jwks()
+    publisher = Keys()
 
-    async with serving(jwks, address) as keys:
+    async with serving(publisher, address) as keys:
         for _ in range(5):
             assert await keys.key("one") == PUBLIC
 
-    assert jwks.asked == 1
+    assert publisher.asked == 1
 
 
 async def test_while_the_keys_are_not_to_be_had_known_ones_stay_and_unknown_ones_may_be_good(
     address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(remote_keys, "_MIN_INTERVAL_S", 0)
-    jwks = Jwks()
+    publisher = Keys()
 
-    async with serving(jwks, address) as keys:
+    async with serving(publisher, address) as keys:
         assert await keys.key("one") == PUBLIC
-        jwks.is_well = False
+        publisher.is_well = False
 
         with pytest.raises(KeysUnavailable):  # its caller is asked to come again, and not to log in again
             await keys.key("two")
@@ -115,31 +115,31 @@ async def test_keys_are_asked_for_again_soon_after_a_failure_and_seldom_after_an
 ) -> None:
     monkeypatch.setattr(remote_keys, "_MIN_INTERVAL_S", 0.01)
     monkeypatch.setattr(remote_keys, "_REFRESH_INTERVAL_S", 3600)
-    jwks = Jwks()
-    jwks.is_well = False
+    publisher = Keys()
+    publisher.is_well = False
 
     async def is_asked_again() -> bool:
-        return jwks.asked >= 3
+        return publisher.asked >= 3
 
     async def has_answered() -> bool:
-        return jwks.answered > 0
+        return publisher.answered > 0
 
-    async with serving(jwks, address) as keys, connect(address) as channel:
+    async with serving(publisher, address) as keys, connect(address) as channel:
         refreshing = asyncio.create_task(keys.refresh_forever())
         await until(is_asked_again)
-        jwks.is_well = True
+        publisher.is_well = True
         await until(has_answered)
-        asked = jwks.asked
+        asked = publisher.asked
         for _ in range(20):  # a ring that does not rest asks beside these
-            await SessionServiceStub(channel).GetJwks(pb.GetJwksRequest())
+            await KeyServiceStub(channel).GetKeys(pb.GetKeysRequest())
         refreshing.cancel()
 
-    assert jwks.asked == asked + 20
+    assert publisher.asked == asked + 20
 
 
-async def test_a_call_that_comes_while_the_user_service_starts_waits_for_its_keys(address: str) -> None:
+async def test_a_call_that_comes_while_that_service_starts_waits_for_its_keys(address: str) -> None:
     async with connect(address) as channel:
-        keys = RemoteKeyRing(published_by(SessionServiceStub(channel).GetJwks, pb.GetJwksRequest()))
+        keys = RemoteKeyRing(published_by(KeyServiceStub(channel).GetKeys, pb.GetKeysRequest()))
         refreshing = asyncio.create_task(keys.refresh_forever())
 
         async def has_found_nobody() -> bool:
@@ -147,7 +147,7 @@ async def test_a_call_that_comes_while_the_user_service_starts_waits_for_its_key
 
         await until(has_found_nobody)  # the service is late
         server = aio.server()
-        add_SessionServiceServicer_to_server(Jwks(), server)
+        add_KeyServiceServicer_to_server(Keys(), server)
         server.add_insecure_port(address)
         await server.start()
         try:

@@ -75,19 +75,19 @@ async def test_calls_after_a_renewal_take_the_new_connection(target: Target) -> 
 async def test_a_renewed_channel_shows_its_new_certificate(tmp_path: Path) -> None:
     certificates = Certificates(tmp_path / "tls")
     certificates.prepare()
-    user_svc, order_svc = (identity_of(certificates.folder_of(name).path) for name in ("user_svc", "order_svc"))
+    server_files, client_files = (identity_of(certificates.folder_of(name).path) for name in ("rate_limiter", "edge"))
 
     async def certificate_of_caller(_request: bytes, context: aio.ServicerContext[bytes, bytes]) -> bytes:
         return context.auth_context()["x509_pem_cert"][0]
 
     server = a_server(certificate_of_caller)
-    port = server.add_secure_port("127.0.0.1:0", user_svc.server_credentials())
+    port = server.add_secure_port("127.0.0.1:0", server_files.server_credentials())
     await server.start()
 
-    def connect_to_users() -> aio.Channel:
-        return connect(f"127.0.0.1:{port}", credentials=order_svc.channel_credentials(), server_name="user-svc")
+    def connect_to_server() -> aio.Channel:
+        return connect(f"127.0.0.1:{port}", credentials=client_files.channel_credentials(), server_name="rate-limiter")
 
-    async with RenewableChannel(connect_to_users) as channel:
+    async with RenewableChannel(connect_to_server) as channel:
         call = channel.unary_unary("/a.B/C")
         before = await call(b"")
         certificates.rotate()
@@ -97,7 +97,7 @@ async def test_a_renewed_channel_shows_its_new_certificate(tmp_path: Path) -> No
         after = await call(b"")
     await server.stop(0)
     assert after != before
-    assert after == (certificates.folder_of("order_svc").path / "tls.crt").read_bytes()
+    assert after == (certificates.folder_of("edge").path / "tls.crt").read_bytes()
 
 
 async def test_a_call_under_way_survives_a_renewal(target: Target) -> None:

@@ -11,11 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from grpc import StatusCode, aio
-from shop.order.v1 import order_pb2
-from shop.order.v1 import order_service_pb2 as pb
-from shop.order.v1.order_service_pb2_grpc import OrderServiceStub
-from shop.user.v1 import user_service_pb2 as users_pb
-from shop.user.v1.user_service_pb2_grpc import UserServiceStub
 from sqlalchemy import event, text
 from structlog.testing import capture_logs
 
@@ -23,22 +18,20 @@ from chassis.database import Database
 from chassis.errors import DatabaseUnavailable, OutcomeUnknown, Overloaded
 from chassis.telemetry.metrics import REGISTRY
 from chassis.testing import bearer, new_uuid, plain_channel, refusal_from, token_of, until
-from tests.integration.inprocess import database_settings, order_service, user_service
-from tests.support.requests import create_order_request, create_user_request, order_item
+from tests.integration.chassis.notes import notes_service
+from tests.integration.inprocess import database_settings
+from tests.support.notes_svc import notes_pb2 as pb
+from tests.support.notes_svc.notes_pb2_grpc import NoteServiceStub
+from tests.support.notes_svc.requests import an_update, create_note_request
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Sequence
 
     from google.protobuf.message import Message
-    from shop.order.v1.order_service_pb2_grpc import OrderServiceAsyncStub
-    from shop.user.v1.user_pb2 import User
-    from shop.user.v1.user_service_pb2_grpc import UserServiceAsyncStub
     from sqlalchemy import Connection
 
     from chassis.database.statement_pool import Fetch, Rows
-    from tests.integration.conftest import TestDatabase
-
-CONFIRMED = order_pb2.ORDER_STATUS_CONFIRMED
+    from tests.integration.databases import TestDatabase
 
 # `make test-creates` has 100,000.
 CREATES = int(os.environ.get("CREATES", "5000"))
@@ -57,188 +50,174 @@ async def outcomes_of(calls: Iterable[Awaitable[Message]]) -> list[str]:
 
 
 @contextlib.contextmanager
-def refusing_dollars(database: TestDatabase) -> Iterator[None]:
-    """Make a statement that writes an order in dollars fail."""
-    database.query("ALTER TABLE orders ADD CONSTRAINT no_dollars CHECK (currency_code <> 'USD')")
+def refusing_poison(database: TestDatabase) -> Iterator[None]:
+    """Make a statement that writes a poisoned note fail."""
+    database.query("ALTER TABLE notes ADD CONSTRAINT no_poison CHECK (body <> 'poison')")
     try:
         yield
     finally:
-        database.query("ALTER TABLE orders DROP CONSTRAINT no_dollars")
+        database.query("ALTER TABLE notes DROP CONSTRAINT no_poison")
 
 
-async def test_a_poisoned_order_fails_alone(
-    orders: OrderServiceAsyncStub, orders_database: TestDatabase, buyer: User
+async def test_a_poisoned_note_fails_alone(notes: NoteServiceStub, notes_database: TestDatabase, author: str) -> None:
+    texts = ["poison" if number % 10 == 0 else "tea" for number in range(60)]
+    requests = [create_note_request(author, text=each, request_id=new_uuid()) for each in texts]
+
+    with refusing_poison(notes_database), capture_logs():
+        outcomes = await outcomes_of(notes.CreateNote(request) for request in requests)
+
+    written = [outcome for outcome in outcomes if outcome != "INTERNAL"]
+    assert [outcome == "INTERNAL" for outcome in outcomes] == [text == "poison" for text in texts]
+    require_whole(notes_database, written)
+
+
+async def test_requests_of_all_kinds_at_once_each_get_their_own_answer(
+    notes: NoteServiceStub, notes_database: TestDatabase, author: str
 ) -> None:
-    currencies = ["USD" if number % 10 == 0 else "EUR" for number in range(60)]
-    requests = [create_order_request(buyer.id, currency_code=each, request_id=new_uuid()) for each in currencies]
-
-    with refusing_dollars(orders_database), capture_logs():
-        outcomes = await outcomes_of(orders.CreateOrder(request) for request in requests)
-
-    placed = [outcome for outcome in outcomes if outcome != "INTERNAL"]
-    assert [outcome == "INTERNAL" for outcome in outcomes] == [currency == "USD" for currency in currencies]
-    require_whole(orders_database, placed)
-
-
-async def test_orders_of_all_kinds_at_once_each_get_their_own_answer(
-    orders: OrderServiceAsyncStub, orders_database: TestDatabase, buyer: User
-) -> None:
-    earlier = create_order_request(buyer.id, request_id=new_uuid())
-    first = await orders.CreateOrder(earlier)
-    reused = create_order_request(buyer.id, request_id=earlier.request_id, currency_code="USD")
-    twice = create_order_request(buyer.id, request_id=new_uuid())
-    nobodys = create_order_request(new_uuid(), request_id=new_uuid())
-    new = [create_order_request(buyer.id, request_id=new_uuid(), items=[order_item(quantity=n)]) for n in range(1, 21)]
+    earlier = create_note_request(author, request_id=new_uuid())
+    first = await notes.CreateNote(earlier)
+    reused = create_note_request(author, request_id=earlier.request_id, text="Buy milk")
+    twice = create_note_request(author, request_id=new_uuid())
+    gone = new_uuid()
+    notes_database.query("INSERT INTO known_authors VALUES (%s, 'CLOSED', now())", gone)
+    refused = create_note_request(gone, request_id=new_uuid())
+    new = [create_note_request(author, request_id=new_uuid(), text=f"{n} cups") for n in range(1, 21)]
 
     outcomes = await outcomes_of(
-        orders.CreateOrder(each) for each in [earlier, reused, twice, nobodys, *new, twice, reused, earlier]
+        notes.CreateNote(each) for each in [earlier, reused, twice, refused, *new, twice, reused, earlier]
     )
 
     assert outcomes[0] == outcomes[-1] == first.id
     assert outcomes[1] == outcomes[-2] == "REQUEST_ID_REUSED"
     assert outcomes[2] == outcomes[-3]
-    assert outcomes[3] == "ORDERING_USER_NOT_FOUND"
-    require_whole(orders_database, [first.id, outcomes[2], *outcomes[4:-3]])
-    for request, order_id in zip(new, outcomes[4:-3], strict=True):
-        order = await orders.GetOrder(pb.GetOrderRequest(id=order_id))
-        assert [item.quantity for item in order.items] == [item.quantity for item in request.items]
+    assert outcomes[3] == "AUTHOR_CLOSED"
+    require_whole(notes_database, [first.id, outcomes[2], *outcomes[4:-3]])
+    for request, note_id in zip(new, outcomes[4:-3], strict=True):
+        assert (await notes.GetNote(pb.GetNoteRequest(id=note_id))).text == request.text
 
 
-async def test_owners_and_other_callers_in_one_batch_each_see_their_own_orders(
-    orders: OrderServiceAsyncStub, users: UserServiceAsyncStub
-) -> None:
-    people = [await users.CreateUser(create_user_request()) for _ in range(6)]
-    placed = {user.id: (await orders.CreateOrder(create_order_request(user.id))).id for user in people}
-    asked = [(caller, owner) for caller in placed for owner in placed]
+async def test_owners_and_other_callers_in_one_batch_each_see_their_own_notes(notes: NoteServiceStub) -> None:
+    authors = [new_uuid() for _ in range(6)]
+    written = {author: (await notes.CreateNote(create_note_request(author))).id for author in authors}
+    asked = [(caller, owner) for caller in written for owner in written]
 
-    by_orders = await outcomes_of(
-        orders.GetOrder(pb.GetOrderRequest(id=placed[owner]), metadata=bearer(token_of(caller)))
+    read = await outcomes_of(
+        notes.GetNote(pb.GetNoteRequest(id=written[owner]), metadata=bearer(token_of(caller)))
         for caller, owner in asked
     )
-    by_users = await outcomes_of(
-        users.GetUser(users_pb.GetUserRequest(id=owner), metadata=bearer(token_of(caller))) for caller, owner in asked
-    )
-    cancelled = await outcomes_of(
-        orders.CancelOrder(pb.CancelOrderRequest(id=placed[owner]), metadata=bearer(token_of(caller)))
+    archived = await outcomes_of(
+        notes.ArchiveNote(pb.ArchiveNoteRequest(id=written[owner]), metadata=bearer(token_of(caller)))
         for caller, owner in asked
     )
 
-    own_order = [placed[owner] if caller == owner else "ORDER_NOT_FOUND" for caller, owner in asked]
-    assert by_orders == own_order
-    assert by_users == [owner if caller == owner else "USER_NOT_FOUND" for caller, owner in asked]
-    assert cancelled == own_order
+    assert read == archived == [written[owner] if caller == owner else "NOTE_NOT_FOUND" for caller, owner in asked]
 
 
-async def test_a_locked_order_delays_no_other(
-    orders: OrderServiceAsyncStub, orders_database: TestDatabase, buyer: User
-) -> None:
-    ids = [(await orders.CreateOrder(create_order_request(buyer.id))).id for _ in range(10)]
-    with orders_database.connect() as other:
+async def test_a_locked_note_delays_no_other(notes: NoteServiceStub, notes_database: TestDatabase, author: str) -> None:
+    ids = [(await notes.CreateNote(create_note_request(author))).id for _ in range(10)]
+    with notes_database.connect() as other:
         other.execute("BEGIN")
-        other.execute("SELECT 1 FROM orders WHERE id = %s FOR UPDATE", (ids[0],))
+        other.execute("SELECT 1 FROM notes WHERE id = %s FOR UPDATE", (ids[0],))
 
-        stuck = asyncio.ensure_future(outcomes_of([move(orders, ids[0])]))
-        others = await outcomes_of(move(orders, order_id) for order_id in ids[1:])
+        stuck = asyncio.ensure_future(outcomes_of([archive(notes, ids[0])]))
+        others = await outcomes_of(archive(notes, note_id) for note_id in ids[1:])
         assert not stuck.done()
         refused = await stuck
 
     assert others == ids[1:]
     assert refused == ["DATABASE_UNAVAILABLE"]
-    assert await outcomes_of([move(orders, ids[0])]) == ids[:1]
+    assert await outcomes_of([archive(notes, ids[0])]) == ids[:1]
 
 
-async def test_concurrent_status_changes_of_one_order_and_of_others_each_take_effect(
-    orders: OrderServiceAsyncStub, orders_database: TestDatabase, buyer: User
+async def test_concurrent_changes_of_one_note_and_of_others_each_take_effect(
+    notes: NoteServiceStub, notes_database: TestDatabase, author: str
 ) -> None:
-    ids = [(await orders.CreateOrder(create_order_request(buyer.id))).id for _ in range(10)]
+    ids = [(await notes.CreateNote(create_note_request(author))).id for _ in range(10)]
     request_id = new_uuid()
     calls = [
-        *(move(orders, order_id) for order_id in ids),
-        *(move(orders, ids[0]) for _ in range(5)),
-        *(move(orders, ids[1], request_id=request_id) for _ in range(2)),
-        move(orders, ids[2], request_id=request_id),
-        move(orders, new_uuid()),
+        *(archive(notes, note_id) for note_id in ids),
+        *(archive(notes, ids[0]) for _ in range(5)),
+        *(archive(notes, ids[1], request_id=request_id) for _ in range(2)),
+        archive(notes, ids[2], request_id=request_id),
+        archive(notes, new_uuid()),
     ]
 
     outcomes = Counter(await outcomes_of(calls))
 
-    assert outcomes["ORDER_NOT_FOUND"] == 1
-    assert {outcomes[order_id] for order_id in ids[3:]} == {1}
-    rows = orders_database.query(
-        "SELECT count(*), count(DISTINCT order_id) FROM order_events WHERE to_status <> 'PENDING'"
-    )
-    assert rows == [(10, 10)]
+    assert outcomes["NOTE_NOT_FOUND"] == 1
+    assert {outcomes[note_id] for note_id in ids[3:]} == {1}
+    changes = "SELECT count(*), count(DISTINCT subject) FROM outbox WHERE type = 'note.changed'"
+    assert notes_database.query(changes) == [(10, 10)]
     # A failed call leaves no key behind.
-    assert orders_database.query("SELECT count(*) FROM idempotency_keys WHERE response IS NULL") == [(0,)]
+    assert notes_database.query("SELECT count(*) FROM idempotency_keys WHERE response IS NULL") == [(0,)]
 
 
-def move(orders: OrderServiceAsyncStub, order_id: str, *, request_id: str = "") -> Awaitable[order_pb2.Order]:
-    request_id = request_id or new_uuid()
-    return orders.UpdateOrderStatus(pb.UpdateOrderStatusRequest(id=order_id, status=CONFIRMED, request_id=request_id))
+def archive(notes: NoteServiceStub, note_id: str, *, request_id: str = "") -> Awaitable[pb.Note]:
+    return notes.ArchiveNote(pb.ArchiveNoteRequest(id=note_id, request_id=request_id or new_uuid()))
 
 
-async def test_lost_connections_lose_no_answer_and_double_no_order(
-    orders: OrderServiceAsyncStub, orders_database: TestDatabase, buyer: User
+async def test_lost_connections_lose_no_answer_and_double_no_note(
+    notes: NoteServiceStub, notes_database: TestDatabase, author: str
 ) -> None:
-    requests = [create_order_request(buyer.id, request_id=new_uuid()) for _ in range(400)]
+    requests = [create_note_request(author, request_id=new_uuid()) for _ in range(400)]
     is_over = asyncio.Event()
 
     async def cut() -> None:
         while not is_over.is_set():
             await asyncio.to_thread(
-                orders_database.query,
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'order_svc'",
+                notes_database.query,
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'notes_svc'",
             )
             await asyncio.sleep(0.02)  # the pace of the cuts
 
     cutting = asyncio.create_task(cut())
-    outcomes = await outcomes_of(orders.CreateOrder(request) for request in requests)
+    outcomes = await outcomes_of(notes.CreateNote(request) for request in requests)
     is_over.set()
     await cutting
     # A COMMIT whose answer was lost is for the caller to repeat.
-    again = await outcomes_of(orders.CreateOrder(request) for request in requests)
+    again = await outcomes_of(notes.CreateNote(request) for request in requests)
 
     for before, after in zip(outcomes, again, strict=True):
         assert before in {after, "DATABASE_UNAVAILABLE"}
-    require_whole(orders_database, again)
+    require_whole(notes_database, again)
 
 
-async def test_a_list_delays_no_read_of_a_single_row(users_database: TestDatabase) -> None:
-    settings = database_settings(users_database.url, pool_size=4, lock_timeout_s=5)
-    async with user_service(settings) as address, plain_channel(address) as channel:
-        users = UserServiceStub(channel)
-        user = await users.CreateUser(create_user_request())
-        with users_database.connect() as other:
+async def test_a_list_delays_no_read_of_a_single_row(notes_database: TestDatabase) -> None:
+    settings = database_settings(notes_database.url, pool_size=4, lock_timeout_s=5)
+    async with notes_service(settings) as address, plain_channel(address) as channel:
+        notes = NoteServiceStub(channel)
+        note = await notes.CreateNote(create_note_request())
+        with notes_database.connect() as other:
             other.execute("BEGIN")
-            other.execute("SELECT 1 FROM users FOR UPDATE")
-            slow = asyncio.ensure_future(users.UpdateUser(users_pb.UpdateUserRequest(id=user.id, display_name="B")))
-            await users_database.until_waiting()
+            other.execute("SELECT 1 FROM notes FOR UPDATE")
+            slow = asyncio.ensure_future(notes.UpdateNote(an_update(note.id)))
+            await notes_database.until_waiting()
 
-            read = await asyncio.gather(*(users.GetUser(users_pb.GetUserRequest(id=user.id)) for _ in range(20)))
+            read = await asyncio.gather(*(notes.GetNote(pb.GetNoteRequest(id=note.id)) for _ in range(20)))
 
             assert not slow.done()
         assert {each.etag for each in read} == {"v1"}
         assert (await slow).etag == "v2"
 
 
-async def test_too_many_calls_are_refused_and_the_others_answered(users_database: TestDatabase) -> None:
-    settings = database_settings(users_database.url, batch_max_waiting=10, lock_timeout_s=5)
-    async with user_service(settings) as address, plain_channel(address) as channel:
-        users = UserServiceStub(channel)
-        user = await users.CreateUser(create_user_request())
-        get = users_pb.GetUserRequest(id=user.id)
-        with users_database.connect() as other:
+async def test_too_many_calls_are_refused_and_the_others_answered(notes_database: TestDatabase) -> None:
+    settings = database_settings(notes_database.url, batch_max_waiting=10, lock_timeout_s=5)
+    async with notes_service(settings) as address, plain_channel(address) as channel:
+        notes = NoteServiceStub(channel)
+        note = await notes.CreateNote(create_note_request())
+        get = pb.GetNoteRequest(id=note.id)
+        with notes_database.connect() as other:
             other.execute("BEGIN")
-            other.execute("LOCK TABLE users")
-            first = asyncio.ensure_future(users.GetUser(get))
-            await users_database.until_waiting()
-            waiting = [asyncio.ensure_future(users.GetUser(get)) for _ in range(50)]
+            other.execute("LOCK TABLE notes")
+            first = asyncio.ensure_future(notes.GetNote(get))
+            await notes_database.until_waiting()
+            waiting = [asyncio.ensure_future(notes.GetNote(get)) for _ in range(50)]
             await until(lambda: refused(waiting, 40))
 
         answers = await asyncio.gather(first, *waiting, return_exceptions=True)
         refusal = refusal_from(next(each for each in answers if isinstance(each, aio.AioRpcError)))
 
-    assert answers.count(user) == 11
+    assert answers.count(note) == 11
     assert (refusal.code, refusal.domain) == (StatusCode.RESOURCE_EXHAUSTED, "shop.system.v1")
     assert (refusal.reason, refusal.retry_after_s, refusal.retry_after_header) == ("OVERLOADED", 1, "1")
 
@@ -248,52 +227,49 @@ async def refused(calls: Sequence[asyncio.Future[Any]], number: int) -> bool:
 
 
 async def test_calls_whose_deadline_passed_before_their_batch_change_nothing(
-    users_address: str, orders_database: TestDatabase, buyer: User
+    notes_database: TestDatabase, author: str
 ) -> None:
-    settings = database_settings(orders_database.url, lock_timeout_s=5, transaction_lanes=2)
-    async with order_service(settings, users=users_address) as address, plain_channel(address) as channel:
-        orders = OrderServiceStub(channel)
-        ids = [(await orders.CreateOrder(create_order_request(buyer.id))).id for _ in range(4)]
-        with orders_database.connect() as other:
+    settings = database_settings(notes_database.url, lock_timeout_s=5, transaction_lanes=2)
+    async with notes_service(settings) as address, plain_channel(address) as channel:
+        notes = NoteServiceStub(channel)
+        ids = [(await notes.CreateNote(create_note_request(author))).id for _ in range(4)]
+        with notes_database.connect() as other:
             other.execute("BEGIN")
             other.execute("LOCK TABLE idempotency_keys")
-            stuck = [asyncio.ensure_future(move(orders, ids[0]))]
-            await orders_database.until_waiting()
-            stuck.append(asyncio.ensure_future(move(orders, ids[1])))  # not in the batch that waits already
-            await orders_database.until_waiting(2)
+            stuck = [asyncio.ensure_future(archive(notes, ids[0]))]
+            await notes_database.until_waiting()
+            stuck.append(asyncio.ensure_future(archive(notes, ids[1])))  # not in the batch that waits already
+            await notes_database.until_waiting(2)
 
             with pytest.raises(aio.AioRpcError) as left:
-                await orders.UpdateOrderStatus(
-                    pb.UpdateOrderStatusRequest(id=ids[3], status=CONFIRMED, request_id=new_uuid()), timeout=0.3
-                )
+                await notes.ArchiveNote(pb.ArchiveNoteRequest(id=ids[3], request_id=new_uuid()), timeout=0.3)
         await asyncio.gather(*stuck)
-        untouched = await orders.GetOrder(pb.GetOrderRequest(id=ids[3]))
+        untouched = await notes.GetNote(pb.GetNoteRequest(id=ids[3]))
 
     assert left.value.code() is StatusCode.DEADLINE_EXCEEDED
-    assert untouched.status == order_pb2.ORDER_STATUS_PENDING
+    assert untouched.state == pb.NOTE_STATE_OPEN
 
 
-async def test_as_many_orders_as_were_acknowledged_are_there(
-    orders: OrderServiceAsyncStub, orders_database: TestDatabase, buyer: User
+async def test_as_many_notes_as_were_acknowledged_are_there(
+    notes: NoteServiceStub, notes_database: TestDatabase, author: str
 ) -> None:
     left = iter(range(CREATES))
 
-    async def place_some() -> list[str]:
-        return [(await orders.CreateOrder(create_order_request(buyer.id, request_id=new_uuid()))).id for _ in left]
+    async def write_some() -> list[str]:
+        return [(await notes.CreateNote(create_note_request(author, request_id=new_uuid()))).id for _ in left]
 
-    acknowledged = [order_id for some in await asyncio.gather(*(place_some() for _ in range(64))) for order_id in some]
+    acknowledged = [note_id for some in await asyncio.gather(*(write_some() for _ in range(64))) for note_id in some]
 
     assert len(acknowledged) == CREATES
-    require_whole(orders_database, acknowledged)
+    require_whole(notes_database, acknowledged)
 
 
 def require_whole(database: TestDatabase, acknowledged: Sequence[str]) -> None:
-    """Return if these orders, and no others, are there: once, with a first entry, an event and a key each."""
+    """Return if these notes, and no others, are there: once, with an event and a key each."""
     wanted = sorted(acknowledged)
     assert len(set(wanted)) == len(wanted)
     for query in (
-        "SELECT id::text FROM orders",
-        "SELECT order_id::text FROM order_events",
+        "SELECT id::text FROM notes",
         "SELECT subject::text FROM outbox",
         "SELECT resource_id::text FROM idempotency_keys",
     ):
@@ -304,8 +280,8 @@ def require_whole(database: TestDatabase, acknowledged: Sequence[str]) -> None:
 
 
 @pytest.fixture
-async def lanes(users_database: TestDatabase) -> AsyncIterator[Database]:
-    database = Database(database_settings(users_database.url, pool_size=4, batch_max_waiting=4), name="t")
+async def lanes(notes_database: TestDatabase) -> AsyncIterator[Database]:
+    database = Database(database_settings(notes_database.url, pool_size=4, batch_max_waiting=4), name="t")
     yield database
     await database.close()
 
@@ -322,9 +298,9 @@ async def until_waiting(number: int) -> None:
 
 
 async def test_a_call_that_waits_for_a_thread_as_long_as_a_statement_may_take_is_refused(
-    users_database: TestDatabase,
+    notes_database: TestDatabase,
 ) -> None:
-    database = Database(database_settings(users_database.url, pool_size=4, statement_timeout_s=0.2), name="t")
+    database = Database(database_settings(notes_database.url, pool_size=4, statement_timeout_s=0.2), name="t")
     has_begun, may_end = threading.Event(), threading.Event()
 
     def hold(_: Connection) -> bool:
@@ -366,13 +342,13 @@ async def test_calls_that_wait_for_a_thread_are_bounded(lanes: Database) -> None
     assert await asyncio.gather(running, *waiting[1:], instead) == [True, "read", "read", "read", "instead"]
 
 
-async def test_a_read_whose_connection_is_lost_is_read_again(lanes: Database, users_database: TestDatabase) -> None:
+async def test_a_read_whose_connection_is_lost_is_read_again(lanes: Database, notes_database: TestDatabase) -> None:
     attempts: list[int] = []
 
     async def find(fetch: Fetch, items: Sequence[int]) -> list[int]:
         attempts.append(len(items))
         [[pid]] = await fetch("SELECT pg_backend_pid()")
-        users_database.query("SELECT pg_terminate_backend(%s)", pid)
+        notes_database.query("SELECT pg_terminate_backend(%s)", pid)
         return [answer for item in items for [answer] in await fetch("SELECT CAST(%s AS int)", item)]
 
     reads = lanes.batched_reads(find, name="test")
@@ -393,14 +369,14 @@ async def test_calls_of_a_failed_batch_are_run_one_by_one(lanes: Database) -> No
     assert "division by zero" in str(answers[1])
 
 
-async def test_a_commit_whose_answer_is_lost_is_not_repeated(lanes: Database, users_database: TestDatabase) -> None:
+async def test_a_commit_whose_answer_is_lost_is_not_repeated(lanes: Database, notes_database: TestDatabase) -> None:
     attempts: list[int] = []
 
     def write(connection: Connection, items: Sequence[int]) -> list[int]:
         attempts.append(len(items))
         pid = connection.execute(text("SELECT pg_backend_pid()")).scalar_one()
         kill = "SELECT pg_terminate_backend(%s)"
-        event.listen(connection, "commit", lambda _: users_database.query(kill, pid))
+        event.listen(connection, "commit", lambda _: notes_database.query(kill, pid))
         return list(items)
 
     writes = lanes.batched_writes(write, name="test", write_alone=write)
@@ -411,16 +387,16 @@ async def test_a_commit_whose_answer_is_lost_is_not_repeated(lanes: Database, us
     assert attempts == [3]
 
 
-async def test_a_lock_timeout_is_an_unavailable_database(users_database: TestDatabase) -> None:
-    database = Database(database_settings(users_database.url, lock_timeout_s=0.1), name="t")
+async def test_a_lock_timeout_is_an_unavailable_database(notes_database: TestDatabase) -> None:
+    database = Database(database_settings(notes_database.url, lock_timeout_s=0.1), name="t")
 
     async def find(fetch: Fetch, items: Sequence[int]) -> list[Rows]:
-        return [await fetch("TABLE users")] * len(items)
+        return [await fetch("TABLE notes")] * len(items)
 
     reads = database.batched_reads(find, name="test")
-    with users_database.connect() as other:
+    with notes_database.connect() as other:
         other.execute("BEGIN")
-        other.execute("LOCK TABLE users")
+        other.execute("LOCK TABLE notes")
 
         answers = await asyncio.gather(*(reads.submit(n) for n in range(50)), return_exceptions=True)
 

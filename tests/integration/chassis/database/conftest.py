@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def tls_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TlsPostgres]:
-    """A PostgreSQL with TLS and an empty database `users` of `user_svc`."""
+    """A PostgreSQL with TLS and an empty database `notes` of `notes_svc`."""
     binaries = debians_binaries()
     if binaries is None:
         pytest.skip(MISSING)

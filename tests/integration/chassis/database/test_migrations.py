@@ -14,7 +14,7 @@ from tests.integration.inprocess import database_settings
 from tests.support.guards import facts, file_of
 
 if TYPE_CHECKING:
-    from tests.integration.conftest import TestDatabase
+    from tests.integration.databases import TestDatabase
 
 SERVICES = [service.name for service in services()]
 

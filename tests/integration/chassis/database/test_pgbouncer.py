@@ -7,10 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
-from shop.order.v1 import order_service_pb2 as orders_pb
-from shop.order.v1.order_service_pb2_grpc import OrderServiceStub
-from shop.user.v1 import user_service_pb2 as users_pb
-from shop.user.v1.user_service_pb2_grpc import UserServiceStub
 from sqlalchemy import text
 
 from chassis.database import Database, migrations
@@ -19,11 +15,14 @@ from chassis.database.url import DatabaseUrl
 from chassis.errors import DatabaseUnavailable, StartupError
 from chassis.testing import plain_channel
 from chassis.watch.changefeed import renumber_after_restore
-from tests.integration.inprocess import database_settings, order_service, user_service
+from tests.integration.chassis.notes import notes_service
+from tests.integration.inprocess import NOTES_PACKAGE, database_settings
 from tests.integration.replica import run
 from tests.support.database_cases import cases
+from tests.support.notes_svc import notes_pb2 as pb
+from tests.support.notes_svc.notes_pb2_grpc import NoteServiceStub
+from tests.support.notes_svc.requests import create_note_request
 from tests.support.pgbouncer import MISSING, PgBouncer, find_pgbouncer
-from tests.support.requests import create_order_request, create_user_request
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from devstack.postgres import PostgresServer
-    from tests.integration.conftest import TestDatabase
+    from tests.integration.databases import TestDatabase
 
 TIMEOUTS = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
 ASK = "SELECT " + ", ".join(f"current_setting('{name}')" for name in TIMEOUTS)
@@ -64,8 +63,8 @@ def behind(pooler: PgBouncer, database: TestDatabase) -> str:
 
 
 @pytest.fixture
-async def database(pooler: PgBouncer, users_database: TestDatabase) -> AsyncIterator[Database]:
-    settings = database_settings(behind(pooler, users_database), statement_timeout_s=0.5, lock_timeout_s=0.2)
+async def database(pooler: PgBouncer, notes_database: TestDatabase) -> AsyncIterator[Database]:
+    settings = database_settings(behind(pooler, notes_database), statement_timeout_s=0.5, lock_timeout_s=0.2)
     database = Database(settings, name="test")
     yield database
     await database.close()
@@ -84,12 +83,12 @@ async def test_every_statement_has_the_settings_timeouts(database: Database) -> 
 
 
 async def test_timeouts_end_with_their_transaction(
-    database: Database, pooler: PgBouncer, users_database: TestDatabase
+    database: Database, pooler: PgBouncer, notes_database: TestDatabase
 ) -> None:
     await asyncio.gather(*(database.transaction(ask) for _ in range(8)), *(database.fetch(ASK) for _ in range(8)))
     await database.transaction(renumber_after_restore)
 
-    with psycopg.connect(behind(pooler, users_database), autocommit=True) as another:
+    with psycopg.connect(behind(pooler, notes_database), autocommit=True) as another:
         for _ in range(8):
             assert another.execute(ASK.encode()).fetchone() == ("0", "0", "0")
 
@@ -116,41 +115,36 @@ async def test_parameters_of_every_kind_go_there_and_come_back(database: Databas
 
 
 async def test_a_thousand_calls_at_once_share_three_sessions_and_none_fails(
-    pooler: PgBouncer, users_database: TestDatabase, orders_database: TestDatabase
+    pooler: PgBouncer, notes_database: TestDatabase, author: str
 ) -> None:
-    users_settings = database_settings(behind(pooler, users_database))
-    orders_settings = database_settings(behind(pooler, orders_database))
+    settings = database_settings(behind(pooler, notes_database))
     async with (
-        user_service(users_settings) as users_address,
-        user_service(users_settings) as again,
-        order_service(orders_settings, users=users_address) as orders_address,
-        plain_channel(users_address) as to_users,
+        notes_service(settings) as address,
+        notes_service(settings) as again,
+        plain_channel(address) as channel,
         plain_channel(again) as to_others,
-        plain_channel(orders_address) as to_orders,
     ):
-        users, others, orders = UserServiceStub(to_users), UserServiceStub(to_others), OrderServiceStub(to_orders)
-        user = await users.CreateUser(create_user_request())
-        get = users_pb.GetUserRequest(id=user.id)
+        notes, others = NoteServiceStub(channel), NoteServiceStub(to_others)
+        note = await notes.CreateNote(create_note_request())
+        get = pb.GetNoteRequest(id=note.id)
 
-        read = await asyncio.gather(*(stub.GetUser(get) for _ in range(200) for stub in (users, others)))
-        placed = await asyncio.gather(*(orders.CreateOrder(create_order_request(user.id)) for _ in range(200)))
-        cancelled = await asyncio.gather(
-            *(orders.CancelOrder(orders_pb.CancelOrderRequest(id=order.id)) for order in placed)
-        )
-        listed = await orders.ListOrders(orders_pb.ListOrdersRequest(user_id=user.id, page_size=200))
+        read = await asyncio.gather(*(stub.GetNote(get) for _ in range(200) for stub in (notes, others)))
+        written = await asyncio.gather(*(notes.CreateNote(create_note_request(author)) for _ in range(200)))
+        archived = await asyncio.gather(*(others.ArchiveNote(pb.ArchiveNoteRequest(id=each.id)) for each in written))
+        listed = await notes.ListNotes(pb.ListNotesRequest(author_id=author, page_size=200))
 
-    assert read == [user] * 400
-    assert {order.id for order in placed} == {order.id for order in cancelled} == {order.id for order in listed.orders}
-    assert orders_database.query("SELECT count(*) FROM orders") == [(200,)]
+    assert read == [note] * 400
+    assert {each.id for each in written} == {each.id for each in archived} == {each.id for each in listed.notes}
+    assert notes_database.query("SELECT count(*) FROM notes WHERE state = 'ARCHIVED'") == [(200,)]
 
 
-def test_migrations_refuse_a_pooler_and_take_the_direct_url(pooler: PgBouncer, users_database: TestDatabase) -> None:
-    url = behind(pooler, users_database)
+def test_migrations_refuse_a_pooler_and_take_the_direct_url(pooler: PgBouncer, notes_database: TestDatabase) -> None:
+    url = behind(pooler, notes_database)
 
     with pytest.raises(StartupError, match="set DATABASE_DIRECT_URL"):
-        migrations.upgrade("user_svc", database_settings(url))
-    migrations.upgrade("user_svc", database_settings(url, direct_url=DatabaseUrl.parse(users_database.url)))
-    refused = run("user_svc", "migrate", DATABASE_URL=url)
+        migrations.upgrade(NOTES_PACKAGE, database_settings(url))
+    migrations.upgrade(NOTES_PACKAGE, database_settings(url, direct_url=DatabaseUrl.parse(notes_database.url)))
+    refused = run(NOTES_PACKAGE, "migrate", DATABASE_URL=url)
 
     assert (refused.returncode, len(refused.stderr.splitlines())) == (1, 1)
     assert "set DATABASE_DIRECT_URL to the URL of PostgreSQL itself" in refused.stderr

@@ -24,18 +24,18 @@ from tests.integration.inprocess import database_settings
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from tests.integration.conftest import TestDatabase
+    from tests.integration.databases import TestDatabase
 
 END_YOURSELF = "SELECT pg_terminate_backend(pg_backend_pid())"
 OWN_PID = "SELECT pg_backend_pid()"
 
 
 @pytest.fixture
-async def make(users_database: TestDatabase) -> AsyncIterator[Callable[..., StatementPool]]:
+async def make(notes_database: TestDatabase) -> AsyncIterator[Callable[..., StatementPool]]:
     made: list[StatementPool] = []
 
     def make(*, is_writing: bool = False) -> StatementPool:
-        connector = Connector(database_settings(users_database.url), name="test")
+        connector = Connector(database_settings(notes_database.url), name="test")
         made.append(StatementPool(connector, number=1, max_waiting=2, is_writing=is_writing))
         return made[-1]
 
@@ -98,15 +98,15 @@ async def test_a_write_whose_answer_is_lost_is_not_sent_again(make: Callable[...
 
 
 async def test_a_connection_that_is_ended_under_a_statement_ends_the_statement_and_not_the_process(
-    users_database: TestDatabase,
+    notes_database: TestDatabase,
 ) -> None:
-    connector = Connector(database_settings(users_database.url, statement_timeout_s=60), name="test")
+    connector = Connector(database_settings(notes_database.url, statement_timeout_s=60), name="test")
     writes = StatementPool(connector, number=2, max_waiting=2, is_writing=True)
     running = asyncio.ensure_future(writes.fetch("SELECT pg_sleep(60) AS until_ended"))
 
     async def is_running() -> bool:
         query = "SELECT 1 FROM pg_stat_activity WHERE state = 'active' AND query = 'SELECT pg_sleep(60) AS until_ended'"
-        return bool(await asyncio.to_thread(users_database.query, query))
+        return bool(await asyncio.to_thread(notes_database.query, query))
 
     await until(is_running)
     with pytest.raises(DatabaseUnavailable):  # the server is read-only: all connections are replaced
@@ -151,24 +151,24 @@ async def test_a_read_that_loses_every_connection_is_the_database_not_answering(
 
 
 async def test_a_connection_that_ends_while_idle_fails_no_write(
-    make: Callable[..., StatementPool], users_database: TestDatabase
+    make: Callable[..., StatementPool], notes_database: TestDatabase
 ) -> None:
     writes = make(is_writing=True)
     [(pid,)] = await writes.fetch(OWN_PID)
 
-    await asyncio.to_thread(users_database.query, "SELECT pg_terminate_backend(%s)", pid)
+    await asyncio.to_thread(notes_database.query, "SELECT pg_terminate_backend(%s)", pid)
     await until_open(writes, 0)
 
     assert await writes.fetch("SELECT 1") == [(1,)]
 
 
 async def test_a_connection_that_ends_while_the_loop_is_blocked_fails_no_write(
-    make: Callable[..., StatementPool], users_database: TestDatabase
+    make: Callable[..., StatementPool], notes_database: TestDatabase
 ) -> None:
     writes = make(is_writing=True)
     [(pid,)] = await writes.fetch(OWN_PID)
 
-    users_database.query("SELECT pg_terminate_backend(%s, 10000)", pid)  # returns once it has ended
+    notes_database.query("SELECT pg_terminate_backend(%s, 10000)", pid)  # returns once it has ended
 
     assert await writes.fetch("SELECT 1") == [(1,)]
 
@@ -185,8 +185,8 @@ async def test_a_cancelled_call_leaves_a_clean_connection_to_the_next(make: Call
     assert patient.cancelled()
 
 
-async def test_calls_cancelled_at_any_time_fail_no_other_call(users_database: TestDatabase) -> None:
-    reads = StatementPool(Connector(database_settings(users_database.url), name="test"), number=1, max_waiting=1000)
+async def test_calls_cancelled_at_any_time_fail_no_other_call(notes_database: TestDatabase) -> None:
+    reads = StatementPool(Connector(database_settings(notes_database.url), name="test"), number=1, max_waiting=1000)
     pids: set[int] = set()
     when = random.Random(7)  # the same moments in each run
 
@@ -206,10 +206,10 @@ async def test_calls_cancelled_at_any_time_fail_no_other_call(users_database: Te
     assert len(pids) == 1
 
 
-def test_a_connection_that_is_reset_after_a_word_is_noticed(users_database: TestDatabase) -> None:
+def test_a_connection_that_is_reset_after_a_word_is_noticed(notes_database: TestDatabase) -> None:
     # As PostgreSQL's are when it is killed. On uvloop, as in production: it tells of the word and not of the reset.
-    with Proxy(users_database.url) as proxy, pytest.raises(OutcomeUnknown):
-        uvloop.run(run_and_reset(users_database, proxy))
+    with Proxy(notes_database.url) as proxy, pytest.raises(OutcomeUnknown):
+        uvloop.run(run_and_reset(notes_database, proxy))
 
 
 async def run_and_reset(database: TestDatabase, proxy: Proxy) -> None:

@@ -13,23 +13,19 @@ from typing import TYPE_CHECKING, Final
 import psycopg
 import pytest
 from grpc import StatusCode
-from shop.order.v1 import order_pb2
-from shop.order.v1 import order_service_pb2 as orders_pb
-from shop.order.v1.order_service_pb2_grpc import OrderServiceStub
-from shop.user.v1 import session_service_pb2 as sessions_pb
-from shop.user.v1 import user_service_pb2 as users_pb
-from shop.user.v1.session_service_pb2_grpc import SessionServiceStub
-from shop.user.v1.user_service_pb2_grpc import UserServiceStub
 
 from chassis.context import set_batch_deadline
 from chassis.database import Database
 from chassis.database.database import execute
 from chassis.errors import DatabaseUnavailable, OutcomeUnknown
 from chassis.testing import plain_channel, refusal_of
-from tests.integration.conftest import fresh_database
-from tests.integration.inprocess import database_settings, order_service, user_service
+from tests.integration.chassis.notes import notes_service
+from tests.integration.databases import read_only
+from tests.integration.inprocess import database_settings
 from tests.support.database_cases import cases
-from tests.support.requests import PASSWORD, create_order_request, create_user_request
+from tests.support.notes_svc import notes_pb2 as pb
+from tests.support.notes_svc.notes_pb2_grpc import NoteServiceStub
+from tests.support.notes_svc.requests import an_update, create_note_request
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -37,7 +33,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from devstack.postgres import PostgresServer
-    from tests.integration.conftest import TestDatabase
+    from tests.integration.databases import TestDatabase
 
 # PostgreSQL's classes of what ends by itself (Appendix A of its manual): connection, credentials, rollback, resources,
 # locks and recovery, intervention, the system, its configuration.
@@ -116,63 +112,26 @@ async def test_a_server_that_has_become_read_only_is_left_for_one_that_writes(
     await every_way(database, WRITE)[way]()
 
 
-@contextlib.contextmanager
-def read_only(database: TestDatabase) -> Iterator[None]:
-    """Let the database take no writes in the block, as that of a standby and a disk that is full."""
-    name = database.query("SELECT quote_ident(current_database())")[0][0]
-    others = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = current_database()"
-    database.query(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
-    database.query(f"{others} AND pid <> pg_backend_pid()")
-    try:
-        yield
-    finally:
-        with database.connect() as connection:
-            connection.execute("SET default_transaction_read_only = off")
-            connection.execute(f"ALTER DATABASE {name} RESET default_transaction_read_only".encode())
-        database.close()  # a connection from within the block would stay read-only
-
-
 async def test_writes_to_a_read_only_database_are_unavailable_and_come_back_without_a_restart(
-    postgres: PostgresServer,
+    notes_copy: TestDatabase,
 ) -> None:
-    with fresh_database(postgres, "user_svc") as users_rows, fresh_database(postgres, "order_svc") as orders_rows:
-        async with (
-            user_service(database_settings(users_rows.url)) as users_address,
-            order_service(database_settings(orders_rows.url), users=users_address) as orders_address,
-            plain_channel(users_address) as to_users,
-            plain_channel(orders_address) as to_orders,
-        ):
-            users, sessions = UserServiceStub(to_users), SessionServiceStub(to_users)
-            orders = OrderServiceStub(to_orders)
-            request = create_user_request()
-            user = await users.CreateUser(request)
-            login = sessions_pb.CreateSessionRequest(email=request.email, password=PASSWORD)
-            session = await sessions.CreateSession(login)
-            order = await orders.CreateOrder(create_order_request(user.id))
+    async with notes_service(database_settings(notes_copy.url)) as address, plain_channel(address) as channel:
+        notes = NoteServiceStub(channel)
+        note = await notes.CreateNote(create_note_request())
+        writes: list[Callable[[], Awaitable[object]]] = [
+            lambda: notes.CreateNote(create_note_request()),
+            lambda: notes.UpdateNote(an_update(note.id)),
+            lambda: notes.ArchiveNote(pb.ArchiveNoteRequest(id=note.id)),
+        ]
 
-            writes: dict[str, Callable[[], Awaitable[object]]] = {
-                "CreateUser": lambda: users.CreateUser(create_user_request()),
-                "UpdateUser": lambda: users.UpdateUser(users_pb.UpdateUserRequest(id=user.id, display_name="B")),
-                "CreateSession": lambda: sessions.CreateSession(login),
-                "RefreshSession": lambda: sessions.RefreshSession(
-                    sessions_pb.RefreshSessionRequest(refresh_token=session.refresh_token)
-                ),
-                "CreateOrder": lambda: orders.CreateOrder(create_order_request(user.id)),
-                "UpdateOrderStatus": lambda: orders.UpdateOrderStatus(
-                    orders_pb.UpdateOrderStatusRequest(id=order.id, status=order_pb2.ORDER_STATUS_CONFIRMED)
-                ),
-                "CancelOrder": lambda: orders.CancelOrder(orders_pb.CancelOrderRequest(id=order.id)),
-                "DeleteUser": lambda: users.DeleteUser(users_pb.DeleteUserRequest(id=user.id)),
-            }
-            with read_only(users_rows), read_only(orders_rows):
-                refusals = {name: await refusal_of(write()) for name, write in writes.items()}
-                assert await users.GetUser(users_pb.GetUserRequest(id=user.id)) == user
-                assert await orders.GetOrder(orders_pb.GetOrderRequest(id=order.id)) == order
-            for write in writes.values():
-                await write()
+        with read_only(notes_copy):
+            refusals = [await refusal_of(write()) for write in writes]
+            assert await notes.GetNote(pb.GetNoteRequest(id=note.id)) == note
+        for write in writes:
+            await write()
 
-    for name, refusal in refusals.items():
-        assert (name, refusal.code, refusal.reason) == (name, StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE")
+    for refusal in refusals:
+        assert (refusal.code, refusal.reason) == (StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE")
         assert (refusal.retry_after_s, refusal.retry_after_header) == (1, "1")
 
 

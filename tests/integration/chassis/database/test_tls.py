@@ -17,7 +17,7 @@ from chassis.database import migrations
 from chassis.database.url import STORES
 from chassis.testing import LOOPBACK, until
 from devstack.certificates import Certificates
-from tests.integration.inprocess import KEY_SETTINGS, database_settings
+from tests.integration.inprocess import NOTES_PACKAGE, TEST_KEY, database_settings
 from tests.integration.replica import REPOSITORY
 from tests.support.database_cases import cases
 from tests.support.ports import free_port
@@ -36,20 +36,20 @@ WORKERS: Final = ("serve", "worker")
 
 @pytest.fixture(scope="module")
 def server(tls_server: TlsPostgres) -> TlsPostgres:
-    """The server, with the tables of the user service."""
-    migrations.upgrade("user_svc", database_settings(tls_server.url("users", role="user_svc")))
+    """The server, with the tables of the notes service."""
+    migrations.upgrade(NOTES_PACKAGE, database_settings(tls_server.url("notes", role="notes_svc")))
     return tls_server
 
 
 def url(server: TlsPostgres, root: str) -> str:
-    own = server.url("users", role="user_svc").replace(LOOPBACK, "localhost")
+    own = server.url("notes", role="notes_svc").replace(LOOPBACK, "localhost")
     file = "system" if root == "the system's store" else server.certificates.authority
     return f"{own}?sslmode=verify-full&sslrootcert={file}"
 
 
 def command(word: str, *, root: str, authority: Path) -> list[str]:
     """Return a command that finds the authority where the root says."""
-    own = [sys.executable, "-m", "user_svc", word]
+    own = [sys.executable, "-m", NOTES_PACKAGE, word]
     if root != "the system's store":
         return own
     store = next((path for path in STORES if path.exists()), None)
@@ -65,7 +65,7 @@ def environment(url: str, **more: str) -> dict[str, str]:
         "PATH": os.defpath,
         "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'generated'}",
         "DATABASE_URL": url,
-        "KEYS_SECRET": KEY_SETTINGS.secret.get_secret_value(),
+        "NOTES_PUBLIC_KEY": TEST_KEY,
         "HOST": LOOPBACK,
         **more,
     }
@@ -86,7 +86,7 @@ def migrate(url: str, *, root: str, authority: Path) -> subprocess.CompletedProc
 def are_encrypted(server: TlsPostgres) -> list[bool]:
     """Return of each session of the service whether it is encrypted."""
     with psycopg.connect(server.superuser_url()) as connection:
-        query = "SELECT ssl FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE usename = 'user_svc'"
+        query = "SELECT ssl FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE usename = 'notes_svc'"
         return [bool(row[0]) for row in connection.execute(query)]
 
 

@@ -28,43 +28,43 @@ if TYPE_CHECKING:
 PASSWORD = "p@ss:w/o?r#d%20&=,[]'\" \\é"
 
 FORMS = {
-    "PostgreSQL's own": "postgresql://user_svc:{password}@127.0.0.1:{port}/users",
-    "Heroku, Fly, Railway": "postgres://user_svc:{password}@127.0.0.1:{port}/users",
-    "SQLAlchemy with psycopg": "postgresql+psycopg://user_svc:{password}@127.0.0.1:{port}/users",
-    "SQLAlchemy with asyncpg": "postgresql+asyncpg://user_svc:{password}@127.0.0.1:{port}/users",
-    "a scheme in capitals": "POSTGRESQL://user_svc:{password}@127.0.0.1:{port}/users",
-    "a newline at the end, as in a Secret's file": "postgresql://user_svc:{password}@127.0.0.1:{port}/users\n",
-    "a name": "postgresql://user_svc:{password}@localhost:{port}/users",
-    "IPv6": "postgresql://user_svc:{password}@[::1]:{port}/users",
-    "user and password as parameters": "postgresql://127.0.0.1:{port}/users?user=user_svc&password={password}",
-    "host and port as parameters": "postgresql:///users?host=127.0.0.1&port={port}&user=user_svc&password={password}",
-    "libpq's words": "host=127.0.0.1 port={port} dbname=users user=user_svc password={quoted} sslmode=require",
-    "an address beside the name": "host=nowhere.invalid hostaddr=127.0.0.1 port={port} dbname=users user=user_svc "
+    "PostgreSQL's own": "postgresql://notes_svc:{password}@127.0.0.1:{port}/notes",
+    "Heroku, Fly, Railway": "postgres://notes_svc:{password}@127.0.0.1:{port}/notes",
+    "SQLAlchemy with psycopg": "postgresql+psycopg://notes_svc:{password}@127.0.0.1:{port}/notes",
+    "SQLAlchemy with asyncpg": "postgresql+asyncpg://notes_svc:{password}@127.0.0.1:{port}/notes",
+    "a scheme in capitals": "POSTGRESQL://notes_svc:{password}@127.0.0.1:{port}/notes",
+    "a newline at the end, as in a Secret's file": "postgresql://notes_svc:{password}@127.0.0.1:{port}/notes\n",
+    "a name": "postgresql://notes_svc:{password}@localhost:{port}/notes",
+    "IPv6": "postgresql://notes_svc:{password}@[::1]:{port}/notes",
+    "user and password as parameters": "postgresql://127.0.0.1:{port}/notes?user=notes_svc&password={password}",
+    "host and port as parameters": "postgresql:///notes?host=127.0.0.1&port={port}&user=notes_svc&password={password}",
+    "libpq's words": "host=127.0.0.1 port={port} dbname=notes user=notes_svc password={quoted} sslmode=require",
+    "an address beside the name": "host=nowhere.invalid hostaddr=127.0.0.1 port={port} dbname=notes user=notes_svc "
     "password={quoted}",
-    "Cloud SQL's proxy: a socket": "postgresql://user_svc:{password}@/users?host={sockets}&port={port}",
-    "a socket as host": "postgresql://user_svc:{password}@{sockets}:{port}/users",
-    "a password file": "postgresql://user_svc@127.0.0.1:{port}/users?passfile={passfile}",
+    "Cloud SQL's proxy: a socket": "postgresql://notes_svc:{password}@/notes?host={sockets}&port={port}",
+    "a socket as host": "postgresql://notes_svc:{password}@{sockets}:{port}/notes",
+    "a password file": "postgresql://notes_svc@127.0.0.1:{port}/notes?passfile={passfile}",
     "a service file": "postgresql://?service=shop",
-    "CloudNativePG, Crunchy: a service's name": "postgresql://user_svc:{password}@localhost:{port}/users"
+    "CloudNativePG, Crunchy: a service's name": "postgresql://notes_svc:{password}@localhost:{port}/notes"
     "?sslmode=verify-full&sslrootcert={ca}",
-    "RDS": "postgresql://user_svc:{password}@localhost:{port}/users?sslmode=verify-full&sslrootcert={ca}"
+    "RDS": "postgresql://notes_svc:{password}@localhost:{port}/notes?sslmode=verify-full&sslrootcert={ca}"
     "&connect_timeout=10&application_name=shop",
-    "Azure": "host=localhost port={port} dbname=users user=user_svc password={quoted} sslmode=require",
-    "DigitalOcean, Aiven": "postgresql://user_svc:{password}@localhost:{port}/users?sslmode=require",
-    "Neon": "postgresql://user_svc:{password}@localhost:{port}/users?sslmode=require&channel_binding=require",
-    "JDBC's ssl": "postgresql://user_svc:{password}@localhost:{port}/users?ssl=true",
-    "a client's certificate": "postgresql://user_svc:{password}@localhost:{port}/users?sslmode=verify-full"
+    "Azure": "host=localhost port={port} dbname=notes user=notes_svc password={quoted} sslmode=require",
+    "DigitalOcean, Aiven": "postgresql://notes_svc:{password}@localhost:{port}/notes?sslmode=require",
+    "Neon": "postgresql://notes_svc:{password}@localhost:{port}/notes?sslmode=require&channel_binding=require",
+    "JDBC's ssl": "postgresql://notes_svc:{password}@localhost:{port}/notes?ssl=true",
+    "a client's certificate": "postgresql://notes_svc:{password}@localhost:{port}/notes?sslmode=verify-full"
     "&sslrootcert={ca}&sslcert={client}/tls.crt&sslkey={client}/tls.key",
-    "several hosts": "postgresql://user_svc:{password}@127.0.0.1:{dead},127.0.0.1:{port}/users",
-    "several hosts with one port": "postgresql://user_svc:{password}@nowhere.invalid,127.0.0.1/users?port={port}",
-    "Patroni": "postgresql://user_svc:{password}@127.0.0.1:{dead},127.0.0.1:{port}/users"
+    "several hosts": "postgresql://notes_svc:{password}@127.0.0.1:{dead},127.0.0.1:{port}/notes",
+    "several hosts with one port": "postgresql://notes_svc:{password}@nowhere.invalid,127.0.0.1/notes?port={port}",
+    "Patroni": "postgresql://notes_svc:{password}@127.0.0.1:{dead},127.0.0.1:{port}/notes"
     "?target_session_attrs=read-write",
-    "hosts in any order": "postgresql://user_svc:{password}@127.0.0.1:{dead},127.0.0.1:{port}/users"
+    "hosts in any order": "postgresql://notes_svc:{password}@127.0.0.1:{dead},127.0.0.1:{port}/notes"
     "?load_balance_hosts=random&target_session_attrs=primary",
-    "options of its own": "postgresql://user_svc:{password}@127.0.0.1:{port}/users?options=-csearch_path%3Dpublic"
+    "options of its own": "postgresql://notes_svc:{password}@127.0.0.1:{port}/notes?options=-csearch_path%3Dpublic"
     "%20-cstatement_timeout%3D1",
-    "another encoding": "postgresql://user_svc:{password}@127.0.0.1:{port}/users?client_encoding=latin1",
-    "keepalives": "postgresql://user_svc:{password}@127.0.0.1:{port}/users?keepalives=1&keepalives_idle=60"
+    "another encoding": "postgresql://notes_svc:{password}@127.0.0.1:{port}/notes?client_encoding=latin1",
+    "keepalives": "postgresql://notes_svc:{password}@127.0.0.1:{port}/notes?keepalives=1&keepalives_idle=60"
     "&tcp_user_timeout=1",
 }
 
@@ -84,11 +84,11 @@ def server(tls_server: TlsPostgres) -> Iterator[TlsPostgres]:
 
     def set_password(password: str) -> None:
         with psycopg.connect(tls_server.superuser_url()) as connection:
-            connection.execute(SQL("ALTER ROLE user_svc PASSWORD {}").format(Literal(password)))
+            connection.execute(SQL("ALTER ROLE notes_svc PASSWORD {}").format(Literal(password)))
 
     set_password(PASSWORD)
     yield tls_server
-    set_password(tls_server.passwords.password_of("user_svc"))
+    set_password(tls_server.passwords.password_of("notes_svc"))
 
 
 @pytest.fixture(scope="module")
@@ -110,13 +110,13 @@ def facts(server: TlsPostgres, tmp_path_factory: pytest.TempPathFactory) -> Mapp
 
 def _pass_file(path: Path) -> Path:
     escaped = PASSWORD.replace("\\", "\\\\").replace(":", "\\:")
-    path.write_text(f"*:*:users:user_svc:{escaped}\n")
+    path.write_text(f"*:*:notes:notes_svc:{escaped}\n")
     path.chmod(0o600)
     return path
 
 
 def _service_file(path: Path, *, port: int) -> Path:
-    values = {"host": "127.0.0.1", "port": port, "dbname": "users", "user": "user_svc", "password": PASSWORD}
+    values = {"host": "127.0.0.1", "port": port, "dbname": "notes", "user": "notes_svc", "password": PASSWORD}
     path.write_text("\n".join(["[shop]", *(f"{name}={value}" for name, value in values.items())]))
     return path
 
@@ -144,5 +144,5 @@ async def test_each_form_of_url_leads_threads_loop_and_migrations_to_the_databas
     with connect_for_long(settings) as connection:
         migrating = connection.execute("SELECT current_user, current_database()").fetchone()
 
-    assert [*read, *written, *in_threads] == [("user_svc", "users", "4s", "é")] * 4
-    assert migrating == ("user_svc", "users")
+    assert [*read, *written, *in_threads] == [("notes_svc", "notes", "4s", "é")] * 4
+    assert migrating == ("notes_svc", "notes")

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from sqlalchemy import text
 
-import order_svc.consumer
 from chassis.events.cloudevents import CloudEvent
 from chassis.events.consumer_group import ConsumerGroup
 from chassis.events.processor import title
@@ -17,6 +16,7 @@ from chassis.events.redis_streams import FIELD, connect_async, stream_of, waterm
 from chassis.telemetry.metrics import REGISTRY
 from chassis.testing import until
 from tests.integration.event_flow import consumer, running, settings_of
+from tests.support.notes_svc import consumer as notes_consumer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from chassis.events.processor import Handle
-    from tests.integration.conftest import TestDatabase
+    from tests.integration.databases import TestDatabase
 
 STREAM = stream_of("thing")
 # After its second attempt, an event rests for longer than a test takes.
@@ -107,19 +107,19 @@ def letters(database: TestDatabase) -> list[tuple[str, str, int]]:
 
 
 async def test_a_doubled_event_takes_effect_once_and_an_early_event_waits(
-    orders_database: TestDatabase, redis_url: str, stored: Redis
+    notes_database: TestDatabase, redis_url: str, stored: Redis
 ) -> None:
     subject = uuid.uuid4()
     send(stored, subject, 1, 3, 3, 1, 2, 2, 4, 1)
 
-    await consume(orders_database, redis_url, until_done=lambda: len(orders_database.query(EFFECTS)) == 4, attempts=50)
+    await consume(notes_database, redis_url, until_done=lambda: len(notes_database.query(EFFECTS)) == 4, attempts=50)
 
-    assert orders_database.query(EFFECTS) == [(subject, sequence) for sequence in (1, 2, 3, 4)]
-    assert letters(orders_database) == []
+    assert notes_database.query(EFFECTS) == [(subject, sequence) for sequence in (1, 2, 3, 4)]
+    assert letters(notes_database) == []
 
 
 async def test_a_poison_event_is_a_dead_letter_and_the_others_of_its_batch_take_effect(
-    orders_database: TestDatabase, redis_url: str, stored: Redis
+    notes_database: TestDatabase, redis_url: str, stored: Redis
 ) -> None:
     before, sick, after = uuid.uuid4(), uuid.uuid4(), uuid.uuid4()
     send(stored, before, 1)
@@ -128,76 +128,74 @@ async def test_a_poison_event_is_a_dead_letter_and_the_others_of_its_batch_take_
     send(stored, after, 1)
     counted = value("shop_events_consumed_total"), value("shop_events_dead_total")
 
-    await consume(orders_database, redis_url, until_done=lambda: len(letters(orders_database)) == 2)
+    await consume(notes_database, redis_url, until_done=lambda: len(letters(notes_database)) == 2)
 
     assert (value("shop_events_consumed_total"), value("shop_events_dead_total")) == (counted[0] + 2, counted[1] + 2)
-    assert orders_database.query(EFFECTS) == [(before, 1), (after, 1)]
-    assert sorted(letters(orders_database)) == [
+    assert notes_database.query(EFFECTS) == [(before, 1), (after, 1)]
+    assert sorted(letters(notes_database)) == [
         (f"poison {sick} 1", "RuntimeError", 3),
         (f"thing.made {sick} 2", "GAP", 3),
     ]
-    assert "canary" not in str(orders_database.query("SELECT * FROM dead_letters"))
+    assert "canary" not in str(notes_database.query("SELECT * FROM dead_letters"))
 
 
 async def test_a_malformed_entry_is_a_dead_letter_at_once(
-    orders_database: TestDatabase, redis_url: str, stored: Redis
+    notes_database: TestDatabase, redis_url: str, stored: Redis
 ) -> None:
     for sick in ({FIELD: "{"}, {FIELD: '{"specversion": "1.0"}'}, {"other": "1"}, {FIELD: "[]"}):
         stored.xadd(STREAM, sick)
 
-    await consume(orders_database, redis_url, until_done=lambda: len(letters(orders_database)) == 4)
+    await consume(notes_database, redis_url, until_done=lambda: len(letters(notes_database)) == 4)
 
-    assert letters(orders_database) == [("no event of ours", "Malformed", 1)] * 4
-    assert orders_database.query("SELECT DISTINCT subject, sequence FROM dead_letters") == [(None, 0)]
+    assert letters(notes_database) == [("no event of ours", "Malformed", 1)] * 4
+    assert notes_database.query("SELECT DISTINCT subject, sequence FROM dead_letters") == [(None, 0)]
 
 
 async def test_dead_letters_are_tried_again_in_order(
-    orders_database: TestDatabase, redis_url: str, stored: Redis
+    notes_database: TestDatabase, redis_url: str, stored: Redis
 ) -> None:
     subject = uuid.uuid4()
     send(stored, subject, 2, 1, kind="poison")
-    await consume(orders_database, redis_url, until_done=lambda: len(letters(orders_database)) == 2)
+    await consume(notes_database, redis_url, until_done=lambda: len(letters(notes_database)) == 2)
 
     async with connect_async(settings_of(redis_url)) as client:
         group = ConsumerGroup(client, stream=STREAM, group="test")
-        for (event,) in orders_database.query("SELECT event FROM dead_letters ORDER BY sequence"):
+        for (event,) in notes_database.query("SELECT event FROM dead_letters ORDER BY sequence"):
             assert await group.send_again(event)
-    await consume(
-        orders_database, redis_url, until_done=lambda: len(orders_database.query(EFFECTS)) == 2, handle=healthy
-    )
+    await consume(notes_database, redis_url, until_done=lambda: len(notes_database.query(EFFECTS)) == 2, handle=healthy)
 
-    assert orders_database.query(EFFECTS) == [(subject, 1), (subject, 2)]
-    assert letters(orders_database) == []
+    assert notes_database.query(EFFECTS) == [(subject, 1), (subject, 2)]
+    assert letters(notes_database) == []
 
 
 async def test_effects_are_said_to_be_up_to_date_unless_something_is_missing(
-    orders_database: TestDatabase, redis_url: str, stored: Redis
+    notes_database: TestDatabase, redis_url: str, stored: Redis
 ) -> None:
     state = "SELECT as_of FROM inbox_state"
     stored.set(watermark_of(STREAM), "2026-01-01T00:00:00+00:00")
     stored.xadd(STREAM, {FIELD: "{"})
 
-    await consume(orders_database, redis_url, until_done=lambda: len(letters(orders_database)) == 1)
-    missing = orders_database.query(state)
-    orders_database.query("DELETE FROM dead_letters")
+    await consume(notes_database, redis_url, until_done=lambda: len(letters(notes_database)) == 1)
+    missing = notes_database.query(state)
+    notes_database.query("DELETE FROM dead_letters")
     known = f"{state} WHERE as_of IS NOT NULL"
-    await consume(orders_database, redis_url, until_done=lambda: orders_database.query(known) != [])
+    await consume(notes_database, redis_url, until_done=lambda: notes_database.query(known) != [])
 
     assert missing in ([], [(None,)])
-    assert orders_database.query(state) == [(datetime(2026, 1, 1, tzinfo=UTC),)]
+    assert notes_database.query(state) == [(datetime(2026, 1, 1, tzinfo=UTC),)]
     behind = datetime.now(UTC) - datetime(2026, 1, 1, tzinfo=UTC)
     assert value("shop_consumer_behind_seconds") == pytest.approx(behind.total_seconds(), abs=600)
 
 
 async def test_a_group_that_redis_forgot_is_made_again(
-    orders_database: TestDatabase, redis_url: str, stored: Redis
+    notes_database: TestDatabase, redis_url: str, stored: Redis
 ) -> None:
     first, second = uuid.uuid4(), uuid.uuid4()
 
     async def is_done(*subjects: uuid.UUID) -> bool:
-        return {subject for subject, _ in orders_database.query(EFFECTS)} == set(subjects)
+        return {subject for subject, _ in notes_database.query(EFFECTS)} == set(subjects)
 
-    async with consumer(orders_database.url, effect, redis=redis_url, resource="thing") as ours, running(ours.run):
+    async with consumer(notes_database.url, effect, redis=redis_url, resource="thing") as ours, running(ours.run):
         send(stored, first, 1)
         await until(lambda: is_done(first))
         stored.flushall()
@@ -205,11 +203,11 @@ async def test_a_group_that_redis_forgot_is_made_again(
         send(stored, second, 1)
         await until(lambda: is_done(first, second))
 
-    assert orders_database.query(EFFECTS) == [(first, 1), (second, 1)]
+    assert notes_database.query(EFFECTS) == [(first, 1), (second, 1)]
 
 
 async def test_events_in_backoff_delay_no_other_retry(
-    orders_database: TestDatabase, redis_url: str, stored: Redis
+    notes_database: TestDatabase, redis_url: str, stored: Redis
 ) -> None:
     subject = uuid.uuid4()
     for _ in range(1100):
@@ -217,73 +215,73 @@ async def test_events_in_backoff_delay_no_other_retry(
     send(stored, subject, 2, 1)
 
     async with (
-        consumer(orders_database.url, effect, redis=redis_url, resource="thing", **STUCK) as ours,
+        consumer(notes_database.url, effect, redis=redis_url, resource="thing", **STUCK) as ours,
         running(ours.run),
     ):
 
         async def has_taken_effect() -> bool:
-            return orders_database.query(EFFECTS) == [(subject, 1), (subject, 2)]
+            return notes_database.query(EFFECTS) == [(subject, 1), (subject, 2)]
 
         # The others are tried again after a minute.
         await until(has_taken_effect, timeout_s=30)
 
 
 async def test_a_value_that_is_new_is_tried_as_often_as_any_failure(
-    orders_database: TestDatabase, redis_url: str, stored: Redis
+    notes_database: TestDatabase, redis_url: str, stored: Redis
 ) -> None:
-    user_id = uuid.uuid4()
-    data = {"userId": str(user_id), "state": "FROZEN"}
-    send(stored, user_id, 1, kind="user.created", data=data)
+    author_id = uuid.uuid4()
+    data = {"authorId": str(author_id), "state": "FROZEN"}
+    send(stored, author_id, 1, kind="author.created", data=data)
 
     await consume(
-        orders_database,
+        notes_database,
         redis_url,
-        until_done=lambda: len(letters(orders_database)) == 1,
-        handle=order_svc.consumer.handle,
+        until_done=lambda: len(letters(notes_database)) == 1,
+        handle=notes_consumer.handle,
     )
 
-    assert letters(orders_database) == [(f"user.created {user_id} 1", "Malformed", 3)]
+    assert letters(notes_database) == [(f"author.created {author_id} 1", "Malformed", 3)]
 
 
 async def test_a_consumer_goes_on_where_the_version_before_was_and_keeps_its_dead_letters(
-    orders_database: TestDatabase, redis_url: str, stored: Redis
+    notes_database: TestDatabase, redis_url: str, stored: Redis
 ) -> None:
     done, dead, new = uuid.uuid4(), uuid.uuid4(), uuid.uuid4()
     send(stored, done, 1)
     stored.xgroup_create(STREAM, "test", id="$")
     letter = {"event": stored.xrange(STREAM)[0][1][FIELD].replace(str(done), str(dead)), "reason": "Poison"}
     stored.xadd(f"{STREAM}:dead:test", {**letter, "attempts": "10", "at": "2026-01-01"})
-    orders_database.query("INSERT INTO inbox_state (stream, as_of) VALUES (%s, now())", STREAM)
+    notes_database.query("INSERT INTO inbox_state (stream, as_of) VALUES (%s, now())", STREAM)
     send(stored, new, 1)
 
-    await consume(orders_database, redis_url, until_done=lambda: orders_database.query(EFFECTS) == [(new, 1)])
+    await consume(notes_database, redis_url, until_done=lambda: notes_database.query(EFFECTS) == [(new, 1)])
 
-    assert letters(orders_database) == [(f"thing.made {dead} 1", "Poison", 10)]
+    assert letters(notes_database) == [(f"thing.made {dead} 1", "Poison", 10)]
     assert stored.exists(f"{STREAM}:dead:test") == 0
 
 
 async def test_an_event_is_done_with_once_though_its_effect_counts(
-    orders_database: TestDatabase, redis_url: str, stored: Redis
+    notes_database: TestDatabase, redis_url: str, stored: Redis
 ) -> None:
     """No key of the effect hides a second one: the same entry comes again after its consumer died."""
     subject = uuid.uuid4()
-    orders_database.query("CREATE TABLE IF NOT EXISTS counted (subject uuid)")
+    notes_database.query("CREATE TABLE IF NOT EXISTS counted (subject uuid)")
 
     def count(connection: Connection, events: Sequence[CloudEvent]) -> None:
         for event in events:
             connection.execute(text("INSERT INTO counted VALUES (:subject)"), {"subject": event.subject})
 
     def effects() -> list[tuple[Any, ...]]:
-        return orders_database.query("SELECT count(*) FROM counted WHERE subject = %s", subject)
+        return notes_database.query("SELECT count(*) FROM counted WHERE subject = %s", subject)
 
     send(stored, subject, 1, 2, 2, 3)
     try:
-        await consume(orders_database, redis_url, until_done=lambda: effects() == [(3,)], handle=count)
+        await consume(notes_database, redis_url, until_done=lambda: effects() == [(3,)], handle=count)
         stored.xgroup_setid(STREAM, "test", id="0")
         stored.hset(f"{STREAM}:group:test", "read", "0-0")
         send(stored, subject, 3, 4)
-        await consume(orders_database, redis_url, until_done=lambda: effects() >= [(4,)], handle=count)
+        await consume(notes_database, redis_url, until_done=lambda: effects() >= [(4,)], handle=count)
 
         assert effects() == [(4,)]
     finally:
-        orders_database.query("DROP TABLE counted")
+        notes_database.query("DROP TABLE counted")

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from redis import Redis
     from sqlalchemy import Connection
 
-    from tests.integration.conftest import TestDatabase
+    from tests.integration.databases import TestDatabase
 
 ASKED, ANSWER = f"{STREAM}:replay", f"{STREAM}:replay:test"
 LACKS = "shop_consumer_lacks_events"
@@ -107,15 +107,15 @@ async def mend(database: TestDatabase, redis_url: str, stream: LostStream, *, la
 
 
 async def test_pages_take_effect_in_sequence_and_are_logged_once(
-    orders_database: TestDatabase, redis_url: str, stored: Redis
+    notes_database: TestDatabase, redis_url: str, stored: Redis
 ) -> None:
     subject = uuid.uuid4()
     stream = LostStream(stored, [[an_event(subject, 1), an_event(subject, 2)], [an_event(subject, 3)]])
     counted = value("shop_events_consumed_total")
 
-    told = await mend(orders_database, redis_url, stream, last="2-0")
+    told = await mend(notes_database, redis_url, stream, last="2-0")
 
-    assert orders_database.query(EFFECTS) == [(subject, 1), (subject, 2), (subject, 3)]
+    assert notes_database.query(EFFECTS) == [(subject, 1), (subject, 2), (subject, 3)]
     assert stream.served == ["0-0", "1-0"]
     assert stream.lacked == [1, 1]
     assert value("shop_events_consumed_total") == counted + 3
@@ -123,42 +123,42 @@ async def test_pages_take_effect_in_sequence_and_are_logged_once(
 
 
 async def test_missing_events_make_the_stream_incomplete_and_are_logged_once(
-    orders_database: TestDatabase, redis_url: str, stored: Redis
+    notes_database: TestDatabase, redis_url: str, stored: Redis
 ) -> None:
     pages = [[an_event(uuid.uuid4(), 1)] for _ in range(3)]
     stream = LostStream(stored, pages, is_complete=False)
 
-    told = await mend(orders_database, redis_url, stream, last="3-0")
+    told = await mend(notes_database, redis_url, stream, last="3-0")
 
     assert told.count("consumer.events_gone") == 1
-    assert orders_database.query("SELECT incomplete_since IS NOT NULL FROM inbox_state") == [(True,)]
+    assert notes_database.query("SELECT incomplete_since IS NOT NULL FROM inbox_state") == [(True,)]
 
 
 async def test_a_poison_event_of_a_page_has_as_many_attempts_as_any_other(
-    orders_database: TestDatabase, redis_url: str, stored: Redis
+    notes_database: TestDatabase, redis_url: str, stored: Redis
 ) -> None:
     sick, well = [uuid.uuid4(), uuid.uuid4()], [uuid.uuid4(), uuid.uuid4()]
     pages = [[an_event(sick[n], 1, kind="poison"), an_event(well[n], 1)] for n in range(2)]
     stream = LostStream(stored, pages)
     counted = value("shop_events_consumed_total")
 
-    await mend(orders_database, redis_url, stream, last="2-0", attempts=3)
+    await mend(notes_database, redis_url, stream, last="2-0", attempts=3)
 
-    assert letters(orders_database) == [(f"poison {subject} 1", "RuntimeError", 3) for subject in sick]
-    assert orders_database.query(EFFECTS) == [(subject, 1) for subject in well]
+    assert letters(notes_database) == [(f"poison {subject} 1", "RuntimeError", 3) for subject in sick]
+    assert notes_database.query(EFFECTS) == [(subject, 1) for subject in well]
     assert stream.served == ["0-0"] * 3 + ["1-0"] * 3
     assert value("shop_events_consumed_total") == counted + 2
 
 
 async def test_a_permanent_failure_is_a_dead_letter_at_once(
-    orders_database: TestDatabase, redis_url: str, stored: Redis
+    notes_database: TestDatabase, redis_url: str, stored: Redis
 ) -> None:
     orphan = uuid.uuid4()
     stream = LostStream(stored, [["{", an_event(orphan, 2)]])
 
-    await mend(orders_database, redis_url, stream, last="1-0")
+    await mend(notes_database, redis_url, stream, last="1-0")
 
-    assert sorted(letters(orders_database)) == [
+    assert sorted(letters(notes_database)) == [
         ("no event of ours", "Malformed", 1),
         (f"thing.made {orphan} 2", "GAP", 1),
     ]
@@ -166,7 +166,7 @@ async def test_a_permanent_failure_is_a_dead_letter_at_once(
 
 
 async def test_a_failed_page_backs_off_before_its_retry(
-    orders_database: TestDatabase, redis_url: str, stored: Redis
+    notes_database: TestDatabase, redis_url: str, stored: Redis
 ) -> None:
     tried_at: list[float] = []
     subject = uuid.uuid4()
@@ -180,11 +180,11 @@ async def test_a_failed_page_backs_off_before_its_retry(
 
     options = {"attempts": 5, "retry_first_s": 0.1}
     async with (
-        consumer(orders_database.url, handle, redis=redis_url, resource="thing", **options) as ours,
+        consumer(notes_database.url, handle, redis=redis_url, resource="thing", **options) as ours,
         stream.serving(),
         running(ours.run),
     ):
-        await until_effects(orders_database, [(subject, 1)])
+        await until_effects(notes_database, [(subject, 1)])
 
     first, second, third = tried_at
     assert second - first >= 0.1

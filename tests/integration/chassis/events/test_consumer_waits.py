@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from chassis.events.cloudevents import CloudEvent
-    from tests.integration.conftest import TestDatabase
+    from tests.integration.databases import TestDatabase
 
 # Once for all: what is away stays away, and a pause takes no time.
 PAUSES_S = [0.2, 0.4, 0.8, 1.6, 3.2, 5, 5, 5]
@@ -71,7 +71,7 @@ def without_pauses(
 
 @pytest.mark.parametrize("away", ["Redis", "the database", "the database at the first start"])
 async def test_while_a_dependency_is_down_retries_back_off_and_are_logged_once(
-    orders_database: TestDatabase,
+    notes_database: TestDatabase,
     redis_url: str,
     stored: Redis,
     monkeypatch: pytest.MonkeyPatch,
@@ -89,7 +89,7 @@ async def test_while_a_dependency_is_down_retries_back_off_and_are_logged_once(
     if away != "the database at the first start":
         stored.xgroup_create(STREAM, "test", id="0", mkstream=True)
     redis = f"redis://{nobody}/0" if away == "Redis" else redis_url
-    database = orders_database.url if away == "Redis" else f"postgresql://nobody@{nobody}/nothing"
+    database = notes_database.url if away == "Redis" else f"postgresql://nobody@{nobody}/nothing"
 
     with capture_logs() as logs:
         async with consumer(database, effect, redis=redis, resource="thing") as ours, asyncio.timeout(60):
@@ -100,7 +100,7 @@ async def test_while_a_dependency_is_down_retries_back_off_and_are_logged_once(
 
 
 async def test_a_consumer_resumes_when_redis_is_back_and_logs_the_next_failure_too(
-    orders_database: TestDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    notes_database: TestDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     program = find_redis()
     if program is None:
@@ -119,7 +119,7 @@ async def test_a_consumer_resumes_when_redis_is_back_and_logs_the_next_failure_t
     without_pauses(monkeypatch, then=start_or_stop)
     try:
         with capture_logs() as logs:
-            async with consumer(orders_database.url, effect, redis=server.url, resource="thing") as ours:
+            async with consumer(notes_database.url, effect, redis=server.url, resource="thing") as ours:
                 work = asyncio.create_task(ours.run(asyncio.Event()))
                 await until(lambda: is_at("consumer.goes_on"), timeout_s=30)
                 await asyncio.to_thread(server.process.stop)
@@ -138,7 +138,7 @@ async def test_a_consumer_resumes_when_redis_is_back_and_logs_the_next_failure_t
 
 
 async def test_no_event_becomes_a_dead_letter_while_the_database_is_down(
-    orders_database: TestDatabase, redis_url: str, stored: Redis, monkeypatch: pytest.MonkeyPatch
+    notes_database: TestDatabase, redis_url: str, stored: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = Counter[str]()
 
@@ -158,26 +158,26 @@ async def test_no_event_becomes_a_dead_letter_while_the_database_is_down(
 
     options = {"attempts": 2, "retry_first_s": 0.01}
     async with (
-        consumer(orders_database.url, handle, redis=redis_url, resource="thing", **options) as ours,
+        consumer(notes_database.url, handle, redis=redis_url, resource="thing", **options) as ours,
         running(ours.run),
     ):
-        await until_effects(orders_database, [(subject, 1)])
+        await until_effects(notes_database, [(subject, 1)])
 
-    assert letters(orders_database) == []
+    assert letters(notes_database) == []
 
 
 async def test_the_state_of_a_stream_is_shown_from_the_first_poll_on(
-    orders_database: TestDatabase, redis_url: str, stored: Redis
+    notes_database: TestDatabase, redis_url: str, stored: Redis
 ) -> None:
-    orders_database.query("INSERT INTO inbox_state (stream, incomplete_since) VALUES (%s, now())", STREAM)
+    notes_database.query("INSERT INTO inbox_state (stream, incomplete_since) VALUES (%s, now())", STREAM)
     letter = "INSERT INTO dead_letters VALUES (%s, gen_random_uuid(), NULL, 0, '', '', 1, now())"
     for _ in range(2):
-        orders_database.query(letter, STREAM)
+        notes_database.query(letter, STREAM)
 
     async def is_shown() -> bool:
         return (value("shop_dead_letters"), value("shop_consumer_is_incomplete")) == (2, 1)
 
-    async with consumer(orders_database.url, effect, redis=redis_url, resource="thing") as ours, running(ours.run):
+    async with consumer(notes_database.url, effect, redis=redis_url, resource="thing") as ours, running(ours.run):
         await until(is_shown)
 
 
@@ -209,7 +209,7 @@ class Counting:
     ],
 )
 async def test_an_idle_consumer_makes_each_periodic_call_at_its_own_interval(
-    orders_database: TestDatabase,
+    notes_database: TestDatabase,
     redis_url: str,
     monkeypatch: pytest.MonkeyPatch,
     often: str,
@@ -220,7 +220,7 @@ async def test_an_idle_consumer_makes_each_periodic_call_at_its_own_interval(
     monkeypatch.setattr(chassis.events.consumer, seldom, 0.1)
     began = time.monotonic()
 
-    async with opened(orders_database.url) as database, connect_async(settings_of(redis_url)) as client:
+    async with opened(notes_database.url) as database, connect_async(settings_of(redis_url)) as client:
         group = ConsumerGroup(client, stream=STREAM, group="test")
         counting = Counting(monkeypatch, group)
 
@@ -236,13 +236,13 @@ async def test_an_idle_consumer_makes_each_periodic_call_at_its_own_interval(
 
 
 async def test_the_position_stays_before_an_event_that_has_not_taken_effect(
-    orders_database: TestDatabase, redis_url: str, stored: Redis, monkeypatch: pytest.MonkeyPatch
+    notes_database: TestDatabase, redis_url: str, stored: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(chassis.events.consumer, "_SAVE_S", 0.0)
     monkeypatch.setattr(chassis.events.consumer, "_LOOK_AGAIN_S", 0.01)
     send(stored, uuid.uuid4(), 2)  # its first event never comes
 
-    async with opened(orders_database.url) as database, connect_async(settings_of(redis_url)) as client:
+    async with opened(notes_database.url) as database, connect_async(settings_of(redis_url)) as client:
         group = ConsumerGroup(client, stream=STREAM, group="test")
         counting = Counting(monkeypatch, group)
 
@@ -252,5 +252,5 @@ async def test_the_position_stays_before_an_event_that_has_not_taken_effect(
         async with running(Consumer(database, group, effect, settings=ConsumerSettings(**STUCK)).run):
             await until(has_looked_often, timeout_s=30)
 
-    position = orders_database.query("SELECT position FROM inbox_state WHERE stream = %s", STREAM)
+    position = notes_database.query("SELECT position FROM inbox_state WHERE stream = %s", STREAM)
     assert position in ([], [(None,)], [("0-0",)])

@@ -11,29 +11,29 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind
 
-import order_svc.consumer
 from chassis.events.redis_streams import stream_of
 from chassis.telemetry import tracing
 from chassis.testing import until
 from tests.integration.event_flow import consumer, relay, running
+from tests.support.notes_svc import consumer as notes_consumer
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
 
-    from tests.integration.conftest import TestDatabase
+    from tests.integration.databases import TestDatabase
 
-STREAM = stream_of("user")
+STREAM = stream_of("author")
 TRACE_ID, SPAN_ID = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 _WRITE = """
     INSERT INTO outbox (id, type, subject, sequence, data, traceparent, occurred_at)
     VALUES (
-        gen_random_uuid(), 'user.deleted', %s, 1, jsonb_build_object('userId', %s::text, 'state', 'DELETED'), %s, now()
+        gen_random_uuid(), 'author.closed', %s, 1, jsonb_build_object('authorId', %s::text, 'state', 'CLOSED'),
+        %s, now()
     )
 """
-_ORDER = """
-    INSERT INTO orders
-        (id, user_id, status, currency_code, items, total_amount, cancel_reason, created_at, updated_at, version)
-    VALUES (gen_random_uuid(), %s, 'PENDING', 'EUR', '[]', 0, '', now(), now(), 1)
+_NOTE = """
+    INSERT INTO notes (id, author_id, body, labels, state, created_at, updated_at, version)
+    VALUES (gen_random_uuid(), %s, '', '[]', 'OPEN', now(), now(), 1)
 """
 
 
@@ -47,25 +47,25 @@ def spans(monkeypatch: pytest.MonkeyPatch) -> InMemorySpanExporter:
     return exporter
 
 
-async def delete_user(
-    users: TestDatabase, orders: TestDatabase, redis_url: str, *, traceparent: str
+async def close_author(
+    authors: TestDatabase, notes: TestDatabase, redis_url: str, *, traceparent: str
 ) -> tuple[uuid.UUID, str]:
-    """Let the deletion of a user with an open order take effect; return the user, and the trace of what that told."""
-    user_id = uuid.uuid4()
-    orders.query(_ORDER, user_id)
-    users.query(_WRITE, user_id, user_id, traceparent)
+    """Let the end of an author with an open note take effect; return the author, and the trace of what that told."""
+    author_id = uuid.uuid4()
+    notes.query(_NOTE, author_id)
+    authors.query(_WRITE, author_id, author_id, traceparent)
 
     async def is_told() -> bool:
-        return orders.query("SELECT 1 FROM outbox WHERE type = 'order.cancelled'") != []
+        return notes.query("SELECT 1 FROM outbox WHERE type = 'note.changed'") != []
 
     async with (
-        relay(users.url, redis=redis_url, resource="user") as publishing,
-        consumer(orders.url, order_svc.consumer.handle, redis=redis_url, resource="user") as consuming,
+        relay(authors.url, redis=redis_url, resource="author") as publishing,
+        consumer(notes.url, notes_consumer.handle, redis=redis_url, resource="author") as consuming,
         running(publishing.run, consuming.run),
     ):
         await until(is_told)
-    [(told,)] = orders.query("SELECT traceparent FROM outbox")
-    return user_id, told
+    [(told,)] = notes.query("SELECT traceparent FROM outbox")
+    return author_id, told
 
 
 def named(exporter: InMemorySpanExporter, name: str) -> ReadableSpan:
@@ -74,11 +74,11 @@ def named(exporter: InMemorySpanExporter, name: str) -> ReadableSpan:
 
 
 async def test_the_way_of_a_sampled_event_is_one_trace(
-    users_database: TestDatabase, orders_database: TestDatabase, redis_url: str, spans: InMemorySpanExporter
+    authors_database: TestDatabase, notes_database: TestDatabase, redis_url: str, spans: InMemorySpanExporter
 ) -> None:
     traceparent = f"00-{TRACE_ID}-{SPAN_ID}-01"
 
-    _, told = await delete_user(users_database, orders_database, redis_url, traceparent=traceparent)
+    _, told = await close_author(authors_database, notes_database, redis_url, traceparent=traceparent)
 
     sent, processed = named(spans, f"send {STREAM}"), named(spans, f"process {STREAM}")
     assert (sent.kind, processed.kind) == (SpanKind.PRODUCER, SpanKind.CONSUMER)
@@ -93,18 +93,18 @@ async def test_the_way_of_a_sampled_event_is_one_trace(
     below = [
         span for span in spans.get_finished_spans() if span.parent and span.parent.span_id == processed.context.span_id
     ]
-    assert any(span.name.startswith("UPDATE orders") for span in below)
+    assert any(span.name.startswith("UPDATE notes") for span in below)
 
 
 @pytest.mark.parametrize("traceparent", ["", f"00-{TRACE_ID}-{SPAN_ID}-00"])
 async def test_an_event_that_is_not_sampled_makes_no_span_and_its_trace_is_passed_on(
-    users_database: TestDatabase,
-    orders_database: TestDatabase,
+    authors_database: TestDatabase,
+    notes_database: TestDatabase,
     redis_url: str,
     spans: InMemorySpanExporter,
     traceparent: str,
 ) -> None:
-    _, told = await delete_user(users_database, orders_database, redis_url, traceparent=traceparent)
+    _, told = await close_author(authors_database, notes_database, redis_url, traceparent=traceparent)
 
     assert told == traceparent
     assert spans.get_finished_spans() == ()

@@ -1,6 +1,6 @@
 """Watermarks ("complete up to here"), against every way in which an event before them can be missing.
 
-The users' outbox is the truth, the order service's copy of users follows it. A way loses something between the
+The authors' outbox is the truth, the notes service's copy of authors follows it. A way loses something between the
 two. At no time may a mark be ahead of the effects; and afterwards the copy becomes correct again by itself.
 
 | mark | says |
@@ -29,13 +29,14 @@ from sqlalchemy import text
 
 import chassis.events.consumer
 import chassis.events.relay
-import order_svc.consumer
 from chassis.events.consumer_group import ConsumerGroup
 from chassis.events.recovery import publish_again
 from chassis.events.redis_streams import connect_async, stream_of
 from chassis.testing import until
-from tests.integration.conftest import TestDatabase, fresh_database
+from tests.integration.databases import TestDatabase, fresh_database
 from tests.integration.event_flow import consumer, opened, relay, settings_of
+from tests.integration.inprocess import NOTES
+from tests.support.notes_svc import consumer as notes_consumer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
@@ -47,9 +48,9 @@ if TYPE_CHECKING:
 
     Way = Callable[["World"], Awaitable[None]]
 
-STREAM = stream_of("user")
+STREAM = stream_of("author")
 PRODUCERS = ("outbox", "relay_state")
-CONSUMERS = ("inbox", "inbox_state", "known_users", "dead_letters", "effects")
+CONSUMERS = ("inbox", "inbox_state", "known_authors", "dead_letters", "effects")
 # The least that Redis holds, so that no entry is trimmed by chance; more than a node of a stream, 100 entries.
 MANY = 260
 # Between the time that a statement writes and its commit.
@@ -59,7 +60,7 @@ _WRITE = """
     INSERT INTO outbox (id, type, subject, sequence, data, traceparent, occurred_at)
     SELECT
         gen_random_uuid(), kind, subject, coalesce(last, 0) + 1,
-        jsonb_build_object('userId', subject, 'state', CASE kind WHEN 'user.deleted' THEN 'DELETED' ELSE state END),
+        jsonb_build_object('authorId', subject, 'state', CASE kind WHEN 'author.closed' THEN 'CLOSED' ELSE state END),
         '', clock_timestamp()
     FROM unnest(%s::uuid[], %s::text[], %s::text[]) AS new (subject, kind, state)
     LEFT JOIN LATERAL (SELECT max(sequence) AS last FROM outbox WHERE outbox.subject = new.subject) AS old ON true
@@ -67,21 +68,21 @@ _WRITE = """
 _TRUTH = """
     SELECT DISTINCT ON (subject) subject::text, data ->> 'state'
     FROM outbox
-    ORDER BY subject, (type = 'user.deleted') DESC, sequence DESC
+    ORDER BY subject, (type = 'author.closed') DESC, sequence DESC
 """
 
 
 @dataclass
 class World:
-    """The users' outbox, Redis, the orders' copy, and what runs between them.
+    """The authors' outbox, Redis, the notes service's copy, and what runs between them.
 
     Attributes:
         poisoned: subjects whose events fail.
         lies: marks that were ahead of the effects.
     """
 
-    users: TestDatabase
-    orders: TestDatabase
+    authors: TestDatabase
+    notes: TestDatabase
     stored: Redis
     redis_url: str
     subjects: list[uuid.UUID] = field(default_factory=list)
@@ -91,25 +92,25 @@ class World:
     is_counted: bool = True
 
     def write(self, count: int = 40, *, kind: str = "", seed: int = 0) -> list[uuid.UUID]:
-        """Commit changes of users, new ones and some that are there; return whom they are of."""
+        """Commit changes of authors, new ones and some that are there; return whom they are of."""
         choose = random.Random(seed)
         subjects = [uuid.uuid4() for _ in range(count)]
         old = [] if kind else choose.sample(self.subjects, min(len(self.subjects), count // 2))
-        self.users.query(_WRITE, subjects, [kind or "user.created"] * count, ["ACTIVE"] * count)
+        self.authors.query(_WRITE, subjects, [kind or "author.created"] * count, ["ACTIVE"] * count)
         states = [choose.choice(["ACTIVE", "SUSPENDED"]) for _ in old]
-        self.users.query(_WRITE, old, ["user.updated"] * len(old), states)
+        self.authors.query(_WRITE, old, ["author.changed"] * len(old), states)
         self.subjects += subjects
         return subjects
 
     def delete(self, subjects: Sequence[uuid.UUID]) -> None:
-        """Commit the deletion of users: of each the last change, so that nothing later tells of it."""
-        self.users.query(_WRITE, list(subjects), ["user.deleted"] * len(subjects), ["DELETED"] * len(subjects))
+        """Commit the closing of authors: of each the last change, so that nothing later tells of it."""
+        self.authors.query(_WRITE, list(subjects), ["author.closed"] * len(subjects), ["CLOSED"] * len(subjects))
         self.subjects = [each for each in self.subjects if each not in set(subjects)]
 
     def handle(self, connection: Connection, events: Sequence[CloudEvent]) -> None:
         if self.poisoned & {event.subject for event in events}:
             raise RuntimeError("poison")
-        order_svc.consumer.handle(connection, events)
+        notes_consumer.handle(connection, events)
         connection.execute(
             text("""
                 INSERT INTO effects
@@ -122,14 +123,14 @@ class World:
     @contextlib.asynccontextmanager
     async def relaying(self, **settings: Any) -> AsyncIterator[None]:
         options = {"batch": 50, "stream_max_length": 1000, "stream_longest": 1000, **settings}
-        async with relay(self.users.url, redis=self.redis_url, resource="user", **options) as ours, _runs(ours.run):
+        async with relay(self.authors.url, redis=self.redis_url, resource="author", **options) as ours, _runs(ours.run):
             yield
 
     @contextlib.asynccontextmanager
     async def consuming(self) -> AsyncIterator[None]:
         options = {"batch": 20, "attempts": 3}
         async with (
-            consumer(self.orders.url, self.handle, redis=self.redis_url, resource="user", **options) as ours,
+            consumer(self.notes.url, self.handle, redis=self.redis_url, resource="author", **options) as ours,
             _runs(ours.run),
         ):
             yield
@@ -139,7 +140,7 @@ class World:
         if name == "Redis":
             self.copies[name] = {key: self.stored.dump(key) for key in self.stored.keys()}  # noqa: SIM118  no dict
         else:
-            database, tables = (self.users, PRODUCERS) if name == "producer" else (self.orders, CONSUMERS)
+            database, tables = (self.authors, PRODUCERS) if name == "producer" else (self.notes, CONSUMERS)
             for table in tables:
                 database.query(f"DROP TABLE IF EXISTS kept_{table}")
                 database.query(f"CREATE TABLE kept_{table} AS TABLE {table}")
@@ -150,14 +151,14 @@ class World:
             for key, dumped in self.copies[name].items():
                 self.stored.restore(key, 0, dumped)
         else:
-            database, tables = (self.users, PRODUCERS) if name == "producer" else (self.orders, CONSUMERS)
+            database, tables = (self.authors, PRODUCERS) if name == "producer" else (self.notes, CONSUMERS)
             for table in tables:
                 overriding = "OVERRIDING SYSTEM VALUE" if table == "outbox" else ""
                 database.query(f"BEGIN; TRUNCATE {table}; INSERT INTO {table} {overriding} TABLE kept_{table}; COMMIT")
 
     def look(self) -> None:
         """Record each mark that is ahead of the effects."""
-        rows = self.orders.query("""
+        rows = self.notes.query("""
             SELECT as_of, array_agg(subject::text), array_agg(sequence)
             FROM inbox_state
             LEFT JOIN inbox USING (stream)
@@ -168,21 +169,21 @@ class World:
             return
         [(as_of, subjects, sequences)] = rows
         known = dict(zip(subjects, sequences, strict=True))
-        told = self.users.query(
+        told = self.authors.query(
             "SELECT subject::text, max(sequence) FROM outbox WHERE occurred_at < %s - %s * interval '1 s' GROUP BY 1",
             as_of,
             COMMIT_S,
         )
         if missing := [subject for subject, sequence in told if (known.get(subject) or 0) < sequence]:
-            self.lies.append(f"as_of {as_of} though {len(missing)} of {len(told)} users lack events")
+            self.lies.append(f"as_of {as_of} though {len(missing)} of {len(told)} authors lack events")
 
     def is_true(self) -> bool:
         """Return whether the copy equals the outbox and its watermark says so."""
         self.look()
-        known = dict(self.orders.query("SELECT id::text, state FROM known_users"))
-        truth = dict(self.users.query(_TRUTH))
-        [(last,)] = self.users.query("SELECT max(occurred_at) FROM outbox")
-        [(as_of,)] = self.orders.query("SELECT max(as_of) FROM inbox_state")
+        known = dict(self.notes.query("SELECT id::text, state FROM known_authors"))
+        truth = dict(self.authors.query(_TRUTH))
+        [(last,)] = self.authors.query("SELECT max(occurred_at) FROM outbox")
+        [(as_of,)] = self.notes.query("SELECT max(as_of) FROM inbox_state")
         return {key: known.get(key) for key in truth} == truth and as_of is not None and as_of >= last
 
     async def becomes_true(self) -> None:
@@ -193,8 +194,8 @@ class World:
         await until(is_so, timeout_s=120)
         assert self.lies == []
         if self.is_counted:
-            effects = dict(self.orders.query("SELECT subject::text, count FROM effects"))
-            assert effects == dict(self.users.query("SELECT subject::text, count(*) FROM outbox GROUP BY 1"))
+            effects = dict(self.notes.query("SELECT subject::text, count FROM effects"))
+            assert effects == dict(self.authors.query("SELECT subject::text, count(*) FROM outbox GROUP BY 1"))
 
 
 @contextlib.asynccontextmanager
@@ -216,15 +217,15 @@ def _in_quick_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def world(users_copy: TestDatabase, postgres: PostgresServer, redis_url: str) -> Iterator[World]:
-    with fresh_database(postgres, "order_svc") as orders, Redis.from_url(redis_url) as stored:
-        orders.query("CREATE TABLE effects (subject uuid PRIMARY KEY, count integer NOT NULL)")
-        yield World(users_copy, orders, stored, redis_url)
+def world(notes_copy: TestDatabase, postgres: PostgresServer, redis_url: str) -> Iterator[World]:
+    with fresh_database(postgres, NOTES) as notes, Redis.from_url(redis_url) as stored:
+        notes.query("CREATE TABLE effects (subject uuid PRIMARY KEY, count integer NOT NULL)")
+        yield World(notes_copy, notes, stored, redis_url)
 
 
 async def published(world: World) -> None:
     async def is_all() -> bool:
-        return world.users.query("SELECT 1 FROM outbox WHERE published_at IS NULL LIMIT 1") == []
+        return world.authors.query("SELECT 1 FROM outbox WHERE published_at IS NULL LIMIT 1") == []
 
     await until(is_all, timeout_s=30)
 
@@ -324,7 +325,7 @@ async def consumer_restored_while_it_runs(world: World) -> None:
 
 async def consumer_emptied(world: World) -> None:
     for table in CONSUMERS:
-        world.orders.query(f"TRUNCATE {table}")
+        world.notes.query(f"TRUNCATE {table}")
 
 
 async def consumer_restored_and_trimmed(world: World) -> None:
@@ -338,16 +339,16 @@ async def consumer_restored_and_flushed(world: World) -> None:
 
 
 async def producer_restored(world: World) -> None:
-    """Its users continue with the same sequences and other events."""
+    """Its authors continue with the same sequences and other events."""
     world.is_counted = False
     old = world.subjects[:20]
     world.keep("producer")
     async with world.relaying(), world.consuming():
-        world.users.query(_WRITE, old, ["user.updated"] * len(old), ["SUSPENDED"] * len(old))
-        world.users.query(_WRITE, old, ["user.updated"] * len(old), ["SUSPENDED"] * len(old))
+        world.authors.query(_WRITE, old, ["author.changed"] * len(old), ["SUSPENDED"] * len(old))
+        world.authors.query(_WRITE, old, ["author.changed"] * len(old), ["SUSPENDED"] * len(old))
         await world.becomes_true()
     world.restore("producer")
-    world.users.query(_WRITE, old, ["user.updated"] * len(old), ["ACTIVE"] * len(old))
+    world.authors.query(_WRITE, old, ["author.changed"] * len(old), ["ACTIVE"] * len(old))
 
 
 async def group_destroyed(world: World) -> None:
@@ -369,13 +370,13 @@ async def group_moved_to_the_end(world: World) -> None:
 async def dead_letter(world: World) -> None:
     """Which Redis then forgets, with everything else."""
     await while_away(world)
-    [(sick,)] = world.users.query("SELECT subject FROM outbox ORDER BY position DESC LIMIT 1")
+    [(sick,)] = world.authors.query("SELECT subject FROM outbox ORDER BY position DESC LIMIT 1")
     world.poisoned = {sick}
     async with world.relaying(), world.consuming():
 
         async def is_dead() -> bool:
             world.look()
-            return bool(world.orders.query("SELECT 1 FROM dead_letters"))
+            return bool(world.notes.query("SELECT 1 FROM dead_letters"))
 
         await until(is_dead, timeout_s=30)
         world.stored.flushall()
@@ -383,21 +384,21 @@ async def dead_letter(world: World) -> None:
 
         async def is_read() -> bool:
             world.look()
-            [(behind,)] = world.orders.query("SELECT %s - count(*) FROM known_users", len(world.subjects))
+            [(behind,)] = world.notes.query("SELECT %s - count(*) FROM known_authors", len(world.subjects))
             return bool(behind < 1)
 
         await until(is_read, timeout_s=30)
     world.poisoned = set()
     assert world.lies == []
     async with connect_async(settings_of(world.redis_url)) as client:
-        for (event,) in world.orders.query("SELECT event FROM dead_letters ORDER BY sequence"):
+        for (event,) in world.notes.query("SELECT event FROM dead_letters ORDER BY sequence"):
             await ConsumerGroup(client, stream=STREAM, group="test").send_again(event)
 
 
 async def replay_in_progress(world: World) -> None:
     await while_away(world)
-    [(since,)] = world.users.query("SELECT min(occurred_at) FROM outbox")
-    async with opened(world.users.url) as database:
+    [(since,)] = world.authors.query("SELECT min(occurred_at) FROM outbox")
+    async with opened(world.authors.url) as database:
         assert await publish_again(database, since=since) > MANY
 
 
@@ -409,7 +410,7 @@ async def mending_interrupted(world: World) -> None:
 
             async def has_begun() -> bool:
                 world.look()
-                return bool(world.orders.query("SELECT 1 FROM known_users WHERE state = 'DELETED'"))
+                return bool(world.notes.query("SELECT 1 FROM known_authors WHERE state = 'CLOSED'"))
 
             await until(has_begun, timeout_s=30)
     world.stored.flushall()

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     import pytest
     from redis import Redis
 
-    from tests.integration.conftest import TestDatabase
+    from tests.integration.databases import TestDatabase
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-STREAM = stream_of("order")
+STREAM = stream_of("note")
 NO_REDIS = f"redis://{LOOPBACK}:1/0"
 
 
@@ -32,7 +32,7 @@ def write(database: TestDatabase, *sequences: int, subjects: int = 1, age: str =
     ids = [uuid.uuid4() for _ in range(subjects)]
     statement = """
         INSERT INTO outbox (id, type, subject, sequence, data, traceparent, occurred_at)
-        SELECT gen_random_uuid(), 'order.created', subject, sequence, '{"orderId": "x"}', %s, now() - %s::interval
+        SELECT gen_random_uuid(), 'note.created', subject, sequence, '{"noteId": "x"}', %s, now() - %s::interval
         FROM unnest(%s) WITH ORDINALITY AS subjects (subject, number), unnest(%s) AS sequence
         ORDER BY number, sequence
     """
@@ -59,126 +59,126 @@ def sent(stored: Redis) -> list[CloudEvent]:
 
 
 async def test_events_are_published_in_order_as_cloudevents_and_marked(
-    orders_database: TestDatabase, redis_url: str, stored: Redis
+    notes_database: TestDatabase, redis_url: str, stored: Redis
 ) -> None:
-    subject = write(orders_database, 1, 2, 3)
+    subject = write(notes_database, 1, 2, 3)
     before = REGISTRY.get_sample_value("shop_events_published_total", {"stream": STREAM}) or 0
 
-    async with relay(orders_database.url, redis=redis_url, resource="order", batch=2) as ours, running(ours.run):
-        await until_published(orders_database)
+    async with relay(notes_database.url, redis=redis_url, resource="note", batch=2) as ours, running(ours.run):
+        await until_published(notes_database)
 
     assert REGISTRY.get_sample_value("shop_events_published_total", {"stream": STREAM}) == before + 3
     events = sent(stored)
-    rows = orders_database.query("SELECT id, occurred_at FROM outbox ORDER BY position")
+    rows = notes_database.query("SELECT id, occurred_at FROM outbox ORDER BY position")
     assert [event.sequence for event in events] == [1, 2, 3]
     assert [(event.id, event.time) for event in events] == rows
     assert {(each.subject, each.type, each.source, each.traceparent) for each in events} == {
-        (subject, "order.created", "/order_svc", TRACE)
+        (subject, "note.created", "/note_svc", TRACE)
     }
-    assert events[0].data == {"orderId": "x"}
+    assert events[0].data == {"noteId": "x"}
 
 
 async def test_a_drained_outbox_says_how_up_to_date_its_stream_is(
-    orders_database: TestDatabase, redis_url: str, stored: Redis
+    notes_database: TestDatabase, redis_url: str, stored: Redis
 ) -> None:
-    [(before,)] = orders_database.query("SELECT now()")
+    [(before,)] = notes_database.query("SELECT now()")
 
     async def is_said() -> bool:
         return stored.get(watermark_of(STREAM)) is not None
 
-    async with relay(orders_database.url, redis=redis_url, resource="order") as ours, running(ours.run):
+    async with relay(notes_database.url, redis=redis_url, resource="note") as ours, running(ours.run):
         await until(is_said)
 
-    [(said, after)] = orders_database.query("SELECT %s::timestamptz, now()", stored.get(watermark_of(STREAM)))
+    [(said, after)] = notes_database.query("SELECT %s::timestamptz, now()", stored.get(watermark_of(STREAM)))
     assert before <= said <= after
 
 
 async def test_without_redis_events_wait_and_are_published_when_it_is_there(
-    orders_database: TestDatabase, redis_url: str, stored: Redis
+    notes_database: TestDatabase, redis_url: str, stored: Redis
 ) -> None:
-    write(orders_database, 1, 2)
+    write(notes_database, 1, 2)
 
     with capture_logs() as logs:
 
         async def has_failed() -> bool:
             return bool(logs)
 
-        async with relay(orders_database.url, redis=NO_REDIS, resource="order") as ours, running(ours.run):
+        async with relay(notes_database.url, redis=NO_REDIS, resource="note") as ours, running(ours.run):
             await until(has_failed)
-            assert unpublished(orders_database) == 2
+            assert unpublished(notes_database) == 2
 
-    async with relay(orders_database.url, redis=redis_url, resource="order") as ours, running(ours.run):
-        await until_published(orders_database)
+    async with relay(notes_database.url, redis=redis_url, resource="note") as ours, running(ours.run):
+        await until_published(notes_database)
     assert [event.sequence for event in sent(stored)] == [1, 2]
     assert [entry["event"] for entry in logs] == ["relay.waiting"]
 
 
-async def test_the_stream_is_kept_short(orders_database: TestDatabase, redis_url: str, stored: Redis) -> None:
-    write(orders_database, *range(1, 101), subjects=13)
+async def test_the_stream_is_kept_short(notes_database: TestDatabase, redis_url: str, stored: Redis) -> None:
+    write(notes_database, *range(1, 101), subjects=13)
 
     options = {"stream_max_length": 1000, "batch": 100}
-    async with relay(orders_database.url, redis=redis_url, resource="order", **options) as ours, running(ours.run):
-        await until_published(orders_database)
+    async with relay(notes_database.url, redis=redis_url, resource="note", **options) as ours, running(ours.run):
+        await until_published(notes_database)
 
     # Redis trims by whole nodes of 100.
     assert 1000 <= stored.xlen(STREAM) <= 1200
 
 
-async def test_old_events_are_removed_and_those_that_wait_are_not(orders_database: TestDatabase) -> None:
-    write(orders_database, 1, 2, 3)
-    waiting = write(orders_database, 4)
-    orders_database.query("UPDATE outbox SET published_at = now() - interval '1 hour' WHERE sequence <= 2")
-    orders_database.query("UPDATE outbox SET published_at = now() WHERE sequence = 3")
+async def test_old_events_are_removed_and_those_that_wait_are_not(notes_database: TestDatabase) -> None:
+    write(notes_database, 1, 2, 3)
+    waiting = write(notes_database, 4)
+    notes_database.query("UPDATE outbox SET published_at = now() - interval '1 hour' WHERE sequence <= 2")
+    notes_database.query("UPDATE outbox SET published_at = now() WHERE sequence = 3")
 
     async def is_done() -> bool:
-        return len(orders_database.query("SELECT 1 FROM outbox")) == 2
+        return len(notes_database.query("SELECT 1 FROM outbox")) == 2
 
     options = {"keep_s": 600, "sweep_s": 0.01}
-    async with relay(orders_database.url, redis=NO_REDIS, resource="order", **options) as ours, running(ours.sweep):
+    async with relay(notes_database.url, redis=NO_REDIS, resource="note", **options) as ours, running(ours.sweep):
         await until(is_done)
 
-    left = orders_database.query("SELECT sequence FROM outbox ORDER BY sequence")
+    left = notes_database.query("SELECT sequence FROM outbox ORDER BY sequence")
     assert left == [(3,), (4,)]
-    assert orders_database.query("SELECT subject FROM outbox WHERE published_at IS NULL") == [(waiting,)]
+    assert notes_database.query("SELECT subject FROM outbox WHERE published_at IS NULL") == [(waiting,)]
 
 
-async def test_the_newest_event_stays_however_old_it_is(orders_database: TestDatabase) -> None:
-    write(orders_database, 1, 2, 3)
-    orders_database.query("UPDATE outbox SET published_at = now() - interval '1 year'")
+async def test_the_newest_event_stays_however_old_it_is(notes_database: TestDatabase) -> None:
+    write(notes_database, 1, 2, 3)
+    notes_database.query("UPDATE outbox SET published_at = now() - interval '1 year'")
 
     async def is_done() -> bool:
-        return len(orders_database.query("SELECT 1 FROM outbox")) == 1
+        return len(notes_database.query("SELECT 1 FROM outbox")) == 1
 
     options = {"keep_s": 600, "sweep_s": 0.01}
-    async with relay(orders_database.url, redis=NO_REDIS, resource="order", **options) as ours, running(ours.sweep):
+    async with relay(notes_database.url, redis=NO_REDIS, resource="note", **options) as ours, running(ours.sweep):
         await until(is_done)
 
-    assert orders_database.query("SELECT sequence FROM outbox") == [(3,)]
+    assert notes_database.query("SELECT sequence FROM outbox") == [(3,)]
 
 
-async def test_a_replay_publishes_younger_events_again(orders_database: TestDatabase) -> None:
-    write(orders_database, 1, age="2 h")
-    write(orders_database, 2, 3)
-    orders_database.query("UPDATE outbox SET published_at = now()")
-    [(since,)] = orders_database.query("SELECT now() - interval '1 hour'")
+async def test_a_replay_publishes_younger_events_again(notes_database: TestDatabase) -> None:
+    write(notes_database, 1, age="2 h")
+    write(notes_database, 2, 3)
+    notes_database.query("UPDATE outbox SET published_at = now()")
+    [(since,)] = notes_database.query("SELECT now() - interval '1 hour'")
 
-    async with opened(orders_database.url) as database:
+    async with opened(notes_database.url) as database:
         count = await publish_again(database, since=since)
 
     assert count == 2
-    assert orders_database.query("SELECT sequence FROM outbox WHERE published_at IS NULL ORDER BY 1") == [(2,), (3,)]
+    assert notes_database.query("SELECT sequence FROM outbox WHERE published_at IS NULL ORDER BY 1") == [(2,), (3,)]
 
 
 async def test_of_two_relays_one_publishes_and_each_event_is_sent_once(
-    orders_database: TestDatabase, redis_url: str, stored: Redis
+    notes_database: TestDatabase, redis_url: str, stored: Redis
 ) -> None:
-    write(orders_database, *range(1, 11), subjects=20)
+    write(notes_database, *range(1, 11), subjects=20)
 
     async with contextlib.AsyncExitStack() as both:
-        options = {"redis": redis_url, "resource": "order", "batch": 5}
-        relays = [await both.enter_async_context(relay(orders_database.url, **options)) for _ in range(2)]
+        options = {"redis": redis_url, "resource": "note", "batch": 5}
+        relays = [await both.enter_async_context(relay(notes_database.url, **options)) for _ in range(2)]
         await both.enter_async_context(running(*(each.run for each in relays)))
-        await until_published(orders_database)
+        await until_published(notes_database)
 
     events = sent(stored)
     assert len(events) == len({event.id for event in events}) == 200
@@ -187,41 +187,41 @@ async def test_of_two_relays_one_publishes_and_each_event_is_sent_once(
 
 
 async def test_events_that_redis_lost_at_the_end_are_published_again_and_no_earlier_ones(
-    orders_database: TestDatabase, redis_url: str, stored: Redis
+    notes_database: TestDatabase, redis_url: str, stored: Redis
 ) -> None:
-    async with relay(orders_database.url, redis=redis_url, resource="order") as ours, running(ours.run):
+    async with relay(notes_database.url, redis=redis_url, resource="note") as ours, running(ours.run):
         for sequence in (1, 2, 3, 4):
-            write(orders_database, sequence)
-            await until_published(orders_database)
+            write(notes_database, sequence)
+            await until_published(notes_database)
     # As a crash leaves it: without its last two entries, and without the knowledge that there were any.
     entries = stored.xrange(STREAM)[:2]
     stored.delete(STREAM)
     for entry, fields in entries:
         stored.xadd(STREAM, fields, id=entry)
 
-    async with relay(orders_database.url, redis=redis_url, resource="order") as ours, running(ours.run):
+    async with relay(notes_database.url, redis=redis_url, resource="note") as ours, running(ours.run):
 
         async def is_back() -> bool:
             return {event.sequence for event in sent(stored)} == {1, 2, 3, 4}
 
         await until(is_back)
-        await until_published(orders_database)
+        await until_published(notes_database)
 
     assert [event.sequence for event in sent(stored)] == [1, 2, 3, 4]
 
 
 async def test_lost_events_are_published_again_without_a_pause_between_batches(
-    orders_database: TestDatabase, redis_url: str, stored: Redis, monkeypatch: pytest.MonkeyPatch
+    notes_database: TestDatabase, redis_url: str, stored: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Longer than this test lasts: a relay that waits for its next look would not come to the second batch.
     monkeypatch.setattr(chassis.events.relay, "_TICK_S", 600.0)
     for sequence in range(1, 8):
-        write(orders_database, sequence)
-    async with relay(orders_database.url, redis=redis_url, resource="order", batch=2) as ours, running(ours.run):
-        await until_published(orders_database)
+        write(notes_database, sequence)
+    async with relay(notes_database.url, redis=redis_url, resource="note", batch=2) as ours, running(ours.run):
+        await until_published(notes_database)
     stored.flushall()
 
-    async with relay(orders_database.url, redis=redis_url, resource="order", batch=2) as ours, running(ours.run):
+    async with relay(notes_database.url, redis=redis_url, resource="note", batch=2) as ours, running(ours.run):
 
         async def is_back() -> bool:
             return {event.sequence for event in sent(stored)} == set(range(1, 8))

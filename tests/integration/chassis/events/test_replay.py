@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from redis import Redis
     from sqlalchemy import Connection
 
-    from tests.integration.conftest import TestDatabase
+    from tests.integration.databases import TestDatabase
 
-STREAM = stream_of("order")
+STREAM = stream_of("note")
 
 
 def nothing(_connection: Connection, _events: Sequence[CloudEvent]) -> None:
@@ -37,18 +37,18 @@ async def published(database: TestDatabase) -> None:
 
 
 async def test_pages_have_every_event_once_and_in_the_order_of_the_stream(
-    orders_database: TestDatabase, redis_url: str, stored: Redis
+    notes_database: TestDatabase, redis_url: str, stored: Redis
 ) -> None:
-    write(orders_database, 1, 2, 3, subjects=834)
+    write(notes_database, 1, 2, 3, subjects=834)
     events: list[CloudEvent] = []
     sizes: list[int] = []
 
     async with (
-        relay(orders_database.url, redis=redis_url, resource="order") as ours,
+        relay(notes_database.url, redis=redis_url, resource="note") as ours,
         running(ours.run),
         connect_async(settings_of(redis_url)) as client,
     ):
-        await published(orders_database)
+        await published(notes_database)
         after, is_last = START, False
         while not is_last:
             page = await replay.ask(client, stream=STREAM, group="test", after=after, wait_s=5)
@@ -65,23 +65,23 @@ async def test_pages_have_every_event_once_and_in_the_order_of_the_stream(
 
 
 async def test_a_stream_keeps_unread_entries_up_to_a_bound(
-    orders_database: TestDatabase, redis_url: str, stored: Redis
+    notes_database: TestDatabase, redis_url: str, stored: Redis
 ) -> None:
     stored.xgroup_create(STREAM, "slow", id="0", mkstream=True)
     cut = REGISTRY.get_sample_value("shop_stream_events_cut_total", {"stream": STREAM}) or 0
     options = {"stream_max_length": 1000, "stream_longest": 2000, "batch": 100}
-    async with relay(orders_database.url, redis=redis_url, resource="order", **options) as ours, running(ours.run):
-        write(orders_database, *range(1, 101), subjects=18)
-        await published(orders_database)
+    async with relay(notes_database.url, redis=redis_url, resource="note", **options) as ours, running(ours.run):
+        write(notes_database, *range(1, 101), subjects=18)
+        await published(notes_database)
         unread = stored.xlen(STREAM)
-        write(orders_database, *range(1, 101), subjects=10)
+        write(notes_database, *range(1, 101), subjects=10)
         with capture_logs() as logs:
-            await published(orders_database)
+            await published(notes_database)
         longest = stored.xlen(STREAM)
         entries = stored.xreadgroup("slow", "me", {STREAM: ">"}, count=5000)[0][1]
         stored.xack(STREAM, "slow", *(entry for entry, _ in entries))
-        write(orders_database, *range(1, 101))
-        await published(orders_database)
+        write(notes_database, *range(1, 101))
+        await published(notes_database)
 
     assert unread == 1800
     assert 2000 <= longest <= 2200
@@ -91,54 +91,54 @@ async def test_a_stream_keeps_unread_entries_up_to_a_bound(
 
 
 async def test_events_swept_from_the_outbox_make_a_new_readers_stream_incomplete(
-    orders_database: TestDatabase, users_database: TestDatabase, redis_url: str, stored: Redis
+    notes_database: TestDatabase, authors_database: TestDatabase, redis_url: str, stored: Redis
 ) -> None:
-    write(orders_database, 1, subjects=20)
+    write(notes_database, 1, subjects=20)
     options = {"keep_s": 60, "sweep_s": 0.01}
-    async with relay(orders_database.url, redis=redis_url, resource="order", **options) as ours:
+    async with relay(notes_database.url, redis=redis_url, resource="note", **options) as ours:
         async with running(ours.run):
-            await published(orders_database)
-        orders_database.query("UPDATE outbox SET published_at = now() - interval '1 hour'")
+            await published(notes_database)
+        notes_database.query("UPDATE outbox SET published_at = now() - interval '1 hour'")
 
         async def is_swept() -> bool:
-            return len(orders_database.query("SELECT 1 FROM outbox")) == 1
+            return len(notes_database.query("SELECT 1 FROM outbox")) == 1
 
         async with running(ours.sweep):
             await until(is_swept)
         stored.xtrim(STREAM, maxlen=0, approximate=False)
 
         async def is_incomplete() -> bool:
-            return users_database.query("SELECT 1 FROM inbox_state WHERE incomplete_since IS NOT NULL") != []
+            return authors_database.query("SELECT 1 FROM inbox_state WHERE incomplete_since IS NOT NULL") != []
 
         async def has_read() -> bool:
-            [(count,)] = users_database.query("SELECT count(*) FROM inbox WHERE sequence > 0")
+            [(count,)] = authors_database.query("SELECT count(*) FROM inbox WHERE sequence > 0")
             return bool(count == 2)
 
         with capture_logs() as logs:
             async with (
-                consumer(users_database.url, nothing, redis=redis_url, resource="order") as theirs,
+                consumer(authors_database.url, nothing, redis=redis_url, resource="note") as theirs,
                 running(ours.run, theirs.run),
             ):
                 await until(is_incomplete)
-                write(orders_database, 1)
+                write(notes_database, 1)
                 await until(has_read)
 
-    assert users_database.query("SELECT as_of FROM inbox_state") == [(None,)]
+    assert authors_database.query("SELECT as_of FROM inbox_state") == [(None,)]
     assert [entry["event"] for entry in logs if entry["event"] == "consumer.events_gone"] == ["consumer.events_gone"]
 
 
 async def test_the_stream_is_said_to_be_complete_only_when_nothing_waits(
-    orders_database: TestDatabase, redis_url: str, stored: Redis
+    notes_database: TestDatabase, redis_url: str, stored: Redis
 ) -> None:
-    write(orders_database, *range(1, 201))
+    write(notes_database, *range(1, 201))
 
-    async with relay(orders_database.url, redis=redis_url, resource="order", batch=1) as ours, running(ours.run):
+    async with relay(notes_database.url, redis=redis_url, resource="note", batch=1) as ours, running(ours.run):
 
         async def is_said() -> bool:
             return stored.get(f"{STREAM}:as_of") is not None
 
         await until(is_said, timeout_s=30)
-        waiting = unpublished(orders_database)
+        waiting = unpublished(notes_database)
 
     assert waiting == 0
     assert stored.get(f"{STREAM}:as_of:entry") == stored.xrevrange(STREAM, count=1)[0][0]

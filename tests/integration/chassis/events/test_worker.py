@@ -18,6 +18,7 @@ from chassis.events.cloudevents import CloudEvent
 from chassis.events.redis_streams import FIELD, stream_of
 from chassis.testing import until
 from tests.integration.chassis.events.test_relay import until_published, write
+from tests.integration.inprocess import NOTES_PACKAGE
 from tests.integration.replica import REPOSITORY, environment
 
 if TYPE_CHECKING:
@@ -26,14 +27,14 @@ if TYPE_CHECKING:
 
     from redis import Redis
 
-    from tests.integration.conftest import TestDatabase
+    from tests.integration.databases import TestDatabase
 
-ORDERS: Final = stream_of("order")
-USERS: Final = stream_of("user")
+NOTES: Final = stream_of("note")
+AUTHORS: Final = stream_of("author")
 
 
 class Worker:
-    """`python -m order_svc worker`.
+    """`python -m tests.support.notes_svc worker`.
 
     Attributes:
         process: the child.
@@ -42,7 +43,7 @@ class Worker:
     def __init__(self, log: Path, env: dict[str, str]) -> None:
         self._log = log
         with log.open("wb") as output:
-            command = [sys.executable, "-m", "order_svc", "worker"]
+            command = [sys.executable, "-m", NOTES_PACKAGE, "worker"]
             self.process = subprocess.Popen(
                 command, cwd=REPOSITORY, env=environment(**env), stdout=output, stderr=subprocess.STDOUT
             )
@@ -76,27 +77,27 @@ def worker(folder: Path, database: TestDatabase, redis_url: str, **env: str) -> 
 
 
 def register(stored: Redis) -> uuid.UUID:
-    """Let the user service publish a user."""
-    user_id = uuid.uuid4()
+    """Let an author be published."""
+    author_id = uuid.uuid4()
     event = CloudEvent(
         id=uuid.uuid4(),
-        source="/user_svc",
-        type="user.created",
-        subject=user_id,
+        source="/author_svc",
+        type="author.created",
+        subject=author_id,
         sequence=1,
         time=datetime.now(UTC),
         traceparent="",
-        data={"userId": str(user_id), "state": "ACTIVE"},
+        data={"authorId": str(author_id), "state": "ACTIVE"},
     )
-    stored.xadd(USERS, {FIELD: event.to_json().decode()})
-    return user_id
+    stored.xadd(AUTHORS, {FIELD: event.to_json().decode()})
+    return author_id
 
 
-async def until_known(database: TestDatabase, user_id: uuid.UUID) -> None:
-    """Return once the user's event has taken effect."""
+async def until_known(database: TestDatabase, author_id: uuid.UUID) -> None:
+    """Return once the author's event has taken effect."""
 
     async def is_known() -> bool:
-        return database.query("SELECT 1 FROM known_users WHERE id = %s", user_id) != []
+        return database.query("SELECT 1 FROM known_authors WHERE id = %s", author_id) != []
 
     await until(is_known, timeout_s=30)
 
@@ -110,80 +111,80 @@ def locked(database: TestDatabase, statement: str) -> Iterator[None]:
 
 
 async def test_a_relay_that_cannot_read_the_outbox_does_not_stop_the_consumer(
-    orders_database: TestDatabase, redis_url: str, stored: Redis, tmp_path: Path
+    notes_database: TestDatabase, redis_url: str, stored: Redis, tmp_path: Path
 ) -> None:
-    write(orders_database, 1)
+    write(notes_database, 1)
 
-    with locked(orders_database, "LOCK TABLE outbox"), worker(tmp_path, orders_database, redis_url) as ours:
+    with locked(notes_database, "LOCK TABLE outbox"), worker(tmp_path, notes_database, redis_url) as ours:
         await ours.until_logged("relay.waiting")
-        await until_known(orders_database, register(stored))
+        await until_known(notes_database, register(stored))
 
-        assert stored.xlen(ORDERS) == 0
+        assert stored.xlen(NOTES) == 0
         assert ours.log("consumer.waiting") == []
 
 
 async def test_a_consumer_that_cannot_write_does_not_stop_the_relay(
-    orders_database: TestDatabase, redis_url: str, stored: Redis, tmp_path: Path
+    notes_database: TestDatabase, redis_url: str, stored: Redis, tmp_path: Path
 ) -> None:
-    with locked(orders_database, "LOCK TABLE inbox"), worker(tmp_path, orders_database, redis_url) as ours:
+    with locked(notes_database, "LOCK TABLE inbox"), worker(tmp_path, notes_database, redis_url) as ours:
         await ours.until_logged("consumer.joined")
-        user_id = register(stored)
+        author_id = register(stored)
         await ours.until_logged("consumer.waiting")
-        write(orders_database, 1)
-        await until_published(orders_database)
+        write(notes_database, 1)
+        await until_published(notes_database)
 
-        assert stored.xlen(ORDERS) == 1
+        assert stored.xlen(NOTES) == 1
         assert ours.log("relay.waiting") == []
 
-    with worker(tmp_path, orders_database, redis_url):
-        await until_known(orders_database, user_id)
+    with worker(tmp_path, notes_database, redis_url):
+        await until_known(notes_database, author_id)
 
 
 async def test_a_worker_whose_relay_is_on_standby_consumes(
-    orders_database: TestDatabase, redis_url: str, stored: Redis, tmp_path: Path
+    notes_database: TestDatabase, redis_url: str, stored: Redis, tmp_path: Path
 ) -> None:
-    write(orders_database, 1)
+    write(notes_database, 1)
 
-    with worker(tmp_path, orders_database, redis_url):
-        with locked(orders_database, f"SELECT pg_advisory_xact_lock({RELAY})"):
-            await until_known(orders_database, register(stored))
-            published = stored.xlen(ORDERS)
-        await until_published(orders_database)
+    with worker(tmp_path, notes_database, redis_url):
+        with locked(notes_database, f"SELECT pg_advisory_xact_lock({RELAY})"):
+            await until_known(notes_database, register(stored))
+            published = stored.xlen(NOTES)
+        await until_published(notes_database)
 
     assert published == 0
 
 
 async def test_of_two_workers_one_publishes_and_both_end_in_order(
-    orders_database: TestDatabase, redis_url: str, stored: Redis, tmp_path: Path
+    notes_database: TestDatabase, redis_url: str, stored: Redis, tmp_path: Path
 ) -> None:
-    with worker(tmp_path, orders_database, redis_url) as one, worker(tmp_path, orders_database, redis_url) as other:
+    with worker(tmp_path, notes_database, redis_url) as one, worker(tmp_path, notes_database, redis_url) as other:
         both = (one, other)
         for each in both:
             await each.until_logged("worker.started")
-        write(orders_database, *range(1, 51), subjects=20)
-        users = [register(stored) for _ in range(50)]
-        await until_published(orders_database)
-        for user_id in users:
-            await until_known(orders_database, user_id)
+        write(notes_database, *range(1, 51), subjects=20)
+        authors = [register(stored) for _ in range(50)]
+        await until_published(notes_database)
+        for author_id in authors:
+            await until_known(notes_database, author_id)
 
         for each in both:
             each.process.send_signal(signal.SIGTERM)
         codes = [each.process.wait(10) for each in both]
 
     assert codes == [0, 0], one.output() + other.output()
-    assert stored.xlen(ORDERS) == 20 * 50
+    assert stored.xlen(NOTES) == 20 * 50
     assert [len(each.log("worker.stopped")) for each in both] == [1, 1]
 
 
 async def test_a_defect_of_one_part_ends_the_worker_and_names_the_part(
-    orders_database: TestDatabase, redis_url: str, tmp_path: Path
+    notes_database: TestDatabase, redis_url: str, tmp_path: Path
 ) -> None:
-    orders_database.query("ALTER TABLE inbox_state RENAME COLUMN position TO elsewhere")
+    notes_database.query("ALTER TABLE inbox_state RENAME COLUMN position TO elsewhere")
     try:
-        with worker(tmp_path, orders_database, redis_url) as ours:
+        with worker(tmp_path, notes_database, redis_url) as ours:
             code = ours.process.wait(30)
     finally:
-        orders_database.query("ALTER TABLE inbox_state RENAME COLUMN elsewhere TO position")
+        notes_database.query("ALTER TABLE inbox_state RENAME COLUMN elsewhere TO position")
 
     assert code == 1
     assert "This part of the worker has failed: consumer." in ours.output()

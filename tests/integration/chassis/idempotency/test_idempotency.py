@@ -12,311 +12,228 @@ from uuid import UUID, uuid4
 import pytest
 from grpc import StatusCode
 from pydantic import TypeAdapter
-from shop.order.v1 import order_pb2
-from shop.order.v1 import order_service_pb2 as orders_pb
-from shop.order.v1.order_service_pb2_grpc import OrderServiceStub
-from shop.user.v1 import user_service_pb2 as users_pb
-from shop.user.v1.user_service_pb2_grpc import UserServiceStub
 
 from chassis.database import Database
 from chassis.errors import RequestIdReused
 from chassis.idempotency.key import IdempotencyKey
 from chassis.idempotency.store import LIFETIME, ResponseCodec, sweep_forever
 from chassis.idempotency.transactions import write_once
-from chassis.testing import admins_token, bearer, new_uuid, plain_channel, refusal_of, token_of, until
-from tests.integration.inprocess import database_settings, order_service, user_service
-from tests.support.requests import create_order_request, create_user_request, order_item
+from chassis.testing import admins_token, bearer, new_uuid, plain_channel, refusal_of, until
+from tests.integration.chassis.notes import notes_service
+from tests.integration.inprocess import database_settings
+from tests.support.notes_svc import notes_pb2 as pb
+from tests.support.notes_svc.notes_pb2_grpc import NoteServiceStub
+from tests.support.notes_svc.requests import an_update, create_note_request
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
-    from shop.order.v1.order_service_pb2_grpc import OrderServiceAsyncStub
-    from shop.user.v1.user_pb2 import User
-    from shop.user.v1.user_service_pb2_grpc import UserServiceAsyncStub
     from sqlalchemy import Connection
 
     from chassis.testing import ManualClock
-    from tests.integration.conftest import TestDatabase
-
-CONFIRMED = order_pb2.ORDER_STATUS_CONFIRMED
-NEW_PASSWORD = "another horse battery"
+    from tests.integration.databases import TestDatabase
 
 
 def encoded(message: Any) -> bytes:
     return bytes(message.SerializeToString(deterministic=True))
 
 
-async def test_a_repeated_order_is_the_first_one_again(
-    orders: OrderServiceAsyncStub, orders_database: TestDatabase, buyer: User
+async def test_a_repeated_note_is_the_first_one_again(
+    notes: NoteServiceStub, notes_database: TestDatabase, author: str
 ) -> None:
-    request = create_order_request(buyer.id, request_id=new_uuid())
-    first = await orders.CreateOrder(request)
+    request = create_note_request(author, request_id=new_uuid())
+    first = await notes.CreateNote(request)
 
-    second = await orders.CreateOrder(request)
+    second = await notes.CreateNote(request)
 
     assert encoded(second) == encoded(first)
-    assert orders_database.query("SELECT count(*) FROM orders") == [(1,)]
-    assert orders_database.query("SELECT count(*) FROM outbox") == [(1,)]
+    assert notes_database.query("SELECT count(*) FROM notes") == [(1,)]
+    assert notes_database.query("SELECT count(*) FROM outbox") == [(1,)]
 
 
 async def test_a_repetition_gets_the_first_answer_also_when_the_resource_has_changed(
-    orders: OrderServiceAsyncStub, buyer: User, clock: ManualClock
+    notes: NoteServiceStub, author: str, clock: ManualClock
 ) -> None:
-    create = create_order_request(buyer.id, request_id=new_uuid(), items=[order_item(nanos=10_000_000)])
-    created = await orders.CreateOrder(create)
-    confirm = orders_pb.UpdateOrderStatusRequest(id=created.id, status=CONFIRMED, request_id=new_uuid())
-    confirmed = await orders.UpdateOrderStatus(confirm)
-    cancel = orders_pb.CancelOrderRequest(id=created.id, reason="no", request_id=new_uuid())
-    cancelled = await orders.CancelOrder(cancel)
+    create = create_note_request(author, request_id=new_uuid(), labels=["tea", "shop"])
+    created = await notes.CreateNote(create)
+    update = an_update(created.id, request_id=new_uuid())
+    updated = await notes.UpdateNote(update)
+    archive = pb.ArchiveNoteRequest(id=created.id, request_id=new_uuid())
+    archived = await notes.ArchiveNote(archive)
     clock.advance(timedelta(hours=23))
 
-    assert encoded(await orders.CreateOrder(create)) == encoded(created)
-    assert encoded(await orders.UpdateOrderStatus(confirm)) == encoded(confirmed)
-    assert encoded(await orders.CancelOrder(cancel)) == encoded(cancelled)
-    assert await orders.GetOrder(orders_pb.GetOrderRequest(id=created.id)) == cancelled
+    assert encoded(await notes.CreateNote(create)) == encoded(created)
+    assert encoded(await notes.UpdateNote(update)) == encoded(updated)
+    assert encoded(await notes.ArchiveNote(archive)) == encoded(archived)
+    assert await notes.GetNote(pb.GetNoteRequest(id=created.id)) == archived
 
 
-async def test_repeated_writes_of_a_user_get_their_first_answers(users: UserServiceAsyncStub) -> None:
-    create = create_user_request(profile={"a": [1, 2.5, {}], "z": None}, request_id=new_uuid())
-    created = await users.CreateUser(create)
-    update = users_pb.UpdateUserRequest(id=created.id, display_name="B", etag=created.etag, request_id=new_uuid())
-    updated = await users.UpdateUser(update)
-    as_user = bearer(token_of(created.id))
-    change = users_pb.ChangePasswordRequest(
-        id=created.id, current_password=create.password, new_password=NEW_PASSWORD, request_id=new_uuid()
-    )
-    changed = await users.ChangePassword(change, metadata=as_user)
-
-    assert encoded(await users.CreateUser(create)) == encoded(created)
-    assert encoded(await users.UpdateUser(update)) == encoded(updated)
-    assert encoded(await users.ChangePassword(change, metadata=as_user)) == encoded(changed)
-    assert await users.GetUser(users_pb.GetUserRequest(id=created.id)) == changed
-
-
-async def test_a_repeated_deletion_succeeds(users: UserServiceAsyncStub, users_database: TestDatabase) -> None:
-    user = await users.CreateUser(create_user_request())
-    delete = users_pb.DeleteUserRequest(id=user.id, etag=user.etag, request_id=new_uuid())
-    await users.DeleteUser(delete)
-
-    await users.DeleteUser(delete)
-
-    assert users_database.query("SELECT count(*) FROM outbox WHERE type = 'user.deleted'") == [(1,)]
-
-
-async def test_a_request_id_serves_one_request_only(orders: OrderServiceAsyncStub, buyer: User) -> None:
+async def test_a_request_id_serves_one_request_only(notes: NoteServiceStub, author: str) -> None:
     request_id = new_uuid()
-    await orders.CreateOrder(create_order_request(buyer.id, request_id=request_id))
+    await notes.CreateNote(create_note_request(author, request_id=request_id))
 
-    other = create_order_request(buyer.id, request_id=request_id, currency_code="USD")
-    refusal = await refusal_of(orders.CreateOrder(other))
+    other = create_note_request(author, request_id=request_id, text="Buy milk")
+    refusal = await refusal_of(notes.CreateNote(other))
 
     assert (refusal.code, refusal.domain) == (StatusCode.ALREADY_EXISTS, "shop.system.v1")
     assert (refusal.reason, refusal.metadata) == ("REQUEST_ID_REUSED", {"requestId": request_id})
 
 
-async def test_a_refused_reuse_does_not_harm_the_first_request(orders: OrderServiceAsyncStub, buyer: User) -> None:
-    request = create_order_request(buyer.id, request_id=new_uuid())
-    first = await orders.CreateOrder(request)
-    await refusal_of(
-        orders.CreateOrder(
-            create_order_request(buyer.id, request_id=request.request_id, items=[order_item(quantity=2)])
-        )
-    )
+async def test_a_refused_reuse_does_not_harm_the_first_request(notes: NoteServiceStub, author: str) -> None:
+    request = create_note_request(author, request_id=new_uuid())
+    first = await notes.CreateNote(request)
+    await refusal_of(notes.CreateNote(create_note_request(author, request_id=request.request_id, labels=["tea"])))
 
-    assert encoded(await orders.CreateOrder(request)) == encoded(first)
+    assert encoded(await notes.CreateNote(request)) == encoded(first)
 
 
-async def test_a_request_that_differs_in_the_password_only_is_another_request(users: UserServiceAsyncStub) -> None:
-    create = create_user_request(request_id=new_uuid())
-    user = await users.CreateUser(create)
-    as_user = bearer(token_of(user.id))
-    change = users_pb.ChangePasswordRequest(
-        id=user.id, current_password=create.password, new_password=NEW_PASSWORD, request_id=new_uuid()
-    )
-    await users.ChangePassword(change, metadata=as_user)
-    create.password = "a different password"
-    change.new_password = "a different password"
-
-    refusals = [
-        await refusal_of(users.CreateUser(create)),
-        await refusal_of(users.ChangePassword(change, metadata=as_user)),
-    ]
-
-    assert [each.reason for each in refusals] == ["REQUEST_ID_REUSED"] * 2
-    assert [each.metadata["requestId"] for each in refusals] == [create.request_id, change.request_id]
-
-
-async def test_one_request_id_serves_one_request_of_every_method(orders: OrderServiceAsyncStub, buyer: User) -> None:
+async def test_one_request_id_serves_one_request_of_every_method(notes: NoteServiceStub, author: str) -> None:
     request_id = new_uuid()
-    order = await orders.CreateOrder(create_order_request(buyer.id, request_id=request_id))
+    note = await notes.CreateNote(create_note_request(author, request_id=request_id))
 
-    confirmed = await orders.UpdateOrderStatus(
-        orders_pb.UpdateOrderStatusRequest(id=order.id, status=CONFIRMED, request_id=request_id)
-    )
-    cancelled = await orders.CancelOrder(orders_pb.CancelOrderRequest(id=order.id, request_id=request_id))
+    updated = await notes.UpdateNote(an_update(note.id, request_id=request_id))
+    archived = await notes.ArchiveNote(pb.ArchiveNoteRequest(id=note.id, request_id=request_id))
 
-    assert [confirmed.status, cancelled.status] == [CONFIRMED, order_pb2.ORDER_STATUS_CANCELLED]
+    assert [updated.etag, archived.etag] == ["v2", "v3"]
 
 
-async def test_after_24_hours_the_request_id_is_free(
-    orders: OrderServiceAsyncStub, buyer: User, clock: ManualClock
-) -> None:
-    request = create_order_request(buyer.id, request_id=new_uuid())
-    first = await orders.CreateOrder(request)
+async def test_after_24_hours_the_request_id_is_free(notes: NoteServiceStub, author: str, clock: ManualClock) -> None:
+    request = create_note_request(author, request_id=new_uuid())
+    first = await notes.CreateNote(request)
     clock.advance(LIFETIME)
-    assert (await orders.CreateOrder(request)).id == first.id
+    assert (await notes.CreateNote(request)).id == first.id
     clock.advance(timedelta(seconds=1))
-    other = create_order_request(buyer.id, request_id=request.request_id, currency_code="USD")
+    other = create_note_request(author, request_id=request.request_id, text="Buy milk")
 
-    second = await orders.CreateOrder(other)
+    second = await notes.CreateNote(other)
 
     assert second.id != first.id
-    assert encoded(await orders.CreateOrder(other)) == encoded(second)
-    assert (await refusal_of(orders.CreateOrder(request))).reason == "REQUEST_ID_REUSED"
+    assert encoded(await notes.CreateNote(other)) == encoded(second)
+    assert (await refusal_of(notes.CreateNote(request))).reason == "REQUEST_ID_REUSED"
 
 
 @pytest.mark.parametrize("header", ["idempotency-key", "x-request-id"])
-async def test_a_header_is_the_key_of_a_request_without_an_id(
-    orders: OrderServiceAsyncStub, buyer: User, header: str
-) -> None:
+async def test_a_header_is_the_key_of_a_request_without_an_id(notes: NoteServiceStub, author: str, header: str) -> None:
     metadata = ((header, new_uuid()),)
 
-    first = await orders.CreateOrder(create_order_request(buyer.id), metadata=metadata)
-    again = await orders.CreateOrder(create_order_request(buyer.id), metadata=metadata)
-    other = await refusal_of(orders.CreateOrder(create_order_request(buyer.id, currency_code="USD"), metadata=metadata))
+    first = await notes.CreateNote(create_note_request(author), metadata=metadata)
+    again = await notes.CreateNote(create_note_request(author), metadata=metadata)
+    other = await refusal_of(notes.CreateNote(create_note_request(author, text="Buy milk"), metadata=metadata))
 
     assert encoded(again) == encoded(first)
     assert (other.reason, other.metadata) == ("REQUEST_ID_REUSED", {"requestId": metadata[0][1]})
 
 
-async def test_the_callers_key_has_precedence_over_the_edges(orders: OrderServiceAsyncStub, buyer: User) -> None:
+async def test_the_callers_key_has_precedence_over_the_edges(notes: NoteServiceStub, author: str) -> None:
     chosen, header, edge = new_uuid(), new_uuid(), new_uuid()
-    by_field = create_order_request(buyer.id, request_id=chosen)
+    by_field = create_note_request(author, request_id=chosen)
     metadata = (("idempotency-key", header), ("x-request-id", edge))
 
-    first = await orders.CreateOrder(by_field, metadata=metadata)
-    second = await orders.CreateOrder(create_order_request(buyer.id), metadata=metadata)
-    third = await orders.CreateOrder(create_order_request(buyer.id), metadata=metadata[1:])
+    first = await notes.CreateNote(by_field, metadata=metadata)
+    second = await notes.CreateNote(create_note_request(author), metadata=metadata)
+    third = await notes.CreateNote(create_note_request(author), metadata=metadata[1:])
 
     assert len({first.id, second.id, third.id}) == 3
-    assert (await orders.CreateOrder(by_field)).id == first.id
-    assert (await orders.CreateOrder(create_order_request(buyer.id), metadata=metadata)).id == second.id
+    assert (await notes.CreateNote(by_field)).id == first.id
+    assert (await notes.CreateNote(create_note_request(author), metadata=metadata)).id == second.id
 
 
-async def test_an_idempotency_key_must_be_a_uuid(orders: OrderServiceAsyncStub, buyer: User) -> None:
-    metadata = (("idempotency-key", "order-1"),)
+async def test_an_idempotency_key_must_be_a_uuid(notes: NoteServiceStub, author: str) -> None:
+    metadata = (("idempotency-key", "note-1"),)
 
-    refusal = await refusal_of(orders.CreateOrder(create_order_request(buyer.id), metadata=metadata))
+    refusal = await refusal_of(notes.CreateNote(create_note_request(author), metadata=metadata))
 
     assert (refusal.code, refusal.reason) == (StatusCode.INVALID_ARGUMENT, "INVALID_FIELDS")
     assert refusal.fields == ("idempotency-key",)
 
 
-async def test_without_any_id_every_call_is_a_request_of_its_own(orders: OrderServiceAsyncStub, buyer: User) -> None:
+async def test_without_any_id_every_call_is_a_request_of_its_own(notes: NoteServiceStub, author: str) -> None:
     metadata = (("x-request-id", "not the edge's"),)
 
-    placed = [await orders.CreateOrder(create_order_request(buyer.id), metadata=metadata) for _ in range(2)]
+    written = [await notes.CreateNote(create_note_request(author), metadata=metadata) for _ in range(2)]
 
-    assert placed[0].id != placed[1].id
-
-
-async def test_a_write_that_failed_leaves_its_request_id_unused(users: UserServiceAsyncStub) -> None:
-    await users.CreateUser(create_user_request(email="ada@example.com"))
-    request_id = new_uuid()
-    refusal = await refusal_of(users.CreateUser(create_user_request(email="ada@example.com", request_id=request_id)))
-    assert refusal.reason == "EMAIL_TAKEN"
-
-    created = await users.CreateUser(create_user_request(email="bob@example.com", request_id=request_id))
-
-    assert created.email == "bob@example.com"
+    assert written[0].id != written[1].id
 
 
-async def test_a_refused_change_leaves_its_request_id_unused(
-    orders: OrderServiceAsyncStub, orders_database: TestDatabase, buyer: User
-) -> None:
-    order = await orders.CreateOrder(create_order_request(buyer.id))
-    ship = orders_pb.UpdateOrderStatusRequest(id=order.id, status=order_pb2.ORDER_STATUS_SHIPPED, request_id=new_uuid())
-    refused = await refusal_of(orders.UpdateOrderStatus(ship))
-
-    assert refused.reason == "INVALID_STATUS_TRANSITION"
-    assert orders_database.query("SELECT 1 FROM idempotency_keys WHERE request_id = %s", ship.request_id) == []
-    for status in (CONFIRMED, order_pb2.ORDER_STATUS_PROCESSING):
-        await orders.UpdateOrderStatus(orders_pb.UpdateOrderStatusRequest(id=order.id, status=status))
-    assert (await orders.UpdateOrderStatus(ship)).status == order_pb2.ORDER_STATUS_SHIPPED
-
-
-async def test_a_repeated_order_is_answered_while_the_user_service_is_down(
-    users_database: TestDatabase, orders_database: TestDatabase
-) -> None:
-    async with contextlib.AsyncExitStack() as rest:
-        async with user_service(database_settings(users_database.url)) as users_address:
-            settings = database_settings(orders_database.url)
-            orders_address = await rest.enter_async_context(order_service(settings, users=users_address))
-            stub = OrderServiceStub(await rest.enter_async_context(plain_channel(orders_address)))
-            user_id = await create_user(users_address)
-            request = create_order_request(user_id, request_id=new_uuid())
-            first = await stub.CreateOrder(request)
-
-        again = await stub.CreateOrder(request)
-        new = await refusal_of(stub.CreateOrder(create_order_request(user_id, request_id=new_uuid())))
-        reused = await refusal_of(
-            stub.CreateOrder(create_order_request(user_id, request_id=request.request_id, currency_code="USD"))
-        )
-
-    assert encoded(again) == encoded(first)
-    assert new.reason == "USER_SERVICE_UNAVAILABLE"
-    assert reused.reason == "REQUEST_ID_REUSED"
-
-
-async def test_40_callers_of_2_replicas_with_one_request_id_place_one_order(
-    users_address: str, orders_database: TestDatabase
-) -> None:
-    settings = database_settings(orders_database.url)
+async def test_40_callers_of_2_replicas_with_one_request_id_write_one_note(notes_database: TestDatabase) -> None:
+    settings = database_settings(notes_database.url)
     async with (
-        order_service(settings, users=users_address) as one,
-        order_service(settings, users=users_address) as other,
+        notes_service(settings) as one,
+        notes_service(settings) as other,
         plain_channel(one) as channel_to_one,
         plain_channel(other) as channel_to_other,
     ):
         as_one_caller = bearer(admins_token())
-        stubs = [OrderServiceStub(channel_to_one), OrderServiceStub(channel_to_other)]
-        request = create_order_request(await create_user(users_address), request_id=new_uuid())
+        stubs = [NoteServiceStub(channel_to_one), NoteServiceStub(channel_to_other)]
+        request = create_note_request(request_id=new_uuid())
 
         answers = await asyncio.gather(
-            *(stubs[number % 2].CreateOrder(request, metadata=as_one_caller) for number in range(40))
+            *(stubs[number % 2].CreateNote(request, metadata=as_one_caller) for number in range(40))
         )
 
     assert len({encoded(answer) for answer in answers}) == 1
-    for table in ("orders", "order_events", "outbox", "idempotency_keys"):
-        assert orders_database.query(f"SELECT count(*) FROM {table}") == [(1,)]
+    for table in ("notes", "outbox", "idempotency_keys"):
+        assert notes_database.query(f"SELECT count(*) FROM {table}") == [(1,)]
 
 
-async def test_40_callers_with_one_request_id_create_one_user(
-    users: UserServiceAsyncStub, users_database: TestDatabase
-) -> None:
-    request = create_user_request(request_id=new_uuid())
+async def test_20_callers_with_one_request_id_change_a_note_once(notes: NoteServiceStub, author: str) -> None:
+    note = await notes.CreateNote(create_note_request(author))
+    update = an_update(note.id, request_id=new_uuid())
 
-    answers = await asyncio.gather(*(users.CreateUser(request) for _ in range(40)))
-
-    assert len({encoded(answer) for answer in answers}) == 1
-    for table in ("users", "outbox", "idempotency_keys"):
-        assert users_database.query(f"SELECT count(*) FROM {table}") == [(1,)]
-
-
-async def test_20_callers_with_one_request_id_change_the_password_once(
-    users: UserServiceAsyncStub, users_database: TestDatabase
-) -> None:
-    create = create_user_request()
-    user = await users.CreateUser(create)
-    as_user = bearer(token_of(user.id))
-    change = users_pb.ChangePasswordRequest(
-        id=user.id, current_password=create.password, new_password=NEW_PASSWORD, request_id=new_uuid()
-    )
-
-    answers = await asyncio.gather(*(users.ChangePassword(change, metadata=as_user) for _ in range(20)))
+    answers = await asyncio.gather(*(notes.UpdateNote(update) for _ in range(20)))
 
     assert len({encoded(answer) for answer in answers}) == 1
-    assert users_database.query("SELECT max(version) FROM users") == [(2,)]
+    assert (await notes.GetNote(pb.GetNoteRequest(id=note.id))).etag == "v2"
+
+
+async def test_a_refused_note_leaves_its_request_id_unused(
+    notes: NoteServiceStub, notes_database: TestDatabase, author: str
+) -> None:
+    notes_database.query("INSERT INTO known_authors VALUES (%s, 'CLOSED', now())", author)
+    request_id = new_uuid()
+    refused = await refusal_of(notes.CreateNote(create_note_request(author, request_id=request_id)))
+
+    written = await notes.CreateNote(create_note_request(request_id=request_id))
+
+    assert refused.reason == "AUTHOR_CLOSED"
+    assert written.author_id != author
+
+
+async def test_a_refused_change_leaves_its_request_id_unused(
+    notes: NoteServiceStub, notes_database: TestDatabase, author: str
+) -> None:
+    note = await notes.CreateNote(create_note_request(author))
+    update = an_update(note.id, etag="v2", request_id=new_uuid())
+    refused = await refusal_of(notes.UpdateNote(update))
+
+    assert refused.reason == "ETAG_MISMATCH"
+    assert notes_database.query("SELECT 1 FROM idempotency_keys WHERE request_id = %s", update.request_id) == []
+    await notes.UpdateNote(an_update(note.id, "Buy milk"))
+    assert (await notes.UpdateNote(update)).etag == "v3"
+
+
+async def test_a_repeated_note_is_answered_while_the_service_that_it_asks_is_down(
+    authors_database: TestDatabase, notes_database: TestDatabase
+) -> None:
+    async with contextlib.AsyncExitStack() as rest:
+        async with notes_service(database_settings(authors_database.url)) as library:
+            settings = database_settings(notes_database.url)
+            address = await rest.enter_async_context(notes_service(settings, library=library))
+            stub = NoteServiceStub(await rest.enter_async_context(plain_channel(address)))
+            async with plain_channel(library) as channel:
+                quoted = await NoteServiceStub(channel).CreateNote(create_note_request())
+            author = new_uuid()
+            request = create_note_request(author, quoted_note_id=quoted.id, request_id=new_uuid())
+            first = await stub.CreateNote(request)
+
+        again = await stub.CreateNote(request)
+        new = await refusal_of(stub.CreateNote(create_note_request(author, quoted_note_id=quoted.id)))
+        other = create_note_request(author, quoted_note_id=quoted.id, request_id=request.request_id, text="Buy milk")
+        reused = await refusal_of(stub.CreateNote(other))
+
+    assert encoded(again) == encoded(first)
+    assert new.reason == "LIBRARY_UNAVAILABLE"
+    assert reused.reason == "REQUEST_ID_REUSED"
 
 
 # The keys themselves, below the wire.
@@ -325,8 +242,8 @@ TEXT = ResponseCodec.of(TypeAdapter(str), resource_id=lambda _: uuid4())
 
 
 @pytest.fixture
-async def database(orders_database: TestDatabase) -> AsyncIterator[Database]:
-    database = Database(database_settings(orders_database.url), name="test")
+async def database(notes_database: TestDatabase) -> AsyncIterator[Database]:
+    database = Database(database_settings(notes_database.url), name="test")
     yield database
     await database.close()
 
@@ -351,7 +268,7 @@ async def test_a_request_id_is_reused_by_content_and_not_by_answer(database: Dat
 
 
 async def test_an_action_that_fails_leaves_no_key(
-    database: Database, orders_database: TestDatabase, clock: ManualClock
+    database: Database, notes_database: TestDatabase, clock: ManualClock
 ) -> None:
     key = IdempotencyKey("ada", "/method", uuid4(), b"content", clock.now())
 
@@ -364,11 +281,11 @@ async def test_an_action_that_fails_leaves_no_key(
     with pytest.raises(LookupError):
         await database.transaction(attempt)
 
-    assert orders_database.query("SELECT count(*) FROM idempotency_keys") == [(0,)]
+    assert notes_database.query("SELECT count(*) FROM idempotency_keys") == [(0,)]
 
 
 async def test_the_sweep_removes_expired_keys_and_no_others(
-    database: Database, orders_database: TestDatabase, clock: ManualClock
+    database: Database, notes_database: TestDatabase, clock: ManualClock
 ) -> None:
     expired = IdempotencyKey("ada", "/method", uuid4(), b"content", clock.now())
     kept = IdempotencyKey("ada", "/method", uuid4(), b"content", clock.now())
@@ -378,23 +295,23 @@ async def test_the_sweep_removes_expired_keys_and_no_others(
     clock.advance(LIFETIME)
 
     sweep = asyncio.create_task(sweep_forever(database, clock, every_s=0.01))
-    await until(is_in_database({kept.request_id}, orders_database))
+    await until(is_in_database({kept.request_id}, notes_database))
     sweep.cancel()
 
     assert await database.transaction(remembering(replace(kept, received_at=clock.now()), "y")) == "x"
 
 
 async def test_the_sweep_removes_more_than_one_batch(
-    database: Database, orders_database: TestDatabase, clock: ManualClock
+    database: Database, notes_database: TestDatabase, clock: ManualClock
 ) -> None:
-    orders_database.query(
+    notes_database.query(
         "INSERT INTO idempotency_keys (caller, method, request_id, fingerprint, created_at)"
         " SELECT '', '/method', gen_random_uuid(), '', %s FROM generate_series(1, 2500)",
         clock.now() - LIFETIME - timedelta(seconds=1),
     )
 
     sweep = asyncio.create_task(sweep_forever(database, clock, every_s=0.01))
-    await until(is_in_database(set(), orders_database))
+    await until(is_in_database(set(), notes_database))
     sweep.cancel()
 
 
@@ -415,9 +332,3 @@ def is_in_database(wanted: set[UUID], database: TestDatabase) -> Callable[[], Aw
         return {request_id for (request_id,) in rows} == wanted
 
     return ask
-
-
-async def create_user(address: str) -> str:
-    """Create a user who may order; return the id."""
-    async with plain_channel(address) as channel:
-        return (await UserServiceStub(channel).CreateUser(create_user_request())).id

@@ -11,9 +11,9 @@ import structlog
 
 from chassis.idempotency.store import LIFETIME, sweep_forever
 from chassis.testing import until
-from tests.integration.chassis.database.test_row_locks import holding, locking
 from tests.integration.event_flow import opened
-from tests.integration.test_bystanders import OURS
+from tests.integration.row_locks import holding, locking
+from tests.support.builders import OURS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from chassis.database import Database
     from chassis.testing import ManualClock
-    from tests.integration.conftest import TestDatabase
+    from tests.integration.databases import TestDatabase
 
 
 def keep(database: TestDatabase, **created_at: datetime) -> None:
@@ -56,46 +56,46 @@ async def some_transactions(database: Database) -> None:
         await database.transaction(lambda connection: connection.exec_driver_sql("SELECT 1").all())
 
 
-async def test_a_locked_key_is_skipped_and_delays_nothing(orders_database: TestDatabase, clock: ManualClock) -> None:
+async def test_a_locked_key_is_skipped_and_delays_nothing(notes_database: TestDatabase, clock: ManualClock) -> None:
     expired = clock.now() - LIFETIME - timedelta(seconds=1)
-    keep(orders_database, held=expired, free=expired, young=clock.now() - LIFETIME)
+    keep(notes_database, held=expired, free=expired, young=clock.now() - LIFETIME)
 
-    with holding(orders_database, locking("SELECT 1 FROM idempotency_keys WHERE caller = 'held' FOR UPDATE")):
-        async with sweeping(orders_database, clock):
-            await until(has_keys_of(orders_database, "held", "young"))
+    with holding(notes_database, locking("SELECT 1 FROM idempotency_keys WHERE caller = 'held' FOR UPDATE")):
+        async with sweeping(notes_database, clock):
+            await until(has_keys_of(notes_database, "held", "young"))
 
-    async with sweeping(orders_database, clock):
-        await until(has_keys_of(orders_database, "young"))
+    async with sweeping(notes_database, clock):
+        await until(has_keys_of(notes_database, "young"))
 
 
-async def test_a_sweep_that_fails_is_tried_again(users_copy: TestDatabase, clock: ManualClock) -> None:
-    keep(users_copy, old=clock.now() - LIFETIME - timedelta(seconds=1), young=clock.now())
-    users_copy.query("ALTER TABLE idempotency_keys RENAME TO away")
+async def test_a_sweep_that_fails_is_tried_again(notes_copy: TestDatabase, clock: ManualClock) -> None:
+    keep(notes_copy, old=clock.now() - LIFETIME - timedelta(seconds=1), young=clock.now())
+    notes_copy.query("ALTER TABLE idempotency_keys RENAME TO away")
 
     with structlog.testing.capture_logs() as logs:
 
         async def has_failed() -> bool:
             return {"idempotency.sweep_failed"} <= {entry["event"] for entry in logs}
 
-        async with sweeping(users_copy, clock):
+        async with sweeping(notes_copy, clock):
             await until(has_failed)
-            users_copy.query("ALTER TABLE away RENAME TO idempotency_keys")
+            notes_copy.query("ALTER TABLE away RENAME TO idempotency_keys")
 
-            await until(has_keys_of(users_copy, "young"))
+            await until(has_keys_of(notes_copy, "young"))
 
 
 async def test_a_sweep_removes_all_that_has_expired_and_then_rests(
-    orders_database: TestDatabase, clock: ManualClock
+    notes_database: TestDatabase, clock: ManualClock
 ) -> None:
     expired = clock.now() - LIFETIME - timedelta(seconds=1)
     columns = "caller, method, request_id, fingerprint, created_at"
     many = f"INSERT INTO idempotency_keys ({columns}) SELECT 'old', n::text, %s, '', %s FROM generate_series(1, 2001) n"
-    orders_database.query(many, OURS, expired)
+    notes_database.query(many, OURS, expired)
 
-    async with sweeping(orders_database, clock, every_s=3600) as database:
-        await until(has_keys_of(orders_database))
+    async with sweeping(notes_database, clock, every_s=3600) as database:
+        await until(has_keys_of(notes_database))
         await some_transactions(database)  # the sweep ends with a batch that finds nothing
-        keep(orders_database, new=expired)
+        keep(notes_database, new=expired)
         await some_transactions(database)
 
-    assert orders_database.query("SELECT caller FROM idempotency_keys") == [("new",)]
+    assert notes_database.query("SELECT caller FROM idempotency_keys") == [("new",)]

@@ -1,105 +1,23 @@
-"""Commands of an operator, as `python -m user_svc admin create`, and the help of every command."""
+"""The commands of every service, what they say if they cannot run, and their help."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 import pytest
-from shop.system.v1 import access_pb2
-from shop.user.v1 import session_service_pb2 as sessions_pb
-from shop.user.v1 import user_service_pb2 as pb
-from shop.user.v1.session_service_pb2_grpc import SessionServiceStub
-from shop.user.v1.user_service_pb2_grpc import UserServiceStub
 
 from chassis.service import services
-from chassis.testing import LOOPBACK, bearer, plain_channel
-from tests.integration.inprocess import database_settings, user_service
+from chassis.testing import LOOPBACK
+from tests.integration.inprocess import NOTES_PACKAGE
 from tests.integration.replica import run
-from tests.support.requests import PASSWORD, create_user_request
 
 if TYPE_CHECKING:
-    from tests.integration.conftest import TestDatabase
+    from tests.integration.databases import TestDatabase
 
-EMAIL = "ada@example.com"
-ADMIN_PASSWORD = "an admins password"
 NO_DATABASE = f"postgresql://nobody:wrong@{LOOPBACK}:1/none"
 
 
-async def test_a_new_admin_can_log_in_and_list_all_users(users_database: TestDatabase) -> None:
-    ended = run("user_svc", f"admin create {EMAIL}", typed=f"{ADMIN_PASSWORD}\n", DATABASE_URL=users_database.url)
-
-    assert (ended.returncode, ended.stderr) == (0, "")
-    async with (
-        user_service(database_settings(users_database.url)) as address,
-        plain_channel(address, token="") as channel,
-    ):
-        login = sessions_pb.CreateSessionRequest(email=EMAIL, password=ADMIN_PASSWORD)
-        session = await SessionServiceStub(channel).CreateSession(login)
-        listed = await UserServiceStub(channel).ListUsers(pb.ListUsersRequest(), metadata=bearer(session.access_token))
-    [admin] = listed.users
-    assert ended.stdout == f"{admin.id} is an admin\n"
-    assert list(admin.roles) == [access_pb2.ROLE_USER, access_pb2.ROLE_ADMIN]
-    assert users_database.query("SELECT type, data ->> 'userId' FROM outbox") == [("user.created", admin.id)]
-
-
-async def test_an_existing_user_becomes_an_admin_and_keeps_the_password(users_database: TestDatabase) -> None:
-    async with (
-        user_service(database_settings(users_database.url)) as address,
-        plain_channel(address, token="") as channel,
-    ):
-        user = await UserServiceStub(channel).CreateUser(create_user_request(email=EMAIL))
-
-        ended = run("user_svc", f"admin create {EMAIL.upper()}", typed=ADMIN_PASSWORD, DATABASE_URL=users_database.url)
-
-        login = sessions_pb.CreateSessionRequest(email=EMAIL, password=PASSWORD)
-        session = await SessionServiceStub(channel).CreateSession(login)
-    assert (ended.returncode, ended.stdout, ended.stderr) == (0, f"{user.id} is an admin\n", "")
-    assert session.user_id == user.id
-    assert users_database.query("SELECT roles, display_name FROM users") == [(["USER", "ADMIN"], user.display_name)]
-    events = users_database.query("SELECT type, subject::text, sequence, data FROM outbox ORDER BY position")
-    assert events[1:] == [
-        ("user.updated", user.id, 2, {"userId": user.id, "state": "ACTIVE", "changedFields": ["roles"]})
-    ]
-
-
-def test_an_admin_who_is_created_again_stays_an_admin(users_database: TestDatabase) -> None:
-    command = f"admin create {EMAIL}"
-    first = run("user_svc", command, typed=ADMIN_PASSWORD, DATABASE_URL=users_database.url)
-
-    again = run("user_svc", command, typed=ADMIN_PASSWORD, DATABASE_URL=users_database.url)
-
-    assert (again.returncode, again.stdout) == (0, first.stdout)
-    assert users_database.query("SELECT roles FROM users") == [(["USER", "ADMIN"],)]
-
-
-@pytest.mark.parametrize(
-    ("email", "password", "field"),
-    [
-        ("nobody", ADMIN_PASSWORD, "email"),
-        (EMAIL, "canary", "password"),
-        (EMAIL, "canary of 14 c", "password"),
-        (EMAIL, "", "password"),
-    ],
-)
-def test_a_refused_admin_is_one_clear_line(users_database: TestDatabase, email: str, password: str, field: str) -> None:
-    ended = run("user_svc", f"admin create {email}", typed=f"{password}\n", DATABASE_URL=users_database.url)
-
-    assert (ended.returncode, ended.stdout) == (1, "")
-    assert ended.stderr.startswith(f"Correct these fields: {field}: ")
-    assert ended.stderr.count("\n") == 1
-    assert "canary" not in ended.stderr
-    assert users_database.query("SELECT count(*) FROM users") == [(0,)]
-
-
-@pytest.mark.parametrize("command", [f"admin create {EMAIL}", "keys list", "keys rotate"])
-def test_a_command_without_a_database_is_one_clear_line(command: str) -> None:
-    ended = run("user_svc", command, typed=ADMIN_PASSWORD, DATABASE_URL=NO_DATABASE)
-
-    assert (ended.returncode, ended.stdout) == (1, "")
-    assert ended.stderr == "The database does not answer. Try again shortly.\n"
-
-
-@pytest.mark.parametrize("package", [service.name for service in services() if service.reads])
+@pytest.mark.parametrize("package", [*(service.name for service in services() if service.reads), NOTES_PACKAGE])
 @pytest.mark.parametrize("command", ["worker", "events dlq requeue"])
 def test_a_command_that_needs_redis_says_so(package: str, command: str) -> None:
     ended = run(package, command, DATABASE_URL=NO_DATABASE)
@@ -107,14 +25,14 @@ def test_a_command_that_needs_redis_says_so(package: str, command: str) -> None:
     assert (ended.returncode, ended.stderr) == (1, "REDIS_URL: Field required\n")
 
 
-def test_a_command_without_redis_is_one_clear_line(orders_database: TestDatabase) -> None:
-    orders_database.query(
+def test_a_command_without_redis_is_one_clear_line(notes_database: TestDatabase) -> None:
+    notes_database.query(
         "INSERT INTO dead_letters (stream, key, sequence, event, reason, attempts, died_at)"
-        " VALUES ('shop:events:user', gen_random_uuid(), 1, '{}', 'GAP', 1, now())"
+        " VALUES ('shop:events:author', gen_random_uuid(), 1, '{}', 'GAP', 1, now())"
     )
 
     redis = f"redis://:canary@{LOOPBACK}:1/0"
-    ended = run("order_svc", "events dlq requeue", DATABASE_URL=orders_database.url, REDIS_URL=redis)
+    ended = run(NOTES_PACKAGE, "events dlq requeue", DATABASE_URL=notes_database.url, REDIS_URL=redis)
 
     assert (ended.returncode, ended.stdout) == (1, "")
     assert ended.stderr.startswith("Redis does not answer: ")
@@ -123,23 +41,23 @@ def test_a_command_without_redis_is_one_clear_line(orders_database: TestDatabase
 
 
 def test_a_worker_without_tables_names_the_command_to_run(empty_database: TestDatabase, redis_url: str) -> None:
-    ended = run("order_svc", "worker", DATABASE_URL=empty_database.url, REDIS_URL=redis_url)
+    ended = run(NOTES_PACKAGE, "worker", DATABASE_URL=empty_database.url, REDIS_URL=redis_url)
 
     assert ended.returncode == 1
-    assert ended.stderr == "The database is not ready: run `python -m order_svc migrate` first.\n"
+    assert ended.stderr == "The database is not ready: run `python -m tests.support.notes_svc migrate` first.\n"
 
 
 @pytest.mark.parametrize("command", ["relay", "consume"])
 def test_a_command_of_earlier_versions_names_the_one_that_replaced_it(command: str) -> None:
-    ended = run("order_svc", command)
+    ended = run(NOTES_PACKAGE, command)
 
     assert (ended.returncode, ended.stdout) == (1, "")
-    assert ended.stderr == f"`{command}` is part of `worker`: run `python -m order_svc worker`.\n"
+    assert ended.stderr == f"`{command}` is part of `worker`: run `python -m tests.support.notes_svc worker`.\n"
 
 
-def test_a_replay_needs_a_time(users_database: TestDatabase) -> None:
-    wrong = run("user_svc", "events replay --since yesterday", DATABASE_URL=users_database.url)
-    right = run("user_svc", "events replay --since 2026-11-25T18:00:00Z", DATABASE_URL=users_database.url)
+def test_a_replay_needs_a_time(notes_database: TestDatabase) -> None:
+    wrong = run(NOTES_PACKAGE, "events replay --since yesterday", DATABASE_URL=notes_database.url)
+    right = run(NOTES_PACKAGE, "events replay --since 2026-11-25T18:00:00Z", DATABASE_URL=notes_database.url)
 
     assert (wrong.returncode, wrong.stderr) == (1, "--since must look like 2026-11-25T18:00:00Z.\n")
     assert (right.returncode, right.stdout, right.stderr) == (0, "0 events are published again\n", "")
@@ -148,18 +66,14 @@ def test_a_replay_needs_a_time(users_database: TestDatabase) -> None:
 @pytest.mark.parametrize(
     ("command", "told"),
     [
-        ("--help", ["serve", "Serve calls until SIGTERM or SIGINT.", "migrate", "keys", "admin"]),
-        ("keys --help", ["rotate", "Make a new signing key", "list", "List the published signing keys"]),
-        ("admin --help", ["create", "Make the user with this email an admin"]),
-        ("admin create --help", ["email", "the password on standard input"]),
-        ("sessions --help", ["end-all", "End the sessions of all users"]),
+        ("--help", ["serve", "Serve calls until SIGTERM or SIGINT.", "migrate", "worker", "events"]),
         ("events --help", ["dlq", "replay", "Publish this service's events since a time once more"]),
         ("events dlq --help", ["list", "requeue", "Try the events that could not take effect once more"]),
         ("events replay --help", ["--since"]),
     ],
 )
 def test_the_help_describes_every_command(command: str, told: list[str]) -> None:
-    ended = run("user_svc", command)
+    ended = run(NOTES_PACKAGE, command)
 
     assert (ended.returncode, ended.stderr) == (0, "")
     assert [each for each in told if each not in " ".join(ended.stdout.split())] == []
@@ -167,10 +81,10 @@ def test_the_help_describes_every_command(command: str, told: list[str]) -> None
 
 @pytest.mark.parametrize(
     "command",
-    ["", "keys", "admin", "admin create", "keys list more", "rotate", "events", "events dlq", "events replay"],
+    ["", "rotate", "events", "events dlq", "events dlq list more", "events replay"],
 )
 def test_an_unknown_command_shows_the_usage(command: str) -> None:
-    ended = run("user_svc", command)
+    ended = run(NOTES_PACKAGE, command)
 
     assert (ended.returncode, ended.stdout) == (2, "")
-    assert ended.stderr.startswith("usage: python -m user_svc")
+    assert ended.stderr.startswith("usage: python -m tests.support.notes_svc")

@@ -9,7 +9,7 @@ import httpx
 from chassis.testing import LOOPBACK, new_uuid
 from devstack.services import SERVICES
 from docs.settings_page import commands_of
-from tests.integration.conftest import fresh_database
+from tests.integration.databases import fresh_database
 from tests.integration.replica import run, serving_process
 from tests.support.ports import free_port
 

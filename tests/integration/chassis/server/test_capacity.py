@@ -6,34 +6,35 @@ import asyncio
 from typing import TYPE_CHECKING, cast
 
 from grpc import StatusCode, aio
-from shop.user.v1 import user_service_pb2 as pb
-from shop.user.v1.user_service_pb2_grpc import UserServiceStub
 
 from chassis.server import method_wrapper
 from chassis.server.method_wrapper import LISTS_AT_ONCE, MAX_LISTS_WAITING
 from chassis.testing import plain_channel, refusal_from, until
-from tests.integration.inprocess import database_settings, user_service
+from tests.integration.chassis.notes import notes_service
+from tests.integration.inprocess import database_settings
+from tests.support.notes_svc import notes_pb2 as pb
+from tests.support.notes_svc.notes_pb2_grpc import NoteServiceStub
 
 if TYPE_CHECKING:
     import pytest
 
-    from tests.integration.conftest import TestDatabase
+    from tests.integration.databases import TestDatabase
 
 _TOO_MANY = 3
 
 
 async def test_lists_run_four_at_a_time_and_a_hundred_of_them_wait(
-    users_database: TestDatabase, monkeypatch: pytest.MonkeyPatch
+    notes_database: TestDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(method_wrapper, "MAX_LIST_WAIT_S", 60)
-    settings = database_settings(users_database.url, lock_timeout_s=20, statement_timeout_s=20)
-    async with user_service(settings) as address, plain_channel(address) as channel:
-        users = UserServiceStub(channel)
-        with users_database.connect() as other:
+    settings = database_settings(notes_database.url, lock_timeout_s=20, statement_timeout_s=20)
+    async with notes_service(settings) as address, plain_channel(address) as channel:
+        notes = NoteServiceStub(channel)
+        with notes_database.connect() as other:
             other.execute("BEGIN")
-            other.execute("LOCK TABLE users")
+            other.execute("LOCK TABLE notes")
             left = [
-                users.ListUsers(pb.ListUsersRequest()) for _ in range(LISTS_AT_ONCE + MAX_LISTS_WAITING + _TOO_MANY)
+                notes.ListNotes(pb.ListNotesRequest()) for _ in range(LISTS_AT_ONCE + MAX_LISTS_WAITING + _TOO_MANY)
             ]
 
             async def too_many_are_refused() -> bool:
@@ -44,7 +45,7 @@ async def test_lists_run_four_at_a_time_and_a_hundred_of_them_wait(
             # Callers who leave make room for as many.
             for call in left:
                 call.cancel()
-            stay = [users.ListUsers(pb.ListUsersRequest()) for _ in range(MAX_LISTS_WAITING)]
+            stay = [notes.ListNotes(pb.ListNotesRequest()) for _ in range(MAX_LISTS_WAITING)]
         answers = await asyncio.gather(*stay)
 
     assert {(refusal.code, refusal.reason, refusal.retry_after_s) for refusal in refusals} == {
@@ -53,14 +54,14 @@ async def test_lists_run_four_at_a_time_and_a_hundred_of_them_wait(
     assert len(answers) == MAX_LISTS_WAITING
 
 
-async def test_a_list_whose_turn_does_not_come_in_time_is_refused(users_database: TestDatabase) -> None:
-    settings = database_settings(users_database.url, lock_timeout_s=20, statement_timeout_s=20)
-    async with user_service(settings) as address, plain_channel(address) as channel:
-        users = UserServiceStub(channel)
-        with users_database.connect() as other:
+async def test_a_list_whose_turn_does_not_come_in_time_is_refused(notes_database: TestDatabase) -> None:
+    settings = database_settings(notes_database.url, lock_timeout_s=20, statement_timeout_s=20)
+    async with notes_service(settings) as address, plain_channel(address) as channel:
+        notes = NoteServiceStub(channel)
+        with notes_database.connect() as other:
             other.execute("BEGIN")
-            other.execute("LOCK TABLE users")
-            calls = [users.ListUsers(pb.ListUsersRequest()) for _ in range(LISTS_AT_ONCE + 1)]
+            other.execute("LOCK TABLE notes")
+            calls = [notes.ListNotes(pb.ListNotesRequest()) for _ in range(LISTS_AT_ONCE + 1)]
             first, _ = await asyncio.wait(
                 [asyncio.ensure_future(failure(call)) for call in calls],
                 timeout=15,
@@ -73,7 +74,7 @@ async def test_a_list_whose_turn_does_not_come_in_time_is_refused(users_database
     assert (refusal.code, refusal.reason) == (StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED")
 
 
-async def failure(call: aio.UnaryUnaryCall[pb.ListUsersRequest, pb.ListUsersResponse]) -> BaseException:
+async def failure(call: aio.UnaryUnaryCall[pb.ListNotesRequest, pb.ListNotesResponse]) -> BaseException:
     [error] = await asyncio.gather(call, return_exceptions=True)
     assert isinstance(error, aio.AioRpcError)
     return error

@@ -15,70 +15,64 @@ from shop.system.v1.system_service_pb2_grpc import SystemServiceStub
 from chassis.server.contract import service_names
 from chassis.service import services
 from chassis.testing import LOOPBACK, plain_channel, refusal_of, server_settings
-from tests.integration.inprocess import database_settings, user_service
+from tests.integration.chassis.notes import notes_service
+from tests.integration.inprocess import NOTES, database_settings
 
 if TYPE_CHECKING:
-    from tests.integration.conftest import TestDatabase
+    from tests.integration.databases import TestDatabase
 
 NO_DATABASE = database_settings(f"postgresql://nobody:wrong@{LOOPBACK}:1/none")
 SERVING = health_pb2.HealthCheckResponse.SERVING
 
 
-async def test_a_replica_is_healthy_under_the_names_of_its_services(users_address: str, orders_address: str) -> None:
-    for address, service in (
-        (users_address, ""),
-        (users_address, "shop.user.v1.UserService"),
-        (users_address, "shop.system.v1.SystemService"),
-        (orders_address, ""),
-        (orders_address, "shop.order.v1.OrderService"),
-        (orders_address, "shop.system.v1.SystemService"),
-    ):
-        assert await check(address, service) == SERVING
+async def test_a_replica_is_healthy_under_the_names_of_its_services(notes_address: str) -> None:
+    for service in ("", "notes.v1.NoteService", "notes.v1.KeyService", "shop.system.v1.SystemService"):
+        assert await check(notes_address, service) == SERVING
 
 
-async def test_a_service_of_another_replica_is_not_known(users_address: str) -> None:
+@pytest.mark.parametrize("service", sorted({*service_names()} - {"shop.system.v1.SystemService"}))
+async def test_a_service_of_another_replica_is_not_known(notes_address: str, service: str) -> None:
     with pytest.raises(aio.AioRpcError) as failure:
-        await check(users_address, "shop.order.v1.OrderService")
+        await check(notes_address, service)
 
     assert failure.value.code() is StatusCode.NOT_FOUND
 
 
 async def test_liveness_does_not_ask_the_database() -> None:
-    async with user_service(NO_DATABASE) as address:
-        assert await check(address, "shop.user.v1.UserService") == SERVING
+    async with notes_service(NO_DATABASE) as address:
+        assert await check(address, "notes.v1.NoteService") == SERVING
 
 
-async def test_the_system_service_reports_the_health_of_a_replica(users_address: str, orders_address: str) -> None:
-    for address, name in ((users_address, "user_svc"), (orders_address, "order_svc")):
-        async with plain_channel(address) as channel:
-            health = await SystemServiceStub(channel).GetHealth(pb.GetHealthRequest())
+async def test_the_system_service_reports_the_health_of_a_replica(notes_address: str) -> None:
+    async with plain_channel(notes_address) as channel:
+        health = await SystemServiceStub(channel).GetHealth(pb.GetHealthRequest())
 
-        assert health.status == pb.HEALTH_STATUS_HEALTHY
-        assert (health.service, health.version) == (name, "dev")
-        assert abs(health.timestamp.ToSeconds() - time.time()) < 5
-        assert 0 < health.uptime.ToSeconds() + 1 < 60
-        assert 1_000 < health.memory.rss_kib <= health.memory.peak_rss_kib
+    assert health.status == pb.HEALTH_STATUS_HEALTHY
+    assert (health.service, health.version) == (NOTES, "dev")
+    assert abs(health.timestamp.ToSeconds() - time.time()) < 5
+    assert 0 < health.uptime.ToSeconds() + 1 < 60
+    assert 1_000 < health.memory.rss_kib <= health.memory.peak_rss_kib
 
 
 async def test_the_system_service_says_when_the_database_is_gone() -> None:
-    async with user_service(NO_DATABASE) as address, plain_channel(address) as channel:
+    async with notes_service(NO_DATABASE) as address, plain_channel(address) as channel:
         refusal = await refusal_of(SystemServiceStub(channel).GetHealth(pb.GetHealthRequest()))
 
     assert (refusal.code, refusal.reason) == (StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE")
 
 
-async def test_reflection_names_the_services_of_the_whole_contract(users_database: TestDatabase) -> None:
-    settings = database_settings(users_database.url)
-    async with user_service(settings, server=server_settings(grpc_reflection=True)) as address:
+async def test_reflection_names_the_services_of_the_whole_contract(notes_database: TestDatabase) -> None:
+    settings = database_settings(notes_database.url)
+    async with notes_service(settings, server=server_settings(grpc_reflection=True)) as address:
         names = await reflected(address)
 
     assert names >= {*service_names(), "grpc.health.v1.Health"}
     assert {served for service in services() for served in service.serves} < {*service_names()}
 
 
-async def test_reflection_is_off_unless_switched_on(users_address: str) -> None:
+async def test_reflection_is_off_unless_switched_on(notes_address: str) -> None:
     with pytest.raises(aio.AioRpcError) as failure:
-        await reflected(users_address)
+        await reflected(notes_address)
 
     assert failure.value.code() is StatusCode.UNIMPLEMENTED
 

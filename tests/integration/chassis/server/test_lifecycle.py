@@ -1,4 +1,4 @@
-"""`python -m user_svc serve | migrate`: a replica's start and stop, and the message if it cannot start."""
+"""`serve` and `migrate`: a replica's start and stop, and the message if it cannot start."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ import pytest
 from grpc import StatusCode, aio
 from shop.system.v1 import system_service_pb2
 from shop.system.v1.system_service_pb2_grpc import SystemServiceStub
-from shop.user.v1 import user_service_pb2 as pb
-from shop.user.v1.user_service_pb2_grpc import UserServiceStub
 
 from chassis.service import services
 from chassis.testing import LOOPBACK, new_uuid, plain_channel, refusal_of, until
+from tests.integration.inprocess import NOTES_PACKAGE
 from tests.integration.replica import NOT_SERVING, run, serving_process
-from tests.support.requests import create_user_request
+from tests.support.notes_svc import notes_pb2 as pb
+from tests.support.notes_svc.notes_pb2_grpc import NoteServiceStub
+from tests.support.notes_svc.requests import an_update, create_note_request
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.integration.conftest import TestDatabase
+    from tests.integration.databases import TestDatabase
 
 NO_DATABASE = f"postgresql://nobody:wrong@{LOOPBACK}:1/none"
 
@@ -33,19 +34,19 @@ MARGIN_S = 10
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_a_stopping_replica_reports_not_serving_and_serves_until_its_drain_is_over(
-    users_database: TestDatabase, tmp_path: Path, number: signal.Signals
+    notes_database: TestDatabase, tmp_path: Path, number: signal.Signals
 ) -> None:
     async with (
-        serving_process("user_svc", tmp_path, DATABASE_URL=users_database.url, DRAIN_S="1") as replica,
+        serving_process(NOTES_PACKAGE, tmp_path, DATABASE_URL=notes_database.url, DRAIN_S="1") as replica,
         plain_channel(replica.address) as channel,
     ):
-        users = UserServiceStub(channel)
-        user = await users.CreateUser(create_user_request())
+        notes = NoteServiceStub(channel)
+        note = await notes.CreateNote(create_note_request())
 
         replica.process.send_signal(number)
         told = time.monotonic()
         await replica.until_health(NOT_SERVING)
-        assert await users.GetUser(pb.GetUserRequest(id=user.id)) == user
+        assert await notes.GetNote(pb.GetNoteRequest(id=note.id)) == note
         health = await SystemServiceStub(channel).GetHealth(system_service_pb2.GetHealthRequest())
         exit_code = await replica.exit_code(within_s=1 + MARGIN_S)
         took_s = time.monotonic() - told
@@ -57,46 +58,46 @@ async def test_a_stopping_replica_reports_not_serving_and_serves_until_its_drain
         assert len(replica.log(event)) == 1
 
 
-async def test_a_call_that_is_under_way_is_finished(users_database: TestDatabase, tmp_path: Path) -> None:
+async def test_a_call_that_is_under_way_is_finished(notes_database: TestDatabase, tmp_path: Path) -> None:
     settings = {
-        "DATABASE_URL": users_database.url,
+        "DATABASE_URL": notes_database.url,
         "DATABASE_LOCK_TIMEOUT_S": "10",
         "DATABASE_STATEMENT_TIMEOUT_S": "10",
     }
     async with (
-        serving_process("user_svc", tmp_path, **settings) as replica,
+        serving_process(NOTES_PACKAGE, tmp_path, **settings) as replica,
         plain_channel(replica.address) as channel,
     ):
-        users = UserServiceStub(channel)
-        user = await users.CreateUser(create_user_request())
-        with users_database.connect() as other:
+        notes = NoteServiceStub(channel)
+        note = await notes.CreateNote(create_note_request())
+        with notes_database.connect() as other:
             other.execute("BEGIN")
-            other.execute("SELECT 1 FROM users FOR UPDATE")
-            update = asyncio.ensure_future(users.UpdateUser(pb.UpdateUserRequest(id=user.id, display_name="B")))
-            await users_database.until_waiting()
+            other.execute("SELECT 1 FROM notes FOR UPDATE")
+            update = asyncio.ensure_future(notes.UpdateNote(an_update(note.id)))
+            await notes_database.until_waiting()
             replica.process.terminate()
             await until(lambda: asyncio.to_thread(is_closed, replica.address))
 
         answer = await update
         exit_code = await replica.exit_code(within_s=MARGIN_S)
 
-    assert answer.display_name == "B"
+    assert answer.text == "Buy coffee"
     assert exit_code == 0
 
 
-async def test_a_call_that_takes_too_long_does_not_keep_a_replica(users_database: TestDatabase, tmp_path: Path) -> None:
-    settings = {"DATABASE_URL": users_database.url, "DATABASE_LOCK_TIMEOUT_S": "2", "STOP_GRACE_S": "0.2"}
+async def test_a_call_that_takes_too_long_does_not_keep_a_replica(notes_database: TestDatabase, tmp_path: Path) -> None:
+    settings = {"DATABASE_URL": notes_database.url, "DATABASE_LOCK_TIMEOUT_S": "2", "STOP_GRACE_S": "0.2"}
     async with (
-        serving_process("user_svc", tmp_path, **settings) as replica,
+        serving_process(NOTES_PACKAGE, tmp_path, **settings) as replica,
         plain_channel(replica.address) as channel,
     ):
-        users = UserServiceStub(channel)
-        user = await users.CreateUser(create_user_request())
-        with users_database.connect() as other:
+        notes = NoteServiceStub(channel)
+        note = await notes.CreateNote(create_note_request())
+        with notes_database.connect() as other:
             other.execute("BEGIN")
-            other.execute("SELECT 1 FROM users FOR UPDATE")
-            update = asyncio.ensure_future(users.UpdateUser(pb.UpdateUserRequest(id=user.id, display_name="B")))
-            await users_database.until_waiting()
+            other.execute("SELECT 1 FROM notes FOR UPDATE")
+            update = asyncio.ensure_future(notes.UpdateNote(an_update(note.id)))
+            await notes_database.until_waiting()
             replica.process.terminate()
             with pytest.raises(aio.AioRpcError) as failure:
                 await update
@@ -106,8 +107,8 @@ async def test_a_call_that_takes_too_long_does_not_keep_a_replica(users_database
     assert exit_code == 0
 
 
-async def test_a_second_signal_changes_nothing(users_database: TestDatabase, tmp_path: Path) -> None:
-    async with serving_process("user_svc", tmp_path, DATABASE_URL=users_database.url, DRAIN_S="1") as replica:
+async def test_a_second_signal_changes_nothing(notes_database: TestDatabase, tmp_path: Path) -> None:
+    async with serving_process(NOTES_PACKAGE, tmp_path, DATABASE_URL=notes_database.url, DRAIN_S="1") as replica:
         replica.process.terminate()
         await replica.until_health(NOT_SERVING)
         replica.process.send_signal(signal.SIGINT)
@@ -117,10 +118,10 @@ async def test_a_second_signal_changes_nothing(users_database: TestDatabase, tmp
 
 async def test_a_replica_without_a_database_serves_and_says_why_it_cannot(tmp_path: Path) -> None:
     async with (
-        serving_process("user_svc", tmp_path, DATABASE_URL=NO_DATABASE) as replica,
+        serving_process(NOTES_PACKAGE, tmp_path, DATABASE_URL=NO_DATABASE) as replica,
         plain_channel(replica.address) as channel,
     ):
-        refusal = await refusal_of(UserServiceStub(channel).GetUser(pb.GetUserRequest(id=new_uuid())))
+        refusal = await refusal_of(NoteServiceStub(channel).GetNote(pb.GetNoteRequest(id=new_uuid())))
         replica.process.terminate()
         exit_code = await replica.exit_code(within_s=MARGIN_S)
 
@@ -132,29 +133,22 @@ def test_a_taken_port_is_one_clear_line() -> None:
     with socket.create_server((LOOPBACK, 0)) as taken:
         port = taken.getsockname()[1]
 
-        ended = run("user_svc", "serve", DATABASE_URL=NO_DATABASE, PORT=str(port))
+        ended = run(NOTES_PACKAGE, "serve", DATABASE_URL=NO_DATABASE, PORT=str(port))
 
     assert ended.returncode == 1
     assert (ended.stdout, ended.stderr) == ("", f"{LOOPBACK}:{port} is taken. Set PORT to a free one.\n")
 
 
-def test_a_database_without_tables_is_one_clear_line(empty_database: TestDatabase) -> None:
-    ended = run("user_svc", "serve", DATABASE_URL=empty_database.url)
-
-    assert ended.returncode == 1
-    assert ended.stderr == "The database is not ready: run `python -m user_svc migrate` first.\n"
-
-
 @pytest.mark.parametrize("command", ["serve", "migrate"])
 def test_a_missing_setting_is_one_clear_line(command: str) -> None:
-    ended = run("user_svc", command)
+    ended = run(NOTES_PACKAGE, command)
 
     assert ended.returncode == 1
     assert (ended.stdout, ended.stderr) == ("", "DATABASE_URL: Field required\n")
 
 
 def test_an_invalid_setting_is_named_without_its_value() -> None:
-    ended = run("user_svc", "serve", DATABASE_URL="canary://secret", PORT="0")
+    ended = run(NOTES_PACKAGE, "serve", DATABASE_URL="canary://secret", PORT="0")
 
     assert ended.returncode == 1
     assert "canary" not in ended.stderr
@@ -163,7 +157,7 @@ def test_an_invalid_setting_is_named_without_its_value() -> None:
 
 
 def test_a_migration_without_a_database_is_one_clear_line() -> None:
-    ended = run("user_svc", "migrate", DATABASE_URL=NO_DATABASE)
+    ended = run(NOTES_PACKAGE, "migrate", DATABASE_URL=NO_DATABASE)
 
     assert ended.returncode == 1
     assert ended.stderr.startswith("The database does not answer: ")
@@ -171,7 +165,7 @@ def test_a_migration_without_a_database_is_one_clear_line() -> None:
     assert ended.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("package", [service.name for service in services()])
+@pytest.mark.parametrize("package", [*(service.name for service in services()), NOTES_PACKAGE])
 def test_a_migration_can_be_run_again(empty_database: TestDatabase, package: str) -> None:
     first = run(package, "migrate", DATABASE_URL=empty_database.url)
     tables = tables_of(empty_database)
@@ -185,7 +179,7 @@ def test_a_migration_can_be_run_again(empty_database: TestDatabase, package: str
 
 async def test_migrations_at_the_same_time_wait_for_one_another(empty_database: TestDatabase) -> None:
     def migrate() -> int:
-        return run("user_svc", "migrate", DATABASE_URL=empty_database.url).returncode
+        return run(NOTES_PACKAGE, "migrate", DATABASE_URL=empty_database.url).returncode
 
     exit_codes = await asyncio.gather(*(asyncio.to_thread(migrate) for _ in range(3)))
 

@@ -20,23 +20,20 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
-from shop.order.v1 import order_pb2
-from shop.order.v1 import order_service_pb2 as pb
-from shop.user.v1 import user_service_pb2
 
 from chassis.telemetry import tracing
 from chassis.telemetry.metrics import REGISTRY
-from chassis.testing import bearer, new_uuid, refusal_of, token_of
-from tests.support.requests import create_order_request, create_user_request
+from chassis.testing import bearer, new_uuid, plain_channel, refusal_of, token_of
+from tests.integration.chassis.notes import notes_service
+from tests.integration.inprocess import database_settings
+from tests.support.notes_svc import notes_pb2 as pb
+from tests.support.notes_svc.notes_pb2_grpc import NoteServiceStub
+from tests.support.notes_svc.requests import create_note_request
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from shop.order.v1.order_service_pb2_grpc import OrderServiceAsyncStub
-    from shop.user.v1.user_pb2 import User
-    from shop.user.v1.user_service_pb2_grpc import UserServiceAsyncStub
-
-    from tests.integration.conftest import TestDatabase
+    from tests.integration.databases import TestDatabase
 
 OURS: Final = "shop."
 CANARY: Final = "canary"
@@ -111,34 +108,41 @@ def emitted_before() -> list[ReadableSpan]:
 async def emitted(
     emitted_before: list[ReadableSpan],
     spans: InMemorySpanExporter,
-    orders: OrderServiceAsyncStub,
-    users: UserServiceAsyncStub,
-    buyer: User,
-    users_database: TestDatabase,
-    orders_database: TestDatabase,
+    notes_database: TestDatabase,
+    authors_database: TestDatabase,
+    author: str,
 ) -> list[ReadableSpan]:
     """Have calls of every kind made: good ones, refused ones, some that the database fails."""
     if emitted_before:
         return emitted_before
-    order = await orders.CreateOrder(create_order_request(buyer.id), metadata=traced())
-    await orders.GetOrder(pb.GetOrderRequest(id=order.id), metadata=(*traced(), *bearer(token_of(buyer.id))))
-    await orders.ListOrders(pb.ListOrdersRequest(user_id=buyer.id), metadata=traced())
-    moving = pb.UpdateOrderStatusRequest(id=order.id, status=order_pb2.ORDER_STATUS_CONFIRMED, reason=CANARY)
-    await orders.UpdateOrderStatus(moving, metadata=traced())
-    await refusal_of(orders.UpdateOrderStatus(moving, metadata=traced()))
-    await refusal_of(orders.GetOrder(pb.GetOrderRequest(id=new_uuid()), metadata=traced()))
-    await refusal_of(orders.GetOrder(pb.GetOrderRequest(id=CANARY), metadata=traced()))
-    await refusal_of(users.CreateUser(create_user_request(email=CANARY), metadata=traced()))
-    with users_database.connect() as connection, connection.transaction():
-        connection.execute("LOCK TABLE users IN ACCESS EXCLUSIVE MODE")
-        await refusal_of(users.GetUser(user_service_pb2.GetUserRequest(id=buyer.id), metadata=traced()))
-        # The same call, made by another service.
-        await refusal_of(orders.CreateOrder(create_order_request(buyer.id), metadata=traced()))
-    orders_database.query("ALTER TABLE orders RENAME TO orders_away")
-    try:
-        await refusal_of(orders.ListOrders(pb.ListOrdersRequest(), metadata=traced()))
-    finally:
-        orders_database.query("ALTER TABLE orders_away RENAME TO orders")
+    async with (
+        notes_service(database_settings(authors_database.url)) as library,
+        notes_service(database_settings(notes_database.url), library=library) as address,
+        plain_channel(library) as to_library,
+        plain_channel(address) as channel,
+    ):
+        notes = NoteServiceStub(channel)
+        quoted = await NoteServiceStub(to_library).CreateNote(create_note_request())
+        quoting = create_note_request(author, quoted_note_id=quoted.id)
+        note = await notes.CreateNote(quoting, metadata=traced())
+        get = pb.GetNoteRequest(id=note.id)
+        await notes.GetNote(get, metadata=(*traced(), *bearer(token_of(author))))
+        await notes.ListNotes(pb.ListNotesRequest(author_id=author), metadata=traced())
+        archive = pb.ArchiveNoteRequest(id=note.id)
+        await notes.ArchiveNote(archive, metadata=traced())
+        await refusal_of(notes.ArchiveNote(archive, metadata=traced()))
+        await refusal_of(notes.GetNote(pb.GetNoteRequest(id=new_uuid()), metadata=traced()))
+        await refusal_of(notes.GetNote(pb.GetNoteRequest(id=CANARY), metadata=traced()))
+        with authors_database.connect() as connection, connection.transaction():
+            connection.execute("LOCK TABLE notes IN ACCESS EXCLUSIVE MODE")
+            await refusal_of(NoteServiceStub(to_library).GetNote(get, metadata=traced()))
+            # A call of another service meets the same lock.
+            await refusal_of(notes.CreateNote(quoting, metadata=traced()))
+        notes_database.query("ALTER TABLE notes RENAME TO notes_away")
+        try:
+            await refusal_of(notes.ListNotes(pb.ListNotesRequest(), metadata=traced()))
+        finally:
+            notes_database.query("ALTER TABLE notes_away RENAME TO notes")
     emitted_before.extend(spans.get_finished_spans())
     return emitted_before
 
@@ -259,9 +263,8 @@ def test_a_statement_is_timed_by_operation_and_outcome(emitted: list[ReadableSpa
     }
 
     assert {
-        ("INSERT idempotency_keys INSERT orders INSERT order_events INSERT outbox", ""),
-        ("SELECT orders", ""),
-        ("SELECT orders", "42P01"),
-        ("SELECT users", ""),
-        ("SELECT users", "55P03"),
+        ("INSERT idempotency_keys INSERT notes INSERT outbox", ""),
+        ("SELECT notes", ""),
+        ("SELECT notes", "42P01"),
+        ("SELECT notes", "55P03"),
     } <= counted

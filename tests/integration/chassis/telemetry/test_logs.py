@@ -9,89 +9,73 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
-from shop.user.v1 import user_service_pb2 as pb
-from shop.user.v1.user_service_pb2_grpc import UserServiceStub
-
-from chassis.testing import bearer, new_uuid, plain_channel, refusal_of, token_of
+from chassis.testing import new_uuid, plain_channel, refusal_of
+from tests.integration.inprocess import NOTES, NOTES_PACKAGE
 from tests.integration.replica import REPOSITORY, serving_process
-from tests.support.requests import create_user_request
+from tests.support.notes_svc import notes_pb2 as pb
+from tests.support.notes_svc.notes_pb2_grpc import NoteServiceStub
+from tests.support.notes_svc.requests import an_update, create_note_request
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.integration.conftest import TestDatabase
+    from tests.integration.databases import TestDatabase
 
 
 async def test_a_call_is_one_line_with_its_method_code_and_request_id(
-    users_database: TestDatabase, tmp_path: Path
+    notes_database: TestDatabase, tmp_path: Path
 ) -> None:
     nobody, request_id = new_uuid(), new_uuid()
     async with (
-        serving_process("user_svc", tmp_path, DATABASE_URL=users_database.url, SERVICE_VERSION="1.2.3") as replica,
+        serving_process(NOTES_PACKAGE, tmp_path, DATABASE_URL=notes_database.url, SERVICE_VERSION="1.2.3") as replica,
         plain_channel(replica.address) as channel,
     ):
-        users = UserServiceStub(channel)
+        notes = NoteServiceStub(channel)
         metadata = (("x-request-id", request_id),)
-        await users.CreateUser(create_user_request(), metadata=metadata)
-        await refusal_of(users.GetUser(pb.GetUserRequest(id=nobody), metadata=metadata))
-        await refusal_of(channel.unary_unary("/shop.user.v1.UserService/GetUser")(b"\xff", metadata=metadata))
+        await notes.CreateNote(create_note_request(), metadata=metadata)
+        await refusal_of(notes.GetNote(pb.GetNoteRequest(id=nobody), metadata=metadata))
+        await refusal_of(channel.unary_unary("/notes.v1.NoteService/GetNote")(b"\xff", metadata=metadata))
         replica.process.terminate()
         await replica.exit_code(within_s=10)
 
     lines = [line for line in replica.log("rpc.handled") if "grpc.health" not in line["method"]]
     assert [(line["method"].rpartition("/")[2], line["code"], line.get("reason")) for line in lines] == [
-        ("CreateUser", "OK", None),
-        ("GetUser", "NOT_FOUND", "USER_NOT_FOUND"),
-        ("GetUser", "INVALID_ARGUMENT", "MALFORMED_REQUEST"),
+        ("CreateNote", "OK", None),
+        ("GetNote", "NOT_FOUND", "NOTE_NOT_FOUND"),
+        ("GetNote", "INVALID_ARGUMENT", "MALFORMED_REQUEST"),
     ]
     for line in lines:
-        assert (line["request_id"], line["service"], line["version"]) == (request_id, "user_svc", "1.2.3")
+        assert (line["request_id"], line["service"], line["version"]) == (request_id, NOTES, "1.2.3")
         assert line["duration_ms"] > 0
         assert line["timestamp"].endswith("Z")
 
 
-async def test_nothing_personal_is_written(users_copy: TestDatabase, tmp_path: Path) -> None:
-    async with (
-        serving_process("user_svc", tmp_path, DATABASE_URL=users_copy.url, LOG_LEVEL="DEBUG") as replica,
-        plain_channel(replica.address) as channel,
-    ):
-        users = UserServiceStub(channel)
-        create = create_user_request(
-            email="canary@example.com", password="canary password", display_name="Canary", profile={"canary": "canary"}
-        )
-        user = await users.CreateUser(create)
-        await refusal_of(users.CreateUser(create))
-        await refusal_of(users.CreateUser(create_user_request(email="canary", password="canary")))
-        await users.ListUsers(pb.ListUsersRequest(email="canary@example.com"))
-        await users.UpdateUser(pb.UpdateUserRequest(id=user.id, email="canary@example.org"))
-        as_user = bearer(token_of(user.id))
-        for current in ("canary wrong", "canary password"):
-            change = pb.ChangePasswordRequest(id=user.id, current_password=current, new_password="canary password 2")
-            if current == "canary password":
-                await users.ChangePassword(change, metadata=as_user)
-            else:
-                await refusal_of(users.ChangePassword(change, metadata=as_user))
-        # A defect, whose whole cause is logged.
-        users_copy.query("DROP TABLE outbox")
-        await refusal_of(users.UpdateUser(pb.UpdateUserRequest(id=user.id, email="canary@example.net")))
-        users_copy.query("DROP TABLE users CASCADE")
-        await refusal_of(users.CreateUser(create))
-        replica.process.terminate()
-        await replica.exit_code(within_s=10)
-
-    assert len(replica.log("rpc.defect")) == 2
-    assert "canary" not in replica.output().lower()
-    assert "argon2id" not in replica.output()
-    assert users_copy.url not in replica.output()
-
-
-async def test_every_line_is_json(users_database: TestDatabase, tmp_path: Path) -> None:
-    async with serving_process("user_svc", tmp_path, DATABASE_URL=users_database.url) as replica:
+async def test_every_line_is_json(notes_database: TestDatabase, tmp_path: Path) -> None:
+    async with serving_process(NOTES_PACKAGE, tmp_path, DATABASE_URL=notes_database.url) as replica:
         replica.process.terminate()
         await replica.exit_code(within_s=10)
 
     lines = [json.loads(line) for line in replica.output().splitlines()]
     assert {"server.started", "server.draining", "server.stopped"} <= {line["event"] for line in lines}
+
+
+async def test_a_defect_shows_no_text_of_a_caller(notes_copy: TestDatabase, tmp_path: Path) -> None:
+    async with (
+        serving_process(NOTES_PACKAGE, tmp_path, DATABASE_URL=notes_copy.url, LOG_LEVEL="DEBUG") as replica,
+        plain_channel(replica.address) as channel,
+    ):
+        notes = NoteServiceStub(channel)
+        note = await notes.CreateNote(create_note_request(text="canary"))
+        await refusal_of(notes.UpdateNote(an_update(note.id, "canary " * 5000)))
+        # A defect, whose whole cause is logged.
+        notes_copy.query("DROP TABLE outbox")
+        await refusal_of(notes.UpdateNote(an_update(note.id, "another canary")))
+        replica.process.terminate()
+        await replica.exit_code(within_s=10)
+
+    assert len(replica.log("rpc.defect")) == 1
+    assert "canary" not in replica.output().lower()
+    assert notes_copy.url not in replica.output()
 
 
 def test_on_a_terminal_lines_are_for_people() -> None:

@@ -1,4 +1,4 @@
-"""Each event of the business is counted once."""
+"""What happens is counted once."""
 
 from __future__ import annotations
 
@@ -7,9 +7,6 @@ import contextlib
 from typing import TYPE_CHECKING
 
 import pytest
-from shop.order.v1 import order_pb2
-from shop.order.v1 import order_service_pb2 as pb
-from shop.user.v1 import user_service_pb2
 
 from chassis.client.breaker import Breaker, BreakerSettings, CircuitOpen
 from chassis.database import Database
@@ -17,14 +14,12 @@ from chassis.events import backlog
 from chassis.telemetry.metrics import REGISTRY
 from chassis.testing import new_uuid, refusal_of, until
 from tests.integration.inprocess import database_settings
-from tests.support.requests import create_order_request, create_user_request
+from tests.support.notes_svc import notes_pb2 as pb
+from tests.support.notes_svc.requests import create_note_request
 
 if TYPE_CHECKING:
-    from shop.order.v1.order_service_pb2_grpc import OrderServiceAsyncStub
-    from shop.user.v1.user_pb2 import User
-    from shop.user.v1.user_service_pb2_grpc import UserServiceAsyncStub
-
-    from tests.integration.conftest import TestDatabase
+    from tests.integration.databases import TestDatabase
+    from tests.support.notes_svc.notes_pb2_grpc import NoteServiceStub
 
 
 def value(name: str, **labels: str) -> float:
@@ -32,56 +27,33 @@ def value(name: str, **labels: str) -> float:
     return REGISTRY.get_sample_value(name, labels) or 0
 
 
-async def test_a_change_of_status_is_counted_once_however_often_it_is_sent(
-    orders: OrderServiceAsyncStub, buyer: User
-) -> None:
-    def placed() -> float:
-        return value("shop_order_status_changes_total", from_status="NEW", to_status="PENDING")
-
-    def cancelled() -> float:
-        return value("shop_order_status_changes_total", from_status="PENDING", to_status="CANCELLED")
-
-    before = placed(), cancelled()
-    create = create_order_request(buyer.id, request_id=new_uuid())
-    order = await orders.CreateOrder(create)
-    await orders.CreateOrder(create)
-    cancel = pb.CancelOrderRequest(id=order.id, request_id=new_uuid())
-    await orders.CancelOrder(cancel)
-    await orders.CancelOrder(cancel)
-    await refusal_of(
-        orders.UpdateOrderStatus(pb.UpdateOrderStatusRequest(id=order.id, status=order_pb2.ORDER_STATUS_CONFIRMED))
-    )
-
-    assert (placed() - before[0], cancelled() - before[1]) == (1, 1)
-
-
-async def test_a_write_that_is_answered_again_is_counted(users: UserServiceAsyncStub) -> None:
-    method = {"rpc_method": "shop.user.v1.UserService/CreateUser"}
+async def test_a_write_that_is_answered_again_is_counted(notes: NoteServiceStub) -> None:
+    method = {"rpc_method": "notes.v1.NoteService/CreateNote"}
     before = value("shop_idempotent_replays_total", **method)
-    create = create_user_request(request_id=new_uuid())
+    create = create_note_request(request_id=new_uuid())
 
     for _ in range(3):
-        await users.CreateUser(create)
+        await notes.CreateNote(create)
 
     assert value("shop_idempotent_replays_total", **method) - before == 2
 
 
-async def test_calls_are_counted_by_method_and_code(users: UserServiceAsyncStub) -> None:
-    labels = {"rpc_method": "shop.user.v1.UserService/GetUser", "rpc_response_status_code": "NOT_FOUND"}
+async def test_calls_are_counted_by_method_and_code(notes: NoteServiceStub) -> None:
+    labels = {"rpc_method": "notes.v1.NoteService/GetNote", "rpc_response_status_code": "NOT_FOUND"}
     labels |= {"rpc_system_name": "grpc", "error_type": ""}
     before = value("rpc_server_call_duration_seconds_count", **labels)
 
-    await refusal_of(users.GetUser(user_service_pb2.GetUserRequest(id=new_uuid())))
+    await refusal_of(notes.GetNote(pb.GetNoteRequest(id=new_uuid())))
 
     assert value("rpc_server_call_duration_seconds_count", **labels) - before == 1
-    assert value("shop_calls_active", rpc_method="shop.user.v1.UserService/GetUser") == 0
+    assert value("shop_calls_active", rpc_method="notes.v1.NoteService/GetNote") == 0
 
 
-async def test_the_outbox_s_backlog_is_shown(users: UserServiceAsyncStub, users_database: TestDatabase) -> None:
+async def test_the_outbox_s_backlog_is_shown(notes: NoteServiceStub, notes_database: TestDatabase) -> None:
     for _ in range(2):
-        await users.CreateUser(create_user_request())
-    users_database.query("UPDATE outbox SET occurred_at = now() - interval '1 hour' WHERE position = 1")
-    database = Database(database_settings(users_database.url), name="watch")
+        await notes.CreateNote(create_note_request())
+    notes_database.query("UPDATE outbox SET occurred_at = now() - interval '1 hour' WHERE position = 1")
+    database = Database(database_settings(notes_database.url), name="watch")
     watching = asyncio.create_task(backlog.watch_forever(database, every_s=0.01))
 
     async def is_shown() -> bool:
@@ -89,7 +61,7 @@ async def test_the_outbox_s_backlog_is_shown(users: UserServiceAsyncStub, users_
 
     await until(is_shown)
     age_s = value("shop_outbox_oldest_age_seconds")
-    [(size,)] = users_database.query("SELECT pg_total_relation_size('outbox')")
+    [(size,)] = notes_database.query("SELECT pg_total_relation_size('outbox')")
     watching.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await watching

@@ -9,20 +9,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from grpc import aio
-from shop.user.v1 import session_service_pb2 as pb
-from shop.user.v1.session_service_pb2_grpc import SessionServiceStub
 
-from chassis.testing import LOOPBACK, new_uuid, plain_channel, until
+from chassis.testing import LOOPBACK, new_uuid, plain_channel, refusal_of
 from devstack.ports import ReservedPort
 from devstack.traces import TraceReceiver
+from tests.integration.inprocess import NOTES_PACKAGE
 from tests.integration.replica import serving_process
+from tests.support.notes_svc import notes_pb2 as pb
+from tests.support.notes_svc.notes_pb2_grpc import KeyServiceStub, NoteServiceStub
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Iterator
+    from collections.abc import Iterator
 
-    from tests.integration.conftest import TestDatabase
-    from tests.integration.replica import Replica
+    from tests.integration.databases import TestDatabase
+from tests.integration.replica import Replica
 
 CALLS = 1500
 
@@ -46,13 +46,13 @@ def gone() -> Iterator[str]:
 
 @pytest.mark.parametrize("receiver", [hanging, gone])
 async def test_a_receiver_that_hangs_or_is_gone_costs_no_call_and_no_memory(
-    receiver: contextlib.AbstractContextManager[str], users_database: TestDatabase, tmp_path: Path
+    receiver: contextlib.AbstractContextManager[str], notes_database: TestDatabase, tmp_path: Path
 ) -> None:
     with receiver() as endpoint:
         # A queue as small as a tenth of what the calls fill.
         env = {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "OTEL_BSP_MAX_QUEUE_SIZE": "200"}
         env |= {"OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "100", "OTEL_BSP_SCHEDULE_DELAY": "50"}
-        async with serving_process("user_svc", tmp_path, DATABASE_URL=users_database.url, **env) as replica:
+        async with serving_process(NOTES_PACKAGE, tmp_path, DATABASE_URL=notes_database.url, **env) as replica:
             await call_traced(replica, CALLS)
             before = resident_kib(replica)
             await call_traced(replica, CALLS)
@@ -64,16 +64,16 @@ async def test_a_receiver_that_hangs_or_is_gone_costs_no_call_and_no_memory(
 
     # A span takes some 3 KiB: all of them would be twice this.
     assert grown < CALLS * 3 / 2
-    handled = [line for line in replica.log("rpc.handled") if line["method"].endswith("GetJwks")]
+    handled = [line for line in replica.log("rpc.handled") if line["method"].endswith("GetKeys")]
     assert [line["code"] for line in handled] == ["OK"] * 2 * CALLS
 
 
 async def test_the_spans_of_the_last_calls_are_exported_before_the_end(
-    users_database: TestDatabase, tmp_path: Path
+    notes_database: TestDatabase, tmp_path: Path
 ) -> None:
     with TraceReceiver() as receiver:
         env = {"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.endpoint, "OTEL_BSP_SCHEDULE_DELAY": "60000"}
-        async with serving_process("user_svc", tmp_path, DATABASE_URL=users_database.url, **env) as replica:
+        async with serving_process(NOTES_PACKAGE, tmp_path, DATABASE_URL=notes_database.url, **env) as replica:
             await call_traced(replica, 3)
             replica.process.terminate()
             await replica.exit_code(within_s=20)
@@ -81,38 +81,36 @@ async def test_the_spans_of_the_last_calls_are_exported_before_the_end(
         assert len(receiver.traces()) == 3
 
 
-async def test_a_call_that_the_edge_does_not_trace_makes_no_span(users_database: TestDatabase, tmp_path: Path) -> None:
+async def test_a_call_that_the_edge_does_not_trace_makes_no_span(notes_database: TestDatabase, tmp_path: Path) -> None:
     with TraceReceiver() as receiver:
         env = {"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.endpoint}
-        async with serving_process("user_svc", tmp_path, DATABASE_URL=users_database.url, **env) as replica:
+        async with serving_process(NOTES_PACKAGE, tmp_path, DATABASE_URL=notes_database.url, **env) as replica:
             await call_traced(replica, 2, flags="00")
             await call_traced(replica, 1)
             replica.process.terminate()
             await replica.exit_code(within_s=20)
 
         assert len(receiver.traces()) == 1
-    lines = [line for line in replica.log("rpc.handled") if line["method"].endswith("GetJwks")]
+    lines = [line for line in replica.log("rpc.handled") if line["method"].endswith("GetKeys")]
     assert all(len(line["trace_id"]) == 32 for line in lines)
 
 
-async def test_a_taken_port_is_reported_by_its_settings_name(users_database: TestDatabase, tmp_path: Path) -> None:
+async def test_a_taken_port_is_reported_by_its_settings_name(notes_database: TestDatabase, tmp_path: Path) -> None:
     with socket.create_server((LOOPBACK, 0)) as taken:
         port = str(taken.getsockname()[1])
 
         with pytest.raises(AssertionError, match="METRICS_PORT"):
-            async with serving_process("user_svc", tmp_path, DATABASE_URL=users_database.url, METRICS_PORT=port):
+            async with serving_process(NOTES_PACKAGE, tmp_path, DATABASE_URL=notes_database.url, METRICS_PORT=port):
                 pass
 
 
-async def test_the_log_folder_gets_every_line_and_the_errors_apart(users_copy: TestDatabase, tmp_path: Path) -> None:
+async def test_the_log_folder_gets_every_line_and_the_errors_apart(notes_copy: TestDatabase, tmp_path: Path) -> None:
     logs = tmp_path / "logs"
-    env = {"DATABASE_URL": users_copy.url, "LOG_DIR": str(logs)}
-    async with serving_process("user_svc", tmp_path, **env) as replica:
-        users_copy.query("DROP TABLE signing_keys")
-        async with plain_channel(replica.address, token="") as channel:
-            sessions = SessionServiceStub(channel)
-            # The keys are remembered for a second.
-            await until(lambda: fails(sessions.GetJwks(pb.GetJwksRequest())))
+    env = {"DATABASE_URL": notes_copy.url, "LOG_DIR": str(logs)}
+    async with serving_process(NOTES_PACKAGE, tmp_path, **env) as replica:
+        notes_copy.query("DROP TABLE notes")
+        async with plain_channel(replica.address) as channel:
+            await refusal_of(NoteServiceStub(channel).GetNote(pb.GetNoteRequest(id=new_uuid())))
         replica.process.terminate()
         await replica.exit_code(within_s=20)
 
@@ -125,23 +123,15 @@ async def test_the_log_folder_gets_every_line_and_the_errors_apart(users_copy: T
 async def call_traced(replica: Replica, count: int, *, flags: str = "01") -> None:
     """Make calls that need no database, ten at a time, of which the caller says that they are traced or not."""
     async with plain_channel(replica.address, token="") as channel:
-        sessions = SessionServiceStub(channel)
+        keys = KeyServiceStub(channel)
         numbers = iter(range(count))
 
         async def call_some() -> None:
             for _ in numbers:
                 traceparent = f"00-{new_uuid().replace('-', '')}-00f067aa0ba902b7-{flags}"
-                await sessions.GetJwks(pb.GetJwksRequest(), metadata=(("traceparent", traceparent),), timeout=30)
+                await keys.GetKeys(pb.GetKeysRequest(), metadata=(("traceparent", traceparent),), timeout=30)
 
         await asyncio.gather(*(call_some() for _ in range(10)))
-
-
-async def fails(call: Awaitable[object]) -> bool:
-    try:
-        await call
-    except aio.AioRpcError:
-        return True
-    return False
 
 
 def resident_kib(replica: Replica) -> int:

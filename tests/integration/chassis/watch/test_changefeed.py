@@ -26,20 +26,20 @@ if TYPE_CHECKING:
 
     from chassis.database import Database
     from chassis.watch.feed import Position
-    from tests.integration.conftest import TestDatabase
+    from tests.integration.databases import TestDatabase
 
 WRITERS = 6
 WRITES_EACH = 40
 
 
 @pytest.fixture
-async def database(orders_database: TestDatabase) -> AsyncIterator[Database]:
-    async with opened(orders_database.url) as database:
+async def database(notes_database: TestDatabase) -> AsyncIterator[Database]:
+    async with opened(notes_database.url) as database:
         yield database
 
 
 def event(subject: uuid.UUID, sequence: int) -> outbox.Event:
-    return outbox.Event("order.created", subject, sequence, {"userId": "ada"}, datetime.now(UTC))
+    return outbox.Event("note.created", subject, sequence, {"authorId": "ada"}, datetime.now(UTC))
 
 
 async def add(database: Database, *, subject: uuid.UUID | None = None, sequence: int = 1) -> uuid.UUID:
@@ -53,7 +53,7 @@ async def subjects_after(database: Database, position: Position = START) -> list
     """Return what the feed has behind the position."""
 
     def read(connection: Connection) -> list[uuid.UUID]:
-        page = changefeed.read(connection, PageQuery(position, None, "userId", 5000))
+        page = changefeed.read(connection, PageQuery(position, None, "authorId", 5000))
         return [each.subject for each in page.events]
 
     return await database.read(read)
@@ -75,17 +75,17 @@ def writing(database: TestDatabase, subject: uuid.UUID, sequence: int = 1) -> It
         session.execute(
             """
             INSERT INTO outbox (id, type, subject, sequence, data, traceparent, occurred_at)
-            VALUES (gen_random_uuid(), 'order.created', %s, %s, '{}', '', now())
+            VALUES (gen_random_uuid(), 'note.created', %s, %s, '{}', '', now())
             """,
             (subject, sequence),
         )
         yield session
 
 
-async def test_an_event_committed_later_is_not_skipped(database: Database, orders_database: TestDatabase) -> None:
+async def test_an_event_committed_later_is_not_skipped(database: Database, notes_database: TestDatabase) -> None:
     early = uuid.uuid4()
 
-    with writing(orders_database, early):
+    with writing(notes_database, early):
         late = await add(database)
         while_open = await subjects_after(database)
 
@@ -93,33 +93,33 @@ async def test_an_event_committed_later_is_not_skipped(database: Database, order
     assert await subjects_after(database) == [early, late]
 
 
-async def test_a_rolled_back_transaction_holds_nothing_up(database: Database, orders_database: TestDatabase) -> None:
-    with contextlib.suppress(ZeroDivisionError), writing(orders_database, uuid.uuid4()):
+async def test_a_rolled_back_transaction_holds_nothing_up(database: Database, notes_database: TestDatabase) -> None:
+    with contextlib.suppress(ZeroDivisionError), writing(notes_database, uuid.uuid4()):
         late = await add(database)
         raise ZeroDivisionError
 
     assert await subjects_after(database) == [late]
 
 
-async def test_the_changes_of_one_order_keep_their_order_though_the_later_transaction_began_first(
-    database: Database, orders_database: TestDatabase
+async def test_the_changes_of_one_note_keep_their_order_though_the_later_transaction_began_first(
+    database: Database, notes_database: TestDatabase
 ) -> None:
-    order = uuid.uuid4()
+    note = uuid.uuid4()
 
     def write_late(connection: Connection) -> None:
         connection.exec_driver_sql("SELECT pg_current_xact_id()")  # as who claims a key, and then waits for a lock
-        with writing(orders_database, order, 1):
+        with writing(notes_database, note, 1):
             pass
-        outbox.add(connection, [event(order, 2)])
+        outbox.add(connection, [event(note, 2)])
 
     await database.transaction(write_late)
 
-    rows = orders_database.query("SELECT sequence FROM outbox ORDER BY transaction, position")
+    rows = notes_database.query("SELECT sequence FROM outbox ORDER BY transaction, position")
     assert rows == [(1,), (2,)]
 
 
 async def test_a_reader_that_keeps_its_position_sees_each_event_once_and_in_the_order_of_all(
-    database: Database, orders_database: TestDatabase
+    database: Database, notes_database: TestDatabase
 ) -> None:
     chance = random.Random(1)
     seen: list[Position] = []
@@ -138,7 +138,7 @@ async def test_a_reader_that_keeps_its_position_sees_each_event_once_and_in_the_
     async def read() -> None:
         position = seen[-1] if seen else START
         page = await database.read(
-            lambda connection: changefeed.read(connection, PageQuery(position, None, "userId", 7))
+            lambda connection: changefeed.read(connection, PageQuery(position, None, "authorId", 7))
         )
         seen.extend(each.position for each in page.events)
 
@@ -148,18 +148,18 @@ async def test_a_reader_that_keeps_its_position_sees_each_event_once_and_in_the_
 
     await asyncio.gather(until(has_seen_all, timeout_s=60), *(write() for _ in range(WRITERS)))
 
-    rows = orders_database.query("SELECT id FROM outbox ORDER BY transaction, position")
+    rows = notes_database.query("SELECT id FROM outbox ORDER BY transaction, position")
     assert [position.id for position in seen] == [event_id for (event_id,) in rows]
     assert len(rows) == WRITERS * WRITES_EACH
     # They did overlap.
-    assert orders_database.query(
+    assert notes_database.query(
         "SELECT 1 FROM outbox a JOIN outbox b ON a.position < b.position AND a.transaction > b.transaction LIMIT 1"
     )
 
 
-async def test_the_position_of_an_event_is_known_by_its_id(database: Database, orders_database: TestDatabase) -> None:
+async def test_the_position_of_an_event_is_known_by_its_id(database: Database, notes_database: TestDatabase) -> None:
     first, second = await add(database), await add(database)
-    [(event_id,)] = orders_database.query("SELECT id FROM outbox WHERE subject = %s", first)
+    [(event_id,)] = notes_database.query("SELECT id FROM outbox WHERE subject = %s", first)
 
     position = await database.read(lambda connection: changefeed.position_of(connection, event_id))
 
@@ -190,24 +190,24 @@ async def test_a_position_at_which_its_event_does_not_stand_is_lost(database: Da
 
 
 async def test_the_beginning_is_known_until_something_was_removed(
-    database: Database, orders_database: TestDatabase
+    database: Database, notes_database: TestDatabase
 ) -> None:
     assert await is_known(database, START.id)
     removed = await add(database)
     await add(database)
-    orders_database.query("UPDATE outbox SET published_at = now() WHERE subject = %s", removed)  # now last in its file
+    notes_database.query("UPDATE outbox SET published_at = now() WHERE subject = %s", removed)  # now last in its file
     assert await is_known(database, START.id)
 
-    orders_database.query("DELETE FROM outbox WHERE subject = %s", removed)
+    notes_database.query("DELETE FROM outbox WHERE subject = %s", removed)
 
     assert not await is_known(database, START.id)
 
 
-async def test_events_from_before_the_feed_are_not_in_it(database: Database, orders_database: TestDatabase) -> None:
+async def test_events_from_before_the_feed_are_not_in_it(database: Database, notes_database: TestDatabase) -> None:
     swept, before = await add(database), await add(database)
-    orders_database.query("DELETE FROM outbox WHERE subject = %s", swept)
-    orders_database.query("UPDATE outbox SET transaction = NULL")
-    [(event_id,)] = orders_database.query("SELECT id FROM outbox WHERE subject = %s", before)
+    notes_database.query("DELETE FROM outbox WHERE subject = %s", swept)
+    notes_database.query("UPDATE outbox SET transaction = NULL")
+    [(event_id,)] = notes_database.query("SELECT id FROM outbox WHERE subject = %s", before)
 
     since = await add(database)
 
@@ -232,59 +232,59 @@ def swap(database: TestDatabase, *subjects: uuid.UUID) -> None:
 
 
 async def test_events_restored_from_an_older_server_precede_those_written_since(
-    database: Database, orders_database: TestDatabase
+    database: Database, notes_database: TestDatabase
 ) -> None:
     old = [await add(database), await add(database)]
     restored = [await add(database), await add(database)]
-    swap(orders_database, *old)
-    restore(orders_database, *restored)
+    swap(notes_database, *old)
+    restore(notes_database, *restored)
     assert await subjects_after(database) == old[::-1]
     since, open_meanwhile = [await add(database), await add(database)], uuid.uuid4()
-    swap(orders_database, *since)
+    swap(notes_database, *since)
 
-    with writing(orders_database, open_meanwhile):
+    with writing(notes_database, open_meanwhile):
         count = await database.transaction(changefeed.renumber_after_restore)
 
     assert count == 2
     later = await add(database)
     assert await subjects_after(database) == [*old[::-1], *restored, *since[::-1], open_meanwhile, later]
     assert await database.transaction(changefeed.renumber_after_restore) == 0
-    restore(orders_database, restored[1])
+    restore(notes_database, restored[1])
     assert await database.transaction(changefeed.renumber_after_restore) == 1
     assert await subjects_after(database) == [*old[::-1], *restored, *since[::-1], open_meanwhile, later]
 
 
 async def test_a_restored_event_with_the_very_next_number_precedes_those_written_since(
-    database: Database, orders_database: TestDatabase
+    database: Database, notes_database: TestDatabase
 ) -> None:
     restored, since = await add(database), await add(database)
     following = "(pg_current_xact_id()::text::bigint + 1)::text::xid8"
-    orders_database.query(f"UPDATE outbox SET transaction = {following} WHERE subject = %s", restored)
+    notes_database.query(f"UPDATE outbox SET transaction = {following} WHERE subject = %s", restored)
 
     assert await database.transaction(changefeed.renumber_after_restore) == 1
 
     assert await subjects_after(database) == [restored, since]
 
 
-async def test_bringing_back_takes_longer_than_a_statement_may(users_copy: TestDatabase) -> None:
+async def test_bringing_back_takes_longer_than_a_statement_may(notes_copy: TestDatabase) -> None:
     slow = """
         CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.3); RETURN NEW; END';
         CREATE TRIGGER slow BEFORE UPDATE ON outbox FOR EACH ROW EXECUTE FUNCTION slow();
     """
-    async with opened(users_copy.url, statement_timeout_s=0.1) as database:
+    async with opened(notes_copy.url, statement_timeout_s=0.1) as database:
         restored = await add(database)
-        restore(users_copy, restored)
-        users_copy.query(slow)
+        restore(notes_copy, restored)
+        notes_copy.query(slow)
 
         assert await database.transaction(changefeed.renumber_after_restore) == 1
 
 
 async def test_the_position_of_an_event_that_is_not_brought_back_yet_is_lost(
-    database: Database, orders_database: TestDatabase
+    database: Database, notes_database: TestDatabase
 ) -> None:
     await add(database)
-    restore(orders_database, await add(database))
-    [(event_id,)] = orders_database.query("SELECT id FROM outbox ORDER BY position DESC LIMIT 1")
+    restore(notes_database, await add(database))
+    [(event_id,)] = notes_database.query("SELECT id FROM outbox ORDER BY position DESC LIMIT 1")
     position = await database.read(lambda connection: changefeed.position_of(connection, event_id))
 
     with pytest.raises(PositionLost):

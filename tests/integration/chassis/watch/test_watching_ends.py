@@ -14,13 +14,15 @@ from structlog.testing import capture_logs
 from chassis.telemetry.metrics import REGISTRY
 from chassis.testing import SIGNER, admins_token, new_uuid, plain_channel, server_settings, token_of, until
 from chassis.watch.settings import WatchSettings
-from tests.integration.inprocess import database_settings, order_service
-from tests.integration.watching import NARROW, ids_in, watching, write
+from tests.integration.chassis.notes import notes_service
+from tests.integration.chassis.watching import ids_in, watching, write
+from tests.integration.inprocess import database_settings
+from tests.integration.watching import NARROW
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
-    from tests.integration.conftest import TestDatabase
+    from tests.integration.databases import TestDatabase
 
 CHUNK = 100
 """How many events are written at a time: fewer than a buffer holds."""
@@ -28,25 +30,24 @@ CHUNK = 100
 
 @contextlib.asynccontextmanager
 async def replica(
-    database: TestDatabase, *, users: str, server: dict[str, Any] | None = None, **changes: Any
+    database: TestDatabase, *, server: dict[str, Any] | None = None, **changes: Any
 ) -> AsyncIterator[aio.Channel]:
-    """Serve orders while the block runs; yield an admin's channel that takes no more than is asked for."""
+    """Serve notes while the block runs; yield an admin's channel that takes no more than is asked for."""
     watching = WatchSettings(**{"poll_s": 0.01, "heartbeat_s": 0.1, **changes})
     settings = database_settings(database.url)
     async with (
-        order_service(settings, users=users, watching=watching, server=server_settings(**(server or {}))) as address,
+        notes_service(settings, watching=watching, server=server_settings(**(server or {}))) as address,
         plain_channel(address) as channel,
     ):
         yield channel
 
 
 async def test_a_slow_reader_is_ended_with_a_resume_token_and_other_streams_continue(
-    orders_database: TestDatabase, users_address: str
+    notes_database: TestDatabase,
 ) -> None:
     async with (
-        order_service(
-            database_settings(orders_database.url),
-            users=users_address,
+        notes_service(
+            database_settings(notes_database.url),
             watching=WatchSettings(poll_s=0.01, buffer=2 * CHUNK),
         ) as address,
         plain_channel(address) as channel,
@@ -57,7 +58,7 @@ async def test_a_slow_reader_is_ended_with_a_resume_token_and_other_streams_cont
         await quick.message()
         await slow.message()
         for _ in range(12):  # some 270 KB
-            write(orders_database, CHUNK)
+            write(notes_database, CHUNK)
             await quick.changes(CHUNK)
 
         refusal = await slow.end()
@@ -65,7 +66,7 @@ async def test_a_slow_reader_is_ended_with_a_resume_token_and_other_streams_cont
         assert (refusal.code, refusal.reason) == (StatusCode.RESOURCE_EXHAUSTED, "STREAM_TOO_SLOW")
         assert refusal.metadata == {"resumeToken": slow.token}
         assert slow.farewell == refusal.status
-        written = ids_in(orders_database)
+        written = ids_in(notes_database)
         assert quick.told == written
         assert len(slow.told) < len(written)
         async with watching(channel, token=slow.token) as again:
@@ -73,36 +74,32 @@ async def test_a_slow_reader_is_ended_with_a_resume_token_and_other_streams_cont
         assert slow.told + again.told == written
 
 
-async def test_a_replica_that_stops_ends_its_streams_with_a_token_for_another(
-    orders_database: TestDatabase, users_address: str
-) -> None:
+async def test_a_replica_that_stops_ends_its_streams_with_a_token_for_another(notes_database: TestDatabase) -> None:
     async with contextlib.AsyncExitStack() as running:
-        settings = database_settings(orders_database.url)
-        address = await running.enter_async_context(order_service(settings, users=users_address))
+        settings = database_settings(notes_database.url)
+        address = await running.enter_async_context(notes_service(settings))
         async with plain_channel(address) as channel, watching(channel) as watch:
             await watch.message()
-            write(orders_database, 1)
+            write(notes_database, 1)
             await watch.change()
             stopping = asyncio.create_task(running.aclose())
             refusal = await watch.end()
             await stopping
 
-    write(orders_database, 1)
+    write(notes_database, 1)
     async with (
-        replica(orders_database, users=users_address) as channel,
+        replica(notes_database) as channel,
         watching(channel, token=watch.token) as next_one,
     ):
         await next_one.change()
     assert (refusal.code, refusal.reason, refusal.retry_after_s) == (StatusCode.UNAVAILABLE, "SERVER_STOPPING", 1)
     assert refusal.metadata == {"resumeToken": watch.token}
     assert watch.farewell == refusal.status
-    assert watch.told + next_one.told == ids_in(orders_database)
+    assert watch.told + next_one.told == ids_in(notes_database)
 
 
-async def test_a_stream_ends_with_the_token_it_was_opened_with(
-    orders_database: TestDatabase, users_address: str
-) -> None:
-    async with replica(orders_database, users=users_address) as channel:
+async def test_a_stream_ends_with_the_token_it_was_opened_with(notes_database: TestDatabase) -> None:
+    async with replica(notes_database) as channel:
         # For three seconds more: services allow for clocks that are five apart.
         token = SIGNER.token(exp=int(time.time()) - 2)
         async with watching(channel, access=token) as watch:
@@ -113,26 +110,22 @@ async def test_a_stream_ends_with_the_token_it_was_opened_with(
     assert watch.farewell == refusal.status
 
 
-async def test_a_stream_lasts_no_longer_than_the_service_lets_it(
-    orders_database: TestDatabase, users_address: str
-) -> None:
+async def test_a_stream_lasts_no_longer_than_the_service_lets_it(notes_database: TestDatabase) -> None:
     brief = {"max_stream_s": 0.3}
 
-    async with replica(orders_database, users=users_address, server=brief) as channel, watching(channel) as watch:
+    async with replica(notes_database, server=brief) as channel, watching(channel) as watch:
         await watch.message()
         refusal = await watch.end()
 
     assert (refusal.code, refusal.reason) == (StatusCode.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED")
 
 
-async def test_a_stream_says_why_it_ends_even_if_its_time_is_up_while_it_sends(
-    orders_database: TestDatabase, users_address: str
-) -> None:
+async def test_a_stream_says_why_it_ends_even_if_its_time_is_up_while_it_sends(notes_database: TestDatabase) -> None:
     brief = {"max_stream_s": 1}
     streams = 20
 
     async with (
-        replica(orders_database, users=users_address, server=brief, heartbeat_s=0.0005) as channel,
+        replica(notes_database, server=brief, heartbeat_s=0.0005) as channel,
         contextlib.AsyncExitStack() as watches,
     ):
         watching_all = [await watches.enter_async_context(watching(channel)) for _ in range(streams)]
@@ -147,9 +140,9 @@ async def test_a_stream_says_why_it_ends_even_if_its_time_is_up_while_it_sends(
     assert begun
 
 
-async def test_a_token_of_which_nothing_is_known_is_refused(orders_database: TestDatabase, users_address: str) -> None:
+async def test_a_token_of_which_nothing_is_known_is_refused(notes_database: TestDatabase) -> None:
     async with (
-        replica(orders_database, users=users_address) as channel,
+        replica(notes_database) as channel,
         watching(channel, token=new_uuid()) as watch,
     ):
         refusal = await watch.end()
@@ -160,12 +153,12 @@ async def test_a_token_of_which_nothing_is_known_is_refused(orders_database: Tes
 
 @pytest.mark.parametrize("limits", [{"max_watchers": 2}, {"max_of_one_caller": 2}], ids=str)
 async def test_the_number_of_streams_is_bounded_and_an_ended_one_frees_its_place(
-    orders_database: TestDatabase, users_address: str, limits: dict[str, int]
+    notes_database: TestDatabase, limits: dict[str, int]
 ) -> None:
     me = token_of(new_uuid())
 
     async with (
-        replica(orders_database, users=users_address, **limits) as channel,
+        replica(notes_database, **limits) as channel,
         watching(channel, access=me) as first,
     ):
         await first.message()
@@ -190,10 +183,8 @@ async def _succeeds(attempt: Callable[[], Awaitable[bool]]) -> bool:
         return False
 
 
-async def test_open_streams_are_counted_and_so_are_those_that_have_ended(
-    orders_database: TestDatabase, users_address: str
-) -> None:
-    method = {"rpc_method": "shop.order.v1.OrderService/WatchOrders"}
+async def test_open_streams_are_counted_and_so_are_those_that_have_ended(notes_database: TestDatabase) -> None:
+    method = {"rpc_method": "notes.v1.NoteService/WatchNotes"}
 
     def open_ones() -> float | None:
         return REGISTRY.get_sample_value("shop_streams_active", method)
@@ -203,7 +194,7 @@ async def test_open_streams_are_counted_and_so_are_those_that_have_ended(
         return REGISTRY.get_sample_value("shop_streams_ended_total", labels) or 0
 
     before = cancelled()
-    async with replica(orders_database, users=users_address) as channel:
+    async with replica(notes_database) as channel:
         with capture_logs() as lines:
             async with watching(channel) as watch:
                 await watch.message()
@@ -215,18 +206,18 @@ async def test_open_streams_are_counted_and_so_are_those_that_have_ended(
             await until(has_left)
 
     assert open_ones() == 0
-    [line] = [each for each in lines if each["event"] == "rpc.handled" and each["method"].endswith("/WatchOrders")]
+    [line] = [each for each in lines if each["event"] == "rpc.handled" and each["method"].endswith("/WatchNotes")]
     assert (line["code"], line["messages"]) == ("CANCELLED", 1)
 
 
-async def test_while_polls_fail_no_heartbeat_is_sent(orders_database: TestDatabase, users_address: str) -> None:
+async def test_while_polls_fail_no_heartbeat_is_sent(notes_database: TestDatabase) -> None:
     async with (
-        replica(orders_database, users=users_address, heartbeat_s=0.05) as channel,
+        replica(notes_database, heartbeat_s=0.05) as channel,
         watching(channel) as watch,
     ):
         await watch.message()
         with capture_logs() as lines:
-            orders_database.query("ALTER TABLE outbox RENAME TO outbox_away")
+            notes_database.query("ALTER TABLE outbox RENAME TO outbox_away")
 
             async def has_noticed() -> bool:
                 return any(line["event"] == "watchers.waiting" for line in lines)
@@ -235,10 +226,10 @@ async def test_while_polls_fail_no_heartbeat_is_sent(orders_database: TestDataba
             is_silent = await watch.is_silent(for_s=0.5)
             async with watching(channel) as late:
                 refusal = await late.end()
-            orders_database.query("ALTER TABLE outbox_away RENAME TO outbox")
-        write(orders_database, 1)
+            notes_database.query("ALTER TABLE outbox_away RENAME TO outbox")
+        write(notes_database, 1)
         await watch.change()
 
     assert is_silent
     assert refusal.reason == "INTERNAL"  # a table that is missing is a defect; a database that is down is not
-    assert watch.told == ids_in(orders_database)
+    assert watch.told == ids_in(notes_database)

@@ -9,68 +9,63 @@ import os
 from collections import defaultdict
 from typing import TYPE_CHECKING, Final
 
-from shop.order.v1 import order_pb2
-from shop.order.v1 import order_service_pb2 as pb
-from shop.order.v1.order_service_pb2_grpc import OrderServiceStub
-
-from chassis.testing import plain_channel, until
+from chassis.testing import new_uuid, plain_channel, until
 from chassis.watch.settings import WatchSettings
-from tests.integration.inprocess import database_settings, order_service
-from tests.integration.watching import Watch, watching
-from tests.support.requests import create_order_request, create_user_request
+from tests.integration.chassis.notes import notes_service
+from tests.integration.chassis.watching import watching
+from tests.integration.inprocess import database_settings
+from tests.support.notes_svc.notes_pb2_grpc import NoteServiceStub
+from tests.support.notes_svc.requests import an_update, create_note_request
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from grpc import aio
-    from shop.order.v1.order_service_pb2_grpc import OrderServiceAsyncStub
-    from shop.user.v1.user_service_pb2_grpc import UserServiceAsyncStub
 
-    from tests.integration.conftest import TestDatabase
+    from tests.integration.databases import TestDatabase
+    from tests.integration.watching import Watch
 
 # WATCH_ROUNDS=100 makes some 100,000 deliveries of it.
 ROUNDS: Final = int(os.environ.get("WATCH_ROUNDS", "4"))
 WATCHES_OF_EACH: Final = 8
 HEARTBEATS: Final = WatchSettings(poll_s=0.005, heartbeat_s=0.02, buffer=100_000)
-WAY: Final = (order_pb2.ORDER_STATUS_CONFIRMED, order_pb2.ORDER_STATUS_PROCESSING, order_pb2.ORDER_STATUS_SHIPPED)
+CHANGES_OF_EACH: Final = 3
 
 
-async def make_changes(orders: OrderServiceAsyncStub, buyers: list[str]) -> None:
-    """Place an order of each buyer and move them on, each change after a heartbeat or two."""
+async def make_changes(notes: NoteServiceStub, authors: list[str]) -> None:
+    """Write a note of each author and change it, each change after a heartbeat or two."""
     for _ in range(ROUNDS):
-        placed = [await orders.CreateOrder(create_order_request(buyer)) for buyer in buyers]
-        for status in WAY:
-            for order in placed:
+        written = [await notes.CreateNote(create_note_request(author)) for author in authors]
+        for number in range(CHANGES_OF_EACH):
+            for note in written:
                 await asyncio.sleep(HEARTBEATS.heartbeat_s)  # the pace of the changes, not a wait for one
-                await orders.UpdateOrderStatus(pb.UpdateOrderStatusRequest(id=order.id, status=status))
+                await notes.UpdateNote(an_update(note.id, f"{number}"))
 
 
 @contextlib.asynccontextmanager
-async def many_watches(channel: aio.Channel, buyers: list[str]) -> AsyncIterator[dict[str, list[Watch]]]:
-    """Watch each buyer's orders, and all of them, from before the first change."""
+async def many_watches(channel: aio.Channel, authors: list[str]) -> AsyncIterator[dict[str, list[Watch]]]:
+    """Watch each author's notes, and all of them, from before the first change."""
     async with contextlib.AsyncExitStack() as streams:
         watches: dict[str, list[Watch]] = defaultdict(list)
-        for whose, _ in itertools.product(("", *buyers), range(WATCHES_OF_EACH)):
-            watch = await streams.enter_async_context(watching(channel, user_id=whose))
+        for whose, _ in itertools.product(("", *authors), range(WATCHES_OF_EACH)):
+            watch = await streams.enter_async_context(watching(channel, author_id=whose))
             await watch.message()
             watches[whose].append(watch)
         yield watches
 
 
-async def test_no_change_is_lost_that_comes_together_with_a_heartbeat(
-    orders_database: TestDatabase, users_address: str, users: UserServiceAsyncStub
-) -> None:
-    buyers = [(await users.CreateUser(create_user_request())).id for _ in range(2)]
-    settings = database_settings(orders_database.url)
+async def test_no_change_is_lost_that_comes_together_with_a_heartbeat(notes_database: TestDatabase) -> None:
+    authors = [new_uuid() for _ in range(2)]
+    settings = database_settings(notes_database.url)
     async with (
-        order_service(settings, users=users_address, watching=HEARTBEATS) as address,
+        notes_service(settings, watching=HEARTBEATS) as address,
         plain_channel(address) as channel,
-        many_watches(channel, buyers) as watches,
+        many_watches(channel, authors) as watches,
     ):
         reading = [asyncio.create_task(watch.read_on()) for watch in itertools.chain(*watches.values())]
-        await make_changes(OrderServiceStub(channel), buyers)
-        history = history_in(orders_database)
-        expected = {whose: [each for each in history if whose in {"", each[2]}] for whose in ("", *buyers)}
+        await make_changes(NoteServiceStub(channel), authors)
+        history = history_in(notes_database)
+        expected = {whose: [each for each in history if whose in {"", each[2]}] for whose in ("", *authors)}
 
         async def all_have_it() -> bool:
             return all(watch.told[-1:] == [expected[whose][-1][0]] for whose in expected for watch in watches[whose])
@@ -87,22 +82,24 @@ async def test_no_change_is_lost_that_comes_together_with_a_heartbeat(
                 for token, count in watch.tokens:
                     covered = [each for each in of_one if order_of[each[0]] <= order_of.get(token, -1)]
                     assert len(covered) == count, "a token is ahead of what was delivered, or behind"
-        heartbeats = [token for watch in watches[buyers[0]] for token, _ in watch.tokens if token not in watch.told]
+        heartbeats = [token for watch in watches[authors[0]] for token, _ in watch.tokens if token not in watch.told]
         for token in set(heartbeats[:: len(heartbeats) // 10 + 1]):
-            rest = [each[0] for each in expected[buyers[0]] if order_of[each[0]] > order_of.get(token, -1)]
-            async with watching(channel, token=token, user_id=buyers[0]) as again:
+            rest = [each[0] for each in expected[authors[0]] if order_of[each[0]] > order_of.get(token, -1)]
+            async with watching(channel, token=token, author_id=authors[0]) as again:
                 await again.changes(len(rest))
             assert again.told == rest
     assert len(heartbeats) > ROUNDS
 
 
 def history_in(database: TestDatabase) -> list[tuple[str, str, str]]:
-    """Return the events' ids, orders and buyers, in the feed's order, once they match the orders' histories."""
-    rows = database.query("SELECT id, subject, data ->> 'userId', sequence FROM outbox ORDER BY transaction, position")
-    histories = dict(database.query("SELECT order_id, count(*) FROM order_events GROUP BY order_id"))
+    """Return the events' ids, notes and authors, in the feed's order, once they match the notes' versions."""
+    rows = database.query(
+        "SELECT id, subject, data ->> 'authorId', sequence FROM outbox ORDER BY transaction, position"
+    )
+    newest = dict(database.query("SELECT id, version FROM notes"))
     versions: dict[object, list[int]] = defaultdict(list)
-    for _, order_id, _, sequence in rows:
-        versions[order_id].append(sequence)
-    assert {order_id: len(each) for order_id, each in versions.items()} == histories
+    for _, note_id, _, sequence in rows:
+        versions[note_id].append(sequence)
+    assert {note_id: len(each) for note_id, each in versions.items()} == newest
     assert all(each == list(range(1, len(each) + 1)) for each in versions.values())
-    return [(str(event_id), str(order_id), buyer) for event_id, order_id, buyer, _ in rows]
+    return [(str(event_id), str(note_id), author) for event_id, note_id, author, _ in rows]

@@ -9,15 +9,16 @@ import pytest
 
 from chassis.testing import new_uuid, plain_channel, until
 from chassis.watch.settings import WatchSettings
-from tests.integration.inprocess import database_settings, order_service
-from tests.integration.watching import ids_in, watching, write
+from tests.integration.chassis.notes import notes_service
+from tests.integration.chassis.watching import ids_in, watching, write
+from tests.integration.inprocess import database_settings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
     from grpc import aio
 
-    from tests.integration.conftest import TestDatabase
+    from tests.integration.databases import TestDatabase
 
 CLOSELY: Final = WatchSettings(poll_s=0.01, heartbeat_s=0.05)
 # A restore into a younger server leaves rows with transaction ids that the server has not reached.
@@ -25,11 +26,11 @@ YOUNGER: Final = "UPDATE outbox SET transaction = ((transaction::text)::bigint +
 
 
 @pytest.fixture
-async def channel(orders_database: TestDatabase, users_address: str) -> AsyncIterator[aio.Channel]:
+async def channel(notes_database: TestDatabase) -> AsyncIterator[aio.Channel]:
     """An admin's channel to a replica that has been running since before what happens to its database."""
-    settings = database_settings(orders_database.url)
+    settings = database_settings(notes_database.url)
     async with (
-        order_service(settings, users=users_address, watching=CLOSELY) as address,
+        notes_service(settings, watching=CLOSELY) as address,
         plain_channel(address) as channel,
     ):
         yield channel
@@ -70,21 +71,21 @@ def lose(database: TestDatabase, count: int) -> None:
                 (id, type, subject, sequence, data, traceparent, occurred_at, transaction, position)
             OVERRIDING SYSTEM VALUE
             VALUES
-                (gen_random_uuid(), 'order.created', gen_random_uuid(), 1, '{"userId": "ada"}', '', now(), %s, %s)
+                (gen_random_uuid(), 'note.created', gen_random_uuid(), 1, '{"authorId": "ada"}', '', now(), %s, %s)
             """,
             (transaction, position),
         )
 
 
 async def test_an_open_stream_whose_last_event_was_lost_ends_and_its_token_is_refused(
-    channel: aio.Channel, orders_database: TestDatabase
+    channel: aio.Channel, notes_database: TestDatabase
 ) -> None:
-    write(orders_database, 3)
+    write(notes_database, 3)
     async with watching(channel) as watch:
         await watch.message()
-        write(orders_database, 2)
+        write(notes_database, 2)
         await watch.changes(2)
-        lose(orders_database, 1)
+        lose(notes_database, 1)
         refusal = await watch.end()
     async with watching(channel, token=watch.token) as again:
         second = await again.end()
@@ -94,41 +95,41 @@ async def test_an_open_stream_whose_last_event_was_lost_ends_and_its_token_is_re
 
 
 async def test_streams_whose_events_are_still_there_are_resumed_and_miss_nothing(
-    channel: aio.Channel, orders_database: TestDatabase
+    channel: aio.Channel, notes_database: TestDatabase
 ) -> None:
-    write(orders_database, 3)
+    write(notes_database, 3)
     nobodys = new_uuid()
-    async with watching(channel) as watch, watching(channel, user_id=nobodys) as quiet:
+    async with watching(channel) as watch, watching(channel, author_id=nobodys) as quiet:
         await asyncio.gather(watch.message(), quiet.message())
-        write(orders_database, 2)
+        write(notes_database, 2)
         await watch.changes(2)
         await quiet.passes(watch.token)
-        orders_database.query(YOUNGER)
+        notes_database.query(YOUNGER)
         refusals = await asyncio.gather(watch.end(), quiet.end())
-    write(orders_database, 1)
+    write(notes_database, 1)
     async with (
         watching(channel, token=watch.token) as again,
-        watching(channel, token=quiet.token, user_id=nobodys) as quiet_again,
+        watching(channel, token=quiet.token, author_id=nobodys) as quiet_again,
     ):
         await again.change()
         await quiet_again.passes(again.token)
 
     # The replica was not restarted: it finds the restored events by itself.
     assert {refusal.reason for refusal in refusals} == {"DATABASE_UNAVAILABLE"}
-    assert watch.told + again.told == ids_in(orders_database)[3:]
+    assert watch.told + again.told == ids_in(notes_database)[3:]
     assert quiet_again.told == []
 
 
 async def test_a_restore_while_there_was_no_stream_is_found_by_the_first_one(
-    channel: aio.Channel, orders_database: TestDatabase
+    channel: aio.Channel, notes_database: TestDatabase
 ) -> None:
     async with watching(channel) as watch:
         await watch.message()
-        write(orders_database, 2)
+        write(notes_database, 2)
         await watch.changes(2)
-    await until(nothing_is_read_any_more(orders_database))
-    orders_database.query(YOUNGER)
-    write(orders_database, 1)
+    await until(nothing_is_read_any_more(notes_database))
+    notes_database.query(YOUNGER)
+    write(notes_database, 1)
 
     async with watching(channel, token=watch.token) as first:
         refusal = await first.end()
@@ -136,15 +137,15 @@ async def test_a_restore_while_there_was_no_stream_is_found_by_the_first_one(
         await again.change()
 
     assert refusal.reason == "DATABASE_UNAVAILABLE"
-    assert watch.told + again.told == ids_in(orders_database)
+    assert watch.told + again.told == ids_in(notes_database)
 
 
 async def test_a_token_whose_event_was_swept_is_refused_and_so_is_catching_up_from_it(
-    channel: aio.Channel, orders_database: TestDatabase
+    channel: aio.Channel, notes_database: TestDatabase
 ) -> None:
-    write(orders_database, 3)
-    swept, kept, _ = ids_in(orders_database)
-    orders_database.query("DELETE FROM outbox WHERE id = %s", swept)
+    write(notes_database, 3)
+    swept, kept, _ = ids_in(notes_database)
+    notes_database.query("DELETE FROM outbox WHERE id = %s", swept)
 
     async with watching(channel, token=swept) as late:
         refusal = await late.end()

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from shop.user.v1.user_pb2 import User
 
     from chassis.testing import ManualClock
-    from tests.integration.conftest import TestDatabase
+    from tests.integration.databases import TestDatabase
 
 NOWHERE = "127.0.0.1:1"
 

@@ -15,7 +15,8 @@ from shop.order.v1.order_service_pb2_grpc import OrderServiceStub
 from chassis.testing import admins_token, plain_channel
 from chassis.watch.settings import WatchSettings
 from protos.client import ShopError, connect, connect_sync, watch
-from tests.integration.inprocess import database_settings, order_service
+from tests.integration.inprocess import database_settings
+from tests.integration.order_svc.inprocess import order_service
 from tests.support.requests import create_order_request
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from shop.order.v1.order_service_pb2_grpc import OrderServiceAsyncStub
     from shop.user.v1.user_pb2 import User
 
-    from tests.integration.conftest import TestDatabase
+    from tests.integration.databases import TestDatabase
 
 NOWHERE = "127.0.0.1:1"
 both = pytest.mark.parametrize("is_sync", [False, True], ids=["aio", "sync"])

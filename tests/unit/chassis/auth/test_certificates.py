@@ -28,7 +28,7 @@ def certificates(tmp_path: Path) -> Certificates:
 @pytest.fixture
 def files(certificates: Certificates, tmp_path: Path) -> Path:
     """A folder with a certificate's files, to be replaced one by one."""
-    return shutil.copytree(certificates.folder_of("user_svc").path, tmp_path / "files")
+    return shutil.copytree(certificates.folder_of("edge").path, tmp_path / "files")
 
 
 def identity_of(files: Path) -> CertificateFiles:
@@ -38,7 +38,7 @@ def identity_of(files: Path) -> CertificateFiles:
 def set_environment(monkeypatch: pytest.MonkeyPatch, files: Path) -> None:
     for variable, name in (("CERT_FILE", "tls.crt"), ("KEY_FILE", "tls.key"), ("CA_FILE", "ca.crt")):
         monkeypatch.setenv(f"TLS_{variable}", str(files / name))
-    monkeypatch.setenv("TLS_ALLOWED_PEERS", "edge, order_svc")
+    monkeypatch.setenv("TLS_ALLOWED_PEERS", "edge, notes_svc")
 
 
 def test_the_settings_name_the_files_and_the_peers(monkeypatch: pytest.MonkeyPatch, files: Path) -> None:
@@ -47,7 +47,7 @@ def test_the_settings_name_the_files_and_the_peers(monkeypatch: pytest.MonkeyPat
     certificates = CertificateFiles.of(load(TlsSettings))
 
     assert certificates
-    assert certificates.allowed_peers == {"edge", "order_svc"}
+    assert certificates.allowed_peers == {"edge", "notes_svc"}
     assert certificates.credentials().certificates == (files / "tls.crt").read_bytes()
 
 
@@ -69,7 +69,7 @@ def test_half_of_the_settings_are_a_mistake(
 
 
 def test_a_key_that_is_not_the_certificates_is_refused(files: Path, certificates: Certificates) -> None:
-    shutil.copy(certificates.folder_of("edge").path / "tls.key", files / "tls.key")
+    shutil.copy(certificates.folder_of("rate_limiter").path / "tls.key", files / "tls.key")
 
     with pytest.raises(StartupError):
         identity_of(files)
@@ -87,7 +87,7 @@ def test_files_replaced_one_by_one_are_taken_over_once_they_belong_together(
     own = identity_of(files)
     before = own.credentials()
     certificates.rotate()
-    fresh = certificates.folder_of("user_svc").path
+    fresh = certificates.folder_of("edge").path
 
     shutil.copy(fresh / "tls.crt", files / "tls.crt")
     in_between = own.credentials()

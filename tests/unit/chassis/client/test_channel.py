@@ -9,14 +9,14 @@ from uuid import UUID
 import grpc
 import pytest
 from grpc import aio
-from shop.order.v1 import order_service_pb2 as order_pb
 
 from chassis.client import CallPolicy
 from chassis.client.errors import is_dependency_failure
 from chassis.client.interceptors import AioUnaryDefaults, SyncCallDetails, SyncDefaults, with_request_id
 from chassis.context import set_current_call
 from tests.support.builders import SOME_ID, a_call
-from tests.support.requests import create_order_request
+from tests.support.notes_svc import notes_pb2 as pb
+from tests.support.notes_svc.requests import create_note_request
 
 if TYPE_CHECKING:
     from chassis.client.interceptors import Token
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def test_a_write_gets_a_request_id_of_its_own() -> None:
-    request = create_order_request()
+    request = create_note_request()
 
     sent = with_request_id(request)
 
@@ -35,25 +35,25 @@ def test_a_write_gets_a_request_id_of_its_own() -> None:
 
 
 def test_two_sends_of_one_message_are_two_requests() -> None:
-    request = create_order_request()
+    request = create_note_request()
 
     assert with_request_id(request).request_id != with_request_id(request).request_id
 
 
 def test_a_request_id_that_is_there_is_kept() -> None:
-    request = create_order_request(request_id=SOME_ID)
+    request = create_note_request(request_id=SOME_ID)
 
     assert with_request_id(request) is request
 
 
 def test_a_message_without_the_field_is_left_alone() -> None:
-    request = order_pb.GetOrderRequest(id=SOME_ID)
+    request = pb.GetNoteRequest(id=SOME_ID)
 
     assert with_request_id(request) is request
 
 
 def test_bytes_are_left_alone() -> None:
-    raw = create_order_request().SerializeToString()
+    raw = create_note_request().SerializeToString()
 
     assert with_request_id(raw) is raw
 
@@ -83,7 +83,7 @@ def send(
             set_current_call(serving)
         if is_sync:
             sync_details = SyncCallDetails("/a.B/C", timeout_s, metadata, None, None, None)
-            sent: Sent = SyncDefaults(policy, token).intercept_unary_unary(Sent, sync_details, create_order_request())
+            sent: Sent = SyncDefaults(policy, token).intercept_unary_unary(Sent, sync_details, create_note_request())
             return sent
         return asyncio.run(_send_aio(policy, token, timeout_s, metadata))
 
@@ -99,7 +99,7 @@ async def _send_aio(
     named = aio.Metadata(*metadata) if metadata is not None else None
     details = aio.ClientCallDetails("/a.B/C", timeout_s, named, None, None)
     sent: Sent = await AioUnaryDefaults(policy, token).intercept_unary_unary(
-        continuation, details, create_order_request()
+        continuation, details, create_note_request()
     )
     return sent
 

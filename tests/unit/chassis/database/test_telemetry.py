@@ -148,10 +148,10 @@ def test_a_database_is_named_as_the_url_does_without_its_password(
 @pytest.mark.parametrize(
     ("target", "endpoint"),
     [
-        ("user-svc:50051", Endpoint("user-svc", 50051)),
-        ("user-svc", Endpoint("user-svc")),
-        ("dns:///user-svc:50051", Endpoint("user-svc", 50051)),
-        ("dns://8.8.8.8/user-svc:50051", Endpoint("user-svc", 50051)),
+        ("notes-svc:50051", Endpoint("notes-svc", 50051)),
+        ("notes-svc", Endpoint("notes-svc")),
+        ("dns:///notes-svc:50051", Endpoint("notes-svc", 50051)),
+        ("dns://8.8.8.8/notes-svc:50051", Endpoint("notes-svc", 50051)),
         ("ipv4:10.0.0.1:50051", Endpoint("10.0.0.1", 50051)),
         ("ipv4:10.0.0.1:50051,10.0.0.2:50051", Endpoint("10.0.0.1:50051,10.0.0.2:50051")),
         ("[::1]:50051", Endpoint("::1", 50051)),

@@ -13,11 +13,10 @@ from google.protobuf.descriptor_pb2 import FieldDescriptorProto
 from google.protobuf.message_factory import GetMessageClass
 from hypothesis import given
 from hypothesis import strategies as st
-from shop.event.v1.order_events_pb2 import OrderCancelled, OrderCreated
-from shop.event.v1.user_events_pb2 import UserDeleted
 
 from chassis.events.cloudevents import CloudEvent, Malformed, data_of, payload_of, uuid_subject
 from tests.support.events import MESSAGES
+from tests.support.notes_svc.notes_pb2 import AuthorChanged, NoteChanged, NoteCreated
 
 if TYPE_CHECKING:
     from google.protobuf.descriptor import Descriptor
@@ -31,13 +30,13 @@ TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 def event(**changes: Any) -> CloudEvent:
     fields: dict[str, Any] = {
         "id": ID,
-        "source": "/order_svc",
-        "type": "order.cancelled",
+        "source": "/note_svc",
+        "type": "note.changed",
         "subject": SUBJECT,
         "sequence": 2,
         "time": datetime(2026, 3, 1, 12, 0, 0, 125_000, UTC),
         "traceparent": TRACE,
-        "data": {"orderId": str(SUBJECT), "from": "PENDING", "to": "CANCELLED"},
+        "data": {"noteId": str(SUBJECT), "authorId": "ada", "state": "ARCHIVED"},
     }
     return CloudEvent(**{**fields, **changes})
 
@@ -48,15 +47,15 @@ def test_an_event_is_sent_as_a_cloudevent_in_json() -> None:
     assert sent == {
         "specversion": "1.0",
         "id": str(ID),
-        "source": "/order_svc",
-        "type": "order.cancelled",
+        "source": "/note_svc",
+        "type": "note.changed",
         "subject": str(SUBJECT),
         "time": "2026-03-01T12:00:00.125000Z",
         "sequence": "0000000000000000002",
         "sequencetype": "Integer",
         "datacontenttype": "application/json",
         "traceparent": TRACE,
-        "data": {"orderId": str(SUBJECT), "from": "PENDING", "to": "CANCELLED"},
+        "data": {"noteId": str(SUBJECT), "authorId": "ada", "state": "ARCHIVED"},
     }
 
 
@@ -135,22 +134,22 @@ def test_an_event_that_is_not_a_json_object_is_refused(sent: str) -> None:
 
 
 def test_data_is_the_message_of_its_type() -> None:
-    data = data_of(event(), OrderCancelled)
+    data = data_of(event(), NoteChanged)
 
-    assert (data.order_id, data.from_status, data.to_status) == (str(SUBJECT), "PENDING", "CANCELLED")
+    assert (data.note_id, data.author_id, data.state) == (str(SUBJECT), "ada", "ARCHIVED")
 
 
 def test_a_field_that_is_new_is_left_out() -> None:
-    assert data_of(event(data={"userId": "x", "new": {"a": 1}}), UserDeleted) == UserDeleted(user_id="x")
+    assert data_of(event(data={"authorId": "x", "new": {"a": 1}}), AuthorChanged) == AuthorChanged(author_id="x")
 
 
-@pytest.mark.parametrize("data", [{"orderId": 7}, {"orderId": ["x"]}, {"total": {"units": "many"}}])
+@pytest.mark.parametrize("data", [{"noteId": 7}, {"noteId": ["x"]}, {"size": {"characters": "many"}}])
 def test_data_of_another_shape_is_refused(data: dict[str, object]) -> None:
     with pytest.raises(Malformed):
-        data_of(event(data=data), OrderCreated)
+        data_of(event(data=data), NoteCreated)
 
 
-PAYLOADS = [message.DESCRIPTOR for message in MESSAGES.values()]
+PAYLOADS = [message.DESCRIPTOR for message in (*MESSAGES.values(), NoteCreated, NoteChanged)]
 
 
 @st.composite
@@ -180,13 +179,13 @@ def test_a_payload_is_the_message_in_protobufs_json(descriptor: Descriptor, data
     payload = json.loads(json.dumps(payload_of(message)))
 
     assert json_format.ParseDict(payload, type(message)()) == message
-    assert json_format.MessageToDict(message).items() <= payload.items() or "total" in payload
+    assert json_format.MessageToDict(message).items() <= payload.items() or {"total", "size"} & payload.keys()
 
 
 def test_a_payload_has_its_numbers_also_if_they_are_0() -> None:
-    created = OrderCreated(order_id="x", amount="12", total={"units": 12})
+    created = NoteCreated(note_id="x", author_id="ada", size={"characters": 12})
 
-    assert payload_of(created) == {"orderId": "x", "amount": "12", "total": {"units": "12", "nanos": 0}}
+    assert payload_of(created) == {"noteId": "x", "authorId": "ada", "size": {"characters": "12", "labels": 0}}
 
 
 def test_a_payload_with_a_field_that_has_no_rule_is_refused() -> None:

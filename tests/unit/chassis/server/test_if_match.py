@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from shop.user.v1 import user_service_pb2 as user_pb
 
 from chassis.errors import InvalidFields
 from chassis.server.if_match import take_if_match
 from tests.support.builders import SOME_ID
+from tests.support.notes_svc import notes_pb2 as pb
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @given(st.text(min_size=1))
 def test_an_if_match_header_is_one_etag_or_refused(header: str) -> None:
-    request = user_pb.UpdateUserRequest(id=SOME_ID)
+    request = pb.UpdateNoteRequest(id=SOME_ID)
 
     with contextlib.suppress(InvalidFields):
         take_if_match(request, header)
@@ -39,7 +39,7 @@ def test_an_if_match_header_is_one_etag_or_refused(header: str) -> None:
 )
 @pytest.mark.parametrize("stated", ["", "v3"])
 def test_an_if_match_header_stands_for_the_etag(header: str, etag: str, stated: str) -> None:
-    request = user_pb.UpdateUserRequest(id=SOME_ID, etag=stated)
+    request = pb.UpdateNoteRequest(id=SOME_ID, etag=stated)
 
     take_if_match(request, header)
 
@@ -49,11 +49,11 @@ def test_an_if_match_header_stands_for_the_etag(header: str, etag: str, stated: 
 @pytest.mark.parametrize(
     ("message", "header", "rule"),
     [
-        (user_pb.GetUserRequest(id=SOME_ID), '"v3"', "if_match.unsupported"),
-        (user_pb.UpdateUserRequest(id=SOME_ID), 'W/"v3"', "if_match.weak"),
-        (user_pb.UpdateUserRequest(id=SOME_ID), '"v3", "v4"', "if_match.one"),
-        (user_pb.UpdateUserRequest(id=SOME_ID), '"v 3"', "if_match.one"),
-        (user_pb.UpdateUserRequest(id=SOME_ID, etag="v4"), '"v3"', "if_match.conflict"),
+        (pb.GetNoteRequest(id=SOME_ID), '"v3"', "if_match.unsupported"),
+        (pb.UpdateNoteRequest(id=SOME_ID), 'W/"v3"', "if_match.weak"),
+        (pb.UpdateNoteRequest(id=SOME_ID), '"v3", "v4"', "if_match.one"),
+        (pb.UpdateNoteRequest(id=SOME_ID), '"v 3"', "if_match.one"),
+        (pb.UpdateNoteRequest(id=SOME_ID, etag="v4"), '"v3"', "if_match.conflict"),
     ],
 )
 def test_an_if_match_header_that_cannot_be_kept_is_refused_and_says_why(

@@ -22,8 +22,8 @@ from chassis.server.bounds import MAX_STRUCT_BYTES, MAX_STRUCT_VALUES, ElementLi
 from chassis.server.status import status_of
 from chassis.server.validation import require_valid
 from tests.support.builders import SOME_ID
-from tests.support.requests import create_order_request, create_user_request, order_item
-from user_svc.model import MAX_PROFILE_BYTES
+from tests.support.notes_svc import notes_pb2
+from tests.support.notes_svc.requests import create_note_request
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -33,10 +33,13 @@ if TYPE_CHECKING:
 
 # Stock gRPC clients accept 8 KiB of headers. The status is in them twice: in base64, and its message again.
 STOCK_HEADERS_BYTES: Final = 8 * 1024
+# Of a Struct, as JSON.
+MAX_JSON_BYTES: Final = 16 * 1024
 
+NOTES: Final = notes_pb2.DESCRIPTOR
 REQUESTS: Final = {
     method.input_type.full_name: message_factory.GetMessageClass(method.input_type)
-    for service in contract.service_names()
+    for service in (*contract.service_names(), *(each.full_name for each in NOTES.services_by_name.values()))
     for method in descriptor_pool.Default().FindServiceByName(service).methods
 }
 by_request = pytest.mark.parametrize("kind", REQUESTS.values(), ids=[name.split(".")[-1] for name in REQUESTS])
@@ -84,7 +87,7 @@ def fill(message: Message, field: Field, *, items: int | None, more: int) -> Non
 
 def value_of(field: Field, rules: validate_pb2.FieldRules, *, more: int) -> Any:
     if field.message_type is not None and is_struct(field.message_type):
-        return widest_profile()
+        return widest_struct()
     if field.message_type is not None:
         return fullest(message_factory.GetMessageClass(field.message_type), more=more)
     if field.type == Field.TYPE_STRING:
@@ -94,11 +97,11 @@ def value_of(field: Field, rules: validate_pb2.FieldRules, *, more: int) -> Any:
     return {Field.TYPE_INT32: -(2**31), Field.TYPE_INT64: -(2**63), Field.TYPE_BOOL: True}[field.type]
 
 
-def widest_profile() -> struct_pb2.Struct:
+def widest_struct() -> struct_pb2.Struct:
     """Return the largest message that 16 KiB of JSON can be."""
-    profile = struct_pb2.Struct()
-    profile.update({"a": [1] * ((MAX_PROFILE_BYTES - len('{"a":[]}') + 1) // 2)})
-    return profile
+    struct = struct_pb2.Struct()
+    struct.update({"a": [1] * ((MAX_JSON_BYTES - len('{"a":[]}') + 1) // 2)})
+    return struct
 
 
 def lists_of(message: Descriptor) -> Iterator[Field]:
@@ -182,62 +185,62 @@ def test_a_refusal_fits_the_headers_that_stock_clients_take(kind: type[Message])
 
 
 def test_violations_beyond_the_named_ones_are_counted() -> None:
-    request = create_order_request(items=[order_item(product_id="", quantity=0)] * 100)
+    request = create_note_request(labels=[""] * 100)
 
     with pytest.raises(InvalidFields) as refused:
         require_good(request)
 
     assert len(refused.value.violations) == MAX_NAMED
-    assert refused.value.message.endswith("; and 190 more")
+    assert refused.value.message.endswith("; and 90 more")
     assert refused.value.message.count(":") == 11
 
 
 @pytest.mark.parametrize("count", [1, 2, 10, 11, 20, 21])
 def test_few_mistakes_are_all_named(count: int) -> None:
     with pytest.raises(InvalidFields) as refused:
-        require_good(create_order_request(items=[order_item(quantity=0)] * count))
+        require_good(create_note_request(labels=[""] * count))
 
     assert len(refused.value.violations) == min(count, MAX_NAMED)
     assert ("more" in refused.value.message) == (count > 10)
 
 
 def list_of_empty(count: int) -> struct_pb2.Struct:
-    profile = struct_pb2.Struct()
-    profile.fields["a"].list_value.values.extend([struct_pb2.Value()] * count)
-    return profile
+    struct = struct_pb2.Struct()
+    struct.fields["a"].list_value.values.extend([struct_pb2.Value()] * count)
+    return struct
 
 
 def map_of_empty(count: int) -> struct_pb2.Struct:
-    profile = struct_pb2.Struct()
+    struct = struct_pb2.Struct()
     for n in range(count):
-        profile.fields[str(n)].SetInParent()
-    return profile
+        struct.fields[str(n)].SetInParent()
+    return struct
 
 
 def lists_of_lists(count: int) -> struct_pb2.Struct:
-    profile = struct_pb2.Struct()
+    struct = struct_pb2.Struct()
     for _ in range(count // 100 + 1):
-        inner = profile.fields["a"].list_value.values.add().list_value
+        inner = struct.fields["a"].list_value.values.add().list_value
         inner.values.extend([struct_pb2.Value()] * 100)
-    return profile
+    return struct
 
 
 @pytest.mark.parametrize("make", [list_of_empty, map_of_empty, lists_of_lists])
-def test_a_profile_has_a_largest_number_of_values(make: Callable[[int], struct_pb2.Struct]) -> None:
-    require_good(create_user_request(profile=make(MAX_STRUCT_VALUES - 200)))
+def test_a_struct_has_a_largest_number_of_values(make: Callable[[int], struct_pb2.Struct]) -> None:
+    require_good(create_note_request(extra=make(MAX_STRUCT_VALUES - 200)))
 
-    refusal = refusal_of(lambda: require_good(create_user_request(profile=make(MAX_STRUCT_VALUES + 1))))
+    refusal = refusal_of(lambda: require_good(create_note_request(extra=make(MAX_STRUCT_VALUES + 1))))
 
     assert isinstance(refusal, InvalidFields)
-    assert [(each.field, each.rule) for each in refusal.violations] == [("profile", "struct.max_values")]
+    assert [(each.field, each.rule) for each in refusal.violations] == [("extra", "struct.max_values")]
 
 
-def test_the_largest_profile_there_can_be_passes() -> None:
-    profile = widest_profile()
+def test_the_largest_struct_there_can_be_passes() -> None:
+    struct = widest_struct()
 
-    require_good(create_user_request(profile=profile))
+    require_good(create_note_request(extra=struct))
 
-    assert profile.ByteSize() <= MAX_STRUCT_BYTES == 6 * MAX_PROFILE_BYTES
+    assert struct.ByteSize() <= MAX_STRUCT_BYTES == 6 * MAX_JSON_BYTES
 
 
 def memory_of(work: Callable[[], object]) -> int:

@@ -68,7 +68,7 @@ def provider(monkeypatch: pytest.MonkeyPatch) -> Iterator[TracerProvider]:
 
 
 def traced_call(provider: TracerProvider) -> Call:
-    call = Call("/shop.order.v1.OrderService/GetOrder", deadline=0)
+    call = Call("/notes.v1.NoteService/GetNote", deadline=0)
     call.span = provider.get_tracer("tests").start_span("call")
     return call
 
@@ -77,9 +77,9 @@ def test_a_batch_is_linked_to_each_traced_call_and_stands_below_the_first(
     provider: TracerProvider, exporter: InMemorySpanExporter
 ) -> None:
     first, second = traced_call(provider), traced_call(provider)
-    untraced = Call("/shop.order.v1.OrderService/GetOrder", deadline=0)
+    untraced = Call("/notes.v1.NoteService/GetNote", deadline=0)
 
-    with tracing.batch_span("orders.get", [untraced, first, second]):
+    with tracing.batch_span("notes.get", [untraced, first, second]):
         inside = trace.get_current_span()
 
     [span] = exporter.get_finished_spans()
@@ -94,9 +94,9 @@ def test_a_batch_is_linked_to_each_traced_call_and_stands_below_the_first(
 def test_a_call_that_a_batch_makes_is_a_child_of_its_span(
     provider: TracerProvider, exporter: InMemorySpanExporter
 ) -> None:
-    with tracing.batch_span("users.ask", [traced_call(provider)]):
+    with tracing.batch_span("library.ask", [traced_call(provider)]):
         span, traceparent = tracing.begin_client_call(
-            "/shop.user.v1.UserService/BatchGetUsers", server=Endpoint("users", 50051)
+            "/notes.v1.NoteService/FindNotes", server=Endpoint("library", 50051)
         )
         assert span
         tracing.end_client_call(span, "UNAVAILABLE")
@@ -106,17 +106,17 @@ def test_a_call_that_a_batch_makes_is_a_child_of_its_span(
     assert traceparent == f"00-{asked.context.trace_id:032x}-{asked.context.span_id:016x}-01"
     assert dict(asked.attributes) == {
         "rpc.system.name": "grpc",
-        "rpc.method": "shop.user.v1.UserService/BatchGetUsers",
+        "rpc.method": "notes.v1.NoteService/FindNotes",
         "rpc.response.status_code": "UNAVAILABLE",
         "error.type": "UNAVAILABLE",
-        "server.address": "users",
+        "server.address": "library",
         "server.port": 50051,
     }
     assert asked.status.status_code is trace.StatusCode.ERROR
 
 
 def test_a_batch_of_calls_that_are_not_traced_has_no_span(exporter: InMemorySpanExporter) -> None:
-    with tracing.batch_span("orders.get", [Call("/a.B/C", deadline=0)]):
+    with tracing.batch_span("notes.get", [Call("/a.B/C", deadline=0)]):
         pass
 
     assert exporter.get_finished_spans() == ()

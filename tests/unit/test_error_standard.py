@@ -26,7 +26,7 @@ from tests.support.domain_errors import ERRORS, an_error, name_of
 from tests.support.reasons import REASONS, Reason
 from tests.unit.chassis.server.test_errors import detail
 
-REPOSITORY: Final = Path(__file__).parents[4]
+REPOSITORY: Final = Path(__file__).parents[2]
 PAGES: Final = (REPOSITORY / "docs" / "errors.md", *sorted((REPOSITORY / "docs" / "services").glob("*.md")))
 DOCS: Final = "\n".join(page.read_text() for page in PAGES)
 

@@ -21,8 +21,11 @@ from chassis.testing import new_uuid, plain_channel, refusal_from, refusal_of, u
 from order_svc.buyer_projection import KnownUser, UserState, put_users
 from order_svc.consumer import look_for_late_orders
 from order_svc.model import BuyerId
-from tests.integration.event_flow import flowing, opened, running
-from tests.integration.inprocess import database_settings, order_service, user_service
+from tests.integration.event_flow import opened, running
+from tests.integration.inprocess import database_settings
+from tests.integration.order_svc.flow import flowing
+from tests.integration.order_svc.inprocess import order_service
+from tests.integration.user_svc.inprocess import user_service
 from tests.support.requests import create_order_request, create_user_request
 
 if TYPE_CHECKING:
@@ -33,7 +36,7 @@ if TYPE_CHECKING:
     from shop.user.v1.user_service_pb2_grpc import UserServiceAsyncStub
 
     from chassis.testing import ManualClock
-    from tests.integration.conftest import TestDatabase
+    from tests.integration.databases import TestDatabase
 
 PENDING, CONFIRMED = order_pb2.ORDER_STATUS_PENDING, order_pb2.ORDER_STATUS_CONFIRMED
 PROCESSING, SHIPPED = order_pb2.ORDER_STATUS_PROCESSING, order_pb2.ORDER_STATUS_SHIPPED

@@ -12,7 +12,7 @@ from shop.user.v1 import user_pb2
 from shop.user.v1 import user_service_pb2 as user_pb
 
 from chassis.errors import InvalidFields
-from chassis.server.validation import json_name, require_valid
+from chassis.server.validation import require_valid
 from tests.support.builders import OTHER_ID, SOME_ID
 from tests.support.requests import create_order_request, create_user_request, order_item
 
@@ -178,10 +178,3 @@ def test_a_refusal_does_not_repeat_a_password() -> None:
         require_valid(create_user_request(password="hunter2"))
 
     assert "hunter2" not in refused.value.message
-
-
-@pytest.mark.parametrize("name", ["id", "display_name", "unit_price", "a_b_c"])
-def test_a_field_has_the_name_that_protobuf_gives_it_in_json(name: str) -> None:
-    expected = {"id": "id", "display_name": "displayName", "unit_price": "unitPrice", "a_b_c": "aBC"}
-
-    assert json_name(name) == expected[name]
