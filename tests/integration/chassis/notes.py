@@ -35,6 +35,7 @@ async def notes_service(
     breaker: BreakerSettings | None = None,
     watching: WatchSettings | None = None,
     server: ServerSettings | None = None,
+    tls: TlsSettings | None = None,
     servicer_class: type[NoteServicer] = NoteServicer,
 ) -> AsyncIterator[str]:
     """Serve the notes service while the block runs; yield its address.
@@ -47,13 +48,14 @@ async def notes_service(
         breaker: of the library.
         watching: of its streams.
         server: of its server.
+        tls: its certificate, and who may connect; None for clear text.
         servicer_class: answers NoteService.
     """
     whole = Settings(
         telemetry=TelemetrySettings(service_name=NOTES),
         server=server or server_settings(),
         tokens=TokenSettings(),
-        tls=TlsSettings(),
+        tls=tls or TlsSettings(),
         database=settings,
         keys=KeySettings(public_key=TEST_KEY),
         library=LibrarySettings(url=library),
