@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Union, get_arg
 from pydantic import SecretStr
 
 import chassis
+from chassis.client.settings import PeerSettings
 from chassis.runtime import cli
 from chassis.service import services
 from chassis.settings import Section, constants, sections_of, variable_of
@@ -62,8 +63,9 @@ def sections() -> dict[str, type[Section]]:
             for _, section in inspect.getmembers(importlib.import_module(module.name), inspect.isclass):
                 if issubclass(section, Section) and section.__module__ == module.name and section is not Section:
                     found.setdefault(section.__name__, section)
-    # A section without a prefix may be the base of others, which have one.
+    # A section without a prefix may be the base of others, which have one; that of peers also if no service has a peer.
     bases = {base for section in found.values() if not _only_sets_defaults(section) for base in section.__bases__}
+    bases.add(PeerSettings)
     return {name: section for name, section in found.items() if not (_only_sets_defaults(section) or section in bases)}
 
 

@@ -50,6 +50,4 @@ async def test_every_command_that_ends_runs_beside_a_running_process(
                         failed[f"{service.name} {command}"] = ended.stderr
 
     assert failed == {}
-    assert {"migrate", "events replay", "events dlq list", "events dlq requeue", "keys list", "admin create"} <= set(
-        tried
-    )
+    assert {"migrate", "events replay"} <= set(tried)
