@@ -929,6 +929,12 @@ PROVOKED: dict[str, tuple[str, int, bytes]] = {
     "an escaped slash": ("The path or a header cannot", 400, written("GET /health%2fusers")),
     "no host": ("The path or a header cannot", 400, b"GET /health HTTP/1.1\r\n\r\n"),
     "two hosts": ("There must be one Host", 400, written("GET /health", "host: b")),
+    "two hosts, of a list for users": ("There must be one Host", 400, written("GET /api/v1/users", "host: b")),
+    "two hosts, with a bad token": (
+        "There must be one Host",
+        400,
+        written("GET /api/v1/users", "host: b", token="x.y.z"),
+    ),
     "bad chunks": ("The path or a header cannot", 400, written("POST /api/v1/users", "transfer-encoding: x")),
     "an unknown verb": ("The path or a header cannot", 400, written("BREW /health")),
     "nobody there": ("No replica of the service", 503, written("GET /health")),
@@ -955,6 +961,22 @@ def test_every_refusal_says_whether_the_caller_or_the_service_is_at_fault(
     reason = body["details"][0]["reason"]
     assert (reason == "SERVICE_UNAVAILABLE") is (status >= 500)
     assert {each.http for each in EDGE_ERRORS if each.reason == reason} >= {status}
+
+
+@pytest.mark.parametrize("rpc", [CREATE_USER, "/shop.user.v1.UserService/ListUsers"], ids=["public", "for users"])
+@pytest.mark.parametrize("malformed", [("grpc-timeout", "soon"), ("grpc-encoding", "gzip"), ("host", "a,b")])
+def test_a_malformed_grpc_call_is_told_so_with_any_token_and_without(
+    lonely_edge: httpx.Client, malformed: tuple[str, str], rpc: str
+) -> None:
+    sent = {"content-type": "application/grpc", "te": "trailers", **dict([malformed])}
+
+    answers = [
+        lonely_edge.post(rpc, headers=sent | token, content=bytes(5))
+        for token in ({}, {"authorization": "Bearer x.y.z"}, {"authorization": f"Bearer {signed()}"})
+    ]
+
+    assert {answer.headers["grpc-status"] for answer in answers} == {"3"}
+    assert len({answer.headers["grpc-message"] for answer in answers}) == 1
 
 
 @pytest.mark.parametrize("error", EDGE_ERRORS, ids=lambda error: error.message[:30])
