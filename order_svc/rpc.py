@@ -71,10 +71,9 @@ class OrderServicer(OrderServiceServicer):
 
     @override
     async def ListOrders(self, request: pb.ListOrdersRequest, context: Context) -> pb.ListOrdersResponse:
-        listing = ListRequest(request, now=self._clock.now())
-        filters = OrderFilter(
-            owner=_owner(), user_id=_user_id(request.user_id), status=_STATUSES_BACK.get(request.status)
-        )
+        owner = _owner()
+        listing = ListRequest(request, now=self._clock.now(), owner=owner)
+        filters = OrderFilter(owner=owner, user_id=_user_id(request.user_id), status=_STATUSES_BACK.get(request.status))
         orders, next_page_token = await listing.answer(
             await self._service.list_orders(listing.page, filters=filters), _to_message
         )

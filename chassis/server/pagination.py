@@ -3,9 +3,9 @@
 A page is bounded by rows and by bytes: it fits the 4 MiB that gRPC clients accept by default, and making it does not
 hold the loop. A page may have fewer rows than requested although it has a token for the next page.
 
-A page token is opaque to callers. It holds the last key and the time, and a digest of the request binds it to its list
-and filters. The digest is not secret: a forged token can only name another position in a list that its caller may read
-anyway.
+A page token is opaque to callers. It holds the last key and the time, and a digest of the request binds it to its list,
+filters and owner. The digest is not secret: a forged token can only name another position in a list that its caller may
+read anyway.
 """
 
 from __future__ import annotations
@@ -127,6 +127,7 @@ class ListRequest(Generic[Key]):
         request: the message; it has `page_size` and `page_token`.
         now: the current time, aware.
         key: the type of the list's keys.
+        owner: the only user whose rows the list has, if that depends on the caller; a token is bound to it, too.
 
     Attributes:
         page: which page it asks for.
@@ -142,9 +143,10 @@ class ListRequest(Generic[Key]):
         *,
         now: datetime,
         key: type[Key] = UUID,  # type: ignore[assignment]  # mypy takes no default for what it infers from the call
+        owner: UUID | None = None,
     ) -> None:
         asked = cast("Any", request)
-        self.tokens: Final = PageTokens(_query_of(request), now, key)
+        self.tokens: Final = PageTokens((*_query_of(request), str(owner or "")), now, key)
         self.page: PageRequest[Key] = self.tokens.page(page_size=asked.page_size, page_token=asked.page_token)
 
     async def answer(self, page: Page[R], show: Callable[[R], M]) -> tuple[list[M], str]:

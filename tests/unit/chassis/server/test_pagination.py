@@ -270,6 +270,15 @@ def test_a_token_of_a_request_with_other_filters_is_refused(other: ListOperation
         ListRequest(other, now=NOON)
 
 
+def test_a_token_of_another_owner_is_refused() -> None:
+    owners = (None, UUID(SOME_ID), UUID(int=1))
+    tokens = [ListRequest(A_LIST, now=NOON, owner=owner).tokens.after(UUID(SOME_ID)) for owner in owners]
+
+    assert len(set(tokens)) == len(tokens)
+    with pytest.raises(InvalidPageToken):
+        ListRequest(ListOperationsRequest(name="shops/1", filter="done", page_token=tokens[1]), now=NOON)
+
+
 def test_the_same_content_of_another_list_is_another_query() -> None:
     operations, locations = ListOperationsRequest(filter="same"), ListLocationsRequest(name="same")
     assert operations.SerializeToString() == locations.SerializeToString()
