@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
     Context = aio.ServicerContext[Any, Any]
 
+_CANCELLATION_S: Final = 0.05
+
 
 class Receiver:
     """Receives the requests of one method.
@@ -90,7 +92,7 @@ async def _first_message(context: Context) -> bytes:
     """
     data = await context.read()
     if data is aio.EOF:
-        # A caller that cancels ends the stream of messages too; its cancellation arrives in the next turn of the loop.
-        await asyncio.sleep(0)
+        # A caller that cancels ends the stream of messages too. Its cancellation comes by another thread, later.
+        await asyncio.sleep(_CANCELLATION_S)
         raise MalformedRequest("The call has no whole message. Send one, and then end the call.")
     return cast("bytes", data)
