@@ -47,9 +47,12 @@ def _no_settings_from_the_shell() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _plain_exceptions_in_logs() -> None:
-    """Let structlog write exceptions as Python does: rich draws all local variables, for a second of CPU each time."""
+    """Let structlog write exceptions as Python does, and no colours.
+
+    rich draws all local variables, for a second of CPU each time.
+    """
     *others, _ = structlog.get_config()["processors"]
-    plain = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+    plain = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
     structlog.configure(processors=[*others, plain])
 
 

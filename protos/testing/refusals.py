@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from google.protobuf.message import Message
 
-# The services' errors are found as subclasses, so their modules must be imported.
-_MODULES: Final = (order_errors, user_errors)
+# Where the errors are defined. Those of other services in the same process are not the shop's.
+_PACKAGES: Final = ("chassis.", order_errors.__name__, user_errors.__name__, __name__)
 _NOBODY: Final = UUID(int=0)
 
 
@@ -87,6 +87,6 @@ def _fact(name: str, request: Message) -> Any:
 
 def _kinds(of: type[DomainError] = DomainError) -> Iterator[type[DomainError]]:
     for kind in of.__subclasses__():
-        if "reason" in vars(kind):
+        if "reason" in vars(kind) and kind.__module__.startswith(_PACKAGES):
             yield kind
         yield from _kinds(kind)
