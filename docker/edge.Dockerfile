@@ -5,7 +5,7 @@
 #
 # Needs node_modules/swagger-ui-dist in the context (`make setup`), which `make images` installs.
 
-ARG BASE=docker.io/library/debian:bookworm-slim@sha256:4724b8cc51e33e398f0e2e15e18d5ec2851ff0c2280647e1310bc1642182655d
+ARG BASE=docker.io/library/debian:trixie-slim@sha256:a29215f6a35e51e22adffa17f89e9d2ef06214e64a2bad10d765c46aea49f11f
 
 # The same as in Dockerfile, so that all images share the layer.
 FROM ${BASE} AS python
