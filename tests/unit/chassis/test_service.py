@@ -9,7 +9,7 @@ from chassis.service import InvalidDeclaration, callers_of, read, services
 if TYPE_CHECKING:
     from pathlib import Path
 
-_STOCK = 'collection = "stocks"\nserves = ["shop.stock.v1.StockService"]\n'
+_EXAMPLE = 'collection = "examples"\nserves = ["shop.example.v1.ExampleService"]\n'
 
 
 def declare(root: Path, name: str, text: str) -> Path:
@@ -20,10 +20,16 @@ def declare(root: Path, name: str, text: str) -> Path:
 
 
 def test_a_service_is_what_its_file_says(tmp_path: Path) -> None:
-    service = read(declare(tmp_path, "gift_card_svc", 'collection = "gift_cards"\nserves = ["shop.gift_card.v1.A"]'))
+    service = read(
+        declare(tmp_path, "second_example_svc", 'collection = "second_examples"\nserves = ["shop.second_example.v1.A"]')
+    )
 
-    assert (service.name, service.host, service.database) == ("gift_card_svc", "gift-card-svc", "gift_cards")
-    assert (service.url_variable, service.health_path) == ("GIFT_CARD_SERVICE_URL", "/health/gift-cards")
+    assert (service.name, service.host, service.database) == (
+        "second_example_svc",
+        "second-example-svc",
+        "second_examples",
+    )
+    assert (service.url_variable, service.health_path) == ("SECOND_EXAMPLE_SERVICE_URL", "/health/second-examples")
     assert not service.has_worker
     assert {service: 1}[service] == 1
 
@@ -41,24 +47,24 @@ def test_services_start_after_those_that_they_call(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "complaint"),
     [
-        ("stock", _STOCK, "must be in lower case, end with _svc"),
-        ("Stock_svc", _STOCK, "must be in lower case, end with _svc"),
-        (f"{'s' * 40}_svc", _STOCK, "at most 40 characters"),
-        ("stock_svc", "collection = ", "Invalid value"),
-        ("stock_svc", f"{_STOCK}port = 3", "there is no key port; the keys are calls, collection,"),
-        ("stock_svc", 'serves = ["shop.stock.v1.StockService"]', "collection must be a word"),
-        ("stock_svc", 'collection = "Stocks"\nserves = ["a"]', "collection must be a word"),
-        ("stock_svc", 'collection = "stocks"', "serves must name a gRPC service"),
-        ("stock_svc", 'collection = "stocks"\nserves = "a"', "serves must be a list of names"),
+        ("example", _EXAMPLE, "must be in lower case, end with _svc"),
+        ("Stock_svc", _EXAMPLE, "must be in lower case, end with _svc"),
+        (f"{'s' * 40}_svc", _EXAMPLE, "at most 40 characters"),
+        ("example_svc", "collection = ", "Invalid value"),
+        ("example_svc", f"{_EXAMPLE}port = 3", "there is no key port; the keys are calls, collection,"),
+        ("example_svc", 'serves = ["shop.example.v1.ExampleService"]', "collection must be a word"),
+        ("example_svc", 'collection = "Examples"\nserves = ["a"]', "collection must be a word"),
+        ("example_svc", 'collection = "examples"', "serves must name a gRPC service"),
+        ("example_svc", 'collection = "examples"\nserves = "a"', "serves must be a list of names"),
         (
-            "stock_svc",
-            'collection = "stocks"\nserves = ["a", "a"]',
+            "example_svc",
+            'collection = "examples"\nserves = ["a", "a"]',
             "serves must be a list of names, each of them once",
         ),
-        ("stock_svc", f"{_STOCK}calls = [1]", "calls must be a list of names"),
-        ("stock_svc", f'{_STOCK}publishes = "Stock"', "publishes must be a word"),
-        ("stock_svc", f'{_STOCK}key = "int"', "key must be uuid or text"),
-        ("stock_svc", f'{_STOCK}[modules]\nrpc = "a"', "modules must be a table of lists"),
+        ("example_svc", f"{_EXAMPLE}calls = [1]", "calls must be a list of names"),
+        ("example_svc", f'{_EXAMPLE}publishes = "Example"', "publishes must be a word"),
+        ("example_svc", f'{_EXAMPLE}key = "int"', "key must be uuid or text"),
+        ("example_svc", f'{_EXAMPLE}[modules]\nrpc = "a"', "modules must be a table of lists"),
     ],
 )
 def test_a_wrong_declaration_is_refused_with_its_file_and_what_is_wrong(
@@ -76,9 +82,12 @@ def test_a_wrong_declaration_is_refused_with_its_file_and_what_is_wrong(
 @pytest.mark.parametrize(
     ("other", "complaint"),
     [
-        ('collection = "stocks"\nserves = ["shop.b.v1.B"]', "collection: stocks is a_svc's already"),
-        ('collection = "bs"\nserves = ["shop.stock.v1.StockService"]', "serves: shop.stock.v1.StockService is a_svc's"),
-        ('collection = "bs"\nserves = ["s"]\npublishes = "stock"', "publishes: stock is a_svc's already"),
+        ('collection = "examples"\nserves = ["shop.b.v1.B"]', "collection: examples is a_svc's already"),
+        (
+            'collection = "bs"\nserves = ["shop.example.v1.ExampleService"]',
+            "serves: shop.example.v1.ExampleService is a_svc's",
+        ),
+        ('collection = "bs"\nserves = ["s"]\npublishes = "example"', "publishes: example is a_svc's already"),
         ('collection = "bs"\nserves = ["s"]\ncalls = ["c_svc"]', "calls: there is no service c_svc"),
         ('collection = "bs"\nserves = ["s"]\nreads = ["cat"]', "reads: no service publishes cat"),
         ('collection = "bs"\nserves = ["s"]\npublishes = "b"\nreads = ["b"]', "reads: its own events are b"),
@@ -86,7 +95,7 @@ def test_a_wrong_declaration_is_refused_with_its_file_and_what_is_wrong(
     ],
 )
 def test_declarations_that_do_not_fit_each_other_are_refused(tmp_path: Path, other: str, complaint: str) -> None:
-    declare(tmp_path, "a_svc", f'{_STOCK}publishes = "stock"')
+    declare(tmp_path, "a_svc", f'{_EXAMPLE}publishes = "example"')
     declare(tmp_path, "b_svc", other)
 
     with pytest.raises(InvalidDeclaration, match=complaint):
@@ -99,5 +108,5 @@ def test_a_folder_without_services_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_missing_declaration_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InvalidDeclaration, match=r"stock_svc/service\.toml is missing"):
-        read(tmp_path / "stock_svc" / "service.toml")
+    with pytest.raises(InvalidDeclaration, match=r"example_svc/service\.toml is missing"):
+        read(tmp_path / "example_svc" / "service.toml")
