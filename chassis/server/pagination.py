@@ -157,7 +157,7 @@ class ListRequest(Generic[Key]):
 
 
 def _query_of(request: Message) -> tuple[str, ...]:
-    """Return the list and its filters: the type of the request, and all fields but those that say which page."""
+    """Return the list and its filters: the type of the request, and its fields except `page_size` and `page_token`."""
     content = type(request)()
     content.CopyFrom(request)
     for field in ("page_size", "page_token"):

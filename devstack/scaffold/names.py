@@ -157,7 +157,7 @@ def require_free(names: Names, services: tuple[Service, ...]) -> None:
     """Return if no service has one of the names.
 
     Raises:
-        BadName: one has, or no service publishes the events that are to be read.
+        BadName: a service has one of the names, or none publishes the events that the new one reads.
     """
     for each in services:
         if names.resources == each.collection:
