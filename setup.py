@@ -28,6 +28,7 @@ SERVICES: Final = tuple(sorted(path.name for path in Path().glob("*_svc")))
 # The names of packages in the wheel; the longer ones first.
 NAMES: Final = {
     "protos.client": "shop.client",
+    "protos.deprecation": "shop._deprecation",
     "protos.testing.quiet": "shop._chassis.telemetry",
     "protos.testing.rules": "shop._buf.validate",
     "protos.testing": "shop.testing",
@@ -86,7 +87,7 @@ def _module(file: Path) -> str:
 
 def _file(module: str) -> Path | None:
     """Return the file of a module of the repository; None for any other, and for a name that is no module."""
-    if not any(f"{module}.".startswith(f"{each}.") for each in (*ROOTS, "chassis", "buf", *SERVICES)):
+    if not any(f"{module}.".startswith(f"{each}.") for each in NAMES):
         return None
     path = (STUBS if module.startswith("buf.") else Path()).joinpath(*module.split("."))
     return next((file for file in (path.with_suffix(".py"), path / "__init__.py") if file.exists()), None)

@@ -37,7 +37,8 @@ COPY node_modules/swagger-ui-dist/swagger-ui.css node_modules/swagger-ui-dist/sw
      /app/node_modules/swagger-ui-dist/
 COPY generated /app/generated
 COPY envoy /app/envoy
-COPY chassis/__init__.py chassis/deprecation.py chassis/service.py /app/chassis/
+COPY chassis/__init__.py chassis/service.py /app/chassis/
+COPY protos/deprecation.py /app/protos/
 COPY --from=declarations /declarations /app
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONPATH=/app:/app/generated \

@@ -16,9 +16,9 @@ from google.protobuf.descriptor_pb2 import (
 )
 from shop.system.v1.access_pb2 import access
 
-from chassis.deprecation import Deprecation, deprecation_of
 from chassis.service import services
 from envoy.body_limits import body_limit, largest_json
+from protos.deprecation import Deprecation, deprecation_of
 
 DESCRIPTOR_SET: Final = Path(__file__).parents[1] / "generated" / "shop.binpb"
 """The contract as `make generate` writes it."""
@@ -140,6 +140,11 @@ class Contract:
         gets = {b.method for b in self.bindings if b.service == service and b.verb == "GET"}
         return [name for name in self.methods(service) if name in gets]
 
+    def lists(self, service: str) -> list[str]:
+        """Return the names of the service's unary methods that answer with pages (AIP-158)."""
+        paged = self._with_field("page_size", service)
+        return [name for name in self.methods(service) if name in paged]
+
     def streams(self, service: str) -> list[str]:
         """Return the names of the service's server streams."""
         return sorted(method.name for method in self._methods[service] if method.server_streaming)
@@ -158,11 +163,7 @@ class Contract:
 
     def preconditions(self, service: str) -> list[str]:
         """Return the names of the service's methods whose request has a field `etag`."""
-        return sorted(
-            method.name
-            for method in self._methods[service]
-            if any(field.name == "etag" for field in self._messages[method.input_type.removeprefix(".")].field)
-        )
+        return self._with_field("etag", service)
 
     def verbs(self) -> list[str]:
         """Return the HTTP methods in use."""
@@ -206,6 +207,14 @@ class Contract:
             found[name] = {spelling: field for each, field in fields for spelling in (each.name, each.json_name)}
             wanted |= {field.holds for _, field in fields if field.holds} - found.keys()
         return dict(sorted(found.items()))
+
+    def _with_field(self, field: str, service: str) -> list[str]:
+        """Return the names of the service's methods whose request has the field."""
+        return sorted(
+            method.name
+            for method in self._methods[service]
+            if any(each.name == field for each in self._messages[method.input_type.removeprefix(".")].field)
+        )
 
     def _request(self, service: str, method: str) -> str:
         (name,) = (each.input_type for each in self._methods[service] if each.name == method)

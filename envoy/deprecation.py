@@ -3,23 +3,25 @@
 from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from email.utils import format_datetime
-from typing import Final
 
-from chassis.deprecation import Deprecation
-
-_PAGE: Final = '</docs>; rel="deprecation"; type="text/html"'
-"""The page that says what to use instead."""
+from envoy.operations import address_of
+from protos.deprecation import Deprecation
 
 
-def deprecation_headers(deprecation: Deprecation | None) -> Mapping[str, str]:
+def deprecation_headers(rpc: str, deprecation: Deprecation | None) -> Mapping[str, str]:
     """Return the headers `deprecation` (RFC 9745), `sunset` (RFC 8594) and `link`; none if nothing is deprecated.
 
-    A day begins at midnight UTC.
+    A day begins at midnight UTC. The link leads to the operation of the rpc, which says what to use instead.
+
+    Args:
+        rpc: its gRPC path.
+        deprecation: of the rpc.
     """
     if deprecation is None:
         return {}
     sunset = {"sunset": format_datetime(_start(deprecation.sunset), usegmt=True)} if deprecation.sunset else {}
-    return {"deprecation": f"@{int(_start(deprecation.since).timestamp())}"} | sunset | {"link": _PAGE}
+    link = f'<{address_of(rpc)}>; rel="deprecation"; type="text/html"'
+    return {"deprecation": f"@{int(_start(deprecation.since).timestamp())}"} | sunset | {"link": link}
 
 
 def _start(day: date) -> datetime:

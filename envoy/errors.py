@@ -204,7 +204,7 @@ EDGE_ERRORS: Final = (
         code=Code.INVALID_ARGUMENT,
         rpc=Code.INVALID_ARGUMENT,
         reason="MALFORMED_REQUEST",
-        message="The path or a header cannot be read: no escaped slashes, no underscores in header names.",
+        message="The verb, the path or a header cannot be read: no escaped slashes, no underscores in header names.",
     ),
     EdgeError(
         statuses=(range(502, 504),),

@@ -30,8 +30,9 @@ REST: Final = ("/api/", "/health", "/.well-known/")
 KEYS: Final = "shop.user.v1.SessionService/GetJwks"
 """The method that publishes the public keys of access tokens."""
 
-GRPC_TYPES: Final = r"application/grpc(\+proto)?(\s*;.*)?|application/grpc-web(-text)?(\+proto)?"
-"""The content types of a gRPC call. JSON in gRPC is refused, because no service can decode it."""
+GRPC_TYPES: Final = r"application/grpc(\+proto(\s*;.*)?)?|application/grpc-web(-text)?(\+proto)?"
+"""The content types of a gRPC call. JSON in gRPC is refused, because no service can decode it. Parameters are allowed
+where Envoy takes such a call for gRPC."""
 
 SERVED_BY_ALL: Final = frozenset({"shop.system.v1.SystemService"})
 """The services that every cluster serves."""

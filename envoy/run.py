@@ -37,6 +37,12 @@ def run(edge: Edge, *, concurrency: int) -> int:
     """
     for each in (signal.SIGTERM, signal.SIGINT):
         signal.signal(each, _stop)
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError:
+        sys.exit(
+            "The edge writes its configuration below /tmp: mount a folder there that it can write (tmpfs, emptyDir)."
+        )
     with tempfile.TemporaryDirectory(prefix="edge-") as folder:
         envoy = None
         try:

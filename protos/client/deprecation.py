@@ -9,7 +9,7 @@ from typing import Final
 
 from google.protobuf import descriptor_pool
 
-from chassis.deprecation import deprecation_of
+from protos.deprecation import deprecation_of
 
 # Packages between the caller's code and this module: a warning is shown where the caller's code is.
 _BETWEEN: Final = frozenset({"asyncio", "chassis", "grpc", "protos", "shop"})

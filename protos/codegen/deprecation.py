@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 from google.api.field_behavior_pb2 import FieldBehavior, field_behavior
 from google.protobuf.descriptor_pb2 import FieldOptions
 
-from chassis.deprecation import Deprecation, deprecation_of, option_name, option_of
+from protos.deprecation import Deprecation, deprecation_of, option_name, option_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from google.protobuf.descriptor_pb2 import DescriptorProto, EnumDescriptorProto, FileDescriptorProto
     from shop.system.v1.deprecation_pb2 import Deprecation as Option
 
-    from chassis.deprecation import Options
+    from protos.deprecation import Options
 
     # A name, the options of the element, and those of the elements around it whose deprecation is its own too.
     Element: TypeAlias = tuple[str, Options, *tuple[Options, ...]]

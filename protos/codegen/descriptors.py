@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     )
     from google.protobuf.message import Message
 
-    from chassis.deprecation import Deprecation
+    from protos.deprecation import Deprecation
 
 OWN_PACKAGES: Final = "shop."
 """The prefix of the contract's own packages; others are imported."""

@@ -154,7 +154,7 @@ ERROR_SCHEMAS: Final[Mapping[str, JsonObject]] = {
             "reason": {
                 "type": "string",
                 "description": "One of the reasons listed with the answer.",
-                "pattern": "^[A-Z_]+$",
+                "pattern": "^[A-Z0-9_]+$",
             },
             "domain": {"type": "string", "description": "The package of the contract that declares the reason."},
             "metadata": {

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from chassis.service import services
+from envoy.operations import heading_of, operation_id
 from protos.codegen.access import BEARER, callers_of, security_of
 from protos.codegen.descriptors import Contract, bindings, fields_of
 from protos.codegen.errors import ERROR_SCHEMAS, error_examples, error_responses
@@ -23,9 +24,9 @@ from protos.codegen.schemas import Schemas, is_required
 if TYPE_CHECKING:
     from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor, ServiceDescriptor
 
-    from chassis.deprecation import Deprecation
     from protos.codegen.descriptors import Binding
     from protos.codegen.json_types import Json, JsonObject
+    from protos.deprecation import Deprecation
 
 _INTRODUCTION: Final = Path(__file__).with_name("introduction.md")
 
@@ -81,7 +82,9 @@ class Document:
             "openapi": "3.1.0",
             "info": {"title": "Shop", "version": "v1", "description": _INTRODUCTION.read_text()},
             "servers": [{"url": "/", "description": "The edge that serves this document."}],
-            "tags": [{"name": _tag(each), "description": self._comment(each.full_name)} for each in services],
+            "tags": [
+                {"name": heading_of(each.full_name), "description": self._comment(each.full_name)} for each in services
+            ],
             "paths": paths,
             "components": {
                 "schemas": dict(sorted(schemas.items())),
@@ -103,8 +106,8 @@ class Document:
 
     def _operation(self, method: MethodDescriptor, *, binding: Binding, number: int) -> JsonObject:
         operation: JsonObject = {
-            "operationId": method.name[0].lower() + method.name[1:] + (f"_{number}" if number > 1 else ""),
-            "tags": [_tag(method.containing_service)],
+            "operationId": operation_id(method.name, number=number),
+            "tags": [heading_of(method.containing_service.full_name)],
             "summary": _in_words(method.name),
             "description": f"{self._comment(method.full_name)}\n\n{callers_of(method)}",
             "parameters": self._parameters(method, binding=binding),
@@ -189,17 +192,6 @@ def _headers(deprecation: Deprecation | None) -> JsonObject:
     if deprecation:
         names |= {"deprecation": "Deprecation", "link": "Link"} | ({"sunset": "Sunset"} if deprecation.sunset else {})
     return {name: {"$ref": f"#/components/headers/{component}"} for name, component in names.items()}
-
-
-def _tag(service: ServiceDescriptor) -> str:
-    """Return the heading of a gRPC service: what is kept for a service's main one, `Sessions` for a further one."""
-    name = service.name.removesuffix("Service")
-    for each in services():
-        if service.full_name == each.serves[0]:
-            return each.collection.replace("_", " ").capitalize()
-        if service.full_name in each.serves:
-            return f"{name}s"
-    return name
 
 
 def _place_on_page(service: ServiceDescriptor) -> int:

@@ -27,7 +27,7 @@ _OF_THE_EDGE: Final = ("MALFORMED_REQUEST", "RATE_LIMITED", "SERVICE_UNAVAILABLE
 _WITHOUT_ACCESS: Final = ("TOKEN_INVALID", "TOKEN_EXPIRED", "ROLE_REQUIRED")
 _OF_THE_EDGE_FOR_BODIES: Final = ("PAYLOAD_TOO_LARGE", "UNSUPPORTED_MEDIA_TYPE")
 
-_LIST: Final = r"[A-Z_]+(?:, [A-Z_]+)*"
+_LIST: Final = r"[A-Z0-9_]+(?:, [A-Z0-9_]+)*"
 _OF_A_SERVICE: Final = (
     rf"Every rpc can also answer the reasons of shop\.system\.v1: ({_LIST})"
     rf"(?:, and every one with a request id ({_LIST}))?\."

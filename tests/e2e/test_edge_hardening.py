@@ -33,13 +33,16 @@ from shop.user.v1 import user_pb2
 from shop.user.v1 import user_service_pb2 as users
 
 from devstack.settings import Settings
-from devstack.stack import Stack
 from tests.e2e.callers import CLEAR_TEXT
+from tests.e2e.conftest import stack_of
 from tests.e2e.http2 import frame
 from tests.support.ports import free_port
+from tests.support.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from devstack.stack import Stack
 
     Forgery = Callable[["Forger"], str]
 
@@ -75,7 +78,7 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         cors_origins=(ORIGIN,),
     )
     env = {"user_svc": {"ARGON2_MEMORY_KIB": "64", "KEYS_SECRET": KEYS_SECRET}}
-    with Stack(settings, extra_env=env) as stack:
+    with stack_of(settings, extra_env=env) as stack:
         yield stack
 
 
@@ -362,6 +365,18 @@ def test_a_token_in_the_query_is_ignored_and_in_no_log(
         assert token not in log.read_text(), log
 
 
+@pytest.mark.parametrize("path", ["/api/v1/users/", "/shop.user.v1.UserService/", "/"])
+def test_a_line_of_the_log_is_short_however_long_the_path(system: Stack, stranger: httpx.Client, path: str) -> None:
+    request_id = stranger.get(path + "a" * 30_000).headers["x-request-id"]
+
+    def lines() -> list[str]:
+        texts = [log.read_text() for log in system.home.logs.iterdir()]
+        return [line for text in texts for line in text.splitlines() if request_id in line]
+
+    until(lambda: bool(lines()))
+    assert all(len(line) < 1_200 for line in lines())
+
+
 def test_a_bad_token_does_not_block_public_methods(stranger: httpx.Client) -> None:
     response = stranger.get("/.well-known/jwks.json", headers={"authorization": "Bearer x.y.z"})
 
@@ -415,10 +430,10 @@ def test_fields_that_the_server_decides_cannot_be_sent(ada: User, field: dict[st
 
 
 def test_after_100_calls_an_address_has_to_wait_and_others_do_not(system: Stack, stranger: httpx.Client) -> None:
-    statuses = [stranger.get("/api/v1/orders").status_code for _ in range(100)]
-    refusal = stranger.get("/api/v1/orders")
+    statuses = [stranger.get("/api/v1/users").status_code for _ in range(100)]
+    refusal = stranger.get("/api/v1/users")
     with caller(system) as neighbour:
-        let_in = neighbour.get("/api/v1/orders")
+        let_in = neighbour.get("/api/v1/users")
 
     assert statuses == [401] * 100
     assert (refusal.status_code, reason_of(refusal)) == (429, "RATE_LIMITED")
@@ -441,7 +456,7 @@ def test_after_100_calls_an_address_has_to_wait_and_others_do_not(system: Stack,
 def test_each_public_write_is_limited_to_20(stranger: httpx.Client, path: str, body: object) -> None:
     statuses = {stranger.post(path, json=body).status_code for _ in range(20)}
     refusal = stranger.post(path, json=body)
-    elsewhere = stranger.get("/api/v1/orders")
+    elsewhere = stranger.get("/api/v1/users")
 
     assert 429 not in statuses
     assert (refusal.status_code, reason_of(refusal)) == (429, "RATE_LIMITED")
@@ -462,7 +477,7 @@ def test_rest_and_grpc_logins_share_one_limit(stranger: httpx.Client) -> None:
 @pytest.mark.parametrize("headers", [GRPC, GRPC_WEB], ids=["grpc", "grpc-web"])
 def test_grpc_callers_get_the_limit_as_a_grpc_status(stranger: httpx.Client, headers: dict[str, str]) -> None:
     for _ in range(100):
-        stranger.get("/api/v1/orders")
+        stranger.get("/api/v1/users")
 
     refusal = stranger.post(GET_USER, content=framed(b""), headers=headers)
 
@@ -485,9 +500,9 @@ def status_of(response: httpx.Response) -> status_pb2.Status:
 def test_a_claimed_address_has_no_limit_of_its_own(stranger: httpx.Client, header: str) -> None:
     for number in range(100):
         value = f"203.0.113.{number}"
-        stranger.get("/api/v1/orders", headers={header: f"for={value}" if header == "forwarded" else value})
+        stranger.get("/api/v1/users", headers={header: f"for={value}" if header == "forwarded" else value})
 
-    refusal = stranger.get("/api/v1/orders", headers={header: "203.0.113.200"})
+    refusal = stranger.get("/api/v1/users", headers={header: "203.0.113.200"})
 
     assert refusal.status_code == 429
 
@@ -497,15 +512,15 @@ def test_health_checks_and_preflights_are_not_counted(stranger: httpx.Client) ->
     for _ in range(60):
         stranger.get("/healthz")
         stranger.get("/health")
-        stranger.options("/api/v1/orders", headers=preflight)
+        stranger.options("/api/v1/users", headers=preflight)
 
-    assert stranger.get("/api/v1/orders").headers["x-ratelimit-remaining"] == "99"
+    assert stranger.get("/api/v1/users").headers["x-ratelimit-remaining"] == "99"
 
 
 # Headers for browsers
 
 
-@pytest.mark.parametrize("path", ["/api/v1/orders", "/api/v1/users/1", "/api/v1/orders/1:cancel", "/health", GET_USER])
+@pytest.mark.parametrize("path", ["/api/v1/users", "/api/v1/users/1", "/api/v1/users/1:delete", "/health", GET_USER])
 def test_a_page_of_an_allowed_origin_may_call_every_method(stranger: httpx.Client, path: str) -> None:
     asked = {
         "origin": ORIGIN,
@@ -536,8 +551,8 @@ def test_a_page_of_an_allowed_origin_may_call_every_method(stranger: httpx.Clien
     ],
 )
 def test_a_page_of_another_origin_may_not_call(stranger: httpx.Client, origin: str) -> None:
-    preflight = stranger.options("/api/v1/orders", headers={"origin": origin, "access-control-request-method": "POST"})
-    call = stranger.get("/api/v1/orders", headers={"origin": origin})
+    preflight = stranger.options("/api/v1/users", headers={"origin": origin, "access-control-request-method": "POST"})
+    call = stranger.get("/api/v1/users", headers={"origin": origin})
 
     for response in (preflight, call):
         assert not [name for name in response.headers if name.startswith("access-control-")]
@@ -545,8 +560,8 @@ def test_a_page_of_another_origin_may_not_call(stranger: httpx.Client, origin: s
 
 def _refused_by_rate(client: httpx.Client, _user: User) -> httpx.Response:
     for _ in range(100):
-        client.get("/api/v1/orders")
-    return client.get("/api/v1/orders")
+        client.get("/api/v1/users")
+    return client.get("/api/v1/users")
 
 
 ANSWERS: Final[dict[str, tuple[int, Callable[[httpx.Client, User], httpx.Response]]]] = {
@@ -555,7 +570,7 @@ ANSWERS: Final[dict[str, tuple[int, Callable[[httpx.Client, User], httpx.Respons
     "preflight": (
         200,
         lambda client, _user: client.options(
-            "/api/v1/orders", headers={"origin": ORIGIN, "access-control-request-method": "GET"}
+            "/api/v1/users", headers={"origin": ORIGIN, "access-control-request-method": "GET"}
         ),
     ),
     "malformed": (400, lambda client, _user: client.post("/api/v1/users", json={"nope": 1})),

@@ -39,7 +39,7 @@ class Request:
 _TIME_FOR_A_TEST_S: Final = 20
 
 _REQUESTS: Final = {
-    None: Request(method="GET", path="/api/v1/orders"),
+    None: Request(method="GET", path="/api/v1/users"),
     ("limit", "public_write"): Request(
         method="POST", path="/api/v1/sessions", headers={"content-type": "application/json"}, content=b"{}"
     ),

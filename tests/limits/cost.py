@@ -66,7 +66,7 @@ def reads(edge: RunningEdge, token: str) -> float:
     with httpx.Client(base_url=edge.url, headers={"authorization": f"Bearer {token}"}, trust_env=False) as client:
         for _ in range(READS):
             began = time.perf_counter()
-            client.get("/api/v1/orders").raise_for_status()
+            client.get("/api/v1/users").raise_for_status()
             durations.append(time.perf_counter() - began)
     return statistics.median(durations) * 1000
 

@@ -20,12 +20,13 @@ from envoy.render import render, render_rate_limiter, render_secrets
 from tests.support.ports import free_port
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from devstack.certificates import Certificates
     from devstack.redis import RedisServer
     from devstack.stack import Stack
+    from tests.failover_redis.servers import Server
 
 PROGRAM: Final = REPOSITORY / ".tools" / "ratelimit"
 # As they are deployed, but for addresses and files.
@@ -45,8 +46,20 @@ class RateLimiter:
         process: the service as a supervised child.
     """
 
-    def __init__(self, redis: RedisServer, folder: Path, *, limits: str, certificates: Certificates) -> None:
-        """Prepare a service that has these limits. Nothing is started."""
+    def __init__(
+        self,
+        redis: RedisServer | Server,
+        folder: Path,
+        *,
+        limits: str,
+        certificates: Certificates,
+        env: Mapping[str, str] = SETTINGS,
+    ) -> None:
+        """Prepare a service that has these limits. Nothing is started.
+
+        Args:
+            env: as it is deployed; addresses and our own certificates are replaced.
+        """
         self.address: Final = Address("127.0.0.1", free_port())
         metrics_port = free_port()
         self.metrics_url: Final = f"http://{LOOPBACK}:{metrics_port}/metrics"
@@ -57,7 +70,7 @@ class RateLimiter:
             name="rate-limiter",
             argv=(str(PROGRAM),),
             env={
-                **SETTINGS,
+                **env,
                 "HOST": LOOPBACK,
                 "PORT": str(free_port()),
                 "GRPC_HOST": LOOPBACK,

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tests.limits.callers import Caller
     from tests.limits.servers import RunningEdge
 
-READ: Final = Request(method="GET", path="/api/v1/orders")
+READ: Final = Request(method="GET", path="/api/v1/users")
 METRIC: Final = "envoy_cluster_ratelimit_failure_mode_allowed"
 
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from envoy.limits import Limit
     from tests.limits.servers import RateLimiter, RunningEdge
 
-READ: Final = Request(method="GET", path="/api/v1/orders")
+READ: Final = Request(method="GET", path="/api/v1/users")
 # These headers differ between the two answers: HTTP/1.1 closes a connection if it is answered before the request ends,
 # and the counter, edge or limiter, sets the end of the window.
 _OF_THE_ANSWER_ALONE: Final = {"date", "x-request-id", "connection", "x-ratelimit-reset"}

@@ -18,12 +18,20 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-LINK: Final = '</docs>; rel="deprecation"; type="text/html"'
-HEADERS: Final = {"deprecation": "@1793491200", "sunset": "Sat, 01 May 2027 00:00:00 GMT", "link": LINK}
-"""Those of an rpc as of 2026-11-01, until 2027-05-01."""
+NAMES: Final = frozenset({"deprecation", "sunset", "link"})
+"""The names of the headers about a deprecation."""
 
-WITHOUT_SUNSET: Final = {"deprecation": "@1793491200", "link": LINK}
-"""Those of the rpcs of a service as of the same day."""
+
+def headers_of(operation: str, *, has_sunset: bool = True) -> dict[str, str]:
+    """Return the headers of an rpc that is deprecated as of 2026-11-01, and may be gone from 2027-05-01 on.
+
+    Args:
+        operation: where the page shows it: `Users/getUser`.
+        has_sunset: whether it may be gone one day.
+    """
+    sunset = {"sunset": "Sat, 01 May 2027 00:00:00 GMT"} if has_sunset else {}
+    link = f'</docs#/{operation}>; rel="deprecation"; type="text/html"'
+    return {"deprecation": "@1793491200", **sunset, "link": link}
 
 
 def contract_with(folder: Path, *, rpcs: Sequence[str] = (), services: Sequence[str] = ()) -> Path:

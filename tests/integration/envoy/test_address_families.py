@@ -72,7 +72,7 @@ def _statuses(edge: Edge, address: str, *, calls: int) -> list[int]:
 async def test_a_service_its_health_and_its_metrics_are_there_for_both_families(
     host: str, users_database: TestDatabase, tmp_path: Path
 ) -> None:
-    health, metrics = ReservedPort(), ReservedPort()
+    health, metrics = ReservedPort(host="::"), ReservedPort(host="::")
     ports = {"HEALTH_PORT": str(health.number), "METRICS_PORT": str(metrics.number)}
     async with serving_process("user_svc", tmp_path, DATABASE_URL=users_database.url, HOST="::", **ports) as replica:
         port = replica.address.removeprefix(f"{LOOPBACK}:")

@@ -5,13 +5,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import grpc
 import httpx
 import pytest
+from google.protobuf import descriptor_pool
+from google.protobuf.message_factory import GetMessageClass
 from grpc import StatusCode, aio
 
+from chassis.server.contract import service_names
+from chassis.server.method_wrapper import MAX_LISTS_WAITING
+from chassis.server.receiving import Receiver
 from chassis.testing import LOOPBACK, new_uuid, refusal_from, until
+from tests.integration.envoy.test_edge_config import CONTRACT
 from tests.integration.envoy.test_hanging_replicas import DEADLINE_S, edge_of
 from tests.support.hanging import Replica, serving
 from tests.support.ports import free_port
@@ -20,9 +28,14 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
     from pathlib import Path
 
+    from grpc.aio import UnaryUnaryCall
+
 READ, WRITE = "/shop.user.v1.UserService/GetUser", "/shop.user.v1.UserService/DeleteUser"
+LIST = "/shop.user.v1.UserService/ListUsers"
 # The edge lets one connection have 100 calls at a time.
 CONNECTIONS = 10
+# A little less than the edge allows: lists that wait must outlast what a test does meanwhile on a busy machine.
+LONGEST_CALL_S = 29
 
 
 @contextlib.asynccontextmanager
@@ -44,13 +57,14 @@ class Caller:
 
     async def call(self, rpc: str, *, times: int) -> list[bytes | BaseException]:
         """Call all at once; return each answer or error."""
-        return await asyncio.gather(
-            *(
-                self._channels[number % CONNECTIONS].unary_unary(rpc)(b"", metadata=self._metadata, timeout=DEADLINE_S)
-                for number in range(times)
-            ),
-            return_exceptions=True,
-        )
+        return await asyncio.gather(*self.begin(rpc, times=times), return_exceptions=True)
+
+    def begin(self, rpc: str, *, times: int, within_s: float = DEADLINE_S) -> list[UnaryUnaryCall[bytes, bytes]]:
+        """Begin all calls at once, with this deadline."""
+        return [
+            self._channels[number % CONNECTIONS].unary_unary(rpc)(b"", metadata=self._metadata, timeout=within_s)
+            for number in range(times)
+        ]
 
 
 async def test_replicas_that_are_slow_stay_in_use(tmp_path: Path) -> None:
@@ -62,7 +76,7 @@ async def test_replicas_that_are_slow_stay_in_use(tmp_path: Path) -> None:
         while True:
             stats = (await admin.get("/stats?filter=^cluster.user_svc.membership_healthy$")).text
             in_use.append(stats.strip())
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.1)  # between two looks
 
     async with (
         serving(*replicas),
@@ -171,8 +185,144 @@ async def test_more_calls_than_the_edge_holds_for_a_service_are_refused_as_overl
         [over_grpc] = await caller.call(READ, times=1)
         waiting.cancel()
 
-    assert (over_rest.status_code, over_rest.headers["retry-after"]) == (429, "1")
-    assert over_rest.json()["details"][0]["reason"] == "OVERLOADED"
-    assert isinstance(over_grpc, aio.AioRpcError)
-    refusal = refusal_from(over_grpc)
-    assert (refusal.code, refusal.reason, refusal.retry_after_s) == (StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED", 1)
+    assert is_overloaded(over_rest)
+    assert is_overloaded(over_grpc)
+
+
+def is_overloaded(answer: httpx.Response | bytes | BaseException) -> bool:
+    """Return whether the answer is `OVERLOADED` and says when to come back."""
+    if isinstance(answer, httpx.Response):
+        reason = answer.json()["details"][0]["reason"]
+        return (answer.status_code, reason, answer.headers["retry-after"]) == (429, "OVERLOADED", "1")
+    if not isinstance(answer, aio.AioRpcError):
+        return False
+    refusal = refusal_from(answer)
+    return (refusal.code, refusal.reason, refusal.retry_after_s) == (StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED", 1)
+
+
+@dataclass(frozen=True, slots=True)
+class FullOfLists:
+    """An edge that is called for more lists than it lets wait. The lists that it lets in hang at the replicas.
+
+    Attributes:
+        caller: over gRPC.
+        rest: over HTTP.
+        admin: Envoy's admin interface.
+        replicas: that hang at lists.
+        waiting: lists that were let in.
+        refused: how the others were refused.
+    """
+
+    caller: Caller
+    rest: httpx.AsyncClient
+    admin: httpx.AsyncClient
+    replicas: Sequence[Replica]
+    waiting: Sequence[UnaryUnaryCall[bytes, bytes]]
+    refused: Sequence[bytes | BaseException]
+
+    async def has_tried_each_again(self) -> bool:
+        """Return whether every list that waits was late, so that the edge has tried to ask another replica."""
+        stats = (await self.admin.get("/stats?filter=^cluster.user_svc.upstream_rq_(retry|retry_overflow)$")).text
+        return sum(int(line.rpartition(":")[2]) for line in stats.splitlines()) >= len(self.waiting)
+
+
+@contextlib.asynccontextmanager
+async def full_of_lists(folder: Path) -> AsyncIterator[FullOfLists]:
+    replicas = [Replica(answers_after_s=0, hangs_at=[LIST]) for _ in range(2)]
+    admin_port = free_port()
+    lists: list[UnaryUnaryCall[bytes, bytes]] = []
+
+    async def each_replica_has_a_list() -> bool:
+        return all(replica.running for replica in replicas)
+
+    async def each_is_refused_or_waits() -> bool:
+        return sum(replica.running for replica in replicas) + sum(call.done() for call in lists) >= len(lists)
+
+    async with (
+        serving(*replicas),
+        edge_of(replicas, folder, admin_port=admin_port) as client,
+        caller_of(client) as caller,
+        httpx.AsyncClient(base_url=client.base_url, headers=dict(client.headers), timeout=DEADLINE_S) as rest,
+        httpx.AsyncClient(base_url=f"http://{LOOPBACK}:{admin_port}", trust_env=False) as admin,
+    ):
+        # The connections first: while hundreds of calls begin, this process would not accept one in time.
+        lists += caller.begin(LIST, times=10, within_s=LONGEST_CALL_S)
+        await until(each_replica_has_a_list, timeout_s=DEADLINE_S)
+        lists += caller.begin(LIST, times=590, within_s=LONGEST_CALL_S)
+        await until(each_is_refused_or_waits, timeout_s=DEADLINE_S)
+        refused = await asyncio.gather(*(call for call in lists if call.done()), return_exceptions=True)
+        yield FullOfLists(caller, rest, admin, replicas, [call for call in lists if not call.done()], refused)
+
+
+async def test_lists_that_would_wait_in_vain_are_refused_at_once(tmp_path: Path) -> None:
+    [path] = [binding.path for binding in CONTRACT.bindings if binding.rpc == LIST]
+
+    async with full_of_lists(tmp_path) as edge:
+        over_rest = await edge.rest.get(path)
+        [over_grpc] = await edge.caller.call(LIST, times=1)
+        web = {"content-type": "application/grpc-web+proto", "x-grpc-web": "1"}
+        over_web = await edge.rest.post(LIST, content=bytes(5), headers=web)
+        still_waiting = sum(not call.done() for call in edge.waiting)
+
+    assert still_waiting == len(edge.waiting)
+    # Two replicas make less than that in a second, after which the edge would ask another one too.
+    assert MAX_LISTS_WAITING <= still_waiting < 2 * MAX_LISTS_WAITING
+    assert edge.refused
+    assert all(map(is_overloaded, edge.refused))
+    assert is_overloaded(over_rest)
+    assert is_overloaded(over_grpc)
+    assert (over_web.headers["grpc-status"], over_web.headers["retry-after"]) == ("8", "1")
+
+
+async def test_lists_leave_other_calls_their_places(tmp_path: Path) -> None:
+    async with full_of_lists(tmp_path) as edge:
+        await until(edge.has_tried_each_again, timeout_s=DEADLINE_S)
+        over_rest = await edge.rest.get(f"/api/v1/users/{new_uuid()}")
+        over_grpc = [await edge.caller.call(rpc, times=100) for rpc in (READ, WRITE)]
+
+    assert over_rest.status_code == 200
+    assert over_grpc == [[b""] * 100] * 2
+
+
+async def test_other_calls_leave_lists_their_places(tmp_path: Path) -> None:
+    replicas = [Replica(answers_after_s=0, hangs_at=[WRITE]) for _ in range(2)]
+
+    async def is_full() -> bool:
+        return sum(replica.running for replica in replicas) == 5
+
+    async with serving(*replicas), edge_of(replicas, tmp_path, max_requests=5) as client, caller_of(client) as caller:
+        writes = caller.begin(WRITE, times=5)
+        await until(is_full)
+        [another_write] = await caller.call(WRITE, times=1)
+        lists = await caller.call(LIST, times=100)
+        for write in writes:
+            write.cancel()
+
+    assert is_overloaded(another_write)
+    assert lists == [b""] * 100
+
+
+async def test_a_list_that_waits_is_answered_although_no_place_is_left_for_its_second_try(tmp_path: Path) -> None:
+    async with full_of_lists(tmp_path) as edge:
+        await until(edge.has_tried_each_again, timeout_s=DEADLINE_S)
+        tries = sum(replica.calls[LIST] for replica in edge.replicas)
+        for replica in edge.replicas:
+            replica.go_on()
+        answers = await asyncio.gather(*edge.waiting)
+
+    assert tries == len(edge.waiting)
+    assert answers == [b""] * len(edge.waiting)
+
+
+def test_the_edge_limits_the_same_methods_as_lists_as_the_services() -> None:
+    service_names()  # loads every stub
+    find_service = descriptor_pool.Default().FindServiceByName
+
+    def is_list(service: str, method: str) -> bool:
+        request = GetMessageClass(find_service(service).FindMethodByName(method).input_type)
+        handler = grpc.unary_unary_rpc_method_handler(lambda *_call: b"", request_deserializer=request.FromString)
+        return Receiver(handler).is_list
+
+    for service in CONTRACT.services:
+        of_service = [method for method in CONTRACT.methods(service) if is_list(service, method)]
+        assert CONTRACT.lists(service) == of_service

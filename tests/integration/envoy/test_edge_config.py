@@ -6,6 +6,7 @@ import base64
 import contextlib
 import functools
 import http.client
+import itertools
 import json
 import re
 import socket
@@ -38,6 +39,7 @@ from envoy.render import MethodNotGuarded, ServiceNotRouted, render, render_secr
 from tests.support.ports import closed_ports, free_port
 from tests.support.waiting import until
 from user_svc.keys import KeySettings
+from user_svc.model import require_small_profile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -141,26 +143,6 @@ def test_each_cluster_is_reached_by_mutual_tls_and_by_its_own_name(edge: Edge) -
         }
         assert validation["validation_context_sds_secret_config"]["name"] == "inside_authorities"
         assert [each["name"] for each in context["tls_certificate_sds_secret_configs"]] == ["inside_certificate"]
-
-
-def test_streams_last_longer_than_calls_and_do_not_count_among_them() -> None:
-    edge = ENVIRONMENTS["laptop"]
-    path = "/shop.order.v1.OrderService/WatchOrders"
-    clusters = {each["name"]: each for each in configuration(edge)["static_resources"]["clusters"]}
-
-    over_grpc, *others = [each for each in routes(edge) if each["match"].get("path") == path]
-    over_rest = [each for each in routes(edge) if "orders:watch" in str(each["match"])]
-
-    assert over_grpc["route"]["cluster"] == "order_svc_streams"
-    assert over_grpc["route"]["max_stream_duration"]["grpc_timeout_header_max"] == "3660s"
-    assert all(each["route"] == over_grpc["route"] for each in others)
-    assert over_rest
-    assert all("'key': 'grpc-timeout', 'value': '3660S'" in str(each) for each in over_rest)
-    of_calls, of_streams = clusters["order_svc"], clusters["order_svc_streams"]
-    assert addresses(of_streams) == addresses(of_calls)
-    assert of_streams["circuit_breakers"]["thresholds"][0]["max_requests"] == 10_000
-    assert of_calls["circuit_breakers"]["thresholds"][0]["max_requests"] == 1024
-    assert "user_svc_streams" not in clusters
 
 
 def addresses(cluster: Any) -> list[Any]:
@@ -484,8 +466,8 @@ def test_a_service_without_a_cluster_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_edge_without_one_of_the_clusters_is_refused() -> None:
-    with pytest.raises(ValueError, match="order_svc"):
-        laptop(port=1, admin_port=2, keys_port=4, service_ports={"user_svc": [3]})
+    with pytest.raises(ValueError, match="user_svc"):
+        laptop(port=1, admin_port=2, keys_port=4, service_ports={})
 
 
 def test_a_cluster_has_either_addresses_or_a_name() -> None:
@@ -580,7 +562,7 @@ def reason_of(response: httpx.Response) -> str:
         ("GET", "/api/v1/users/a%2Fb", 400, "MALFORMED_REQUEST"),
         ("GET", "/api/v1/users/a%00b", 400, "MALFORMED_REQUEST"),
         ("GET", "/api/v1/users/1", 503, "SERVICE_UNAVAILABLE"),
-        ("GET", "/health/orders", 503, "SERVICE_UNAVAILABLE"),
+        ("GET", "/health/users", 503, "SERVICE_UNAVAILABLE"),
         ("GET", "/healthz", 503, "SERVICE_UNAVAILABLE"),
     ],
 )
@@ -596,13 +578,11 @@ def test_refusals_of_the_edge_have_the_shape_of_a_services_error(
     "body",
     [
         '{"nope": 1}',
-        '{"items": [{"productId": "a"}, {"product": "a"}]}',
-        '{"items": [{"unitPrice": {"units": "1", "cents": 2}}]}',
-        '{"userId": "a \\" {[", "currency": 1}',
+        '{"displayName": "a \\" {[", "currency": 1}',
     ],
 )
 def test_a_field_that_is_not_in_the_contract_is_named_and_refused(lonely_edge: httpx.Client, body: str) -> None:
-    response = lonely_edge.post("/api/v1/orders", content=body, headers=JSON)
+    response = lonely_edge.patch("/api/v1/users/1", content=body, headers=JSON)
 
     assert (response.status_code, reason_of(response)) == (400, "MALFORMED_REQUEST")
     assert "There is no field" in response.json()["message"]
@@ -611,13 +591,12 @@ def test_a_field_that_is_not_in_the_contract_is_named_and_refused(lonely_edge: h
 @pytest.mark.parametrize(
     "body",
     [
-        '{"userId": "a", "currency_code": "EUR"}',
-        '{"items": [{"unitPrice": {"units": "1", "nanos": 2, "currencyCode": "EUR"}}, {"name": ""}]}',
-        '{"items": [], "requestId": "nope\\": {"}',
+        '{"displayName": "a", "current_password": "b"}',
+        '{"profile": {}, "requestId": "nope\\": {"}',
     ],
 )
 def test_every_field_of_the_contract_passes(lonely_edge: httpx.Client, body: str) -> None:
-    response = lonely_edge.post("/api/v1/orders", content=body, headers=JSON)
+    response = lonely_edge.patch("/api/v1/users/1", content=body, headers=JSON)
 
     assert reason_of(response) == "SERVICE_UNAVAILABLE"
 
@@ -634,13 +613,13 @@ def test_a_struct_may_hold_any_name(lonely_edge: httpx.Client) -> None:
 def test_a_body_without_a_json_content_type_is_refused(lonely_edge: httpx.Client, content_type: str) -> None:
     headers = {"content-type": content_type} if content_type else {}
 
-    response = lonely_edge.post("/api/v1/orders", content="{}", headers=headers)
+    response = lonely_edge.patch("/api/v1/users/1", content="{}", headers=headers)
 
     assert (response.status_code, reason_of(response)) == (415, "UNSUPPORTED_MEDIA_TYPE")
 
 
 def test_a_call_without_a_body_needs_no_content_type(lonely_edge: httpx.Client) -> None:
-    response = lonely_edge.post("/api/v1/orders/1:cancel")
+    response = lonely_edge.post("/api/v1/users/1:delete")
 
     assert reason_of(response) == "SERVICE_UNAVAILABLE"
 
@@ -686,7 +665,7 @@ def test_a_message_may_be_as_large_as_a_valid_request(lonely_edge: httpx.Client,
     assert (fits.headers["grpc-status"], does_not.headers["grpc-status"]) == ("14", "8")
 
 
-@pytest.mark.parametrize("path", ["/", "/docs", "/health", "/nowhere", "/.well-known/jwks.json", "/api/v1/orders/"])
+@pytest.mark.parametrize("path", ["/", "/docs", "/health", "/nowhere", "/.well-known/jwks.json", "/api/v1/users/"])
 def test_a_route_without_a_body_buffers_at_most_64_kib(lonely_edge: httpx.Client, path: str) -> None:
     # Of a body that is not finished nothing is known but its size.
     with socket.create_connection(("127.0.0.1", lonely_edge.base_url.port or 0), timeout=10) as connection:
@@ -925,9 +904,9 @@ PROVOKED: dict[str, tuple[str, int, bytes]] = {
     "long headers": ("Path and headers are more", 400, written("GET /health", f"x-a: {'a' * 40_000}")),
     "many headers": ("Path and headers are more", 400, written("GET /health", *(f"x-{n}: a" for n in range(101)))),
     "a long path": ("Path and headers are more", 400, written(f"GET /health?{'a' * 40_000}")),
-    "an underscore": ("The path or a header cannot", 400, written("GET /health", "x_a: b")),
-    "an escaped slash": ("The path or a header cannot", 400, written("GET /health%2fusers")),
-    "no host": ("The path or a header cannot", 400, b"GET /health HTTP/1.1\r\n\r\n"),
+    "an underscore": ("The verb, the path or a header cannot", 400, written("GET /health", "x_a: b")),
+    "an escaped slash": ("The verb, the path or a header cannot", 400, written("GET /health%2fusers")),
+    "no host": ("The verb, the path or a header cannot", 400, b"GET /health HTTP/1.1\r\n\r\n"),
     "two hosts": ("There must be one Host", 400, written("GET /health", "host: b")),
     "two hosts, of a list for users": ("There must be one Host", 400, written("GET /api/v1/users", "host: b")),
     "two hosts, with a bad token": (
@@ -935,8 +914,8 @@ PROVOKED: dict[str, tuple[str, int, bytes]] = {
         400,
         written("GET /api/v1/users", "host: b", token="x.y.z"),
     ),
-    "bad chunks": ("The path or a header cannot", 400, written("POST /api/v1/users", "transfer-encoding: x")),
-    "an unknown verb": ("The path or a header cannot", 400, written("BREW /health")),
+    "bad chunks": ("The verb, the path or a header cannot", 400, written("POST /api/v1/users", "transfer-encoding: x")),
+    "an unknown verb": ("The verb, the path or a header cannot", 400, written("BREW /health")),
     "nobody there": ("No replica of the service", 503, written("GET /health")),
     "nobody healthy": ("No replica of the service", 503, written("GET /healthz")),
 }
@@ -1131,8 +1110,8 @@ def test_calls_to_replicas_have_the_headers_of_grpc_also_if_the_caller_omits_the
         ('{"profile":{"a":9007199254740993}}', "An integer beyond 2^53"),
         ('{"profile":{"a":' + "[" * 99 + "]" * 99 + "}}", "The body is nested deeper"),
         (
-            '{"profile":{' + ",".join(f'"{number}":1' for number in range(2_001)) + "}}",
-            "There are more than 2000 names",
+            '{"profile":{' + ",".join(f'"{number}":1' for number in range(2_501)) + "}}",
+            "There are more than 2500 names",
         ),
         ('{"profile":{"' + "a" * 100_001 + '":1}}', "A name is too long"),
     ],
@@ -1141,6 +1120,42 @@ def test_a_body_that_is_not_strictly_json_is_refused(lonely_edge: httpx.Client, 
     response = lonely_edge.post("/api/v1/users", content=body, headers=JSON)
 
     assert (response.status_code, response.json()["message"][: len(begin)]) == (400, begin)
+
+
+@pytest.mark.parametrize("target", ["example.com:443", "shop.example:80"])
+def test_a_tunnel_is_refused_at_once(lonely_edge: httpx.Client, target: str) -> None:
+    address = (lonely_edge.base_url.host, lonely_edge.base_url.port or 0)
+
+    with socket.create_connection(address, timeout=10) as connection:
+        connection.sendall(f"CONNECT {target} HTTP/1.1\r\nhost: {target}\r\n\r\n".encode())
+        answer = connection.recv(65_536)
+
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert b"The verb, the path or a header cannot be read" in answer
+
+
+def profile_with_the_most_names() -> dict[str, int]:
+    """Return as many names as 16 KiB hold: each is short, and no two are the same."""
+    letters = [chr(point) for point in range(32, 127) if chr(point) not in {'"', "\\"}]
+    profile = {}
+    left = 16 * 1024 - len("{}") + len(",")
+    for name in ["", *letters, *map("".join, itertools.product(letters, repeat=2))]:
+        left -= len(f'"{name}":1,')
+        if left < 0:
+            break
+        profile[name] = 1
+    return profile
+
+
+def test_a_profile_with_as_many_names_as_may_be_is_read(lonely_edge: httpx.Client) -> None:
+    profile = profile_with_the_most_names()
+    require_small_profile(profile)
+
+    response = lonely_edge.post("/api/v1/users", json={"profile": profile})
+
+    # The edge has no service that could take it.
+    assert (response.status_code, reason_of(response)) == (503, "SERVICE_UNAVAILABLE")
+    assert len(profile) == 2_354
 
 
 @pytest.mark.parametrize("query", ["id=1", "%69d=1", "etag=a&etag=b", "requestId=a&request_id=b", "etag"])

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from pydantic import SecretStr
 
+from chassis.server.method_wrapper import MAX_LISTS_WAITING
 from chassis.server.settings import ServerSettings
 from envoy.edge import SERVED_BY
 from tests.integration.envoy.test_edge_config import (
@@ -157,15 +158,42 @@ def test_no_replica_is_set_aside_for_being_late(edge: Edge) -> None:
 @EDGES
 def test_calls_that_wait_are_bounded_and_streams_by_the_connections(edge: Edge) -> None:
     for cluster in service_clusters(edge):
-        [threshold] = cluster["circuit_breakers"]["thresholds"]
         is_streams = cluster["name"].endswith("_streams")
 
-        assert threshold["max_requests"] <= (10000 if is_streams else 1024)
-        assert threshold["max_pending_requests"] <= 1024
-        assert threshold["max_connections"] <= 1024
-        # Half of the calls meet the one of two replicas that dies; a retry is also a call.
-        assert threshold["max_requests"] / 2 <= threshold["max_retries"] or is_streams
-        assert threshold["max_retries"] <= threshold["max_requests"]
+        for threshold in cluster["circuit_breakers"]["thresholds"]:
+            assert threshold["max_requests"] <= (10000 if is_streams else 1024)
+            assert threshold["max_pending_requests"] <= 1024
+            assert threshold["max_connections"] <= 1024
+            # Half of the calls meet the one of two replicas that dies; a retry is also a call.
+            assert threshold["max_requests"] / 2 <= threshold["max_retries"] or is_streams
+            assert threshold["max_retries"] <= 1024
+
+
+@EDGES
+def test_lists_that_wait_are_the_work_of_a_second_and_each_of_them_may_be_tried_again(edge: Edge) -> None:
+    for cluster in service_clusters(edge):
+        thresholds = {each.get("priority", "DEFAULT"): each for each in cluster["circuit_breakers"]["thresholds"]}
+        if cluster["name"].endswith("_streams"):
+            assert thresholds.keys() == {"DEFAULT"}
+            continue
+        of_lists = thresholds["HIGH"]
+
+        # For one replica what may wait there is a second of work; after a second the edge asks another one too.
+        assert MAX_LISTS_WAITING <= of_lists["max_requests"] < 2 * MAX_LISTS_WAITING
+        assert of_lists["max_pending_requests"] <= of_lists["max_requests"]
+        # Lists that are late have had their try again when others wait for a connection in vain.
+        assert of_lists["max_requests"] + of_lists["max_pending_requests"] <= of_lists["max_retries"]
+
+
+@EDGES
+def test_lists_have_limits_of_their_own_and_nothing_else_has(edge: Edge) -> None:
+    lists = {f"/{service}/{method}" for service in CONTRACT.services for method in CONTRACT.lists(service)}
+    assert lists
+    assert lists < {binding.rpc for binding in CONTRACT.bindings}
+
+    for route in calls(edge):
+        is_of_lists = any(could_be(route["match"], path) for path in lists)
+        assert route["route"].get("priority", "DEFAULT") == ("HIGH" if is_of_lists else "DEFAULT")
 
 
 @EDGES

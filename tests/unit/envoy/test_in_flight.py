@@ -12,8 +12,8 @@ from envoy.in_flight import calls_in_flight
     [
         ("", 0),
         ("http.edge.downstream_rq_active: 3\n", 3),
-        ("cluster.order_svc_streams.upstream_rq_active: 2\nhttp.edge.downstream_rq_active: 3\n", 1),
-        ("cluster.order_svc_streams.upstream_rq_active: 2\nhttp.edge.downstream_rq_active: 2\n", 0),
+        ("cluster.example_svc_streams.upstream_rq_active: 2\nhttp.edge.downstream_rq_active: 3\n", 1),
+        ("cluster.example_svc_streams.upstream_rq_active: 2\nhttp.edge.downstream_rq_active: 2\n", 0),
     ],
 )
 def test_streams_are_not_waited_for(stats: str, calls: int) -> None:

@@ -132,17 +132,17 @@ def test_a_deprecated_reason_is_still_read_and_says_so() -> None:
 def test_the_page_of_events_says_what_is_deprecated() -> None:
     contract = a_contract()
     file = contract.file.add(name="events.proto", package="shop.event.v1", syntax="proto3")
-    file.message_type.add(name="OrderLost").field.add(
-        name="order_id", number=1, type="TYPE_STRING", label="LABEL_OPTIONAL"
+    file.message_type.add(name="UserLost").field.add(
+        name="user_id", number=1, type="TYPE_STRING", label="LABEL_OPTIONAL"
     )
-    file.source_code_info.location.add(path=[4, 0], leading_comments="An order was lost.")
-    file.source_code_info.location.add(path=[4, 0, 2, 0], leading_comments="The order.")
+    file.source_code_info.location.add(path=[4, 0], leading_comments="A user was lost.")
+    file.source_code_info.location.add(path=[4, 0, 2, 0], leading_comments="The user.")
     deprecate(deprecate(contract, "message"), "field")
 
     page = events.document(Contract(contract.SerializeToString()))
 
-    assert f"An order was lost. {SAID}" in page
-    assert f"| The order. {SAID} |" in page
+    assert f"A user was lost. {SAID}" in page
+    assert f"| The user. {SAID} |" in page
 
 
 @EVERY_PART

@@ -20,8 +20,8 @@ PAGE = (Path(__file__).parents[3] / "docs" / "events.md").read_text()
     ("message", "expected"),
     [
         ("UserCreated", "user.created"),
-        ("OrderStatusChanged", "order.status_changed"),
-        ("OrderCancelled", "order.cancelled"),
+        ("UserStatusChanged", "user.status_changed"),
+        ("UserDeleted", "user.deleted"),
     ],
 )
 def test_a_message_names_its_type(message: str, expected: str) -> None:

@@ -28,7 +28,9 @@ class _OrderStatus:
 class _OrderStatusEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_OrderStatus.ValueType], builtins.type):
     DESCRIPTOR: descriptor.EnumDescriptor
     ORDER_STATUS_UNSPECIFIED: _OrderStatus.ValueType  # 0
-    """In a filter: every status. Never sent in an answer, except as the status before an order was placed."""
+    """In a filter: every status. In an answer: there is no status, as before an order was placed; or, in a change that a
+    stream delivers during a deployment, it is one that the replica does not know yet.
+    """
     ORDER_STATUS_PENDING: _OrderStatus.ValueType  # 1
     """Placed. Next: CONFIRMED or CANCELLED."""
     ORDER_STATUS_CONFIRMED: _OrderStatus.ValueType  # 2
@@ -46,7 +48,9 @@ class OrderStatus(_OrderStatus, metaclass=_OrderStatusEnumTypeWrapper):
     """The status of an order, and the statuses that can follow it."""
 
 ORDER_STATUS_UNSPECIFIED: OrderStatus.ValueType  # 0
-"""In a filter: every status. Never sent in an answer, except as the status before an order was placed."""
+"""In a filter: every status. In an answer: there is no status, as before an order was placed; or, in a change that a
+stream delivers during a deployment, it is one that the replica does not know yet.
+"""
 ORDER_STATUS_PENDING: OrderStatus.ValueType  # 1
 """Placed. Next: CONFIRMED or CANCELLED."""
 ORDER_STATUS_CONFIRMED: OrderStatus.ValueType  # 2

@@ -191,7 +191,9 @@ class UpdateOrderStatusRequest(message.Message):
     status: order_pb2.OrderStatus.ValueType
     """The new status."""
     reason: builtins.str
-    """The reason, at most 500 characters: stored in the history, and with CANCELLED also on the order."""
+    """The reason, at most 500 characters: stored in the history, and with CANCELLED also on the order. Not stored if the
+    buyer is deleted, because people write names into reasons.
+    """
     etag: builtins.str
     """The etag of the order that the change is based on: if the order has changed since, the change is refused. Absent:
     changes the order in any version.
@@ -228,7 +230,7 @@ class CancelOrderRequest(message.Message):
     id: builtins.str
     """The order's id."""
     reason: builtins.str
-    """The reason, at most 500 characters: stored on the order and in its history."""
+    """The reason, at most 500 characters: stored on the order and in its history. Not stored if the buyer is deleted."""
     etag: builtins.str
     """The etag of the order that the cancellation is based on: if the order has changed since, the cancellation is
     refused. Absent: cancels the order in any version.

@@ -33,7 +33,7 @@ class CreateUserRequest(message.Message):
     REQUEST_ID_FIELD_NUMBER: builtins.int
     email: builtins.str
     """The email address, at most 254 characters. The domain name may be international. Stored in NFC, without surrounding
-    white space.
+    white space; in NFC it has at most 254 characters too.
     """
     password: builtins.str
     """The password: at least 15 characters (an operator can set a minimum of 8 to 64) and at most 128, counted in NFC, in
@@ -42,7 +42,7 @@ class CreateUserRequest(message.Message):
     """
     display_name: builtins.str
     """The name to show, at most 100 characters, at least one of them visible. Stored in NFC, without surrounding white
-    space.
+    space; in NFC it has at most 100 characters too.
     """
     request_id: builtins.str
     """The idempotency key, a UUID that the caller makes up. For 24 hours a repetition with the same id and the same
@@ -51,7 +51,7 @@ class CreateUserRequest(message.Message):
     @builtins.property
     def profile(self) -> struct_pb2.Struct:
         """JSON that clients store with the user, at most 16 KiB and 16 levels deep. Numbers are doubles: one beyond ±(2^53 -
-        1) is refused, so send a larger one as text.
+        1) is refused, so send a larger one as text. A number counts as written without an exponent: 1e-9 as 0.000000001.
         """
 
     def __init__(
@@ -231,12 +231,12 @@ class UpdateUserRequest(message.Message):
     content is not done again, and gets the first answer.
     """
     current_password: builtins.str
-    """The user's password. Required with a new email, unless the caller is an admin; if it is absent the call is refused
-    with INVALID_FIELDS. Never send it in a query, which would be logged.
+    """The user's password. Required with an email that is not the user's already, unless the caller is an admin; if it is
+    absent the call is refused with INVALID_FIELDS. Never send it in a query, which would be logged.
     """
     @builtins.property
     def profile(self) -> struct_pb2.Struct:
-        """The new profile, if present. It replaces the whole previous one."""
+        """The new profile, if present; with the same rules as in CreateUserRequest. It replaces the whole previous one."""
 
     def __init__(
         self,

@@ -487,7 +487,8 @@ export const OrderChangeSchema: GenMessage<OrderChange, {jsonType: OrderChangeJs
  */
 export enum OrderStatus {
   /**
-   * In a filter: every status. Never sent in an answer, except as the status before an order was placed.
+   * In a filter: every status. In an answer: there is no status, as before an order was placed; or, in a change that a
+   * stream delivers during a deployment, it is one that the replica does not know yet.
    *
    * @generated from enum value: ORDER_STATUS_UNSPECIFIED = 0;
    */

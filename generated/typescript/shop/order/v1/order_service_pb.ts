@@ -363,7 +363,8 @@ export type UpdateOrderStatusRequest = Message<"shop.order.v1.UpdateOrderStatusR
   status: OrderStatus;
 
   /**
-   * The reason, at most 500 characters: stored in the history, and with CANCELLED also on the order.
+   * The reason, at most 500 characters: stored in the history, and with CANCELLED also on the order. Not stored if the
+   * buyer is deleted, because people write names into reasons.
    *
    * @generated from field: string reason = 3;
    */
@@ -407,7 +408,8 @@ export type UpdateOrderStatusRequestJson = {
   status?: OrderStatusJson;
 
   /**
-   * The reason, at most 500 characters: stored in the history, and with CANCELLED also on the order.
+   * The reason, at most 500 characters: stored in the history, and with CANCELLED also on the order. Not stored if the
+   * buyer is deleted, because people write names into reasons.
    *
    * @generated from field: string reason = 3;
    */
@@ -451,7 +453,7 @@ export type CancelOrderRequest = Message<"shop.order.v1.CancelOrderRequest"> & {
   id: string;
 
   /**
-   * The reason, at most 500 characters: stored on the order and in its history.
+   * The reason, at most 500 characters: stored on the order and in its history. Not stored if the buyer is deleted.
    *
    * @generated from field: string reason = 2;
    */
@@ -488,7 +490,7 @@ export type CancelOrderRequestJson = {
   id?: string;
 
   /**
-   * The reason, at most 500 characters: stored on the order and in its history.
+   * The reason, at most 500 characters: stored on the order and in its history. Not stored if the buyer is deleted.
    *
    * @generated from field: string reason = 2;
    */

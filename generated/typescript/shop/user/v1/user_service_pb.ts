@@ -25,7 +25,7 @@ export const file_shop_user_v1_user_service: GenFile = /*@__PURE__*/
 export type CreateUserRequest = Message<"shop.user.v1.CreateUserRequest"> & {
   /**
    * The email address, at most 254 characters. The domain name may be international. Stored in NFC, without surrounding
-   * white space.
+   * white space; in NFC it has at most 254 characters too.
    *
    * @generated from field: string email = 1;
    */
@@ -42,7 +42,7 @@ export type CreateUserRequest = Message<"shop.user.v1.CreateUserRequest"> & {
 
   /**
    * The name to show, at most 100 characters, at least one of them visible. Stored in NFC, without surrounding white
-   * space.
+   * space; in NFC it has at most 100 characters too.
    *
    * @generated from field: string display_name = 3;
    */
@@ -50,7 +50,7 @@ export type CreateUserRequest = Message<"shop.user.v1.CreateUserRequest"> & {
 
   /**
    * JSON that clients store with the user, at most 16 KiB and 16 levels deep. Numbers are doubles: one beyond ±(2^53 -
-   * 1) is refused, so send a larger one as text.
+   * 1) is refused, so send a larger one as text. A number counts as written without an exponent: 1e-9 as 0.000000001.
    *
    * @generated from field: google.protobuf.Struct profile = 4;
    */
@@ -73,7 +73,7 @@ export type CreateUserRequest = Message<"shop.user.v1.CreateUserRequest"> & {
 export type CreateUserRequestJson = {
   /**
    * The email address, at most 254 characters. The domain name may be international. Stored in NFC, without surrounding
-   * white space.
+   * white space; in NFC it has at most 254 characters too.
    *
    * @generated from field: string email = 1;
    */
@@ -90,7 +90,7 @@ export type CreateUserRequestJson = {
 
   /**
    * The name to show, at most 100 characters, at least one of them visible. Stored in NFC, without surrounding white
-   * space.
+   * space; in NFC it has at most 100 characters too.
    *
    * @generated from field: string display_name = 3;
    */
@@ -98,7 +98,7 @@ export type CreateUserRequestJson = {
 
   /**
    * JSON that clients store with the user, at most 16 KiB and 16 levels deep. Numbers are doubles: one beyond ±(2^53 -
-   * 1) is refused, so send a larger one as text.
+   * 1) is refused, so send a larger one as text. A number counts as written without an exponent: 1e-9 as 0.000000001.
    *
    * @generated from field: google.protobuf.Struct profile = 4;
    */
@@ -409,7 +409,7 @@ export type UpdateUserRequest = Message<"shop.user.v1.UpdateUserRequest"> & {
   displayName?: string | undefined;
 
   /**
-   * The new profile, if present. It replaces the whole previous one.
+   * The new profile, if present; with the same rules as in CreateUserRequest. It replaces the whole previous one.
    *
    * @generated from field: google.protobuf.Struct profile = 4;
    */
@@ -432,8 +432,8 @@ export type UpdateUserRequest = Message<"shop.user.v1.UpdateUserRequest"> & {
   requestId: string;
 
   /**
-   * The user's password. Required with a new email, unless the caller is an admin; if it is absent the call is refused
-   * with INVALID_FIELDS. Never send it in a query, which would be logged.
+   * The user's password. Required with an email that is not the user's already, unless the caller is an admin; if it is
+   * absent the call is refused with INVALID_FIELDS. Never send it in a query, which would be logged.
    *
    * @generated from field: string current_password = 7;
    */
@@ -468,7 +468,7 @@ export type UpdateUserRequestJson = {
   displayName?: string;
 
   /**
-   * The new profile, if present. It replaces the whole previous one.
+   * The new profile, if present; with the same rules as in CreateUserRequest. It replaces the whole previous one.
    *
    * @generated from field: google.protobuf.Struct profile = 4;
    */
@@ -491,8 +491,8 @@ export type UpdateUserRequestJson = {
   requestId?: string;
 
   /**
-   * The user's password. Required with a new email, unless the caller is an admin; if it is absent the call is refused
-   * with INVALID_FIELDS. Never send it in a query, which would be logged.
+   * The user's password. Required with an email that is not the user's already, unless the caller is an admin; if it is
+   * absent the call is refused with INVALID_FIELDS. Never send it in a query, which would be logged.
    *
    * @generated from field: string current_password = 7;
    */
