@@ -40,7 +40,7 @@ clean: ## Remove the data of `make run`
 	@[ ! -x $(BIN)/python ] || $(BIN)/python -m devstack clean
 
 .PHONY: service service-remove
-service: setup ## Write a new service (NAME=stock RESOURCE=StockItem; PLURAL=…, READS=order, KEY=text)
+service: setup ## Write a new service (NAME=stock RESOURCE=StockItem; PLURAL=…, READS=order,user, KEY=text)
 	@$(BIN)/python -m devstack.scaffold create "$(NAME)" --resource "$(RESOURCE)" --plural "$(PLURAL)" --reads "$(READS)" --key "$(KEY)"
 
 service-remove: setup ## Remove a service and everything that is its own (NAME=stock)
@@ -78,10 +78,10 @@ test-fuzz: setup ## Send 5,000 requests that are wrong in random ways, and calls
 test-containers: setup .tools/docker-compose ## Build the images with podman and test the system that compose makes of them
 	tests/containers/run
 
-test-databases: setup ## Try every form of URL, every state, TLS and PgBouncer, and fail over twice (needs Debian's postgresql, pgbouncer, etcd-server)
+test-databases: setup ## Try every form of URL, every state, TLS and PgBouncer, e2e through PgBouncer, and fail over twice (needs Debian's postgresql, pgbouncer, etcd-server)
 	DATABASES=all ROUNDS=2 $(BIN)/pytest $(addprefix tests/integration/chassis/database/test_,failures.py pgbouncer.py standby.py states.py tls.py urls.py) \
 		tests/failover --timeout 600
-	POOLED=1 $(BIN)/pytest tests/e2e/test_journey.py tests/e2e/test_once.py
+	POOLED=1 $(BIN)/pytest $(PARALLEL) --dist loadfile --no-loadscope-reorder tests/e2e --ignore tests/e2e/test_cost.py
 
 test-limits: setup ## Test limits that hold over several edges, on Envoy's rate limit service (needs `make rate-limiter`)
 	$(BIN)/pytest tests/limits
@@ -156,10 +156,11 @@ format: setup ## Format protos, Python and TypeScript, fix what can be fixed
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
-generate: setup ## Generate stubs, descriptors, OpenAPI and docs/events.md from the contract; what follows from settings and services; the chart's README
+generate: setup ## Generate stubs, descriptors, OpenAPI and docs/events.md from the contract; what follows from settings and services; the dashboards; the chart's README
 	@rm -rf generated
 	@$(MAKE) --no-print-directory generated-into OUT=.
 	@$(BIN)/python helm/readme.py > helm/shop/README.md
+	@$(BIN)/python docs/observability/dashboards/generate.py
 	@mkdir -p helm/shop/files/dashboards
 	@rm -f helm/shop/files/dashboards/* && cp docs/observability/dashboards/*.json helm/shop/files/dashboards/
 	@cp docs/observability/rules.yaml helm/shop/files/

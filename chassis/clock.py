@@ -1,4 +1,4 @@
-"""Time and ids, as something that a test can put in a service's hands."""
+"""Time and ids. A service is given its clock, so that a test can set the time."""
 
 from __future__ import annotations
 
@@ -29,6 +29,6 @@ class SystemClock:
 
 def new_id() -> UUID:
     """Return a UUID of version 7 (RFC 9562): unique, and sorted by the millisecond in which it is made."""
-    # The time is given: the library's own never goes back. If the machine's clock had been ahead once, ids would be
-    # ahead until the process ends or the time has come, and lists would begin with them.
+    # The library's own time never goes back. If the machine's clock is ahead for a moment, ids would stay ahead until
+    # the time catches up, and lists would begin with them.
     return uuid_utils.compat.uuid7(nanoseconds=time.time_ns())

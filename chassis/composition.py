@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 from grpc import RpcError
 
@@ -32,16 +32,18 @@ from chassis.settings import sections
 from chassis.telemetry.settings import TelemetrySettings
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
+    from google.protobuf.message import Message
     from grpc import aio
 
     from chassis.auth.access_tokens import KeyRing
-    from chassis.auth.remote_keys import FetchKeys
+    from chassis.auth.remote_keys import KeySet
     from chassis.client.settings import PeerSettings
     from chassis.clock import Clock
     from chassis.server.application import Work
     from chassis.service import Service
+    from chassis.watch.hub import WatchHub
 
     AddServicer = Callable[[Any, aio.Server], None]
 
@@ -60,22 +62,10 @@ class ServiceSettings:
     database: DatabaseSettings
 
 
-class Streams(Protocol):
-    """Streams of changes, as chassis.watch.hub serves them."""
-
-    async def run_forever(self) -> None:
-        """Serve them until cancelled."""
-
-    def stop(self) -> None:
-        """End them."""
-
-
 class Foundation:
     """The parts that every service has. Use open().
 
     Attributes:
-        clock: tells the time.
-        database: the service's own.
         certificates: of this process; None in clear text.
     """
 
@@ -87,7 +77,7 @@ class Foundation:
         self._stack: Final = stack
         self._background: Final[list[Work]] = []
         self.clock: Final = clock
-        self.certificates: Final = CertificateFiles.of(settings.tls)
+        self.certificates: Final = CertificateFiles.of(settings.tls, identity=service.name)
         self.database: Final = Database(settings.database, name=settings.telemetry.service_name)
         stack.push_async_callback(self.database.close)
 
@@ -101,12 +91,10 @@ class Foundation:
     async def connect(
         self, settings: PeerSettings, *, to: str, token: Callable[[], str] | None = None
     ) -> RenewableChannel:
-        """Return a channel to another service, which uses renewed certificates.
+        """Return a channel to the service in the package `to`, which uses renewed certificates.
 
-        Args:
-            settings: where it is.
-            to: its package; its certificate must have its name.
-            token: the access token, where no certificate says who calls.
+        The certificate of the service must have its name. `token` gives the access token, if no certificate says who
+        calls.
         """
         # The client does not check the health of replicas: one that stops says NOT_SERVING and serves on for DRAIN_S,
         # while the other one may be restarting.
@@ -123,17 +111,14 @@ class Foundation:
 
         channel = await self._stack.enter_async_context(RenewableChannel(new_channel))
         if self.certificates:
-            self._background.append(partial(self.certificates.renew_forever, channel))
+            self._background.append(partial(self.certificates.renew_forever, channel.renew))
         return channel
 
-    async def keys(self, channel: aio.Channel, fetch: FetchKeys) -> RemoteKeyRing:
-        """Return the keys of access tokens of the service that signs them.
-
-        Args:
-            channel: to that service.
-            fetch: fetches the keys over the channel.
-        """
-        keys = RemoteKeyRing(fetch)
+    async def keys(
+        self, channel: aio.Channel, rpc: Callable[..., Awaitable[KeySet]], request: Message
+    ) -> RemoteKeyRing:
+        """Return the keys of access tokens: by an rpc of a stub on the channel, from the service that signs them."""
+        keys = RemoteKeyRing(rpc, request)
         # Before the replica says SERVING: otherwise the first calls wait for DNS, TLS and the keys, perhaps too long.
         # Without an answer it serves all the same, because services start in any order.
         with contextlib.suppress(TimeoutError, RpcError):
@@ -147,7 +132,7 @@ class Foundation:
         self,
         *servicers: tuple[AddServicer, object],
         keys: KeyRing,
-        streams: Streams | None = None,
+        streams: WatchHub[Any] | None = None,
         background: Sequence[Work] = (),
     ) -> Application:
         """Return the service as a replica that can serve.
@@ -156,7 +141,7 @@ class Foundation:
             servicers: the generated function that adds a servicer to a server, and the servicer; one for each gRPC
                 service that service.toml says is served.
             keys: verify access tokens.
-            streams: that the servicers serve.
+            streams: the change streams that a servicer serves.
             background: the service's own work beside its server.
         """
 

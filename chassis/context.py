@@ -53,11 +53,10 @@ class Call:
         method: `/package.Service/Method`.
         deadline: when the caller stops waiting, on the clock of `time.monotonic`.
         request_id: the edge's id of the request; the same for every attempt that the edge makes.
-        idempotency_key: the header of this name, or empty.
+        idempotency_key: the header of this name; None without it.
         if_match: the header of this name: the etag that a write is meant for; None without it.
         traceparent: the W3C trace context to pass on, of the call's own span if it is traced; or empty.
         authorization: the header of this name, or empty. A secret.
-        caller: of the rpc.
         owner: the only user whose resources this call may touch; empty for all of them.
         code: the status that was answered, by name; the interceptors set it.
         reason: the error's reason, or empty; the interceptors set it.
@@ -68,7 +67,7 @@ class Call:
     method: str
     deadline: float
     request_id: str = ""
-    idempotency_key: str = ""
+    idempotency_key: str | None = None
     if_match: str | None = None
     traceparent: str = ""
     authorization: str = field(default="", repr=False)
@@ -118,3 +117,9 @@ def current_owner() -> UUID | None:
     if call is None:
         raise LookupError("no call is being served")
     return UUID(call.owner) if call.owner else None
+
+
+def calling_user() -> str:
+    """Return the id of the user whose call is being served; empty if its caller is a service, or is unknown."""
+    call = _current.get()
+    return "" if call is None or Role.SERVICE in call.caller.roles else call.caller.subject

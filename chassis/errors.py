@@ -29,34 +29,37 @@ class FieldViolation:
 
 
 class DomainError(Exception):
-    """A refusal with a reason.
+    """A refusal with a reason. A class whose errors have one message states it as its attribute.
 
     Args:
         message: what is wrong and what to do next. Reaches the caller: no secrets, no SQL, no personal data.
         metadata: facts for programs, named in lowerCamelCase; at least every fact of the message.
         subject: the resource that is missing or in the wrong state, such as `orders/{id}`.
         violations: the fields that are wrong.
-        retry_after_s: when it is worth trying again.
+        retry_after_s: when it is worth trying again; None if it is not, or as the class states it.
     """
 
     domain: ClassVar[str] = "shop.system.v1"
     reason: ClassVar[str]
+    message: str
+    subject: str = ""
+    retry_after_s: float | None = None
 
     def __init__(
         self,
-        message: str,
+        message: str = "",
         *,
         metadata: Mapping[str, str] | None = None,
         subject: str = "",
         violations: Sequence[FieldViolation] = (),
         retry_after_s: float | None = None,
     ) -> None:
-        super().__init__(message)
-        self.message = message
+        self.message = message or self.message
+        super().__init__(self.message)
         self.metadata = dict(metadata or {})
-        self.subject = subject
+        self.subject = subject or self.subject
         self.violations = tuple(violations)
-        self.retry_after_s = retry_after_s
+        self.retry_after_s = self.retry_after_s if retry_after_s is None else retry_after_s
 
 
 class StartupError(Exception):
@@ -90,15 +93,15 @@ class FailedPrecondition(DomainError):
 
 
 class Unauthenticated(DomainError):
-    """The caller is not who it says, or does not say."""
+    """The caller has not proven who it is."""
 
 
 class PermissionDenied(DomainError):
-    """The caller is known and may not."""
+    """The caller is known and may not do this."""
 
 
 class ResourceExhausted(DomainError):
-    """The caller has had enough for now."""
+    """A limit is reached: of the caller or of the replica."""
 
 
 class Unavailable(DomainError):
@@ -109,12 +112,10 @@ class DeadlineExceeded(DomainError):
     """The call took longer than it may."""
 
     reason = "DEADLINE_EXCEEDED"
-
-    def __init__(self) -> None:
-        super().__init__("The call took longer than it may. Repeat a write with the same request id.")
+    message = "The call took longer than it may. Repeat a write with the same request id."
 
 
-# A status travels in headers, of which stock gRPC clients take 8 KiB; in base64, and once more as a sentence.
+# A status is sent in headers, in base64 and once more as a sentence. gRPC clients take 8 KiB of headers by default.
 MAX_NAMED: Final = 20
 _MAX_IN_WORDS: Final = 10
 
@@ -146,6 +147,11 @@ class InvalidFields(InvalidArgument):
             violations=named,
         )
 
+    @staticmethod
+    def of(field: str, message: str, rule: str = "") -> InvalidFields:
+        """Return the error of one wrong field, with what FieldViolation says of it."""
+        return InvalidFields([FieldViolation(field, message, rule)])
+
 
 class InvalidPageToken(InvalidArgument):
     """A page token that this list did not give out for this filter, or too long ago."""
@@ -164,58 +170,45 @@ class MalformedRequest(InvalidArgument):
     """Bytes that are not the request message, or far too many."""
 
     reason = "MALFORMED_REQUEST"
-
-    def __init__(
-        self, message: str = "The request cannot be decoded. Send the message that the contract names."
-    ) -> None:
-        super().__init__(message)
+    message = "The request cannot be decoded. Send the message that the contract names."
 
 
 class RequestIdReused(AlreadyExists):
     """A request id that another request has used."""
 
     reason = "REQUEST_ID_REUSED"
+    message = "The request id was used for a request with other content. Choose a new one."
 
     def __init__(self, request_id: str) -> None:
-        super().__init__(
-            "The request id was used for a request with other content. Choose a new one.",
-            metadata={"requestId": request_id},
-        )
+        super().__init__(metadata={"requestId": request_id})
 
 
 class AnswerErased(RequestIdReused):
-    """A request that was done, whose answer is erased. It is not done again."""
+    """A repeated request whose stored response is erased. It is not executed again."""
 
     reason = "ANSWER_ERASED"
-
-    def __init__(self, request_id: str) -> None:
-        AlreadyExists.__init__(
-            self,
-            "This request was done, and its answer was erased when a user was deleted. Do not repeat it: read the "
-            "resource, or choose a new request id for a new request.",
-            metadata={"requestId": request_id},
-        )
+    message = (
+        "This request was done, and its answer was erased when a user was deleted. Do not repeat it: read the "
+        "resource, or choose a new request id for a new request."
+    )
 
 
 class EtagMismatch(Aborted):
     """A write based on a state that is gone."""
 
     reason = "ETAG_MISMATCH"
+    message = "The resource has changed since this etag was read. Read it again and decide again."
 
     def __init__(self, *, current: str) -> None:
-        super().__init__(
-            "The resource has changed since this etag was read. Read it again and decide again.",
-            metadata={"etag": current},
-        )
+        super().__init__(metadata={"etag": current})
 
 
 class DatabaseUnavailable(Unavailable):
     """The database does not answer, or not in time."""
 
     reason = "DATABASE_UNAVAILABLE"
-
-    def __init__(self) -> None:
-        super().__init__("The database does not answer. Try again shortly.", retry_after_s=1)
+    message = "The database does not answer. Try again shortly."
+    retry_after_s = 1
 
 
 class OutcomeUnknown(DatabaseUnavailable):
@@ -226,66 +219,51 @@ class Overloaded(ResourceExhausted):
     """More calls wait than can be answered in time."""
 
     reason = "OVERLOADED"
-
-    def __init__(
-        self, message: str = "Too many calls wait already, so this one was not begun. Try again shortly."
-    ) -> None:
-        super().__init__(message, retry_after_s=1)
+    message = "Too many calls wait already, so this one was not begun. Try again shortly."
+    retry_after_s = 1
 
 
 class StreamTooSlow(ResourceExhausted):
-    """The caller of a stream reads more slowly than there is to tell."""
+    """The caller of a stream reads more slowly than changes come."""
 
     reason = "STREAM_TOO_SLOW"
+    message = "Changes came faster than they were read. Open the stream again with the token."
 
     def __init__(self, *, resume_token: str) -> None:
-        super().__init__(
-            "Changes came faster than they were read. Open the stream again with the token.",
-            metadata={"resumeToken": resume_token},
-        )
+        super().__init__(metadata={"resumeToken": resume_token})
 
 
 class ServerStopping(Unavailable):
     """The replica that a stream comes from stops."""
 
     reason = "SERVER_STOPPING"
+    message = "This replica stops. Open the stream again with the token."
+    retry_after_s = 1
 
     def __init__(self, *, resume_token: str) -> None:
-        super().__init__(
-            "This replica stops. Open the stream again with the token.",
-            metadata={"resumeToken": resume_token},
-            retry_after_s=1,
-        )
+        super().__init__(metadata={"resumeToken": resume_token})
 
 
 class ResumeTokenExpired(FailedPrecondition):
     """The change that the token names is gone, or never existed."""
 
     reason = "RESUME_TOKEN_EXPIRED"
-
-    def __init__(self) -> None:
-        super().__init__(
-            "Nothing is known of this resume token any more. Open the stream without one, then list again.",
-            subject="resumeToken",
-        )
+    message = "Nothing is known of this resume token any more. Open the stream without one, then list again."
+    subject = "resumeToken"
 
 
 class TokenInvalid(Unauthenticated):
     """No token, or none of ours."""
 
     reason = "TOKEN_INVALID"
-
-    def __init__(self) -> None:
-        super().__init__("There is no token, or it is not valid. Log in and send the access token as a bearer token.")
+    message = "There is no token, or it is not valid. Log in and send the access token as a bearer token."
 
 
 class TokenExpired(Unauthenticated):
-    """A token that was good once."""
+    """The token was valid and has expired."""
 
     reason = "TOKEN_EXPIRED"
-
-    def __init__(self) -> None:
-        super().__init__("The token has expired. Refresh the session, or log in.")
+    message = "The token has expired. Refresh the session, or log in."
 
 
 class RoleRequired(PermissionDenied):
@@ -305,6 +283,5 @@ class KeysUnavailable(Unavailable):
     """The keys of tokens are unknown, so no token can be checked."""
 
     reason = "SERVICE_UNAVAILABLE"
-
-    def __init__(self) -> None:
-        super().__init__("The token cannot be checked now. Try again shortly.", retry_after_s=1)
+    message = "The token cannot be checked now. Try again shortly."
+    retry_after_s = 1

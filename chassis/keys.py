@@ -1,7 +1,5 @@
 """The key of a resource: a UUID that its service makes, or a text that its callers choose, such as a SKU."""
 
-from __future__ import annotations
-
 from typing import Literal, TypeAlias
 from uuid import NAMESPACE_OID, UUID, uuid5
 

@@ -23,13 +23,7 @@ SettingsT = TypeVar("SettingsT", bound=ServiceSettings)
 def serving_commands(
     package: str, settings: type[SettingsT], build: Callable[[SettingsT], AbstractAsyncContextManager[Application]]
 ) -> dict[str, Command]:
-    """Return the commands of the service in this package.
-
-    Args:
-        package: the folder of the service.
-        settings: the sections that it reads to serve.
-        build: puts it together.
-    """
+    """Return the commands of the service in this package, which `build` puts together from these settings."""
 
     async def serve() -> None:
         """Serve calls until SIGTERM or SIGINT."""

@@ -1,9 +1,7 @@
 """The versions of a resource, and the etag that callers see of one."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
-from datetime import datetime  # noqa: TC003  pydantic reads the annotations when it stores responses
+from datetime import datetime
 
 from chassis.errors import EtagMismatch
 

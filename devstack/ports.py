@@ -23,16 +23,17 @@ class ReservedPort:
     port nor to an outgoing connection. On other systems the port is only known to have been free a moment ago.
     """
 
-    def __init__(self, number: int = 0) -> None:
-        """Reserve the port with this number, or any free one.
+    def __init__(self, number: int = 0, *, host: str = LOOPBACK) -> None:
+        """Reserve the port with this number, or any free one, at the address on which the process will listen.
 
         Raises:
             OSError: the port is in use, or only root may use it.
         """
-        self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._socket = socket.socket(family, socket.SOCK_STREAM)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            self._socket.bind((LOOPBACK, number))
+            self._socket.bind((host, number))
         except OSError:
             self._socket.close()
             raise

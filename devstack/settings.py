@@ -42,6 +42,8 @@ def _origins(origins: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _receiver(endpoint: str) -> str:
+    if endpoint and not endpoint.startswith(("http://", "https://")):  # the services would not know whether it has TLS
+        raise ValueError("must look like http://collector:4317 or https://collector:4317")
     if endpoint:
         Address.parse(endpoint)
     return endpoint

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import secrets
 from contextlib import ExitStack
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Self
 from urllib.parse import urlsplit
 
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
     from devstack.settings import Settings
 
 ADMIN_EMAIL: Final = "admin@shop.local"
-_NO_ENV: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType({})
 
 
 class Stack:
@@ -52,7 +50,7 @@ class Stack:
         self,
         settings: Settings,
         *,
-        extra_env: Mapping[str, Mapping[str, str]] = _NO_ENV,
+        extra_env: Mapping[str, Mapping[str, str]] | None = None,
         report: Callable[[str], None] = no_report,
     ) -> None:
         """Prepare a stack; nothing is started or written.
@@ -69,7 +67,7 @@ class Stack:
         self.postgres: PostgresServer | None = None
         self.redis: RedisServer | None = None
         self.workers: Final[dict[str, Worker]] = {}
-        self._extra_env: Final = extra_env
+        self._extra_env: Final = extra_env or {}
         self._report: Final = report
         self._replicas: Final[dict[str, list[Replica]]] = {}
         self._stages: Final = Stages(report)

@@ -34,6 +34,7 @@ NONE: Final = "\N{EN DASH}"
 _SERVICES: Final = tuple(importlib.import_module(service.name) for service in services())
 _WORKERS: Final = [f"{service.__name__}.worker" for service in _SERVICES]
 _MARK: Final = re.compile(r"^\{\{ (\w+) \}\}$", re.MULTILINE)
+_HEADED: Final = re.compile(r"^## .+\n\n\{\{ (\w+) \}\}\n\n", re.MULTILINE)
 _UNITS: Final = {"_s": " s", "_kib": " KiB"}
 _KINDS: Final = {
     bool: "true, false",
@@ -114,6 +115,8 @@ def settings(template: str) -> str:
         Incomplete: a section is missing or unknown, or a field is not described.
     """
     known = {name: section for name, section in sections().items() if variables(section)}
+    # A heading stays in the template when the last service with its section goes; another one may come.
+    template = _HEADED.sub(lambda part: part[0] if part[1] in known else "", template)
     marked = _MARK.findall(template)
     if sorted(marked) != sorted(known):
         raise Incomplete(f"The template's sections are not the code's: {', '.join(set(marked) ^ set(known))}")
@@ -124,7 +127,7 @@ def settings(template: str) -> str:
         rows = [_row(name, field, section) for name, field in variables(section).items() if name not in listed]
         listed.update(variables(section))
         head = ["| variable | value | default | what, and why |", "|---|---|---|---|"]
-        return "\n".join([f"Read by {readers[mark[1]]}.", "", *head, *rows])
+        return "\n".join([f"Read by {readers.get(mark[1], 'no service yet')}.", "", *head, *rows])
 
     return _MARK.sub(table, template)
 

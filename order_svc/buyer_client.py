@@ -9,15 +9,17 @@ from grpc import aio
 from shop.user.v1 import user_pb2
 from shop.user.v1 import user_service_pb2 as pb
 from shop.user.v1.user_service_pb2_grpc import UserServiceStub
+from typing_extensions import override
 
 from chassis.client.breaker import CircuitOpen, Inconclusive
 from chassis.client.errors import is_dependency_failure
 from chassis.context import current_call
 from chassis.errors import DeadlineExceeded
+from order_svc.buyers import BuyerDirectory
 from order_svc.errors import OrderingUserNotFound, UserNotActive, UserServiceUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Mapping
 
     from chassis.client.breaker import Breaker
     from order_svc.errors import OrderError
@@ -31,29 +33,22 @@ _RETRY_AFTER_S: Final = 1
 _FAIR_TIME_S: Final = 0.5
 
 
-class GrpcBuyerDirectory:
-    """Asks the user service.
+class GrpcBuyerDirectory(BuyerDirectory):
+    """Asks the user service about at most 200 users, the limit of the contract.
 
-    Args:
-        channel: to the user service; its policy bounds the deadline.
-        breaker: of the user service.
+    A batch of calls has the deadline of the channel's policy and none of its callers': one impatient caller must not
+    fail the others.
     """
 
     def __init__(self, channel: aio.Channel, breaker: Breaker) -> None:
         self._stub = UserServiceStub(channel)
         self._breaker = breaker
 
+    @override
     async def refusals(self, user_ids: Collection[BuyerId]) -> Mapping[BuyerId, OrderError]:
-        """Return a refusal for each user who may not order; users who may order are absent.
-
-        At most 200 users, the limit of the contract. A batch of calls has the policy's deadline and none of its
-        callers': one impatient caller must not fail the others.
-
-        Raises:
-            UserServiceUnavailable: the user service does not answer, or the circuit is open.
-            DeadlineExceeded: the caller left too little time to ask.
-        """
-        states = await self._states([str(user_id) for user_id in user_ids])
+        ids = [str(user_id) for user_id in user_ids]
+        found = await self._ask(pb.BatchGetUsersRequest(ids=ids, view=user_pb2.USER_VIEW_STATE))
+        states = {user.id: user.state for user in found.users}
         refused: dict[BuyerId, OrderError] = {}
         for user_id in user_ids:
             state = states.get(str(user_id))
@@ -62,19 +57,6 @@ class GrpcBuyerDirectory:
             elif state != user_pb2.USER_STATE_ACTIVE:
                 refused[user_id] = UserNotActive(user_id)
         return refused
-
-    async def _states(self, user_ids: Sequence[str]) -> Mapping[str, user_pb2.UserState.ValueType]:
-        """Return the states of the users that exist."""
-        try:
-            found = await self._ask(pb.BatchGetUsersRequest(ids=user_ids, view=user_pb2.USER_VIEW_STATE))
-        except aio.AioRpcError as error:
-            if error.code() is not grpc.StatusCode.INVALID_ARGUMENT or len(user_ids) == 1:
-                raise
-            # A user service of the previous release sends whole users, whose profiles can be too large for one answer.
-            # Other buyers of the batch must not be refused for that.
-            middle = len(user_ids) // 2
-            return {**await self._states(user_ids[:middle]), **await self._states(user_ids[middle:])}
-        return {user.id: user.state for user in found.users}
 
     async def _ask(self, request: pb.BatchGetUsersRequest) -> pb.BatchGetUsersResponse:
         serving = current_call()

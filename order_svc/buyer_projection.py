@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import text
 
-from chassis.events import inbox
 from chassis.events.copies import Copies
 from chassis.events.redis_streams import stream_of
 from order_svc.model import BuyerId
@@ -59,8 +58,3 @@ def put_users(connection: Connection, users: Sequence[KnownUser]) -> None:
 def find_states(connection: Connection, ids: Collection[BuyerId]) -> dict[BuyerId, UserState]:
     """Return the states of known users; unknown users are absent."""
     return {BuyerId(row.id): UserState(row.state) for row in connection.execute(_find, {"ids": list(ids)})}
-
-
-def users_as_of(connection: Connection) -> datetime | None:
-    """Return the time up to which every change of a user is known; None if that is unknown."""
-    return inbox.as_of(connection, USERS)

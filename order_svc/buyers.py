@@ -1,10 +1,13 @@
-"""The buyers: who may order. Asks the user service; while it does not answer, the events of users have to do."""
+"""Knows which users may order: asks the user service or, while it does not answer, the projection of its events."""
 
 from __future__ import annotations
 
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final, Protocol
 
+from typing_extensions import override
+
+from chassis.events import inbox
 from order_svc import buyer_projection, metrics
 from order_svc.buyer_projection import UserState
 from order_svc.errors import UserNotActive, UserServiceUnavailable
@@ -35,17 +38,15 @@ class BuyerDirectory(Protocol):
         Users who may order are absent.
 
         Raises:
-            UserServiceUnavailable: the states of the users are unknown.
+            UserServiceUnavailable: the user service does not answer, or the circuit is open.
+            DeadlineExceeded: the caller left too little time to ask.
         """
 
 
-class BuyersWithProjection:
-    """Asks another directory; falls back on the projection of users while that is unavailable.
+class BuyersWithProjection(BuyerDirectory):
+    """Asks the user service; falls back on the projection of users while that is unavailable.
 
-    Args:
-        buyers: the other directory: the user service.
-        database: with the projection.
-        clock: tells how stale the projection is.
+    Users whose state is unknown or stale are then refused with UserServiceUnavailable.
     """
 
     def __init__(self, buyers: BuyerDirectory, database: Database, clock: Clock) -> None:
@@ -53,12 +54,8 @@ class BuyersWithProjection:
         self._database = database
         self._clock = clock
 
+    @override
     async def refusals(self, user_ids: Collection[BuyerId]) -> Mapping[BuyerId, DomainError]:
-        """Return a refusal for each user who may not order; users who may order are absent.
-
-        While the user service is unavailable, users whose state is unknown or stale are refused with
-        UserServiceUnavailable.
-        """
         try:
             return await self._buyers.refusals(user_ids)
         except UserServiceUnavailable as unavailable:
@@ -83,5 +80,5 @@ def _look_up(
 ) -> tuple[Mapping[BuyerId, UserState], datetime | None]:
     # Read `as_of` first. Events applied between the two reads make the states newer than `as_of`, which is safe; the
     # other order could make them older.
-    as_of = buyer_projection.users_as_of(connection)
+    as_of = inbox.as_of(connection, buyer_projection.USERS)
     return buyer_projection.find_states(connection, user_ids), as_of

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from typing_extensions import override
 
-from chassis.errors import FieldViolation, InvalidFields
+from chassis.errors import InvalidFields
 from order_svc.errors import OrderingUserNotFound
 from order_svc.model import Actor, BuyerId, Order, OrderStatus, price_items
 
@@ -25,9 +25,8 @@ class PlaceOrder:
 
     Attributes:
         user_id: the buyer that the request names; None for the caller.
-        caller: the subject of the caller: a user's id, or the name of a service.
+        caller: the id of the user who calls; empty if the caller is no user.
         owner: the only user for whom the caller may order; None for any.
-        currency_code: of the order.
         items: at least one.
     """
 
@@ -58,18 +57,13 @@ class PlaceOrder:
         )
 
     def _buyer(self) -> BuyerId:
+        if self.user_id is None and not self.caller:
+            raise InvalidFields.of("userId", "must be given by a caller who is no user")
         if self.user_id is None:
-            return self._calling_user()
+            return BuyerId(UUID(self.caller))
         if self.owner not in {None, self.user_id}:
             raise OrderingUserNotFound(self.user_id)
         return self.user_id
-
-    def _calling_user(self) -> BuyerId:
-        try:
-            return BuyerId(UUID(self.caller))
-        except ValueError:
-            message = "must be given by a caller who is no user"
-            raise InvalidFields([FieldViolation("userId", message)]) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +73,12 @@ class Transition:
     Attributes:
         before: the status before. None if this request changed nothing: it was a repetition, or the order had the
             status already.
+        reason: of the change, for the history.
     """
 
     order: Order
     before: OrderStatus | None = None
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +107,8 @@ class ChangeStatus:
 
     def _transition(self, order: Order, *, by: Actor, now: datetime) -> Transition:
         order.require_etag(self.etag)
-        return Transition(order.with_status(self.status, by=by, reason=self.reason, now=now), order.status)
+        changed = order.with_status(self.status, by=by, reason=self.reason, now=now)
+        return Transition(changed, before=order.status, reason=self.reason)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

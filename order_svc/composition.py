@@ -9,7 +9,6 @@ from shop.order.v1.order_service_pb2_grpc import add_OrderServiceServicer_to_ser
 from shop.user.v1.session_service_pb2 import GetJwksRequest
 from shop.user.v1.session_service_pb2_grpc import SessionServiceStub
 
-from chassis.auth.remote_keys import published_by
 from chassis.client.breaker import Breaker, BreakerSettings
 from chassis.client.errors import is_dependency_failure
 from chassis.composition import CLOCK, Foundation, ServiceSettings
@@ -44,14 +43,11 @@ async def build(
 ) -> AsyncIterator[Application]:
     """Put the order service together; close its connections when the block ends.
 
-    Args:
-        settings: of all parts.
-        clock: tells the time of orders.
-        token: the access token for calls of the user service, where no certificate says who calls.
+    `token` gives the access token for calls of the user service, if no certificate says who calls.
     """
     async with Foundation.open("order_svc", settings, clock=clock) as base:
         users = await base.connect(settings.user_service, to="user_svc", token=token)
-        keys = await base.keys(users, published_by(SessionServiceStub(users).GetJwks, GetJwksRequest()))
+        keys = await base.keys(users, SessionServiceStub(users).GetJwks, GetJwksRequest())
         breaker = Breaker("user_svc", settings.breaker, is_failure=is_dependency_failure)
         buyers = BuyersWithProjection(GrpcBuyerDirectory(users, breaker), base.database, clock)
         watch_hub = order_watch_hub(Changefeed(base.database, owner_field="userId"), settings.watch)

@@ -26,12 +26,13 @@ _open_orders_of = text("""
     ORDER BY id
     LIMIT :batch
 """)
-_orders_of = text("""
+_lock_orders_of = text("""
     SELECT id
     FROM orders
     WHERE user_id = ANY (:user_ids) AND id > :after
     ORDER BY id
     LIMIT :batch
+    FOR UPDATE
 """)
 _erase_reasons = text("""
     WITH erased AS (
@@ -58,12 +59,15 @@ def open_orders_of(connection: Connection, user_ids: Sequence[BuyerId], *, batch
     return [OrderId(row.id) for row in rows]
 
 
-def orders_of(
+def lock_orders_of(
     connection: Connection, user_ids: Sequence[BuyerId], *, after: OrderId | None, batch: int
 ) -> list[OrderId]:
-    """Return at most `batch` orders of the users, those after one order, by id."""
+    """Lock and return at most `batch` orders of the users, those after one order, by id.
+
+    Waits for changes under way; later ones wait for this transaction.
+    """
     values = {"user_ids": list(user_ids), "after": after or UUID(int=0), "batch": batch}
-    return [OrderId(row.id) for row in connection.execute(_orders_of, values)]
+    return [OrderId(row.id) for row in connection.execute(_lock_orders_of, values)]
 
 
 def erase_reasons(connection: Connection, order_ids: Sequence[OrderId], *, but: str) -> None:

@@ -29,10 +29,11 @@ class OrderNotFound(OrderError, NotFound):
     """There is no such order, or it is not the caller's to see."""
 
     reason = "ORDER_NOT_FOUND"
+    message = "There is no such order."
     resource_type = "shop.order.v1.Order"
 
     def __init__(self, order_id: UUID) -> None:
-        super().__init__("There is no such order.", metadata={"orderId": str(order_id)}, subject=f"orders/{order_id}")
+        super().__init__(metadata={"orderId": str(order_id)}, subject=f"orders/{order_id}")
 
 
 class UnknownCurrency(InvalidFields):
@@ -101,33 +102,27 @@ class OrderingUserNotFound(OrderError, FailedPrecondition):
     """The user who is to order does not exist."""
 
     reason = "ORDERING_USER_NOT_FOUND"
+    message = "The user who is to order does not exist."
 
     def __init__(self, user_id: UUID) -> None:
-        super().__init__(
-            "The user who is to order does not exist.", metadata={"userId": str(user_id)}, subject=f"users/{user_id}"
-        )
+        super().__init__(metadata={"userId": str(user_id)}, subject=f"users/{user_id}")
 
 
 class UserNotActive(OrderError, FailedPrecondition):
     """The user who is to order may not."""
 
     reason = "USER_NOT_ACTIVE"
+    message = "The user who is to order is suspended or deleted."
 
     def __init__(self, user_id: UUID) -> None:
-        super().__init__(
-            "The user who is to order is suspended or deleted.",
-            metadata={"userId": str(user_id)},
-            subject=f"users/{user_id}",
-        )
+        super().__init__(metadata={"userId": str(user_id)}, subject=f"users/{user_id}")
 
 
 class UserServiceUnavailable(OrderError, Unavailable):
     """The user service does not answer, so the state of the buyer is unknown."""
 
     reason = "USER_SERVICE_UNAVAILABLE"
+    message = "The user service does not answer, so nothing was ordered. Try again later."
 
     def __init__(self, *, retry_after_s: float) -> None:
-        super().__init__(
-            "The user service does not answer, so nothing was ordered. Try again later.",
-            retry_after_s=retry_after_s,
-        )
+        super().__init__(retry_after_s=retry_after_s)

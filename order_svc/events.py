@@ -29,12 +29,9 @@ def order_created(order: Order) -> Event:
 
 
 def status_changed(order: Order, *, before: OrderStatus, traceparent: str) -> Event:
-    """Return the event of an order's last change. Without the reason of a cancellation: people write names there.
+    """Return the event of an order's last change, made by the call with this traceparent; empty for none.
 
-    Args:
-        order: after the change.
-        before: its status before.
-        traceparent: of the call that changed it; empty for none.
+    Without the reason of a cancellation: people write names there.
     """
     is_cancelled = order.status is OrderStatus.CANCELLED
     message = OrderCancelled if is_cancelled else OrderStatusChanged

@@ -207,7 +207,7 @@ class OrderFilter:
     def buyer(self) -> BuyerId | None:
         """The buyer of the orders; None for every buyer.
 
-        A caller who asks for the orders of another user gets those of nobody rather than an error: the answer does not
+        A caller who asks for the orders of another user gets an empty list rather than an error: the answer does not
         reveal whether the user exists.
         """
         if self.owner is not None and self.user_id not in {None, self.owner}:

@@ -1,7 +1,5 @@
 """Amounts as `google.type.Money` and back, exact."""
 
-from __future__ import annotations
-
 from decimal import Decimal
 from typing import Final
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
@@ -25,21 +24,12 @@ if TYPE_CHECKING:
     from chassis.database.statement_pool import Fetch
     from chassis.idempotency.inserts import Insert
     from chassis.server.pagination import PageRequest
+    from order_svc.commands import Transition
 
 # In the order in which _to_order() takes them.
-_COLUMNS: Final = (
-    orders.c.id,
-    orders.c.user_id,
-    orders.c.status,
-    orders.c.currency_code,
-    orders.c["items"],
-    orders.c.cancel_reason,
-    orders.c.created_at,
-    orders.c.updated_at,
-    orders.c.version,
-)
-# Items of one page. The edge makes up to 2 MB of JSON of them, and keeps the pages that a caller asks for and does not
-# read.
+_COLUMNS: Final = tuple(orders.c)
+# Items of one page. They become up to 2 MB of JSON at the edge, which holds the pages that its callers have asked for
+# and do not read.
 _MAX_PAGE_ITEMS: Final = 1000
 # After this many items other calls run: 128 orders of 100 items would block the loop for 0.1 s.
 _TURN_ITEMS: Final = 500
@@ -113,23 +103,6 @@ _HISTORY: Final = text(f"""
 """)  # noqa: S608  put together from constants
 
 
-@dataclass(frozen=True, slots=True)
-class StatusUpdate:
-    """The next version of an order, to write.
-
-    Attributes:
-        order: after the change.
-        before: its status before.
-        reason: for the history.
-        event: that tells of the change.
-    """
-
-    order: Order
-    before: OrderStatus
-    reason: str
-    event: outbox.Event
-
-
 async def insert_orders(fetch: Fetch, inserts: Sequence[Insert[Order]]) -> set[OrderId]:
     """Insert new orders with their first history entries, as InsertBatch says."""
     rows = [
@@ -167,9 +140,9 @@ def lock_orders(connection: Connection, lookups: Sequence[Lookup[OrderId]], *, w
     return _ROWS.lock(connection, lookups, wait=wait)
 
 
-def update_orders(connection: Connection, updates: Sequence[StatusUpdate]) -> None:
+def update_orders(connection: Connection, changes: Sequence[tuple[Transition, outbox.Event]]) -> None:
     """Write the next version of different orders that this transaction has locked, their histories and events."""
-    if not updates:
+    if not changes:
         return
     rows = [
         {
@@ -181,9 +154,9 @@ def update_orders(connection: Connection, updates: Sequence[StatusUpdate]) -> No
             "reason": each.reason,
             "updated_at": each.order.updated_at,
             "history_id": new_id(),
-            **each.event.row(),
+            **event.row(),
         }
-        for each in updates
+        for each, event in changes
     ]
     execute(connection, _UPDATE, as_json(rows))
 
@@ -193,7 +166,7 @@ def list_orders(connection: Connection, page: PageRequest, *, filters: OrderFilt
 
     The page ends early once its orders have many items, which bounds both the answer and what is read for it.
     """
-    query = page.newest_first(select(*_COLUMNS), orders.c.id)
+    query = page.newest_first(select(orders), orders.c.id)
     if filters.buyer is not None:
         query = query.where(orders.c.user_id == filters.buyer)
     if filters.status is not None:

@@ -10,7 +10,7 @@ from shop.order.v1 import order_service_pb2 as pb
 from shop.order.v1.order_service_pb2_grpc import OrderServiceServicer
 from typing_extensions import override
 
-from chassis import context
+from chassis.context import calling_user, current_owner
 from chassis.idempotency.key import IdempotencyKey, key_of
 from chassis.server.conversions import set_timestamp
 from chassis.server.pagination import ListRequest
@@ -33,14 +33,9 @@ if TYPE_CHECKING:
 
     Context = aio.ServicerContext[Any, Any]
 
-_STATUSES = {
-    OrderStatus.PENDING: order_pb2.ORDER_STATUS_PENDING,
-    OrderStatus.CONFIRMED: order_pb2.ORDER_STATUS_CONFIRMED,
-    OrderStatus.PROCESSING: order_pb2.ORDER_STATUS_PROCESSING,
-    OrderStatus.SHIPPED: order_pb2.ORDER_STATUS_SHIPPED,
-    OrderStatus.DELIVERED: order_pb2.ORDER_STATUS_DELIVERED,
-    OrderStatus.CANCELLED: order_pb2.ORDER_STATUS_CANCELLED,
-}
+_STATUSES = {status: order_pb2.OrderStatus.Value(f"ORDER_STATUS_{status}") for status in OrderStatus}
+# Before an order was placed; or, in the event of a newer release that runs beside this one, a status of that release.
+_UNKNOWN: Final = order_pb2.ORDER_STATUS_UNSPECIFIED
 _STATUSES_BACK = {message: status for status, message in _STATUSES.items()}
 
 _CHANGES: Final = frozenset({"order.created", "order.status_changed", "order.cancelled"})
@@ -58,7 +53,7 @@ class OrderServicer(OrderServiceServicer):
     async def CreateOrder(self, request: pb.CreateOrderRequest, context: Context) -> order_pb2.Order:
         command = PlaceOrder(
             user_id=_user_id(request.user_id),
-            caller=_caller(),
+            caller=calling_user(),
             owner=_owner(),
             currency_code=request.currency_code,
             items=[_new_item(item) for item in request.items],
@@ -108,7 +103,8 @@ class OrderServicer(OrderServiceServicer):
     def WatchOrders(self, request: pb.WatchOrdersRequest, context: Context) -> AsyncIterator[pb.WatchOrdersResponse]:
         filters = OrderFilter(owner=_owner(), user_id=_user_id(request.user_id))
         after = UUID(request.resume_token) if request.resume_token else None
-        return self._watch_hub.watch(owner=_text(filters.buyer), after=after, caller=_text(filters.owner) or "")
+        owner = str(filters.buyer) if filters.buyer else None
+        return self._watch_hub.watch(owner=owner, after=after, caller=calling_user())
 
     def _key(self, request: Message) -> IdempotencyKey:
         return key_of(request, now=self._clock.now())
@@ -128,18 +124,9 @@ def _user_id(text: str) -> BuyerId | None:
     return BuyerId(UUID(text)) if text else None
 
 
-def _text(user_id: BuyerId | None) -> str | None:
-    return str(user_id) if user_id else None
-
-
 def _owner() -> BuyerId | None:
-    owner = context.current_owner()
+    owner = current_owner()
     return BuyerId(owner) if owner else None
-
-
-def _caller() -> str:
-    call = context.current_call()
-    return call.caller.subject if call else ""
 
 
 def _new_item(item: pb.CreateOrderItem) -> NewItem:
@@ -183,7 +170,7 @@ def _to_event_message(event: OrderEvent) -> order_pb2.OrderEvent:
     message = order_pb2.OrderEvent(
         id=str(event.id),
         order_id=str(event.order_id),
-        from_status=_STATUSES[event.from_status] if event.from_status else order_pb2.ORDER_STATUS_UNSPECIFIED,
+        from_status=_STATUSES[event.from_status] if event.from_status else _UNKNOWN,
         to_status=_STATUSES[event.to_status],
         reason=event.reason,
     )
@@ -200,8 +187,8 @@ def _to_change_message(event: FeedEvent) -> pb.WatchOrdersResponse | None:
         id=str(event.position.id),
         order_id=str(event.subject),
         user_id=event.owner,
-        from_status=order_pb2.ORDER_STATUS_UNSPECIFIED if is_new else _STATUSES[OrderStatus(data["from"])],
-        to_status=_STATUSES[OrderStatus.PENDING if is_new else OrderStatus(data["to"])],
+        from_status=_UNKNOWN if is_new else _STATUSES.get(data["from"], _UNKNOWN),
+        to_status=_STATUSES[OrderStatus.PENDING] if is_new else _STATUSES.get(data["to"], _UNKNOWN),
         etag=etag_of(event.sequence),
     )
     set_timestamp(change.occurred_at, event.occurred_at)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from dataclasses import dataclass
 from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
@@ -13,11 +15,11 @@ from chassis.errors import InvalidPageToken
 from chassis.idempotency.inserts import IdempotentInserts
 from chassis.idempotency.store import ResponseCodec
 from chassis.idempotency.transactions import IdempotentTransactions, LockedChange
-from order_svc import events, metrics, repository
+from order_svc import buyer_projection, events, metrics, repository
+from order_svc.buyer_projection import UserState
 from order_svc.commands import Transition
 from order_svc.errors import OrderNotFound
 from order_svc.model import Order, OrderId
-from order_svc.repository import StatusUpdate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -44,8 +46,21 @@ _TRANSITION: Final[ResponseCodec[Transition]] = ResponseCodec(
     resource_id=attrgetter("order.id"),
 )
 
-# The answers of a batch are made in one turn of the loop: of 128 of the largest orders they would block it for 0.2 s.
+# The orders of a batch are made in one turn of the loop: 128 of the largest ones would block it for 0.2 s.
 _LOOKUPS_AT_ONCE: Final = 32
+
+
+@dataclass(frozen=True, slots=True)
+class _Locked:
+    """An order that is locked until the transaction ends.
+
+    Attributes:
+        is_buyer_deleted: whether the deletion of its buyer is known, so that reasons are not stored any more: people
+            write names into them.
+    """
+
+    order: Order
+    is_buyer_deleted: bool
 
 
 class OrderService:
@@ -93,11 +108,7 @@ class OrderService:
         return transition.order
 
     async def get_order(self, order_id: OrderId, *, owner: BuyerId | None) -> Order:
-        """Return an order.
-
-        Args:
-            order_id: of the order.
-            owner: the only user whose orders the caller may see; None for any.
+        """Return an order; `owner` is the only user whose orders the caller may see, None for any.
 
         Raises:
             OrderNotFound: there is none.
@@ -130,22 +141,30 @@ class OrderService:
         refused = await self._buyers.refusals({order.user_id for order in orders})
         return {order.id: refused[order.user_id] for order in orders if order.user_id in refused}
 
-    def _apply(self, command: ChangeStatus, order: Order | None) -> Transition:
-        if order is None:
+    def _apply(self, command: ChangeStatus, locked: _Locked | None) -> Transition:
+        if locked is None:
             raise OrderNotFound(command.order_id)
-        return command.apply(order, now=self._clock.now())
+        if locked.is_buyer_deleted:
+            command = dataclasses.replace(command, reason="")
+        return command.apply(locked.order, now=self._clock.now())
 
 
-def _lock(connection: Connection, commands: Sequence[ChangeStatus], *, wait: bool) -> list[Order | None]:
+def _lock(connection: Connection, commands: Sequence[ChangeStatus], *, wait: bool) -> list[_Locked | None]:
     lookups = [Lookup(command.order_id, command.owner) for command in commands]
-    return repository.lock_orders(connection, lookups, wait=wait)
+    found = repository.lock_orders(connection, lookups, wait=wait)
+    buyers = {order.user_id for order, command in zip(found, commands, strict=True) if order and command.reason}
+    # A statement after the locks: if they had to wait for the event of a deletion, it sees that deletion.
+    states = buyer_projection.find_states(connection, buyers) if buyers else {}
+    return [
+        None if order is None else _Locked(order, states.get(order.user_id) is UserState.DELETED) for order in found
+    ]
 
 
 def _write(connection: Connection, outcomes: Sequence[tuple[Request[ChangeStatus], Transition]]) -> None:
     """Write the orders whose status changes, with their histories and events."""
-    updates: list[StatusUpdate] = []
-    for request, transition in outcomes:
-        if transition.before:
-            event = events.status_changed(transition.order, before=transition.before, traceparent=request.traceparent)
-            updates.append(StatusUpdate(transition.order, transition.before, request.command.reason, event))
-    repository.update_orders(connection, updates)
+    changes = [
+        (each, events.status_changed(each.order, before=each.before, traceparent=request.traceparent))
+        for request, each in outcomes
+        if each.before
+    ]
+    repository.update_orders(connection, changes)

@@ -1,7 +1,5 @@
 """The order service's settings of its own."""
 
-from __future__ import annotations
-
 from chassis.client.settings import PeerSettings
 
 

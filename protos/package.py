@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Final
 
 ROOT: Final = Path(__file__).resolve().parent.parent
-_OF_WHEEL: Final = ("chassis", "generated", "protos", "*_svc", "LICENSE", "README.md", "pyproject.toml", "setup.py")
+_OF_WHEEL: Final = ("chassis", "generated", "protos", "*_svc/*", "LICENSE", "README.md", "pyproject.toml", "setup.py")
 _OF_PROTOS: Final = ("protos/*.proto", "third_party/*.proto", "buf.yaml", "LICENSE")
 _PROJECT: Final = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
@@ -34,7 +34,7 @@ def main(target: Path) -> None:
         shutil.copyfile(ROOT / "generated" / name, target / name)
     _write_protos(target / f"{_PROJECT['name']}-protos-{_PROJECT['version']}.tar.gz")
     with tempfile.TemporaryDirectory() as folder:
-        _write_wheel(Path(folder, "wheel"), target)
+        write_wheel(Path(folder, "wheel"), target)
         write_npm_package(Path(folder, "npm"), target)
     for path in sorted(target.iterdir()):
         print(path)
@@ -53,7 +53,13 @@ def _write_protos(path: Path) -> None:
     path.write_bytes(gzip.compress(plain.getvalue(), mtime=0))
 
 
-def _write_wheel(sources: Path, target: Path) -> None:
+def write_wheel(sources: Path, target: Path) -> None:
+    """Build the wheel into the folder `target`.
+
+    Args:
+        sources: a folder that does not exist yet, for what is built.
+        target: of the wheel.
+    """
     # From a copy: setuptools writes beside its sources.
     for name in _tracked(*_OF_WHEEL):
         copy = sources / name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from typing import TYPE_CHECKING
 
@@ -54,6 +55,15 @@ def _plain_exceptions_in_logs() -> None:
     *others, _ = structlog.get_config()["processors"]
     plain = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
     structlog.configure(processors=[*others, plain])
+
+
+def pytest_collection_finish() -> None:
+    """Keep the garbage collector from what the collection has made, 300,000 objects: a look at them takes 0.3 s.
+
+    Meanwhile a service in this process answers no call, and a thread that holds a row lock keeps it.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadFileScheduling | None:

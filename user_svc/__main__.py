@@ -3,8 +3,6 @@
 Reads the settings and runs the service.
 """
 
-from __future__ import annotations
-
 from typing import Final
 
 from chassis.runtime import cli

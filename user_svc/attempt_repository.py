@@ -24,15 +24,19 @@ RESERVED_FOR: Final = timedelta(seconds=10)
 # Some 20 ms.
 _AT_ONCE: Final = 5_000
 _REMOVE: Final = """
-    DELETE FROM {0}
-    WHERE ctid = ANY (ARRAY (
-        SELECT ctid
-        FROM {0}
-        WHERE {1} < :oldest
-        ORDER BY {1}
-        LIMIT {2}
-        FOR UPDATE SKIP LOCKED
-    ))
+    WITH removed AS (
+        DELETE FROM {0}
+        WHERE ctid = ANY (ARRAY (
+            SELECT ctid
+            FROM {0}
+            WHERE {1} >= :after AND {1} < :oldest
+            ORDER BY {1}
+            LIMIT {2}
+            FOR UPDATE SKIP LOCKED
+        ))
+        RETURNING {1}
+    )
+    SELECT max({1}) FROM removed
 """
 _remove_failures = text(_REMOVE.format("login_attempts", "last_at", _AT_ONCE))
 _remove_reservations = text(_REMOVE.format("attempt_reservations", "expires_at", _AT_ONCE))
@@ -50,7 +54,7 @@ def require_no_wait(connection: Connection, account: bytes, *, now: datetime) ->
     """Return if the account need not wait.
 
     Raises:
-        TooManyAttempts: it has to.
+        TooManyAttempts: the account has to wait.
     """
     query = select(login_attempts.c.failures, login_attempts.c.locked_until).where(login_attempts.c.account == account)
     row = connection.execute(query).one_or_none()
@@ -89,7 +93,7 @@ def reserve(connection: Connection, account: bytes, attempt_id: UUID, *, now: da
 
 
 def settle(connection: Connection, account: bytes, attempt_id: UUID, outcome: Outcome, *, now: datetime) -> None:
-    """Write what became of an attempt, and free its place."""
+    """Write the outcome of an attempt, and end its reservation."""
     # The account first, as in reserve(): transactions at one account then cannot lock each other.
     if outcome is Outcome.WRONG:
         _count_failure(connection, account, now=now)
@@ -98,14 +102,16 @@ def settle(connection: Connection, account: bytes, attempt_id: UUID, outcome: Ou
     connection.execute(delete(attempt_reservations).where(attempt_reservations.c.id == attempt_id))
 
 
-def remove_failures(connection: Connection, *, oldest: datetime) -> bool:
-    """Remove some accounts' failures of before then; return whether there may be more."""
-    return connection.execute(_remove_failures, {"oldest": oldest}).rowcount == _AT_ONCE
+def remove_failures(connection: Connection, *, after: datetime, oldest: datetime) -> datetime | None:
+    """Remove some accounts' failures between these times; return the time of the last, None if there was none."""
+    last: datetime | None = connection.scalar(_remove_failures, {"after": after, "oldest": oldest})
+    return last
 
 
-def remove_reservations(connection: Connection, *, now: datetime) -> bool:
-    """Remove some reservations that count no longer; return whether there may be more."""
-    return connection.execute(_remove_reservations, {"oldest": now}).rowcount == _AT_ONCE
+def remove_reservations(connection: Connection, *, after: datetime, oldest: datetime) -> datetime | None:
+    """Remove some reservations that ended between these times; return the end of the last, None if there was none."""
+    last: datetime | None = connection.scalar(_remove_reservations, {"after": after, "oldest": oldest})
+    return last
 
 
 def _count_failure(connection: Connection, account: bytes, *, now: datetime) -> None:

@@ -1,4 +1,4 @@
-"""Checks passwords, so that guessing one is slow: each account has five wrong ones free, then it waits.
+"""Checks passwords so that guessing is slow: from the fifth wrong one on, an account has to wait.
 
 Every rpc that compares a password goes through here. An attempt is reserved before the hash and settled by its
 outcome: only a wrong password counts. A caller that leaves, a deadline and a database error do not.
@@ -27,19 +27,15 @@ if TYPE_CHECKING:
 
 Account = NewType("Account", bytes)
 
-# While others are under way at the same account, of other replicas: a hash takes some 50 ms.
+# The pause while other attempts at the account are under way, also in other replicas. A hash takes some 50 ms.
 _LOOK_AGAIN_S: Final = 0.05
-# Then the caller is refused, well before the edge gives up (15 s).
+# After this time the caller is refused, well before the edge's deadline of 15 s.
 _PATIENCE_S: Final = 5.0
 
 
 def account_of(email_key: str) -> Account:
     """Return the account of an email, which need not be a user's: a digest, because unknown emails are stored too."""
     return Account(hashlib.sha256(email_key.encode()).digest())
-
-
-async def _never() -> bool:
-    return False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,14 +45,14 @@ class Attempt:
     Attributes:
         account: at which it is tried.
         password: as it was typed.
-        password_hash: of the account; an empty one is of no password, and takes as long to find out.
-        is_excused: asked when the password is wrong: whether that is no guess, and so does not count.
+        password_hash: of the account; an empty one matches no password, and takes as long to check.
+        is_excused: called if the password is wrong; returns whether that is no guess, and so does not count.
     """
 
     account: Account
     password: str = field(repr=False)
     password_hash: str = field(repr=False)
-    is_excused: Callable[[], Awaitable[bool]] = _never
+    is_excused: Callable[[], Awaitable[bool]] | None = None
 
 
 class Attempts:
@@ -73,9 +69,9 @@ class Attempts:
         Raises:
             TooManyAttempts: the account has to wait; the password was not looked at.
             Overloaded: too many others wait for a hash; the password was not looked at.
-            DatabaseUnavailable: the attempt cannot be counted, so its outcome is not told.
+            DatabaseUnavailable: the attempt cannot be counted, so its outcome is not returned.
         """
-        # Before the wait for a turn: callers who have to wait must not keep others from theirs.
+        # Before the queue for a hash, in which an account that has to wait must take no place.
         await self._database.read(
             lambda connection: attempt_repository.require_no_wait(connection, attempt.account, now=self._clock.now())
         )
@@ -89,7 +85,7 @@ class Attempts:
             await asyncio.sleep(_LOOK_AGAIN_S)
 
     async def _try(self, attempt: Attempt) -> Match | None:
-        """Return the outcome; None while others are under way that could use up what is free."""
+        """Return the outcome; None if the attempts under way may use up the account's free ones."""
         attempt_id, now = uuid4(), self._clock.now()
         is_reserved = await self._database.transaction(
             lambda connection: attempt_repository.reserve(connection, attempt.account, attempt_id, now=now)
@@ -101,7 +97,7 @@ class Attempts:
             match = await self._passwords.match(attempt.password, password_hash=attempt.password_hash)
             if match.is_correct:
                 outcome = Outcome.RIGHT
-            elif not await attempt.is_excused():
+            elif attempt.is_excused is None or not await attempt.is_excused():
                 outcome = Outcome.WRONG
         finally:
             settled_at = self._clock.now()

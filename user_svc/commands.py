@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from chassis.clock import new_id
-from chassis.errors import FieldViolation, InvalidFields
+from chassis.errors import InvalidFields
 from user_svc.model import User, UserId, UserState
 
 if TYPE_CHECKING:
@@ -93,9 +93,9 @@ def new_user(new: NewUser, *, roles: tuple[Role, ...], password_hash: str, now: 
 
 
 def password_needed() -> InvalidFields:
-    """Return what is said of a change that needs the current password and has none."""
+    """Return the error of a change that needs the current password and has none."""
     message = (
         "must be the user's password: a new email and a deletion need it. Over REST a deletion with it is "
         "POST /api/v1/users/{id}:delete"
     )
-    return InvalidFields([FieldViolation("currentPassword", message, "required")])
+    return InvalidFields.of("currentPassword", message, "required")

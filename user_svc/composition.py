@@ -55,10 +55,6 @@ class Parts:
     attempts: Attempts
     keys: SigningKeys
 
-    def users(self, rules: PasswordRuleSettings) -> UserService:
-        """Return the use cases of users, with these rules for passwords."""
-        return UserService(self.database, self.passwords, self.attempts, PasswordRules(rules), clock=self.clock)
-
 
 @contextlib.asynccontextmanager
 async def parts(settings: PartSettings, *, clock: Clock = CLOCK) -> AsyncIterator[Parts]:
@@ -98,16 +94,14 @@ async def build(
 ) -> AsyncIterator[Application]:
     """Put the user service together; close its connections and threads when the block ends.
 
-    Args:
-        settings: of all parts.
-        clock: tells the time of users, sessions and keys.
-        servicer_class: another one in tests of the server.
+    `servicer_class` is another one in tests of the server.
     """
     async with (
         Foundation.open("user_svc", settings, clock=clock) as base,
         _parts_on(base.database, settings, clock) as made,
     ):
-        users = made.users(settings.rules)
+        rules = PasswordRules(settings.rules)
+        users = UserService(made.database, made.passwords, made.attempts, rules, clock=clock)
         sessions = SessionService(
             made.database,
             made.passwords,

@@ -28,62 +28,52 @@ class UserNotFound(UserError, NotFound):
     """There is no such user, or it is not the caller's to see."""
 
     reason = "USER_NOT_FOUND"
+    message = "There is no such user."
     resource_type = "shop.user.v1.User"
 
     def __init__(self, user_id: UUID) -> None:
-        super().__init__("There is no such user.", metadata={"userId": str(user_id)}, subject=f"users/{user_id}")
+        super().__init__(metadata={"userId": str(user_id)}, subject=f"users/{user_id}")
 
 
 class EmailTaken(UserError, AlreadyExists):
     """Another user has the email. Its text stays out of the message, which may be logged."""
 
     reason = "EMAIL_TAKEN"
+    message = "Another user has this email. Choose a different one."
 
     def __init__(self) -> None:
-        super().__init__(
-            "Another user has this email. Choose a different one.",
-            violations=[FieldViolation("email", "belongs to another user")],
-        )
+        super().__init__(violations=[FieldViolation("email", "belongs to another user")])
 
 
 class UserNotActive(UserError, FailedPrecondition):
     """The user is deleted."""
 
     reason = "USER_NOT_ACTIVE"
+    message = "The user is deleted and cannot be changed."
 
     def __init__(self, user_id: UUID) -> None:
-        super().__init__(
-            "The user is deleted and cannot be changed.",
-            metadata={"userId": str(user_id)},
-            subject=f"users/{user_id}",
-        )
+        super().__init__(metadata={"userId": str(user_id)}, subject=f"users/{user_id}")
 
 
 class InvalidCredentials(UserError, Unauthenticated):
     """The password is not the user's."""
 
     reason = "INVALID_CREDENTIALS"
-
-    def __init__(self) -> None:
-        super().__init__("The password is not correct.")
+    message = "The password is not correct."
 
 
 class TooManyAttempts(UserError, ResourceExhausted):
     """Too many wrong passwords for this email, or more at once than may be wrong."""
 
     reason = "TOO_MANY_ATTEMPTS"
+    message = "There were too many wrong passwords for this email, or too many tries at once. Wait before the next try."
 
     def __init__(self, *, retry_after_s: float) -> None:
-        super().__init__(
-            "There were too many wrong passwords for this email, or too many tries at once. Wait before the next try.",
-            retry_after_s=retry_after_s,
-        )
+        super().__init__(retry_after_s=retry_after_s)
 
 
 class TokenReused(UserError, Unauthenticated):
     """A refresh token that was used before."""
 
     reason = "TOKEN_REUSED"
-
-    def __init__(self) -> None:
-        super().__init__("The refresh token was used before, so the session is ended. Log in again.")
+    message = "The refresh token was used before, so the session is ended. Log in again."

@@ -21,12 +21,7 @@ def user_created(user: User) -> Event:
 
 
 def user_updated(user: User, *, changed: Sequence[str]) -> Event:
-    """Return the event of a user's last change.
-
-    Args:
-        user: after the change.
-        changed: the fields, as the JSON of the contract spells them; also `password`.
-    """
+    """Return the event of a user's last change: of fields as the contract's JSON spells them, or of the `password`."""
     payload = UserUpdated(user_id=str(user.id), state=user.state.value, changed_fields=changed)
     return _event("user.updated", user, payload)
 

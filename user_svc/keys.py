@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
+from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 from cryptography.fernet import Fernet, InvalidToken
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from chassis.database import Database
     from chassis.database.statement_pool import Rows
 
-# How old the keys may be that this process knows; so often, at most, a token with an unknown key makes it look.
+# How long a process keeps the keys before it reads them again; tokens with unknown keys make it read no more often.
 _FRESH_S: Final = 1.0
 _ALL: Final = "SELECT kid, sealed_key, active_from FROM signing_keys ORDER BY active_from DESC"
 
@@ -41,8 +42,8 @@ class KeySettings(Section, env_prefix="KEYS_"):
     """How signing keys are kept and replaced."""
 
     secret: SecretStr
-    """Encrypts the signing keys in the database: 32 random bytes in base64url, as `openssl rand -base64 32 | tr '+/'
-    '-_'` prints them."""
+    """Encrypts the signing keys in the database: 32 random bytes in base64 or base64url, as `openssl rand -base64 32`
+    prints them."""
     publish_lead_s: Constant[float] = 60
     """How long a new key is published before it signs: twice the time for which the edge and order_svc remember keys,
     30 s."""
@@ -50,39 +51,36 @@ class KeySettings(Section, env_prefix="KEYS_"):
     @field_validator("secret")
     @classmethod
     def _seals(cls, secret: SecretStr) -> SecretStr:
-        Fernet(secret.get_secret_value())  # raises ValueError, which does not show it
-        return secret
+        # Fernet leaves out the characters in which the two alphabets differ, and would take what is left for too short.
+        text = secret.get_secret_value().translate(str.maketrans("+/", "-_"))
+        try:
+            Fernet(text)
+        except ValueError:
+            raise ValueError("must be 32 random bytes in base64: openssl rand -base64 32") from None
+        return SecretStr(text)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class SigningKey:
     """One key.
 
     Attributes:
         kid: its id, in the header of each token.
         active_from: signs from then on, until the next one does.
-        public: the part that is published.
     """
 
     kid: str
     private: Ed25519PrivateKey
     active_from: datetime
-    public: Ed25519PublicKey = field(init=False)
 
-    def __post_init__(self) -> None:
-        # Once: every call asks for it.
-        object.__setattr__(self, "public", self.private.public_key())
+    @cached_property
+    def public(self) -> Ed25519PublicKey:
+        """The part that is published."""
+        return self.private.public_key()
 
 
 class SigningKeys:
-    """The keys in the database, remembered for a second.
-
-    Args:
-        database: of the user service.
-        settings: how they are sealed and replaced.
-        clock: what time it is.
-        token_lifetime_s: how long a token lives; an old key stays published for that time.
-    """
+    """The keys in the database, remembered for a second. A key stays published for a token's lifetime after its end."""
 
     def __init__(self, database: Database, settings: KeySettings, clock: Clock, *, token_lifetime_s: float) -> None:
         self._database = database
@@ -196,5 +194,5 @@ class SigningKeys:
 
 
 def _wait_for_others(connection: Connection) -> None:
-    """Be the only one to make keys until the transaction ends: replicas start together, operators press twice."""
+    """Lock the making of keys until the transaction ends: replicas start together, operators repeat commands."""
     connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": locks.SIGNING_KEYS})

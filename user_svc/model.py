@@ -7,21 +7,22 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from enum import StrEnum
-from typing import TYPE_CHECKING, Final, NewType
+from typing import TYPE_CHECKING, Any, Final, NewType, Self
 from uuid import UUID
 
 import idna
 
 from chassis.context import Role
-from chassis.errors import FieldViolation, InvalidFields
+from chassis.errors import InvalidFields
 from chassis.versions import Versioned
 from user_svc.errors import UserNotActive
-from user_svc.text import composed, typed
+from user_svc.text import composed, is_blank, typed
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from datetime import datetime
-    from typing import Self
 
 UserId = NewType("UserId", UUID)
 
@@ -31,8 +32,13 @@ MAX_PROFILE_DEPTH: Final = 16
 # 9007199254740992.
 MAX_EXACT: Final = 2**53 - 1
 
-# RFC 5321, 4.5.3.1.
+# RFC 5321, 4.5.3.1. The whole address is as long as the contract allows.
 _MAX_LOCAL_PART: Final = 64
+MAX_EMAIL: Final = 254
+MAX_DISPLAY_NAME: Final = 100
+
+# Some 0.3 ms in a message.
+_MANY_VALUES: Final = 200
 
 # Of keys that are named in an error: no text of any kind or length.
 _PLAIN_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
@@ -42,7 +48,7 @@ _NUL_IN_JSON: Final = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 
 
 class UserState(StrEnum):
-    """Where a user stands."""
+    """The state of a user."""
 
     ACTIVE = "ACTIVE"
     SUSPENDED = "SUSPENDED"
@@ -68,10 +74,10 @@ class Email:
         Raises:
             InvalidFields: it is none.
         """
-        text = typed(text, field="email")
+        text = typed(text, field="email", max_length=MAX_EMAIL)
         local, at, domain = text.rpartition("@")
         is_plausible = at and 0 < len(local) <= _MAX_LOCAL_PART and "@" not in local
-        if not is_plausible or any(char.isspace() or not char.isprintable() for char in text):
+        if not is_plausible or any(is_blank(char) or not char.isprintable() for char in text):
             raise _not_an_email()
         try:
             ascii_domain = idna.encode(domain, uts46=True).decode().lower()
@@ -84,42 +90,50 @@ class Email:
 
 
 def _not_an_email() -> InvalidFields:
-    return InvalidFields([FieldViolation("email", "must be an email address, such as ada@example.com", "email")])
+    return InvalidFields.of("email", "must be an email address, such as ada@example.com", "email")
 
 
 def require_small_profile(profile: Mapping[str, object]) -> None:
     """Return if the profile can be kept.
 
     Raises:
-        InvalidFields: it is over 16 KiB as JSON without white space, nested over 16 levels, or holds a NUL character,
-            which PostgreSQL's jsonb has not, or a number that is not kept exactly.
+        InvalidFields: it is over 16 KiB as JSON without white space and exponents, nested over 16 levels, or holds a
+            NUL character, which PostgreSQL's jsonb has not, or a number that is not kept exactly.
     """
     if _depth(profile) > MAX_PROFILE_DEPTH:
-        raise _wrong_profile(f"must be at most {MAX_PROFILE_DEPTH} levels deep", "profile.depth")
-    if (path := _inexact_number(profile, path="profile")) is not None:
-        message = f"must be a number from {-MAX_EXACT} to {MAX_EXACT}; send a larger one as text"
-        raise InvalidFields([FieldViolation(path, message, "profile.number")])
+        raise InvalidFields.of("profile", f"must be at most {MAX_PROFILE_DEPTH} levels deep", "profile.depth")
+    zeros = 0
+    for path, number in _numbers(profile, path="profile"):
+        if not abs(number) <= MAX_EXACT:  # written so that NaN is refused
+            message = f"must be a number from {-MAX_EXACT} to {MAX_EXACT}; send a larger one as text"
+            raise InvalidFields.of(path, message, "profile.number")
+        zeros += _zeros_written_out(number)
     text = json.dumps(profile, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    if len(text.encode()) > MAX_PROFILE_BYTES:
+    if len(text.encode()) + zeros > MAX_PROFILE_BYTES:
         raise profile_too_large()
     if _NUL_IN_JSON.search(text):
-        raise _wrong_profile("must not contain the NUL character", "string.no_nul")
+        raise InvalidFields.of("profile", "must not contain the NUL character", "string.no_nul")
 
 
-def _inexact_number(value: object, *, path: str) -> str | None:
-    """Return the path of a number that may be another one than was sent, or that JSON has not; None without one.
-
-    A key that is no plain name stands as `*`.
-    """
+def _numbers(value: object, *, path: str) -> Iterator[tuple[str, int | float]]:
+    """Yield every number with its path; a key that is no plain name stands as `*` in it."""
     if isinstance(value, Mapping):
-        steps = [(f"{path}.{key if _PLAIN_NAME.fullmatch(key) else '*'}", each) for key, each in value.items()]
+        for key, each in value.items():
+            yield from _numbers(each, path=f"{path}.{key if _PLAIN_NAME.fullmatch(key) else '*'}")
     elif isinstance(value, list):
-        steps = [(f"{path}[{index}]", each) for index, each in enumerate(value)]
-    else:
-        # Written so that it is not true of NaN.
-        return path if isinstance(value, int | float) and not abs(value) <= MAX_EXACT else None
-    found = (_inexact_number(each, path=step) for step, each in steps)
-    return next((each for each in found if each is not None), None)
+        for index, each in enumerate(value):
+            yield from _numbers(each, path=f"{path}[{index}]")
+    elif isinstance(value, int | float):
+        yield path, value
+
+
+def _zeros_written_out(number: float) -> int:
+    """Return how many characters longer the number is without an exponent, as PostgreSQL writes it.
+
+    5e-324 has 326. Without this bound, 16 KiB of such numbers would be 760 KiB each time the profile is read.
+    """
+    text = repr(number)
+    return len(f"{Decimal(text):f}") - len(text) if "e-" in text else 0
 
 
 def _depth(value: object) -> int:
@@ -140,13 +154,24 @@ def _depth(value: object) -> int:
     return depth
 
 
+def has_many_values(profile: Mapping[str, object]) -> bool:
+    """Return whether making the profile's message takes long: it has over 200 values. Counts no further than that."""
+    left = _MANY_VALUES
+    waiting: list[Any] = [profile]
+    while waiting:
+        value = waiting.pop()
+        children = value.values() if isinstance(value, Mapping) else value
+        left -= len(children)
+        if left < 0:
+            return True
+        waiting += [each for each in children if isinstance(each, Mapping | list)]
+    return False
+
+
 def profile_too_large() -> InvalidFields:
-    """Return what is said of a profile that is over 16 KiB."""
-    return _wrong_profile(f"must be at most {MAX_PROFILE_BYTES} bytes as JSON", "profile.size")
-
-
-def _wrong_profile(message: str, rule: str) -> InvalidFields:
-    return InvalidFields([FieldViolation("profile", message, rule)])
+    """Return the error of a profile over 16 KiB."""
+    message = f"must be at most {MAX_PROFILE_BYTES} bytes as JSON without exponents"
+    return InvalidFields.of("profile", message, "profile.size")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

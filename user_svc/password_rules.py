@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from chassis.errors import FieldViolation, InvalidFields
+from chassis.errors import InvalidFields
 from user_svc.text import composed, is_blank
 
 if TYPE_CHECKING:
@@ -23,23 +23,16 @@ class PasswordRules:
         self._common: Final = frozenset(listed.splitlines())
 
     def require_acceptable(self, password: str, *, field: str) -> None:
-        """Return if the password may become a user's.
-
-        Args:
-            password: as it was typed.
-            field: its name in the JSON of the request.
+        """Return if the password may become a user's; `field` is its name in the JSON of the request.
 
         Raises:
             InvalidFields: it is too short in NFC, blank, or one of the commonest, whatever its case.
         """
         text = composed(password)
         if len(text) < self._min_length:
-            raise _refused(field, f"must be at least {self._min_length} characters", "password.min_length")
+            raise InvalidFields.of(field, f"must be at least {self._min_length} characters", "password.min_length")
         if is_blank(text):
-            raise _refused(field, "must not be blank", "string.not_blank")
+            raise InvalidFields.of(field, "must not be blank", "string.not_blank")
         if text.casefold() in self._common:
-            raise _refused(field, "is one of the passwords that are guessed first: choose another", "password.common")
-
-
-def _refused(field: str, message: str, rule: str) -> InvalidFields:
-    return InvalidFields([FieldViolation(field, message, rule)])
+            message = "is one of the passwords that are guessed first: choose another"
+            raise InvalidFields.of(field, message, "password.common")

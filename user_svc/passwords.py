@@ -8,7 +8,7 @@ import secrets
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, TypeVar, TypeVarTuple
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import argon2
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from user_svc.settings import PasswordSettings
 
 T = TypeVar("T")
-Texts = TypeVarTuple("Texts")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +88,7 @@ class Passwords:
         Raises:
             Overloaded: too many others wait already.
         """
-        return await self.in_turn(lambda: self._in_thread(self._hasher.hash, composed(password)))
+        return await self.in_turn(lambda: self._in_thread(lambda: self._hasher.hash(composed(password))))
 
     async def in_turn(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Return the result of the work, which may use match(). It continues if the caller leaves.
@@ -107,13 +106,13 @@ class Passwords:
     async def match(self, password: str, *, password_hash: str) -> Match:
         """Return what the hash says about the password. For the work of in_turn().
 
-        An empty hash is of no password, and takes as long to find out. A hash from before passwords were hashed in
-        NFC is of the text as it was typed.
+        An empty hash matches no password, and takes as long to check. A hash that was made before passwords were put
+        into NFC is of the text as it was typed.
         """
         known = password_hash or self._nobodys_hash
         in_nfc = composed(password)
-        is_correct = await self._in_thread(self._verify, known, in_nfc)
-        is_as_typed = not is_correct and password != in_nfc and await self._in_thread(self._verify, known, password)
+        is_correct = await self._is_of(known, in_nfc)
+        is_as_typed = not is_correct and password != in_nfc and await self._is_of(known, password)
         if not password_hash or not (is_correct or is_as_typed):
             return _WRONG
         return Match(is_correct=True, is_outdated=is_as_typed or self._hasher.check_needs_rehash(password_hash))
@@ -127,15 +126,15 @@ class Passwords:
         self._running.discard(running)
         self._limiter.release()
 
-    async def _in_thread(self, work: Callable[[*Texts], T], *texts: *Texts) -> T:
+    async def _in_thread(self, work: Callable[[], T]) -> T:
         started = time.monotonic()
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, work, *texts)
+            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
         finally:
             metrics.hash_took(time.monotonic() - started)
 
-    def _verify(self, password_hash: str, password: str) -> bool:
+    async def _is_of(self, password_hash: str, password: str) -> bool:
         try:
-            return self._hasher.verify(password_hash, password)
+            return await self._in_thread(lambda: self._hasher.verify(password_hash, password))
         except (argon2.exceptions.VerificationError, argon2.exceptions.InvalidHashError):
             return False

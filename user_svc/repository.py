@@ -21,21 +21,6 @@ if TYPE_CHECKING:
     from chassis.database.statement_pool import Fetch
     from chassis.server.pagination import Page, PageRequest
 
-# In the order in which _to_user() takes them.
-_COLUMNS: Final = (
-    users.c.id,
-    users.c.email,
-    users.c.email_key,
-    users.c.display_name,
-    users.c.profile,
-    users.c.state,
-    users.c.roles,
-    users.c.password_hash,
-    users.c.created_at,
-    users.c.updated_at,
-    users.c.version,
-    users.c.order_count,
-)
 _STATES_BY_IDS: Final = "SELECT id, state FROM users WHERE id = ANY (CAST(%s AS uuid[]))"
 
 _insert = insert(users).on_conflict_do_nothing(constraint="users_email_key").returning(users.c.id)
@@ -68,13 +53,13 @@ async def find_states(fetch: Fetch, ids: Collection[UserId]) -> dict[UserId, Use
 
 def find_user(connection: Connection, user_id: UserId) -> User | None:
     """Return the user, or None."""
-    row = connection.execute(select(*_COLUMNS).where(users.c.id == user_id)).one_or_none()
+    row = connection.execute(select(users).where(users.c.id == user_id)).one_or_none()
     return _to_user(row) if row else None
 
 
 def find_by_email(connection: Connection, email_key: str) -> User | None:
     """Return the user with this email, or None."""
-    row = connection.execute(select(*_COLUMNS).where(users.c.email_key == email_key)).one_or_none()
+    row = connection.execute(select(users).where(users.c.email_key == email_key)).one_or_none()
     return _to_user(row) if row else None
 
 
@@ -110,15 +95,8 @@ def replace_users(connection: Connection, changed: Sequence[User]) -> None:
 def list_users(
     connection: Connection, page: PageRequest, *, email: Email | None, state: UserState | None
 ) -> Page[User]:
-    """Return a page of users, newest first.
-
-    Args:
-        connection: any.
-        page: which page.
-        email: only the user with this email.
-        state: only users in this state; None stands for every state but DELETED.
-    """
-    query = page.newest_first(select(*_COLUMNS), users.c.id)
+    """Return a page of users, newest first: with this email, in this state; None is every state but DELETED."""
+    query = page.newest_first(select(users), users.c.id)
     if email is not None:
         query = query.where(users.c.email_key == email.key)
     if state is None:
@@ -146,6 +124,7 @@ def _to_row(user: User) -> dict[str, object]:
 
 
 def _to_user(columns: Sequence[Any]) -> User:
+    # In the order of the table.
     user_id, email, email_key, display_name, profile, state, roles, password_hash, *rest = columns
     created_at, updated_at, version, order_count = rest
     return User(
@@ -163,4 +142,4 @@ def _to_user(columns: Sequence[Any]) -> User:
     )
 
 
-_ROWS: Final = KeyedRows(_COLUMNS, _to_user, owner=users.c.id)
+_ROWS: Final = KeyedRows(tuple(users.c), _to_user, owner=users.c.id)

@@ -14,12 +14,22 @@ from typing_extensions import override
 
 from chassis import context
 from chassis.context import Role
-from chassis.errors import FieldViolation, InvalidFields
+from chassis.errors import InvalidFields
 from chassis.idempotency.key import IdempotencyKey, key_of
 from chassis.server.conversions import set_timestamp, struct_to_dict
+from chassis.server.large_messages import LargeMessages
 from chassis.server.pagination import ListRequest, messages_of
 from user_svc.commands import NewUser, PasswordChange, UserChange, UserDeletion
-from user_svc.model import MAX_PROFILE_BYTES, Email, User, UserId, UserState, profile_too_large
+from user_svc.model import (
+    MAX_DISPLAY_NAME,
+    MAX_PROFILE_BYTES,
+    Email,
+    User,
+    UserId,
+    UserState,
+    has_many_values,
+    profile_too_large,
+)
 from user_svc.sessions.model import SessionId
 from user_svc.text import typed
 
@@ -33,18 +43,9 @@ if TYPE_CHECKING:
 
     Context = aio.ServicerContext[Any, Any]
 
-_STATES = {
-    UserState.ACTIVE: user_pb2.USER_STATE_ACTIVE,
-    UserState.SUSPENDED: user_pb2.USER_STATE_SUSPENDED,
-    UserState.DELETED: user_pb2.USER_STATE_DELETED,
-}
+_STATES = {state: user_pb2.UserState.Value(f"USER_STATE_{state}") for state in UserState}
 _STATES_BACK = {message: state for state, message in _STATES.items()}
-_ROLES = {
-    Role.USER: access_pb2.ROLE_USER,
-    Role.SUPPORT: access_pb2.ROLE_SUPPORT,
-    Role.ADMIN: access_pb2.ROLE_ADMIN,
-    Role.SERVICE: access_pb2.ROLE_SERVICE,
-}
+_ROLES = {role: access_pb2.Role.Value(f"ROLE_{role}") for role in Role}
 
 # A number that takes two bytes of JSON, `1,`, takes eleven of a message; everything else grows less.
 _MAX_PROFILE_MESSAGE_BYTES: Final = 6 * MAX_PROFILE_BYTES
@@ -60,20 +61,21 @@ class UserServicer(UserServiceServicer):
     def __init__(self, service: UserService, clock: Clock) -> None:
         self._service = service
         self._clock = clock
+        self._large_messages = LargeMessages()
 
     @override
     async def CreateUser(self, request: pb.CreateUserRequest, context: Context) -> user_pb2.User:
         new = NewUser(
             email=Email.parse(request.email),
             password=request.password,
-            display_name=typed(request.display_name, field="displayName"),
+            display_name=_display_name(request.display_name),
             profile=_profile(request.profile),
         )
-        return _to_message(await self._service.create_user(new, key=self._key(request)))
+        return await self._shown(await self._service.create_user(new, key=self._key(request)))
 
     @override
     async def GetUser(self, request: pb.GetUserRequest, context: Context) -> user_pb2.User:
-        return _to_message(await self._service.get_user(_user_id(request.id), owner=_owner()))
+        return await self._shown(await self._service.get_user(_user_id(request.id), owner=_owner()))
 
     @override
     async def BatchGetUsers(self, request: pb.BatchGetUsersRequest, context: Context) -> pb.BatchGetUsersResponse:
@@ -89,7 +91,7 @@ class UserServicer(UserServiceServicer):
         shown = await messages_of(users, _to_message, max_bytes=_MAX_BATCH_BYTES)
         if len(shown) < len(users):
             message = f"belong to users who take over {_MAX_BATCH_BYTES} bytes: ask for fewer at a time"
-            raise InvalidFields([FieldViolation("ids", message, "ids.size")])
+            raise InvalidFields.of("ids", message, "ids.size")
         return pb.BatchGetUsersResponse(
             users=shown,
             missing_ids=[str(user_id) for user_id in wanted if user_id not in found],
@@ -110,12 +112,12 @@ class UserServicer(UserServiceServicer):
         change = UserChange(
             user_id=_user_id(request.id),
             email=Email.parse(request.email) if has("email") else None,
-            display_name=typed(request.display_name, field="displayName") if has("display_name") else None,
+            display_name=_display_name(request.display_name) if has("display_name") else None,
             profile=_profile(request.profile) if has("profile") else None,
             etag=request.etag,
             current_password=request.current_password,
         )
-        return _to_message(await self._service.update_user(change, owner=_owner(), key=self._key(request)))
+        return await self._shown(await self._service.update_user(change, owner=_owner(), key=self._key(request)))
 
     @override
     async def ChangePassword(self, request: pb.ChangePasswordRequest, context: Context) -> user_pb2.User:
@@ -125,7 +127,7 @@ class UserServicer(UserServiceServicer):
             new=request.new_password,
             session_id=_own_session(),
         )
-        return _to_message(await self._service.change_password(change, owner=_owner(), key=self._key(request)))
+        return await self._shown(await self._service.change_password(change, owner=_owner(), key=self._key(request)))
 
     @override
     async def DeleteUser(self, request: pb.DeleteUserRequest, context: Context) -> Empty:
@@ -137,8 +139,18 @@ class UserServicer(UserServiceServicer):
         await self._service.delete_user(deletion, owner=_owner(), key=self._key(request))
         return Empty()
 
+    async def _shown(self, user: User) -> user_pb2.User:
+        # A small message does not wait behind large ones.
+        if user.profile is None or not has_many_values(user.profile):
+            return _to_message(user)
+        return await self._large_messages.make(_to_message, user)
+
     def _key(self, request: Message) -> IdempotencyKey:
         return key_of(request, now=self._clock.now())
+
+
+def _display_name(text: str) -> str:
+    return typed(text, field="displayName", max_length=MAX_DISPLAY_NAME)
 
 
 def _user_id(text: str) -> UserId:

@@ -12,9 +12,11 @@ from chassis.server.validation import require_valid
 from chassis.serving import serving_commands
 from chassis.settings import load, load_sections
 from user_svc import sweeps
+from user_svc.admins import make_admin
 from user_svc.commands import NewUser
 from user_svc.composition import PartSettings, Settings, build, parts
 from user_svc.model import Email
+from user_svc.password_rules import PasswordRules
 from user_svc.settings import PasswordRuleSettings
 
 if TYPE_CHECKING:
@@ -52,7 +54,8 @@ async def create_admin(email: str) -> None:
         password = getpass.getpass("Password: ") if sys.stdin.isatty() else sys.stdin.readline().rstrip("\n")
         require_valid(user_service_pb2.CreateUserRequest(email=email, password=password, display_name="Admin"))
         new = NewUser(email=Email.parse(email), password=password, display_name="Admin", profile={})
-        user = await made.users(load(PasswordRuleSettings)).make_admin(new)
+        rules = PasswordRules(load(PasswordRuleSettings))
+        user = await make_admin(made.database, made.passwords, rules, new=new, now=made.clock.now())
         print(f"{user.id} is an admin")  # noqa: T201  the command's answer
 
 

@@ -1,7 +1,5 @@
 """The user service's settings of its own."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 from pydantic import Field

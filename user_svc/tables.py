@@ -1,7 +1,5 @@
 """The tables of the users and their sessions, as SQLAlchemy Core sees them. migrations/ is what creates them."""
 
-from __future__ import annotations
-
 from sqlalchemy import Column, DateTime, Integer, LargeBinary, MetaData, Table, Text, Uuid
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 

@@ -30,12 +30,7 @@ SERVICE_IDENTITY: Final = "spiffe://shop/"
 _IDENTITY: Final = SERVICE_IDENTITY.encode()
 EDGE: Final = "edge"
 
-_ROLES = {
-    access_pb2.ROLE_USER: Role.USER,
-    access_pb2.ROLE_SUPPORT: Role.SUPPORT,
-    access_pb2.ROLE_ADMIN: Role.ADMIN,
-    access_pb2.ROLE_SERVICE: Role.SERVICE,
-}
+_ROLES = {access_pb2.Role.Value(f"ROLE_{role}"): role for role in Role}
 
 
 class NoAccessRule(Exception):
@@ -94,36 +89,36 @@ class AccessControl:
     """Identifies callers, and refuses those without access.
 
     Args:
-        tokens: verifies access tokens.
+        services: the gRPC services that are served, by full name.
         allowed_peers: the services that may connect; None without TLS, which identifies them.
+
+    Raises:
+        NoAccessRule: an rpc has no rule, or takes a stream.
     """
 
-    def __init__(self, tokens: AccessTokens, *, allowed_peers: Collection[str] | None = None) -> None:
+    def __init__(
+        self, tokens: AccessTokens, services: Iterable[str], *, allowed_peers: Collection[str] | None = None
+    ) -> None:
         self._tokens = tokens
-        self._allowed_peers = allowed_peers
-        self._rules: dict[str, Rule] = {}
-
-    def guard(self, services: Iterable[str]) -> None:
-        """Enforce the rules of these services, given by full name. Call it before the first call is served.
-
-        Raises:
-            NoAccessRule: an rpc has no rule, or takes a stream.
-        """
         self._rules = rules_of(services)
+        self._allowed_peers = allowed_peers
 
     def admission_to(self, method: str) -> Callable[[Call, Context], Awaitable[None]]:
-        """Return a function that sets a call's caller and owner, or raises as Rule.owner_for() does."""
+        """Return a function that sets a call's caller and owner, or raises as Rule.owner_for() does.
+
+        Raises:
+            NoAccessRule: the method is of none of the services.
+        """
         rule = self._rules.get(method)
         if rule is None and not method.startswith("/grpc."):
-            return _refuse_unguarded
-        if rule is None or rule.is_public:
-            # grpc.health.v1 and reflection have no rule in the contract: every peer that may connect may call them.
-            return self._admit_peer
+            raise NoAccessRule(f"{method} is of a gRPC service that is registered and not declared to be served")
 
         async def admit(call: Call, context: Context) -> None:
             self.require_allowed_peer(context)
-            call.caller = await self._caller(call, context)
-            call.owner = rule.owner_for(call.caller)
+            # grpc.health.v1 and reflection have no rule in the contract: every peer that may connect may call them.
+            if rule is not None and not rule.is_public:
+                call.caller = await self._caller(call, context)
+                call.owner = rule.owner_for(call.caller)
 
         return admit
 
@@ -138,16 +133,13 @@ class AccessControl:
         if self._allowed_peers is not None and peer_of(context) not in self._allowed_peers:
             raise RoleRequired([Role.SERVICE])
 
-    async def _admit_peer(self, _call: Call, context: Context) -> None:
-        self.require_allowed_peer(context)
-
     async def _caller(self, call: Call, context: Context) -> Caller:
         scheme, _, token = call.authorization.partition(" ")
         if not call.authorization:
             return calling_service(context)
         if scheme.lower() != "bearer":
             raise TokenInvalid
-        return await self._tokens.caller(token)
+        return await self._tokens.caller(token.lstrip(" "))  # RFC 9110 allows several spaces
 
 
 def peer_of(context: Context) -> str:
@@ -156,11 +148,6 @@ def peer_of(context: Context) -> str:
     identities = context.peer_identities() or ()
     services = [name.removeprefix(_IDENTITY) for name in identities if name.startswith(_IDENTITY)]
     return services[0].decode(errors="replace") if len(services) == 1 else ""
-
-
-async def _refuse_unguarded(call: Call, _context: Context) -> None:
-    """Refuse every call: the method belongs to a service that guard() did not get."""
-    raise NoAccessRule(call.method)
 
 
 def calling_service(context: Context) -> Caller:

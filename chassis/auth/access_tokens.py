@@ -49,7 +49,11 @@ class KeyRing(Protocol):
     """The public keys that verify tokens."""
 
     async def key(self, kid: str) -> Ed25519PublicKey | None:
-        """Return the key of this id, or None if there is none."""
+        """Return the key of this id, or None if there is none.
+
+        Raises:
+            KeysUnavailable: the key is unknown, and the service that signs does not answer.
+        """
 
 
 @dataclass(slots=True)

@@ -17,13 +17,9 @@ TYPE: Final = "at+jwt"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claims:
-    """The claims of a new token.
+    """The claims of a new token of a user.
 
     Attributes:
-        subject: the user.
-        session_id: the session that the token belongs to.
-        roles: the user's roles.
-        token_id: a unique id.
         issued_at_s: the current time, in seconds since 1970.
         lifetime_s: seconds from then until the token expires.
     """

@@ -10,12 +10,14 @@ import time
 from typing import TYPE_CHECKING, Final, Protocol
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from typing_extensions import override
 
+from chassis.auth.access_tokens import KeyRing
 from chassis.errors import KeysUnavailable
 from chassis.runtime.periodic import Failures, every
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Iterable
 
     from google.protobuf.message import Message
 
@@ -26,20 +28,12 @@ _MIN_INTERVAL_S: Final = 1.0
 _TIMEOUT_S: Final = 2.0
 
 
-class FetchKeys(Protocol):
-    """Fetches the public keys of the service that signs access tokens."""
-
-    async def __call__(self, *, timeout_s: float, wait_for_ready: bool) -> Mapping[str, bytes]:
-        """Return the raw Ed25519 public keys, 32 bytes each, by key id.
-
-        Args:
-            timeout_s: the timeout of the call.
-            wait_for_ready: if the service does not listen yet, wait for it instead of failing.
-        """
-
-
 class Published(Protocol):
-    """A key as the service that signs publishes it: in a message with the fields of a JWK (RFC 7517, RFC 8037)."""
+    """An Ed25519 key as the service that signs publishes it: a message with the fields of a JWK (RFC 7517, RFC 8037).
+
+    Attributes:
+        x: the 32 bytes of the key, in base64url without padding.
+    """
 
     kid: str
     x: str
@@ -53,58 +47,32 @@ class KeySet(Protocol):
         """The keys."""
 
 
-def published_by(rpc: Callable[..., Awaitable[KeySet]], request: Message) -> FetchKeys:
-    """Return what fetches the keys by an rpc that answers with a JWK Set of Ed25519 keys.
-
-    Args:
-        rpc: of a stub.
-        request: that it takes.
-    """
-
-    async def fetch(*, timeout_s: float, wait_for_ready: bool) -> dict[str, bytes]:
-        found = await rpc(request, timeout=timeout_s, wait_for_ready=wait_for_ready)
-        return {key.kid: base64.urlsafe_b64decode(key.x + "=") for key in found.keys}
-
-    return fetch
-
-
-class RemoteKeyRing:
+class RemoteKeyRing(KeyRing):
     """The public keys of another service.
 
     While that service does not answer, the keys fetched before stay in use, so that no user is logged out.
 
     Args:
-        fetch: fetches the keys.
+        rpc: of a stub of that service, and its request.
     """
 
-    def __init__(self, fetch: FetchKeys) -> None:
-        self._fetch_keys = fetch
+    def __init__(self, rpc: Callable[..., Awaitable[KeySet]], request: Message) -> None:
+        self._rpc = rpc
+        self._request = request
         self._keys: dict[str, Ed25519PublicKey] = {}
         self._fetched_at = float("-inf")
         self._has_answer = False
         self._fetching: asyncio.Task[None] | None = None
 
+    @override
     async def key(self, kid: str) -> Ed25519PublicKey | None:
-        """Return the key of this id, or None if there is none.
-
-        Raises:
-            KeysUnavailable: the key is unknown and the service that signs does not answer.
-        """
         if kid not in self._keys and time.monotonic() - self._fetched_at > _MIN_INTERVAL_S:
             with contextlib.suppress(Exception):  # without an answer the call is refused below
                 # Shielded: all callers share the fetch, and the cancellation of one must not cancel it.
-                await asyncio.shield(self._fetch())
+                await asyncio.shield(self.refresh())
         if kid not in self._keys and not self._has_answer:
             raise KeysUnavailable
         return self._keys.get(kid)
-
-    async def refresh(self) -> None:
-        """Fetch the keys now.
-
-        Raises:
-            Exception: what `fetch` raised; the keys fetched before stay in use.
-        """
-        await self._fetch()
 
     async def refresh_forever(self) -> None:
         """Fetch the keys every 30 s until cancelled; after a failure, every second."""
@@ -114,10 +82,10 @@ class RemoteKeyRing:
             first_s=_MIN_INTERVAL_S,
             longest_s=_MIN_INTERVAL_S,
         )
-        await every(_REFRESH_INTERVAL_S, self._fetch, failures=failures)
+        await every(_REFRESH_INTERVAL_S, self.refresh, failures=failures)
 
-    def _fetch(self) -> asyncio.Task[None]:
-        """Return the running fetch; start one if none runs."""
+    def refresh(self) -> asyncio.Task[None]:
+        """Return the fetch of the keys that runs; start one if none runs. If it fails, the keys before stay in use."""
         if self._fetching is None or self._fetching.done():
             # In an empty context: the deadline of the call that needs a key must not apply to other waiting calls.
             self._fetching = asyncio.create_task(self._update(), context=contextvars.Context())
@@ -126,8 +94,10 @@ class RemoteKeyRing:
     async def _update(self) -> None:
         try:
             # Services start in any order. Until there are keys, wait for the user service instead of failing.
-            keys = await self._fetch_keys(timeout_s=_TIMEOUT_S, wait_for_ready=not self._keys)
-            self._keys = {kid: Ed25519PublicKey.from_public_bytes(key) for kid, key in keys.items()}
+            found = await self._rpc(self._request, timeout=_TIMEOUT_S, wait_for_ready=not self._keys)
+            self._keys = {
+                key.kid: Ed25519PublicKey.from_public_bytes(base64.urlsafe_b64decode(key.x + "=")) for key in found.keys
+            }
             self._has_answer = True
         except Exception:
             self._has_answer = False

@@ -4,8 +4,8 @@ The client wheel carries the modules that need only grpcio and protobuf: `channe
 and `policy`. The services use the others too: `breaker`, `renewable` and `telemetry`.
 """
 
-from chassis.client.channel import connect, connect_sync
+from chassis.client.channel import connect
 from chassis.client.errors import reason_of
 from chassis.client.policy import CallPolicy
 
-__all__ = ["CallPolicy", "connect", "connect_sync", "reason_of"]
+__all__ = ["CallPolicy", "connect", "reason_of"]

@@ -20,7 +20,7 @@ from pydantic import Field
 from typing_extensions import override
 
 from chassis.settings import Section
-from chassis.telemetry import metrics
+from chassis.telemetry.metrics.calls import breaker_is, breaker_rejected
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -66,7 +66,7 @@ class _StateListener(pybreaker.CircuitBreakerListener):
         new_state: pybreaker.CircuitBreakerState,
     ) -> None:
         log.warning("breaker.state_changed", dependency=cb.name, state=new_state.name)
-        metrics.breaker_is(new_state.name, dependency=str(cb.name))
+        breaker_is(new_state.name, dependency=str(cb.name))
 
 
 class _Counts(pybreaker.CircuitMemoryStorage):
@@ -100,8 +100,6 @@ class Breaker:
     """The circuit breaker of one dependency.
 
     Args:
-        name: the dependency's name.
-        settings: when it opens and closes.
         is_failure: whether an exception means that the dependency failed, rather than that the request was wrong.
     """
 
@@ -119,7 +117,7 @@ class Breaker:
             listeners=[_StateListener()],
         )
         self._probe = asyncio.Lock()
-        metrics.breaker_is(self.state, dependency=name)
+        breaker_is(self.state, dependency=name)
 
     @property
     def state(self) -> str:
@@ -138,9 +136,9 @@ class Breaker:
         """
         if self.state == pybreaker.STATE_CLOSED:
             return await self._recorded(work)
-        time_left_s = self._time_left_s()
+        time_left_s = self._reset_timeout_s - self._counts.open_for_s
         if time_left_s > 0 or self._probe.locked():
-            metrics.breaker_rejected(self._name)
+            breaker_rejected(self._name)
             # Never 0: a caller that retries at once would come while the probe call is still running.
             raise CircuitOpen(self._name, retry_after_s=max(time_left_s, 0.1))
         async with self._probe:
@@ -167,6 +165,3 @@ class Breaker:
         # the call's own outcome in either case.
         with contextlib.suppress(Exception):
             self._breaker.call(outcome)
-
-    def _time_left_s(self) -> float:
-        return self._reset_timeout_s - self._counts.open_for_s

@@ -11,21 +11,19 @@ Needs only grpcio and protobuf, so that the client wheel can be installed beside
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
-import grpc
 from grpc import aio
 
-from chassis.client.interceptors import AioStreamDefaults, AioUnaryDefaults, SyncDefaults
+from chassis.client.interceptors import AioStreamDefaults, AioUnaryDefaults
 from chassis.client.policy import DEFAULT_POLICY, CallPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import grpc
+
     from chassis.client.interceptors import Token
-
-
-SyncInterceptor: TypeAlias = grpc.UnaryUnaryClientInterceptor | grpc.UnaryStreamClientInterceptor
 
 
 def connect(  # noqa: PLR0913  each has a default, and a call names what it changes
@@ -52,7 +50,7 @@ def connect(  # noqa: PLR0913  each has a default, and a call names what it chan
         around: interceptors outside of the channel's own.
     """
     interceptors = [*around, AioUnaryDefaults(policy, token), AioStreamDefaults(token)]
-    options = _options(policy)
+    options = options_of(policy)
     if server_name:
         options.append(("grpc.default_authority", server_name))
     if credentials is None:
@@ -60,24 +58,8 @@ def connect(  # noqa: PLR0913  each has a default, and a call names what it chan
     return aio.secure_channel(target, credentials, options=options, interceptors=interceptors)
 
 
-def connect_sync(
-    target: str,
-    *,
-    policy: CallPolicy = DEFAULT_POLICY,
-    credentials: grpc.ChannelCredentials | None = None,
-    token: Token | None = None,
-    around: Sequence[SyncInterceptor] = (),
-) -> grpc.Channel:
-    """Return a channel as connect() does, for code without asyncio."""
-    options = _options(policy)
-    if credentials is None:
-        channel = grpc.insecure_channel(target, options=options)
-    else:
-        channel = grpc.secure_channel(target, credentials, options=options)
-    return grpc.intercept_channel(channel, *around, SyncDefaults(policy, token))
-
-
-def _options(policy: CallPolicy) -> list[tuple[str, Any]]:
+def options_of(policy: CallPolicy) -> list[tuple[str, Any]]:
+    """Return the options of a channel."""
     return [
         ("grpc.service_config", policy.service_config()),
         ("grpc.service_config_disable_resolution", 1),

@@ -1,7 +1,5 @@
 """The errors of calls: the reason that a service gave, and whether the service itself has failed."""
 
-from __future__ import annotations
-
 import asyncio
 from typing import Final, cast
 

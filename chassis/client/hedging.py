@@ -37,7 +37,7 @@ def is_read(method: str | bytes) -> bool:
 
 
 async def hedged(send: Callable[[float], Awaitable[Any]], *, timeout_s: float, after_s: float) -> Any:
-    """Return the call that was answered first, or if all tries fail, the one that failed last; cancel the others.
+    """Return the call that was answered first, or the last one if all tries fail; cancel the others.
 
     A replica that hangs accepts calls and does not answer. The channel's round robin sends the next try to the next
     replica.
@@ -63,15 +63,17 @@ async def hedged(send: Callable[[float], Awaitable[Any]], *, timeout_s: float, a
 
 
 async def _first_answer(tries: dict[asyncio.Future[grpc.StatusCode], Any], *, within_s: float | None) -> Any:
-    """Return the first try that succeeds, or the last one if all fail; None if neither happens within the time."""
+    """Return a try that succeeded, or the last one if all have failed; None if neither happens within the time."""
     loop = asyncio.get_running_loop()
     ends_at = None if within_s is None else loop.time() + within_s
-    while running := [code for code in tries if not code.done()]:
+    while True:
+        # All that have ended: one may have done so while the next one was sent.
+        ended = [code for code in tries if code.done()]
+        answers = [code for code in ended if code.result() not in DEPENDENCY_FAILURES]
+        if answers or len(ended) == len(tries):
+            return tries[(answers or ended)[-1]]
         left_s = None if ends_at is None else max(ends_at - loop.time(), 0)
-        ended, _ = await asyncio.wait(running, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
-        if not ended:
+        running = [code for code in tries if not code.done()]
+        done, _ = await asyncio.wait(running, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
+        if not done:
             return None
-        for code in ended:
-            if code.result() not in DEPENDENCY_FAILURES or all(each.done() for each in tries):
-                return tries[code]
-    raise AssertionError("every try has ended, and none was returned")

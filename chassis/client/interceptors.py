@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
-import grpc
 from google.protobuf.message import Message
 from grpc import aio
 from typing_extensions import override
@@ -16,7 +14,7 @@ from chassis.client.hedging import hedged, is_read
 from chassis.context import current_call
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable
 
     from chassis.client.policy import CallPolicy, Observation
 
@@ -52,26 +50,24 @@ class AioUnaryDefaults(aio.UnaryUnaryClientInterceptor):
 
     @override
     async def intercept_unary_unary(
-        self,
-        continuation: Callable[..., Any],
-        client_call_details: aio.ClientCallDetails,
-        request: Any,
+        self, continuation: Callable[..., Any], client_call_details: Any, request: Any
     ) -> Any:
-        method = cast("bytes | str", client_call_details.method)
+        method: bytes | str = client_call_details.method
         observer = self._policy.observer
         observation = observer.begin(method.decode() if isinstance(method, bytes) else method) if observer else None
-        given = list(cast("Any", client_call_details.metadata) or ())
+        given = list(client_call_details.metadata or ())
         if observation and observation.traceparent:
             given.append(("traceparent", observation.traceparent))
-        timeout_s = _timeout_s(client_call_details.timeout, self._policy)
-        metadata = _metadata(given, self._token)
+        timeout_s = timeout_within_call(client_call_details.timeout, self._policy)
+        metadata = with_metadata(given, self._token)
 
         def send(timeout_s: float) -> Awaitable[Any]:
-            details = _details(client_call_details, timeout_s=timeout_s, metadata=metadata)
+            # The details are a named tuple, which grpcio's types do not say.
+            details = client_call_details._replace(timeout=timeout_s, metadata=aio.Metadata(*metadata))
             return cast("Awaitable[Any]", continuation(details, with_request_id(request)))
 
         hedge_after_s = self._policy.hedge_after_s
-        if hedge_after_s is None or not is_read(client_call_details.method):
+        if hedge_after_s is None or not is_read(method):
             calling = send(timeout_s)
         else:
             calling = hedged(send, timeout_s=timeout_s, after_s=hedge_after_s)
@@ -86,56 +82,14 @@ class AioStreamDefaults(aio.UnaryStreamClientInterceptor):
 
     @override
     async def intercept_unary_stream(
-        self,
-        continuation: Callable[..., Any],
-        client_call_details: aio.ClientCallDetails,
-        request: Any,
+        self, continuation: Callable[..., Any], client_call_details: Any, request: Any
     ) -> Any:
-        given = client_call_details
-        details = _details(given, timeout_s=given.timeout, metadata=_metadata(given.metadata, self._token))
-        return await continuation(details, request)
+        metadata = aio.Metadata(*with_metadata(client_call_details.metadata, self._token))
+        return await continuation(client_call_details._replace(metadata=metadata), request)
 
 
-@dataclass
-class SyncCallDetails(grpc.ClientCallDetails):
-    """The details of a call without asyncio; grpcio has no class for them."""
-
-    method: Any
-    timeout: float | None
-    metadata: Any
-    credentials: Any
-    wait_for_ready: bool | None
-    compression: Any
-
-
-class SyncDefaults(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterceptor):
-    """Gives calls and streams without asyncio the same; it neither observes nor hedges."""
-
-    def __init__(self, policy: CallPolicy, token: Token | None) -> None:
-        self._policy = policy
-        self._token = token
-
-    @override
-    def intercept_unary_unary(self, continuation: Callable[..., Any], client_call_details: Any, request: Any) -> Any:
-        timeout_s = _timeout_s(client_call_details.timeout, self._policy)
-        return continuation(self._details(client_call_details, timeout_s=timeout_s), with_request_id(request))
-
-    @override
-    def intercept_unary_stream(self, continuation: Callable[..., Any], client_call_details: Any, request: Any) -> Any:
-        return continuation(self._details(client_call_details, timeout_s=client_call_details.timeout), request)
-
-    def _details(self, given: Any, *, timeout_s: float | None) -> SyncCallDetails:
-        return SyncCallDetails(
-            method=given.method,
-            timeout=timeout_s,
-            metadata=_metadata(given.metadata, self._token),
-            credentials=given.credentials,
-            wait_for_ready=given.wait_for_ready,
-            compression=given.compression,
-        )
-
-
-def _timeout_s(given_s: float | None, policy: CallPolicy) -> float:
+def timeout_within_call(given_s: float | None, policy: CallPolicy) -> float:
+    """Return the timeout of a call, by default the policy's; within a call being served it ends before that one."""
     timeout_s = policy.timeout_s if given_s is None else given_s
     serving = current_call()
     if serving is None:
@@ -143,7 +97,11 @@ def _timeout_s(given_s: float | None, policy: CallPolicy) -> float:
     return max(min(timeout_s, serving.time_left_s() - _MARGIN_S), 0)
 
 
-def _metadata(given: Any, token: Token | None) -> list[tuple[str, str | bytes]]:
+def with_metadata(given: Any, token: Token | None) -> list[tuple[str, str | bytes]]:
+    """Return the metadata of a call with the channel's token, and with the id and the trace of the call being served.
+
+    Metadata that the call names itself is kept.
+    """
     metadata = list(given or ())
     additions: dict[str, str] = {}
     if token is not None:
@@ -154,18 +112,6 @@ def _metadata(given: Any, token: Token | None) -> list[tuple[str, str | bytes]]:
         additions |= {"x-request-id": serving.request_id, "traceparent": serving.traceparent}
     present = {key for key, _ in metadata}
     return metadata + [(key, value) for key, value in additions.items() if value and key not in present]
-
-
-def _details(
-    given: aio.ClientCallDetails, *, timeout_s: float | None, metadata: Sequence[tuple[str, str | bytes]]
-) -> aio.ClientCallDetails:
-    return aio.ClientCallDetails(
-        method=given.method,
-        timeout=timeout_s,
-        metadata=aio.Metadata(*metadata),
-        credentials=given.credentials,
-        wait_for_ready=given.wait_for_ready,
-    )
 
 
 async def _observed(calling: Awaitable[Any], observation: Observation) -> Any:

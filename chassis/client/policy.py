@@ -1,7 +1,5 @@
 """How a channel makes its calls: deadlines, retries, hedging, observation."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass
 from typing import Final, Protocol

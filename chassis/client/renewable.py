@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from grpc import aio
 from typing_extensions import override
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Self
 
     import grpc
 

@@ -7,18 +7,14 @@ from typing import TYPE_CHECKING, Final
 
 from chassis.telemetry import tracing
 from chassis.telemetry.endpoints import Endpoint
-from chassis.telemetry.metrics import CallMetrics
+from chassis.telemetry.metrics.calls import CallMetrics
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
 
 
 class ClientTelemetry:
-    """Observes the calls of a channel; the `observer` of its policy.
-
-    Args:
-        target: the channel's gRPC target.
-    """
+    """Observes the calls of a channel to a gRPC target; the `observer` of its policy."""
 
     def __init__(self, target: str) -> None:
         self._server: Final = Endpoint.of_target(target)

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Final, Generic, Literal, TypeAlias, TypeVar
 
 from chassis.context import current_call, set_batch_deadline
 from chassis.errors import DeadlineExceeded, OutcomeUnknown, Overloaded, Unavailable
-from chassis.telemetry import metrics, tracing
+from chassis.telemetry import tracing
+from chassis.telemetry.metrics.database import batch_ran
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Sequence
@@ -76,7 +77,7 @@ class Batcher(Generic[Item, Result]):
             that caller alone. Must not use the current call: a batch serves many.
         name: of the batches, for metrics and traces: one of a few in the code.
         alone: the same, for a batch that failed and for items that were answered with RETRY_ALONE: gets one item at a
-            time. Without it, every call of a failed batch gets the error.
+            time.
         limits: how calls are put together.
     """
 
@@ -85,7 +86,7 @@ class Batcher(Generic[Item, Result]):
         together: Callable[[Sequence[Item]], Awaitable[Sequence[Answer[Result]]]],
         *,
         name: str,
-        alone: Callable[[Sequence[Item]], Awaitable[Sequence[Answer[Result]]]] | None = None,
+        alone: Callable[[Sequence[Item]], Awaitable[Sequence[Answer[Result]]]],
         limits: BatchLimits,
     ) -> None:
         self._name = name
@@ -176,7 +177,7 @@ class Batcher(Generic[Item, Result]):
             answers = await self._answers(self._together, batch)
         except Exception as error:  # noqa: BLE001  whatever it is, its callers get it
             # Do not retry one by one if the batch may have been committed, or had a single call.
-            fails_whole_batch = self._alone is None or len(batch) == 1 or isinstance(error, OutcomeUnknown)
+            fails_whole_batch = len(batch) == 1 or isinstance(error, OutcomeUnknown)
             answers = [error if fails_whole_batch else RETRY_ALONE] * len(batch)
         finally:
             self._running -= 1
@@ -193,26 +194,21 @@ class Batcher(Generic[Item, Result]):
             self._start(self._run_one_by_one(apart), contextvars.Context())
 
     async def _run_one_by_one(self, calls: Sequence[_Call[Item, Result]]) -> None:
-        run = self._alone or self._together
         failures: list[Exception] = []  # in a row, of the last calls
         self._running_alone += len(calls)
         for call in calls:
             if len(failures) >= _GIVE_UP_AFTER:
                 call.complete(failures[-1])
             elif call.is_still_wanted(time.monotonic()):
-                answer = await self._answer_alone(run, call)
+                answer = await self._answer_alone(call)
                 call.complete(answer)
                 failures = [*failures, answer] if isinstance(answer, Unavailable) else []
             self._running_alone -= 1
 
-    async def _answer_alone(
-        self,
-        run: Callable[[Sequence[Item]], Awaitable[Sequence[Answer[Result]]]],
-        call: _Call[Item, Result],
-    ) -> Result | Exception:
+    async def _answer_alone(self, call: _Call[Item, Result]) -> Result | Exception:
         set_batch_deadline(call.deadline)
         try:
-            [answer] = await self._answers(run, [call])
+            [answer] = await self._answers(self._alone, [call])
         except Exception as error:  # noqa: BLE001  whatever it is, its caller gets it
             return error
         if answer is RETRY_ALONE:
@@ -225,7 +221,7 @@ class Batcher(Generic[Item, Result]):
         batch: Sequence[_Call[Item, Result]],
     ) -> Sequence[Answer[Result]]:
         """Return the answers to a batch. The one place where a batch is run, alone or together."""
-        metrics.batch_ran(self._name, size=len(batch))
+        batch_ran(self._name, size=len(batch))
         try:
             with tracing.batch_span(self._name, [call.serving for call in batch if call.serving]):
                 answers = await run([call.item for call in batch])

@@ -1,35 +1,26 @@
 """A limit to how many calls use something at a time, with a bound for the calls that wait."""
 
-from __future__ import annotations
-
 import asyncio
-import math
-from typing import TYPE_CHECKING, Final, Self
+from typing import Final
 
 from chassis.errors import Overloaded
 
-if TYPE_CHECKING:
-    from types import TracebackType
-
 
 class CapacityLimiter:
-    """Allows `number` holders at a time; others wait in the order of their arrival. `async with limiter:` holds it.
+    """Allows `number` holders at a time; others wait in the order of their arrival.
 
     A waiting call that is cancelled gives up its place.
 
     Args:
         number: of holders at a time.
         max_waiting: how many calls may wait.
-        max_wait_s: how long each may wait.
-
-    Attributes:
-        waiting: how many calls wait.
+        max_wait_s: how long each may wait; None for any time.
     """
 
-    def __init__(self, number: int, *, max_waiting: int, max_wait_s: float = math.inf) -> None:
+    def __init__(self, number: int, *, max_waiting: int, max_wait_s: float | None = None) -> None:
         self._free: Final = asyncio.Semaphore(number)
         self._max_waiting: Final = max_waiting
-        self._max_wait_s: Final = None if max_wait_s == math.inf else max_wait_s
+        self._max_wait_s: Final = max_wait_s
         self.waiting = 0
 
     async def acquire(self) -> None:
@@ -55,12 +46,3 @@ class CapacityLimiter:
     def release(self) -> None:
         """Let the next waiting call hold the limiter."""
         self._free.release()
-
-    async def __aenter__(self) -> Self:
-        await self.acquire()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.release()

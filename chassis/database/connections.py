@@ -1,8 +1,7 @@
-"""How the connections to one database are opened, and what is between: the server itself, or a pooler.
+"""Opens the connections to one database, directly or through a pooler.
 
-A pooler in transaction mode (PgBouncer and its kind) gives each transaction any of its sessions. There a session's
-timeouts and prepared statements are not ours: each transaction brings its timeouts along, and nothing is prepared
-(ADR 32).
+A pooler in transaction mode, such as PgBouncer, gives each transaction any of its sessions. So a session cannot keep
+timeouts or prepared statements: each transaction sets its timeouts, and nothing is prepared (ADR 32).
 """
 
 from __future__ import annotations
@@ -27,8 +26,8 @@ log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
-# The server ends a statement after its timeout and says so. If it says nothing for this time more, it or the network
-# has died, or it was stopped: then the kernel may still acknowledge for it, so that TCP notices nothing.
+# The server answers within the statement timeout. If there is no answer this much later, the server or the network is
+# dead, or the server is stopped: its kernel may still acknowledge packets, so TCP notices nothing.
 _SILENCE_S: Final = 1.0
 
 _NO_SESSION: Final = (
@@ -55,7 +54,7 @@ class ThreadConnection(psycopg.Connection[tuple[Any, ...]]):
 
     Attributes:
         is_pooled: each transaction has another session.
-        answer_timeout_s: how long an answer is waited for.
+        answer_timeout_s: the longest wait for an answer.
         is_on_one_disk: a commit was acknowledged that no standby has.
     """
 
@@ -77,8 +76,8 @@ class ThreadConnection(psycopg.Connection[tuple[Any, ...]]):
             raise NotReplicated
         return result
 
-    def hear(self, notice: psycopg.errors.Diagnostic) -> None:
-        """Take note of what the server says beside its answers."""
+    def on_notice(self, notice: psycopg.errors.Diagnostic) -> None:
+        """Remember a commit that no standby has; the server sends such notices beside its answers."""
         if is_not_replicated(notice):
             self.is_on_one_disk = True
 
@@ -89,15 +88,15 @@ class Connector:
     Attributes:
         url: of the database.
         is_pooled: whether a pooler was found in between.
-        timeouts: the session's timeouts for one transaction, as statements.
-        answer_timeout_s: how long the answer to a statement is waited for.
+        timeouts: the statements that set the timeouts of one transaction.
+        answer_timeout_s: the longest wait for the answer to a statement.
     """
 
     def __init__(self, settings: DatabaseSettings, *, name: str) -> None:
         milliseconds = {
             "statement_timeout": settings.statement_timeout_s * 1000,
             "lock_timeout": settings.lock_timeout_s * 1000,
-            # A lane that dies between two statements must not hold its locks.
+            # A process that hangs between two statements of a transaction must not hold its locks.
             "idle_in_transaction_session_timeout": 10_000,
         }
         self.url: Final[DatabaseUrl] = settings.url
@@ -118,25 +117,25 @@ class Connector:
         }
 
     def arguments(self, mark: str, *, more: str = "") -> dict[str, Any]:
-        """Return what to connect with to the server itself.
+        """Return the arguments of a connection to the server itself.
 
         Args:
             mark: a word that no other connection has.
             more: options beside the timeouts: `-c name=value`.
         """
-        # The URL's first: of two that set the same, the last counts.
+        # The URL's options come first: if two options set one parameter, the last one counts.
         options = (self.url.parameters.get("options", ""), self._options, f"-c shop.connection={mark}", more)
         return {**self._arguments, "options": " ".join(filter(None, options)), "autocommit": True}
 
     def pooled_arguments(self) -> dict[str, Any]:
-        """Return what to connect with to a pooler."""
+        """Return the arguments of a connection to a pooler."""
         return {**self._arguments, "autocommit": True, "prepare_threshold": None}
 
     def connect(self) -> ThreadConnection:
         """Return a connection for a thread.
 
         Raises:
-            psycopg.OperationalError: there is none to be had.
+            psycopg.OperationalError: none can be opened.
         """
         connection = None if self.is_pooled else self._connect_directly()
         if connection is None:
@@ -145,7 +144,7 @@ class Connector:
         else:
             connection.autocommit = False
         connection.answer_timeout_s = self.answer_timeout_s
-        connection.add_notice_handler(connection.hear)
+        connection.add_notice_handler(connection.on_notice)
         return connection
 
     def _connect_directly(self) -> ThreadConnection | None:
@@ -167,13 +166,13 @@ class Connector:
         return None
 
     def require_pooler(self, error: psycopg.OperationalError) -> None:
-        """Take note of a pooler if it is one that has refused the connection's options; raise the error otherwise."""
+        """Remember a pooler if the error shows that one has refused the connection's options; else raise the error."""
         if not are_options_refused(error):
             raise error
         self.found_pooler()
 
     def found_pooler(self) -> None:
-        """Take note of a pooler."""
+        """Remember that a pooler is in between."""
         if not self.is_pooled:
             log.info("database.pooler_found", database=self.url.database)
         self.is_pooled = True
@@ -195,11 +194,15 @@ def connect_for_long(settings: DatabaseSettings) -> psycopg.Connection[tuple[Any
         if are_options_refused(error):
             raise StartupError(_NO_SESSION) from None
         raise
-    if connection.execute(READ_MARK).fetchone() != (mark,):
+    try:
+        if connection.execute(READ_MARK).fetchone() == (mark,):
+            connection.autocommit = False
+            return connection
+    except BaseException:
         connection.close()
-        raise StartupError(_NO_SESSION)
-    connection.autocommit = False
-    return connection
+        raise
+    connection.close()
+    raise StartupError(_NO_SESSION)
 
 
 def new_mark() -> str:
@@ -209,5 +212,5 @@ def new_mark() -> str:
 
 def are_options_refused(error: psycopg.OperationalError) -> bool:
     """Return whether a pooler has refused the options of a connection."""
-    # There is no SQLSTATE of a refused connection. PgBouncer's words, of whatever version, and RDS Proxy's.
+    # A refused connection has no SQLSTATE. These are the texts of PgBouncer, old and new, and of RDS Proxy.
     return "unsupported startup parameter" in str(error) or "command-line options" in str(error)

@@ -8,10 +8,8 @@ connections of their own (`chassis.database.statement_pool`), so that a list or 
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import math
 import time
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
@@ -20,23 +18,25 @@ import psycopg
 from sqlalchemy import Connection, create_engine, event, exc
 
 from chassis.concurrency.batcher import Answer, Batcher, BatchLimits
-from chassis.concurrency.limiter import CapacityLimiter
 from chassis.concurrency.loop_load import LoopLoad
 from chassis.context import time_left_s
 from chassis.database.connections import Connector
 from chassis.database.failures import ATTEMPTS, is_retryable, is_session_unusable, pause_s, to_domain_error
 from chassis.database.statement_pool import StatementPool
 from chassis.database.telemetry import StatementTelemetry
+from chassis.database.threads import DatabaseThreads
 from chassis.errors import DatabaseUnavailable, OutcomeUnknown
-from chassis.telemetry import metrics
+from chassis.telemetry.metrics.database import watch_connections
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+    from datetime import datetime
     from uuid import UUID
 
     from sqlalchemy import ExceptionContext, Row
     from sqlalchemy.pool import QueuePool
 
+    from chassis.clock import Clock
     from chassis.database.connections import ThreadConnection
     from chassis.database.settings import DatabaseSettings
     from chassis.database.statement_pool import Fetch, Rows
@@ -60,7 +60,7 @@ class Database:
             creator=self._connector.connect,
             # An error that is logged shows its statement, and must not show emails and hashes with it.
             hide_parameters=True,
-            pool_size=settings.transaction_lanes + settings.slow_lanes,
+            pool_size=settings.transaction_lanes + settings.shared_connections,
             max_overflow=0,
             pool_timeout=settings.connect_timeout_s,
         )
@@ -74,12 +74,12 @@ class Database:
         # At most as long as one statement: a call is then answered or refused within its 15 s over REST.
         threads = partial(DatabaseThreads, max_waiting=max_waiting, max_wait_s=settings.statement_timeout_s)
         self._transactions = threads("transactions", settings.transaction_lanes)
-        self._shared = threads("shared", settings.slow_lanes)
+        self._shared = threads("shared", settings.shared_connections)
         self._settings = settings
         self._loop_load: Final = LoopLoad()
         telemetry = StatementTelemetry(settings.url)
         telemetry.observe(self._engine)
-        metrics.watch_connections(telemetry.database, count=self._count, size=settings.pool_size, waiting=self._waiting)
+        watch_connections(telemetry.database, count=self._count, size=settings.pool_size, waiting=self._waiting)
 
     async def fetch(self, statement: str, *parameters: object) -> Rows:
         """Return the rows of a statement that reads, on connections that lists and sweeps do not use.
@@ -116,7 +116,7 @@ class Database:
         Args:
             find: gives the answers to the items, in their order; it is given the function that runs its statements.
             name: of the batches, for metrics and traces.
-            max_items: of one batch, where the settings allow too many.
+            max_items: the largest batch, if that of the settings is too large.
         """
 
         async def together(items: Sequence[Item]) -> Sequence[Result | Exception]:
@@ -146,7 +146,9 @@ class Database:
         """
 
         async def together(items: Sequence[Item]) -> Sequence[Answer[Result]]:
-            return await self._transactions.run(self._transact, lambda connection: write(connection, items))
+            return await self._transactions.run(
+                lambda: self._run(lambda connection: write(connection, items), is_writing=True)
+            )
 
         async def alone(items: Sequence[Item]) -> Sequence[Answer[Result]]:
             return await self.transaction(lambda connection: write_alone(connection, items))
@@ -154,7 +156,7 @@ class Database:
         return Batcher(together, name=name, alone=alone, limits=self.limits(at_once=self._settings.transaction_lanes))
 
     def limits(self, *, at_once: int, max_items: int | None = None) -> BatchLimits:
-        """Return how calls are put together, as the settings have it."""
+        """Return the limits of a batcher that sends `at_once` batches at a time."""
         settings = self._settings
         return BatchLimits(
             linger_s=settings.batch_linger_s,
@@ -167,15 +169,15 @@ class Database:
     async def transaction(self, work: Callable[[Connection], T]) -> T:
         """Return what the work returns, once it is committed.
 
-        READ COMMITTED. If the caller leaves while the work runs, the work is finished: only its idempotency key tells
+        READ COMMITTED. If the caller leaves while the work runs, the work is finished: only its idempotency key shows
         whether it took effect.
 
         Raises:
-            DatabaseUnavailable: the database does not answer in time, or keeps refusing; OutcomeUnknown, if it may be
-                committed all the same.
+            DatabaseUnavailable: the database does not answer in time, or refuses each attempt; OutcomeUnknown, if the
+                transaction may be committed.
             Overloaded: too many others wait already.
         """
-        return await self._shared.run(self._transact, work)
+        return await self._shared.run(lambda: self._run(work, is_writing=True))
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         """Return what the work returns. Each of its statements sees its own snapshot.
@@ -184,7 +186,7 @@ class Database:
             DatabaseUnavailable: the database does not answer in time.
             Overloaded: too many others wait already.
         """
-        return await self._shared.run(self._read, work)
+        return await self._shared.run(lambda: self._run(work, is_writing=False))
 
     async def ping(self) -> None:
         """Return when the database has answered.
@@ -223,85 +225,38 @@ class Database:
             driven.autocommit = True  # otherwise the driver begins one itself
             connection.exec_driver_sql(f"BEGIN ISOLATION LEVEL READ COMMITTED; {self._connector.timeouts}")
 
-    def _transact(self, work: Callable[[Connection], T]) -> T:
+    def _run(self, work: Callable[[Connection], T], *, is_writing: bool) -> T:
+        """Run the work in this thread, again from the start if its transaction is lost."""
         for attempt in range(1, ATTEMPTS + 1):
+            # Behind a pooler each statement of a read would need its timeouts, so they are one transaction.
+            engine = self._engine if is_writing or self._connector.is_pooled else self._reading
             is_committing = False
             try:
-                with self._engine.connect() as connection, connection.begin() as transaction:
+                with engine.connect() as connection, connection.begin() as transaction:
                     if attempt > 1:
                         _wait_no_longer_than_callers(connection)
                     result = work(connection)
-                    is_committing = True
+                    is_committing = is_writing
                     transaction.commit()
                     return result
             except exc.SQLAlchemyError as error:
-                translated = _to_domain_error(error)
+                translated = to_domain_error(error)
                 if is_committing and isinstance(translated, DatabaseUnavailable):
                     raise OutcomeUnknown from error
-                if attempt == ATTEMPTS or time_left_s() <= 0 or not _is_retryable(error):
+                if attempt == ATTEMPTS or time_left_s() <= 0 or not is_retryable(error):
                     raise translated from error
                 time.sleep(pause_s())
         raise AssertionError
 
-    def _read(self, work: Callable[[Connection], T]) -> T:
-        for attempt in range(1, ATTEMPTS + 1):
-            # Behind a pooler each statement would need its timeouts, so they are one transaction.
-            engine = self._engine if self._connector.is_pooled else self._reading
-            try:
-                with engine.connect() as connection, connection.begin():
-                    if attempt > 1:
-                        _wait_no_longer_than_callers(connection)
-                    return work(connection)
-            except exc.SQLAlchemyError as error:
-                if attempt == ATTEMPTS or time_left_s() <= 0 or not _is_retryable(error):
-                    raise _to_domain_error(error) from error
-                time.sleep(pause_s())
-        raise AssertionError
 
+async def earlier_now(database: Database, clock: Clock) -> datetime:
+    """Return the time now, by the clock or by the database's, whichever is earlier.
 
-class DatabaseThreads:
-    """Threads for one kind of work, each with one connection.
-
-    Args:
-        name: of the threads.
-        number: of the threads.
-        max_waiting: how many calls may wait for one of them.
-        max_wait_s: how long each of them may wait.
+    For sweeps: a replica whose clock is ahead must not remove what all the others still need.
     """
-
-    def __init__(self, name: str, number: int, *, max_waiting: int, max_wait_s: float) -> None:
-        # Also where there are none of a kind, as in a worker: the executor starts no thread before it has work.
-        self._threads: Final = ThreadPoolExecutor(max(number, 1), thread_name_prefix=name)
-        self._limiter: Final = CapacityLimiter(number, max_waiting=max_waiting, max_wait_s=max_wait_s)
-
-    @property
-    def waiting(self) -> int:
-        """How many calls wait for a thread."""
-        return self._limiter.waiting
-
-    async def run(self, run: Callable[[Callable[[Connection], T]], T], work: Callable[[Connection], T]) -> T:
-        """Return what the work returns. If the caller leaves, work that has begun is finished, other work is dropped.
-
-        Raises:
-            Overloaded: too many calls wait already, or this one waited too long.
-        """
-        # Calls wait here and not in the executor, whose queue keeps the work of callers that have left.
-        await self._limiter.acquire()
-        # The work sees the call it serves: threads of an executor do not inherit the context.
-        context = contextvars.copy_context()
-        job = asyncio.get_running_loop().run_in_executor(self._threads, context.run, run, work)
-        job.add_done_callback(self._end)
-        # The thread is free when the work is done, not when its caller leaves.
-        return await asyncio.shield(job)
-
-    def _end(self, job: asyncio.Future[Any]) -> None:
-        self._limiter.release()
-        if not job.cancelled():
-            job.exception()  # marks it as retrieved: the caller may have left
-
-    def close(self) -> None:
-        """Wait for the work that runs; begin no other."""
-        self._threads.shutdown(wait=True, cancel_futures=True)
+    [(by_database,)] = await database.fetch("SELECT now()")
+    earlier: datetime = min(clock.now(), by_database)
+    return earlier
 
 
 def allow(connection: Connection, *, timeout_s: float) -> None:
@@ -341,13 +296,6 @@ def broken_constraint(error: exc.IntegrityError) -> str:
     return (cause.diag.constraint_name or "") if isinstance(cause, psycopg.Error) else ""
 
 
-def _is_retryable(error: exc.SQLAlchemyError) -> bool:
-    if not isinstance(error, exc.DBAPIError):
-        return False
-    # After a restart of the server every pooled connection is dead; the first to notice empties the pool.
-    return error.connection_invalidated or is_retryable(error.orig)
-
-
 def _driven(connection: Connection) -> ThreadConnection:
     return cast("ThreadConnection", connection.connection.driver_connection)
 
@@ -360,12 +308,3 @@ def _wait_no_longer_than_callers(connection: Connection) -> None:
 def _discard_unusable_session(failure: ExceptionContext) -> None:
     if is_session_unusable(failure.original_exception):
         failure.is_disconnect = True  # empties the pool: the other connections are no better
-
-
-def _to_domain_error(error: exc.SQLAlchemyError) -> Exception:
-    """Return the domain error; a defect of ours stays what it is."""
-    if isinstance(error, exc.TimeoutError):  # no free connection
-        return DatabaseUnavailable()
-    cause = error.orig if isinstance(error, exc.DBAPIError) else None
-    is_known = isinstance(cause, psycopg.Error) and isinstance(to_domain_error(cause), DatabaseUnavailable)
-    return DatabaseUnavailable() if is_known else error

@@ -24,7 +24,6 @@ class Lookup(NamedTuple, Generic[Key]):
     """A row to read.
 
     Attributes:
-        key: of the row.
         owner: the only user whose rows the caller may see; None for any.
     """
 
@@ -74,10 +73,7 @@ class KeyedRows(Generic[T]):
     def lock(self, connection: Connection, lookups: Sequence[Lookup[Any]], *, wait: bool) -> list[T | None]:
         """Return resources as find() does, and lock their rows until the transaction ends.
 
-        Args:
-            connection: inside the transaction.
-            lookups: which.
-            wait: whether to wait for rows that other transactions have locked; otherwise those are None.
+        Unless it may wait, the resources whose rows other transactions have locked are None.
         """
         statement = self._locked if wait else self._locked_if_free
         return self._in_order(execute(connection, statement, *self.parameters(lookups)), len(lookups))

@@ -3,8 +3,6 @@
 A number never changes: during a deployment old and new processes must mean the same lock by it.
 """
 
-from __future__ import annotations
-
 from typing import Final
 
 MIGRATIONS: Final = 7_310_579_601

@@ -6,45 +6,73 @@ Alembic is imported where it is used and not above: to load it takes a fifth of 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import create_engine, text
 
 from chassis.database import connections, locks
+from chassis.errors import StartupError
 
 if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
     from chassis.database.settings import DatabaseSettings
+
+# The comment on Alembic's table names the package. The versions of all services count from 0001, so that without it the
+# database of another service would pass for a newer or an older one of this service.
+_OWNER: Final = text("SELECT obj_description(to_regclass('alembic_version'), 'pg_class')")
 
 
 def upgrade(package: str, settings: DatabaseSettings) -> None:
-    """Bring the database to the newest version. Does nothing when it is there already.
+    """Bring the database to the newest version. Does nothing when it is there already, or newer than this code.
+
+    Code that went back to an earlier version works with the newer tables, because migrations expand them first.
 
     Args:
         package: the service's package; its migrations are in `migrations/`.
         settings: the database, with a role that owns its tables.
 
     Raises:
-        StartupError: the URL leads through a pooler, which has no session for a lock that outlives a transaction.
+        StartupError: the URL leads through a pooler, which has no session for a lock that outlives a transaction; or to
+            the database of another service.
     """
     from alembic import command  # noqa: PLC0415  11 MB that a server has no use for
     from alembic.config import Config  # noqa: PLC0415  11 MB that a server has no use for
+    from alembic.runtime.migration import MigrationContext  # noqa: PLC0415  11 MB that a server has no use for
+    from alembic.script import ScriptDirectory  # noqa: PLC0415  11 MB that a server has no use for
 
     config = Config()
     config.set_main_option("script_location", f"{package}:migrations")
     engine = create_engine("postgresql+psycopg://", creator=lambda: connections.connect_for_long(settings))
     try:
         with engine.connect() as connection:
-            # Asked for again and again: a statement that waits for it would keep CREATE INDEX CONCURRENTLY waiting.
+            # Polled: CREATE INDEX CONCURRENTLY would wait for every statement that waits for the lock.
             while not connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": locks.MIGRATIONS}):
                 connection.commit()
                 time.sleep(0.2)
             # A migration that waits for a lock blocks all statements behind it: better to fail and try again.
             connection.execute(text("SET lock_timeout = '5s'"))
             connection.commit()
+            _require_own(connection, package)
+            script = ScriptDirectory.from_config(config)
+            found = set(MigrationContext.configure(connection).get_current_heads())
+            connection.commit()
+            if newer := found - {each.revision for each in script.walk_revisions()}:
+                print(f"The database is newer than this code, at {', '.join(sorted(newer))}: nothing is changed")  # noqa: T201  the answer
+                return
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
+            if found != set(script.get_heads()):
+                connection.execute(text(f"COMMENT ON TABLE alembic_version IS '{package}'"))
+                connection.commit()
     finally:
         engine.dispose()
+
+
+def _require_own(connection: Connection, package: str) -> None:
+    owner = connection.scalar(_OWNER)
+    if owner not in {None, package}:
+        raise StartupError(f"DATABASE_URL leads to the database of {owner}, and {package} needs one of its own")
 
 
 def run_in_env() -> None:

@@ -25,8 +25,8 @@ class DatabaseSettings(Section, env_prefix="DATABASE_"):
     their own."""
     pool_size: Annotated[int, Field(ge=4, le=100)] = 8
     """Connections of a replica. Replicas times pool size must stay below `max_connections`. One connection each is for
-    batches of reads, of new orders and of status changes; all other calls share the rest. A worker has as many as its
-    parts need, at most 5."""
+    batches of reads, of new orders and of status changes; all other calls share the rest. A worker has 3,
+    one for each resource whose events it reads, and one for each part of its own."""
     read_lanes: Constant[int] = 1
     """Connections for batches of reads. While a batch is read the next one gathers; with two connections each batch
     would be half as long and cost as much."""
@@ -54,7 +54,7 @@ class DatabaseSettings(Section, env_prefix="DATABASE_"):
     fault."""
 
     @property
-    def slow_lanes(self) -> int:
+    def shared_connections(self) -> int:
         """Connections of the shared pool, which serves everything but batches."""
         return self.pool_size - self.read_lanes - self.write_lanes - self.transaction_lanes
 

@@ -14,7 +14,7 @@ from sqlalchemy import event
 
 from chassis.telemetry import tracing
 from chassis.telemetry.endpoints import Endpoint
-from chassis.telemetry.metrics import StatementMetrics
+from chassis.telemetry.metrics.database import StatementMetrics
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -33,11 +33,7 @@ _READS: Final = re.compile(r"\b(?:FROM|JOIN)\s+(\w+)\b(?!\()")
 
 
 class StatementTelemetry:
-    """Observes the statements that are sent to one database.
-
-    Args:
-        url: of the database.
-    """
+    """Observes the statements that are sent to one database."""
 
     def __init__(self, url: DatabaseUrl) -> None:
         self.database: Final = url.database
@@ -51,7 +47,7 @@ class StatementTelemetry:
         event.listen(engine, "handle_error", _failed)
 
     def begin(self, statement: str) -> Observation:
-        """Take note of a statement that begins; use it in `with`, or end it."""
+        """Record the start of a statement; use the observation in `with`, or end it."""
         summary = summary_of(statement)
         span = tracing.begin_statement(statement, summary=summary, database=self.database, server=self._server)
         return Observation(self._durations, summary, span)
@@ -61,7 +57,7 @@ class StatementTelemetry:
 
 
 class Observation:
-    """One statement. No generator: that costs as much as the histogram."""
+    """One statement. A generator as context manager would cost as much as the histogram."""
 
     __slots__ = ("_durations", "_span", "_started", "_summary")
 
@@ -77,11 +73,11 @@ class Observation:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Take note of how it ended; one that is given up ends with CancelledError."""
+        """Record the end; that of a cancelled statement is CancelledError."""
         self.end(error)
 
     def end(self, error: BaseException | None = None) -> None:
-        """Take note of how it ended."""
+        """Record the end."""
         # The SQLSTATE, if the database has answered; the message can contain the values of the statement.
         sqlstate = getattr(error, "sqlstate", None) or ""
         error_type = sqlstate or (type(error).__name__ if error else "")
@@ -92,7 +88,7 @@ class Observation:
             tracing.end_statement(self._span, sqlstate=sqlstate, error_type=error_type)
 
 
-# Few texts come again and again, and looking through a long one takes as long as a span.
+# A process runs the same few texts, and searching a long one takes as long as a span.
 @functools.lru_cache(maxsize=512)
 def summary_of(statement: str) -> str:
     """Return what a statement does: `INSERT orders INSERT outbox`, `SELECT users`; its verb if it names no table."""
@@ -108,7 +104,7 @@ def _after(_connection: Any, _cursor: Any, _statement: Any, _given: Any, context
 
 def _failed(failure: Any) -> None:
     observation: Observation | None = getattr(failure.execution_context, "observation", None)
-    if observation is not None:  # a connection that is not had is no statement
+    if observation is not None:  # None if there was no connection, and so no statement
         observation.end(failure.original_exception)
 
 

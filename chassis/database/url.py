@@ -36,12 +36,14 @@ _FOREIGN: Final = {
     "statement_timeout": "DATABASE_STATEMENT_TIMEOUT_S",
     "socketTimeout": "DATABASE_STATEMENT_TIMEOUT_S",
     "targetServerType": "target_session_attrs=read-write",
+    "ssl": "sslmode=require",
     "sslaccept": "sslmode=verify-full",
     "sslfactory": "sslmode=verify-full",
     "sslidentity": "sslcert= and sslkey=",
 }
 # A service writes: it has no use for a server that only reads.
 _READING: Final = frozenset({"read-only", "standby", "prefer-standby"})
+_FILES: Final = ("sslrootcert", "sslcert", "sslkey", "sslcrl", "passfile")
 _NOWHERE: Final = "/nonexistent"
 # Where Debian and Ubuntu, Fedora and Red Hat, and Alpine keep the public authorities.
 STORES: Final = (
@@ -57,8 +59,6 @@ class DatabaseUrl:
     Attributes:
         parameters: as libpq has them; the password among them.
     """
-
-    __slots__ = ("parameters",)
 
     def __init__(self, parameters: Mapping[str, str]) -> None:
         self.parameters: Final = parameters
@@ -80,6 +80,7 @@ class DatabaseUrl:
         _require_known_values(parameters)
         if parameters.get("sslrootcert") == "system":
             parameters["sslrootcert"] = _systems_store()
+        _require_files(parameters)
         return cls(parameters)
 
     @property
@@ -149,6 +150,14 @@ def _systems_store() -> str:
     """
     is_named = {"SSL_CERT_FILE", "SSL_CERT_DIR"} & os.environ.keys()
     return "system" if is_named else next((str(store) for store in STORES if store.exists()), "system")
+
+
+def _require_files(parameters: Mapping[str, str]) -> None:
+    """Require the files of the URL. libpq reports a missing one at each connection, and a password file never."""
+    for name in _FILES:
+        path = parameters.get(name, "")
+        if path not in {"", "system"} and not os.access(path, os.R_OK):
+            raise ValueError(f"its parameter {name} names a file that uid {os.geteuid()} cannot read: mount it there")
 
 
 def _require_known_values(parameters: Mapping[str, str]) -> None:

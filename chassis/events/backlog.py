@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from sqlalchemy import text
 
 from chassis.runtime.periodic import Failures, every
-from chassis.telemetry import metrics
+from chassis.telemetry.metrics.events import outbox_looked_at
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -37,7 +37,7 @@ async def watch_forever(database: Database, *, every_s: float = _EVERY_S) -> Non
 
     async def update_metrics() -> None:
         unpublished, oldest_age_s, size_bytes = await database.read(look)
-        metrics.outbox_looked_at(unpublished=unpublished, oldest_age_s=oldest_age_s, size_bytes=size_bytes)
+        outbox_looked_at(unpublished=unpublished, oldest_age_s=oldest_age_s, size_bytes=size_bytes)
 
     failures = Failures(failed="outbox.watch_failed", recovered="outbox.watch_recovered")
     await every(every_s, update_metrics, failures=failures)

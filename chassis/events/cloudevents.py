@@ -24,7 +24,6 @@ M = TypeVar("M", bound="Message")
 
 _SPECVERSION: Final = "1.0"
 # CloudEvents' sequence extension compares sequences as texts, so each is padded to the digits of the largest bigint.
-# Relays of earlier versions send them without padding.
 _SEQUENCE_DIGITS: Final = 19
 _MAX_SUBJECT: Final = 255
 # As str(UUID) has it, so that every subject is sent again as it came.

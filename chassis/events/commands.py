@@ -8,13 +8,12 @@ with its error.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from operator import itemgetter
 from types import MappingProxyType
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, Self
 
 from chassis import telemetry
 from chassis.database import Database
@@ -34,18 +33,18 @@ from chassis.telemetry.settings import TelemetrySettings
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import AsyncIterator, Awaitable, Callable
-    from typing import Self
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
     from sqlalchemy import Connection
 
     from chassis.events.inbox import DeadLetter
     from chassis.events.processor import Handle
+    from chassis.runtime.cli import Command
     from chassis.runtime.worker import Part
 
     DatabasePart = Callable[[Database, asyncio.Event], Awaitable[None]]
 
-T = TypeVar("T")
+_STREAM_LOST: Final = "Redis has lost its stream: try again when the relay has published it anew"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,12 +52,15 @@ class EventCommands:
     """The commands of one service: a worker, and what operators do about events. Use of().
 
     Attributes:
+        name: of the service, in its events and of its group of consumers. Not SERVICE_NAME, which may change: the group
+            of the old name would keep the stream from being trimmed.
         publishes: the resource whose events it publishes: `order`; empty if it publishes none.
         reads: the effect of the events of each resource that it reads, by the resource: `user`.
         parts: other background work of the worker, by the name that errors show. Each needs one connection at a time,
             and ends soon after its event is set.
     """
 
+    name: str
     publishes: str = ""
     reads: Mapping[str, Handle] = field(default_factory=dict)
     parts: Mapping[str, DatabasePart] = field(default_factory=dict)
@@ -68,37 +70,26 @@ class EventCommands:
         cls,
         package: str,
         *,
-        handle: Handle | Mapping[str, Handle] = MappingProxyType({}),
+        handle: Mapping[str, Handle] = MappingProxyType({}),
         parts: Mapping[str, DatabasePart] = MappingProxyType({}),
     ) -> Self:
         """Return the commands of the service in this package, which publishes and reads what its service.toml says.
 
-        Args:
-            package: the service's.
-            handle: the effect of the events of the one resource that it reads, or of each by its name.
-            parts: as the attribute.
+        `handle` is the effect of the events of each resource that it reads, by the resource: `user`.
 
         Raises:
             ValueError: a resource is read without an effect, or there is an effect of one that is not read.
         """
         service = service_of(package)
-        if isinstance(handle, Mapping):
-            reads = handle
-        elif len(service.reads) == 1:
-            reads = dict.fromkeys(service.reads, handle)
-        else:
-            raise ValueError(
-                f"{service.file}: reads: give handle as the effects by resource, or none without resources"
-            )
-        if reads.keys() != {*service.reads}:
-            expected, found = (", ".join(sorted(each)) or "none" for each in (service.reads, reads))
+        if handle.keys() != {*service.reads}:
+            expected, found = (", ".join(sorted(each)) or "none" for each in (service.reads, handle))
             raise ValueError(f"{service.file}: reads: {expected}; the effects that worker.py gives are of: {found}")
-        return cls(publishes=service.publishes, reads=reads, parts=parts)
+        return cls(name=service.name, publishes=service.publishes, reads=handle, parts=parts)
 
     @property
-    def commands(self) -> dict[str, Callable[..., Awaitable[None]]]:
+    def commands(self) -> dict[str, Command]:
         """The commands that the service has a use for, as `chassis.runtime.cli` takes them."""
-        found: dict[str, Callable[..., Awaitable[None]]] = {"worker": self.work}
+        found: dict[str, Command] = {"worker": self.work}
         if self.reads:
             found |= {"events dlq list": self.list_dead_letters, "events dlq requeue": self.requeue_dead_letters}
         if self.publishes:
@@ -113,18 +104,17 @@ class EventCommands:
     async def work(self) -> None:
         """Publish the service's events and apply those of other services, until SIGTERM or SIGINT."""
         settings, broker = load(TelemetrySettings), load(BrokerSettings)
-        name = settings.service_name
         with telemetry.running(settings, command="worker"):
-            async with self._database(name) as database, contextlib.AsyncExitStack() as stack:
+            async with self._database() as database, contextlib.AsyncExitStack() as stack:
                 parts: dict[str, Part] = {name: partial(part, database) for name, part in self.parts.items()}
                 if self.publishes:
                     client = stack.enter_context(redis_streams.connect(broker))
                     relay = Relay(
-                        database, client, resource=self.publishes, source=f"/{name}", settings=load(RelaySettings)
+                        database, client, resource=self.publishes, source=f"/{self.name}", settings=load(RelaySettings)
                     )
                     parts |= {"relay": relay.run, "relay sweep": relay.sweep}
                 for resource, handle in self.reads.items():
-                    group = await stack.enter_async_context(_group(name, broker, resource))
+                    group = await stack.enter_async_context(_group(self.name, broker, resource))
                     consumer = Consumer(database, group, handle, settings=load(ConsumerSettings))
                     parts["consumer" if len(self.reads) == 1 else f"consumer of {resource}"] = consumer.run
                 await work(parts)
@@ -138,14 +128,18 @@ class EventCommands:
 
     async def requeue_dead_letters(self) -> None:
         """Try the events that could not take effect once more, in the order of their sequences."""
-        name, broker = load(TelemetrySettings).service_name, load(BrokerSettings)
+        broker = load(BrokerSettings)
         count = 0
-        for resource, found in (await self._dead_letters()).items():
-            async with _group(name, broker, resource) as group:
-                for letter in sorted((letter for letter, _ in found), key=lambda each: each.sequence):
-                    if not await _answered(group.send_again(letter.event)):
-                        raise StartupError("Redis has lost its stream: try again when the relay has published it anew")
-                    count += 1
+        dead_letters = await self._dead_letters()
+        try:
+            for resource, found in dead_letters.items():
+                async with _group(self.name, broker, resource) as group:
+                    for letter in sorted((letter for letter, _ in found), key=lambda each: each.sequence):
+                        if not await group.send_again(letter.event):
+                            raise StartupError(_STREAM_LOST)
+                        count += 1
+        except BrokerDown as error:
+            raise StartupError(f"Redis does not answer: {error}") from error
         print(f"{count} events are tried again")  # noqa: T201  the answer
 
     async def _dead_letters(self) -> dict[str, list[tuple[DeadLetter, datetime]]]:
@@ -154,7 +148,7 @@ class EventCommands:
         def find(connection: Connection) -> dict[str, list[tuple[DeadLetter, datetime]]]:
             return {resource: inbox.dead_letters(connection, stream_of(resource)) for resource in self.reads}
 
-        async with self._database(load(TelemetrySettings).service_name) as database:
+        async with self._database() as database:
             return await database.read(find)
 
     async def replay(self, *, since: str) -> None:
@@ -164,14 +158,14 @@ class EventCommands:
         except ValueError:
             raise StartupError("--since must look like 2026-11-25T18:00:00Z") from None
         moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-        async with self._database(load(TelemetrySettings).service_name) as database:
+        async with self._database() as database:
             count = await publish_again(database, since=moment)
         print(f"{count} events are published again")  # noqa: T201  the answer
 
     @contextlib.asynccontextmanager
-    async def _database(self, name: str) -> AsyncIterator[Database]:
+    async def _database(self) -> AsyncIterator[Database]:
         # A connection for each part: none waits for one that another holds while Redis or a lock keeps it waiting.
-        database = Database(load(DatabaseSettings).for_parts(self.part_count), name=name)
+        database = Database(load(DatabaseSettings).for_parts(self.part_count), name=self.name)
         try:
             yield database
         finally:
@@ -183,10 +177,3 @@ async def _group(name: str, broker: BrokerSettings, resource: str) -> AsyncItera
     # A client for each: none waits for a connection that another holds.
     async with redis_streams.connect_async(broker) as client:
         yield ConsumerGroup(client, stream=stream_of(resource), group=name)
-
-
-async def _answered(asked: Awaitable[T]) -> T:
-    try:
-        return await asked
-    except BrokerDown as error:
-        raise StartupError(f"Redis does not answer: {error}") from error

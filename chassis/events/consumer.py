@@ -25,11 +25,11 @@ from chassis.errors import DatabaseUnavailable
 from chassis.events import inbox
 from chassis.events.cloudevents import Malformed
 from chassis.events.consumer_group import Entry, GroupMissing
-from chassis.events.processor import EventProcessor, OutOfOrder, letter_of, parsed
-from chassis.events.redis_streams import START, BrokerDown, EntryId
+from chassis.events.processor import EventProcessor, OutOfOrder, parsed
+from chassis.events.redis_streams import BrokerDown, EntryId
 from chassis.runtime.periodic import Failures, backoff_s, every
 from chassis.settings import Constant, Section
-from chassis.telemetry import metrics
+from chassis.telemetry.metrics.events import consumer_lacks_events, consumer_looked_at, events_consumed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -74,14 +74,7 @@ class ConsumerSettings(Section, env_prefix="CONSUMER_"):
 
 
 class Consumer:
-    """One process's share of a group.
-
-    Args:
-        database: where the effects are.
-        group: the group that this process reads for.
-        handle: the effect of events.
-        settings: batches, and how often an event is tried.
-    """
+    """One process of a group, which lets events take effect in a database."""
 
     def __init__(self, database: Database, group: ConsumerGroup, handle: Handle, *, settings: ConsumerSettings) -> None:
         self._database = database
@@ -124,12 +117,9 @@ class Consumer:
         # Redis first: then what the database knows is at least as new. Without the database there is nothing to do.
         look = await self._group.look()
         state = await inbox.state(self._database.fetch, self._group.stream)
-        position = _position_of(look, state)
+        position = EntryId.parse(state.position)
         self._show(state)
-        if look.read is None and state.position is None:  # made by a version that kept no positions
-            await self._take_over_dead_letters()
-            await self._group.adopt(look.delivered)
-        elif reason := _misplacement(look, position):
+        if reason := _misplacement(look, position):
             log.warning(reason, stream=self._group.stream, position=str(position), delivered=str(look.delivered))
             await self._group.go_to(position)
         elif look.is_broken or look.lacks(position):
@@ -156,7 +146,7 @@ class Consumer:
             failed |= await self._processor.apply(events)
         done = [entry for entry in entries if entry not in failed]
         await self._group.acknowledge(done)
-        metrics.events_consumed(self._group.stream, count=len(done))
+        events_consumed(self._group.stream, count=len(done))
         dead = {
             entry: error
             for entry, error in failed.items()
@@ -167,27 +157,13 @@ class Consumer:
             # Only now: if this process dies in between, the entries are still pending.
             await self._group.acknowledge(list(dead))
 
-    async def _take_over_dead_letters(self) -> None:
-        """Move the dead letters that earlier versions kept in Redis into the database."""
-        stream = self._group.stream
-        found = await self._group.old_dead_letters()
-        letters = [
-            dataclasses.replace(
-                letter_of(Entry("", each["event"], int(each["attempts"])), OutOfOrder()), reason=each["reason"]
-            )
-            for each in found
-        ]
-        if letters:
-            await self._database.transaction(lambda connection: inbox.dead_letter(connection, stream, letters))
-            await self._group.forget_old_dead_letters()
-
     async def _catch_up(self, look: Look, state: State, position: EntryId) -> None:
         """Apply the next page of missing events from the outbox; after the last page, return to the stream."""
         stream = self._group.stream
         if not self._is_catching_up:
             log.error("consumer.events_missing", stream=stream, position=str(position), first=str(look.first))
             self._is_catching_up = True
-            metrics.consumer_lacks_events(stream, is_so=True)
+            consumer_lacks_events(stream, is_so=True)
         if time.monotonic() < self._asks_again_at:
             await asyncio.sleep(_LOOK_AGAIN_S)
             return
@@ -211,7 +187,7 @@ class Consumer:
         if self._is_catching_up:
             self._is_catching_up = False
             self._page_attempts = 0
-            metrics.consumer_lacks_events(self._group.stream, is_so=False)
+            consumer_lacks_events(self._group.stream, is_so=False)
 
     async def _apply_page(self, page: Page) -> bool:
         """Apply a page; return False if some of its events have to be tried again."""
@@ -228,7 +204,7 @@ class Consumer:
             return False
         if failed:
             await self._processor.dead_letter(failed)
-        metrics.events_consumed(self._group.stream, count=len(entries) - len(failed))
+        events_consumed(self._group.stream, count=len(entries) - len(failed))
         self._page_attempts = 0
         return True
 
@@ -250,18 +226,12 @@ class Consumer:
         self._saves_at = time.monotonic() + _SAVE_S
 
     def _show(self, state: State) -> None:
-        metrics.consumer_looked_at(self._group.stream, as_of=state.as_of, dead_letters=state.dead_letters)
-        metrics.consumer_is_incomplete(self._group.stream, is_so=state.is_incomplete)
-
-
-def _position_of(look: Look, state: State) -> EntryId:
-    """Return the entry up to which everything took effect."""
-    if state.position is not None:
-        return EntryId.parse(state.position)
-    # Earlier versions kept a time and no position: with a time, events up to `delivered` took effect. They did not
-    # notice entries that had been trimmed before they were read.
-    is_cut = look.first is not None and look.delivered < look.first and look.was_trimmed
-    return START if state.as_of is None or is_cut else look.delivered
+        consumer_looked_at(
+            self._group.stream,
+            as_of=state.as_of,
+            dead_letters=state.dead_letters,
+            is_incomplete=state.is_incomplete,
+        )
 
 
 def _misplacement(look: Look, position: EntryId) -> str:

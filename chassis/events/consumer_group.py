@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from chassis.events import replay
 from chassis.events.redis_streams import AFTER, FIELD, START, EntryId, key_beside, watermark_entry_of, watermark_of
-from chassis.events.stream import LOOK, PLACE, READ, append_again
+from chassis.events.stream import APPEND_AGAIN, LOOK, PLACE, READ
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -88,7 +88,6 @@ class ConsumerGroup:
 
     Args:
         broker: Redis, with decoded responses.
-        stream: that is read.
         group: the service whose processes share the entries.
     """
 
@@ -97,7 +96,6 @@ class ConsumerGroup:
         self.group: Final = group
         self._state: Final = key_beside(stream, f"group:{group}", broker)
         self._broker: Final = broker
-        self._old_dead_letters: Final = key_beside(stream, f"dead:{group}", broker)
         self._pending_after = "-"
 
     async def create_if_missing(self, position: EntryId = START) -> None:
@@ -107,10 +105,6 @@ class ConsumerGroup:
     async def go_to(self, position: EntryId) -> None:
         """Move the group, forward or back: the next read begins behind this position."""
         await self._run(PLACE, self.group, str(position), "moves")
-
-    async def adopt(self, delivered: EntryId) -> None:
-        """Take over a group that a version before this class created, with the last entry delivered to it."""
-        await self._broker.hset(self._state, "read", str(delivered))
 
     async def confirm(self, position: EntryId) -> None:
         """Let Redis remember the position that was saved with the effects."""
@@ -131,12 +125,11 @@ class ConsumerGroup:
         mine = [group for group in map(_pairs, groups) if group["name"] == self.group]
         if not mine:
             raise GroupMissing
-        last = EntryId.parse(stream["last-generated-id"])
         first = [(name, _pairs(fields)) for name, fields in entries]
         return Look(
             first=EntryId.parse(first[0][0]) if first else None,
             after=EntryId.parse(first[0][1][AFTER]) if first and AFTER in first[0][1] else None,
-            last=last,
+            last=EntryId.parse(stream["last-generated-id"]),
             was_trimmed=stream["entries-added"] > stream["length"],
             delivered=EntryId.parse(mine[0]["last-delivered-id"]),
             read=EntryId.parse(state["read"]) if "read" in state else None,
@@ -144,23 +137,17 @@ class ConsumerGroup:
             pending=int(mine[0]["pending"]),
             is_broken="broken" in state,
             watermark=datetime.fromisoformat(watermark) if watermark else None,
-            # Relays of earlier versions name no entry: then the watermark holds at the end of the stream.
-            watermark_entry=EntryId.parse(entry) if entry else last,
+            watermark_entry=EntryId.parse(entry),
         )
 
     async def read(self, *, count: int, position: EntryId = START) -> list[Entry]:
-        """Return the next entries, at most `count`. A gap up to `position` is none: what it held took effect."""
+        """Return the next entries, at most `count`. A gap before `position` is ignored: its events took effect."""
         answer = await self._run(READ, self.group, str(count), str(position))
         return [_entry((name, _pairs(fields)), attempts=1) for name, fields in answer]
 
     async def wait(self, after: EntryId, *, wait_s: float) -> None:
         """Return when the stream has an entry behind this one, or after the time."""
         await self._broker.xread({self.stream: str(after)}, count=1, block=round(1000 * wait_s))
-
-    async def pending_count(self) -> int:
-        """Return how many entries were delivered and not acknowledged."""
-        answer: Any = await self._broker.xpending(self.stream, self.group)
-        return int(answer["pending"])
 
     async def claim_stale(self, *, pause_s: Callable[[int], float]) -> list[Entry]:
         """Claim and return pending entries whose backoff is over.
@@ -195,22 +182,13 @@ class ConsumerGroup:
         if entries:
             await self._broker.xack(self.stream, self.group, *(entry.id for entry in entries))
 
-    async def old_dead_letters(self) -> list[dict[str, str]]:
-        """Return the dead letters that earlier versions kept in Redis."""
-        found: Any = await self._broker.xrange(self._old_dead_letters)
-        return [fields for _, fields in found]
-
-    async def forget_old_dead_letters(self) -> None:
-        """Remove the dead letters that earlier versions kept in Redis."""
-        await self._broker.delete(self._old_dead_letters)
-
     async def ask(self, after: EntryId, *, wait_s: float) -> Page | None:
         """Return the events behind the position from the outbox; None if no relay answers within `wait_s`."""
         return await replay.ask(self._broker, stream=self.stream, group=self.group, after=after, wait_s=wait_s)
 
     async def send_again(self, event: str) -> bool:
         """Append an event to the stream once more; return False if the stream is empty. Other groups skip it."""
-        return await append_again(self._broker, self.stream, event)
+        return bool(await self._broker.eval(APPEND_AGAIN, 1, self.stream, event))
 
     async def _run(self, script: str, *arguments: str) -> Any:
         return await self._broker.eval(script, 2, self.stream, self._state, *arguments)

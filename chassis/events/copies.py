@@ -39,11 +39,6 @@ class Copies:
         """  # noqa: S608  put together from constants
 
     def put(self, connection: Connection, rows: Sequence[Mapping[str, object]]) -> None:
-        """Write the newest state of different resources.
-
-        Args:
-            connection: inside the transaction of the events' effect.
-            rows: values by the names of the columns.
-        """
+        """Write the newest state of different resources: values by the names of the columns."""
         if rows:
             execute(connection, self._put, as_json(rows))

@@ -7,6 +7,7 @@ events behind it again. A subject that is a text is kept as the UUID that stands
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -81,8 +82,7 @@ _advance = text("""
         AS done (subject, epoch, sequence)
     WHERE inbox.stream = :stream AND inbox.subject = done.subject
 """)
-_AS_OF: Final = "SELECT as_of FROM inbox_state WHERE stream = :stream"
-_as_of = text(_AS_OF)
+_as_of = text("SELECT as_of FROM inbox_state WHERE stream = :stream")
 _STATE: Final = f"""
     SELECT
         (SELECT position FROM inbox_state WHERE stream = given.stream) AS position,
@@ -125,6 +125,7 @@ _revive = text("""
         AND dead_letters.subject = done.subject
         AND dead_letters.sequence <= done.sequence
 """)
+# In the order of DeadLetter's attributes, and when it was given up.
 _letters = text("""
     SELECT key, subject, sequence, event, reason, attempts, died_at
     FROM dead_letters
@@ -138,14 +139,6 @@ class Number(NamedTuple):
 
     epoch: int
     sequence: int
-
-    def is_old(self, *, last: Number) -> bool:
-        """Return whether an event with this number took effect already, given the last one that did."""
-        return self.epoch < last.epoch or (self.epoch == last.epoch and self.sequence <= last.sequence)
-
-    def is_early(self, *, last: Number) -> bool:
-        """Return whether the event before this one has not taken effect yet, given the last one that did."""
-        return self.sequence > last.sequence + 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,7 +158,7 @@ class State:
     dead_letters: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class DeadLetter:
     """An event that could not take effect.
 
@@ -218,14 +211,10 @@ def as_of(connection: Connection, stream: str) -> datetime | None:
 def save_position(
     connection: Connection, stream: str, *, known: str | None, position: EntryId, as_of: datetime | None = None
 ) -> bool:
-    """Write the position, and the time unless it is None; return False, and write nothing, if `known` is outdated.
+    """Write the position, and the time unless it is None.
 
-    Args:
-        connection: inside the transaction.
-        stream: whose position it is.
-        known: the position that the caller has read; None if there was none.
-        position: the new one.
-        as_of: every change committed before this time took effect.
+    Returns:
+        False if `known`, the position that the caller has read, is outdated; then nothing is written.
     """
     values = {"stream": stream, "known": known, "position": str(position), "as_of": as_of}
     return connection.execute(_save_position, values).rowcount > 0
@@ -240,13 +229,9 @@ def dead_letter(connection: Connection, stream: str, letters: Sequence[DeadLette
     """Keep events as dead letters."""
     rows = [
         {
+            **dataclasses.asdict(letter),
             "stream": stream,
-            "key": letter.key,
             "subject": None if letter.subject is None else uuid_of(letter.subject),
-            "sequence": letter.sequence,
-            "event": letter.event,
-            "reason": letter.reason,
-            "attempts": letter.attempts,
         }
         for letter in letters
     ]
@@ -264,17 +249,5 @@ def revive(connection: Connection, stream: str, last: Mapping[Key, Number]) -> N
 
 def dead_letters(connection: Connection, stream: str) -> list[tuple[DeadLetter, datetime]]:
     """Return the dead letters and when each was given up, oldest first."""
-    return [
-        (
-            DeadLetter(
-                key=row.key,
-                subject=row.subject,
-                sequence=row.sequence,
-                event=row.event,
-                reason=row.reason,
-                attempts=row.attempts,
-            ),
-            row.died_at,
-        )
-        for row in connection.execute(_letters, {"stream": stream})
-    ]
+    rows = connection.execute(_letters, {"stream": stream})
+    return [(DeadLetter(*letter), died_at) for *letter, died_at in rows]

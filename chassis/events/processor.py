@@ -1,7 +1,8 @@
-"""Applies delivered events, each once and in order per subject; keeps those that cannot be applied as dead letters."""
+"""Applies events once and in the order of their subject. Events that cannot be applied become dead letters."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from typing import TYPE_CHECKING, Protocol
 from uuid import NAMESPACE_OID, uuid5
@@ -12,7 +13,8 @@ from chassis.errors import DatabaseUnavailable
 from chassis.events import inbox
 from chassis.events.cloudevents import CloudEvent, Malformed
 from chassis.events.inbox import DeadLetter, Number
-from chassis.telemetry import metrics, tracing
+from chassis.telemetry import tracing
+from chassis.telemetry.metrics.events import event_died
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -38,14 +40,7 @@ class OutOfOrder(Exception):
 
 
 class EventProcessor:
-    """Applies the events of one stream.
-
-    Args:
-        database: where the effects are.
-        handle: the effect of events.
-        stream: which they come from.
-        group: which of its readers this is, for traces.
-    """
+    """Applies the events of one stream in a database, for one group of its readers."""
 
     def __init__(self, database: Database, handle: Handle, *, stream: str, group: str) -> None:
         self._database = database
@@ -83,10 +78,10 @@ class EventProcessor:
         early: list[Entry] = []
         fresh: list[CloudEvent] = []
         for entry, event in events.items():
-            number = Number(event.epoch, event.sequence)
-            if number.is_old(last=last[event.subject]):
+            number, last_number = Number(event.epoch, event.sequence), last[event.subject]
+            if number <= last_number:  # it took effect before
                 continue
-            if number.is_early(last=last[event.subject]):
+            if number.sequence > last_number.sequence + 1:  # its predecessor has not taken effect
                 early.append(entry)
             else:
                 fresh.append(event)
@@ -112,7 +107,7 @@ class EventProcessor:
         letters = [letter_of(entry, error) for entry, error in dead.items()]
         await self._database.transaction(lambda connection: inbox.dead_letter(connection, self._stream, letters))
         for letter, error in zip(letters, dead.values(), strict=True):
-            metrics.event_died(self._stream)
+            event_died(self._stream)
             log.error("consumer.dead_letter", stream=self._stream, letter=title(letter.event), exc_info=error)
 
 
@@ -130,24 +125,17 @@ def parsed(entries: Sequence[Entry]) -> tuple[dict[Entry, CloudEvent], dict[Entr
 
 def letter_of(entry: Entry, error: Exception) -> DeadLetter:
     """Return the dead letter of an entry: its event, or its text if that is no event."""
-    reason = "GAP" if isinstance(error, OutOfOrder) else type(error).__name__
-    try:
+    key, sequence = uuid5(NAMESPACE_OID, entry.text), 0
+    subject: Key | None = None
+    with contextlib.suppress(Malformed):
         event = CloudEvent.from_json(entry.text)
-    except Malformed:
-        return DeadLetter(
-            key=uuid5(NAMESPACE_OID, entry.text),
-            subject=None,
-            sequence=0,
-            event=entry.text,
-            reason=reason,
-            attempts=entry.attempts,
-        )
+        key, subject, sequence = event.id, event.subject, event.sequence
     return DeadLetter(
-        key=event.id,
-        subject=event.subject,
-        sequence=event.sequence,
+        key=key,
+        subject=subject,
+        sequence=sequence,
         event=entry.text,
-        reason=reason,
+        reason="GAP" if isinstance(error, OutOfOrder) else type(error).__name__,
         attempts=entry.attempts,
     )
 

@@ -17,7 +17,7 @@ from sqlalchemy import text
 
 from chassis.events import relay_state
 from chassis.events.cloudevents import CloudEvent, Malformed
-from chassis.telemetry import metrics
+from chassis.telemetry.metrics.events import events_vanished
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -54,15 +54,10 @@ _unmark = text("""
 
 
 def after_loss(connection: Connection, stream: Stream, state: StreamState, *, survivor: EntryId) -> StreamState:
-    """Return the state in which the events of lost entries are sent again: at most as many as the stream holds.
+    """Return the state in which the events of the entries lost after `survivor` are sent again.
 
-    Older entries had been trimmed before Redis lost the rest. A reader that lacks their events asks for them.
-
-    Args:
-        connection: inside the relay's transaction.
-        stream: that lost entries.
-        state: before the loss.
-        survivor: the last entry that the stream still has.
+    At most as many as the stream holds: older entries had been trimmed before Redis lost the rest. A reader that lacks
+    their events asks for them.
     """
     lost_after = max(survivor, relay_state.newest_entry_but(connection, stream.max_length))
     if state.is_recovering:  # and lost some of what had been recovered
@@ -75,14 +70,10 @@ def after_loss(connection: Connection, stream: Stream, state: StreamState, *, su
 def match_entries(
     connection: Connection, stream: Stream, state: StreamState, *, last: EntryId, size: int
 ) -> StreamState:
-    """Mark the events of the stream's next `size` unknown entries as published; return the state that knows these.
+    """Mark the events of the next `size` entries that the database does not know as published.
 
-    Args:
-        connection: inside the relay's transaction.
-        stream: that is ahead of the database.
-        state: what the database knows of it.
-        last: the last entry of the stream.
-        size: how many entries are read.
+    Returns:
+        The state that knows these entries; `last` is the last entry of the stream.
     """
     found = stream.read_after(state.position, count=size)
     events: dict[EntryId, CloudEvent] = {}
@@ -93,7 +84,9 @@ def match_entries(
             continue
     positions = relay_state.positions_of(connection, [event.id for event in events.values()])
     known = {positions[event.id]: entry for entry, event in events.items() if event.id in positions}
-    relay_state.mark_published(connection, known, epoch=state.epoch)
+    # A dead letter that was requeued keeps its first entry: behind the later events of its subject, a reader that gets
+    # them from the outbox would take those for early.
+    relay_state.mark_published(connection, known, epoch=state.epoch, again=state.is_recovering)
     # An event that is older than the whole outbox was removed from it by the sweep.
     oldest = relay_state.oldest_change_at(connection)
     vanished = [e for e in events.values() if e.id not in positions and (oldest is None or e.time > oldest)]
@@ -102,7 +95,7 @@ def match_entries(
         return state
     # The restored database gives out the sequences of the vanished events once more. In a new epoch readers do not take
     # them for events that they have had already.
-    metrics.events_vanished(stream.name, count=len(vanished))
+    events_vanished(stream.name, count=len(vanished))
     log.error("relay.database_restored", stream=stream.name, vanished=len(vanished), epoch=state.epoch + 1)
     return dataclasses.replace(state, epoch=state.epoch + 1)
 

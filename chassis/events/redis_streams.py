@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
+import time
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple, Self
 
-from pydantic import AfterValidator, Field, SecretStr
+from pydantic import Field, PlainValidator
+from pydantic_settings import NoDecode
 from redis import Redis, RedisCluster, Sentinel
 from redis.asyncio import Redis as AsyncRedis
 from redis.asyncio import RedisCluster as AsyncRedisCluster
 from redis.asyncio import Sentinel as AsyncSentinel
 from redis.asyncio.cluster import ClusterNode as AsyncClusterNode
 from redis.asyncio.retry import Retry as AsyncRetry
+from redis.asyncio.sentinel import SentinelConnectionPool as AsyncSentinelConnectionPool
 from redis.backoff import ExponentialBackoff, NoBackoff
 from redis.cluster import ClusterNode
 from redis.exceptions import ReadOnlyError, RedisClusterException, RedisError
 from redis.retry import Retry
+from redis.sentinel import SentinelConnectionPool
 from typing_extensions import override
 
 from chassis.events.redis_url import RedisUrl
@@ -25,8 +30,6 @@ from chassis.settings import Section
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
-
-    from redis.backoff import AbstractBackoff
 
 BrokerDown: Final = (RedisError, RedisClusterException)
 """Redis does not answer, or answers with an error: the classes for an except clause."""
@@ -59,24 +62,25 @@ START: Final = EntryId(0, 0)
 """Precedes every entry."""
 
 
-def _checked(url: SecretStr) -> SecretStr:
-    RedisUrl.parse(url.get_secret_value())
+_FILES: Final = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
+
+
+def _redis_url(given: object) -> RedisUrl:
+    url = given if isinstance(given, RedisUrl) else RedisUrl.parse(str(given))
+    for name in _FILES:
+        if name in url.options and not os.access(url.options[name], os.R_OK):
+            raise ValueError(f"its option {name} names a file that uid {os.geteuid()} cannot read: mount it there")
     return url
 
 
 class BrokerSettings(Section, env_prefix="REDIS_"):
     """The Redis that carries the events."""
 
-    url: Annotated[SecretStr, AfterValidator(_checked)]
+    url: Annotated[RedisUrl, NoDecode, PlainValidator(_redis_url)]
     """`rediss://user:password@host:6379/0`; [Sentinels and a Cluster](operations.md#redis) have forms of their own."""
     timeout_s: Annotated[float, Field(ge=1, le=30)] = 2
     """How long Redis may take to connect, and to answer. The Sentinels of a URL share one such time, the hosts of a
     Cluster two. Events wait safely in the outbox meanwhile."""
-
-    @property
-    def target(self) -> RedisUrl:
-        """The URL, parsed."""
-        return RedisUrl.parse(self.url.get_secret_value())
 
 
 def stream_of(resource: str) -> str:
@@ -107,6 +111,7 @@ _IS_REPLICA: Final[list[type[Exception]]] = [ReadOnlyError]
 # A call is repeated at once if its connection turns out to be dead; later repetitions are its caller's. With Sentinels
 # each attempt may take another timeout, to find the primary.
 _RETRIES: Final = {"server": 2, "sentinel": 1, "cluster": 2}
+_BACKOFF: Final = ExponentialBackoff(cap=0.2, base=0.05)
 # Some slots may be without a node while the others are served. After one redirection the map of slots is loaded again.
 # The hosts of the URL stay known, because other nodes may be behind their names later.
 _CLUSTER: Final[dict[str, Any]] = {
@@ -141,6 +146,43 @@ class _Cluster(RedisCluster):
     def close(self) -> None:
         if self._is_connected:
             super().close()
+
+
+# How often the Sentinels are asked for the primary beside open connections.
+_ASKS_S: Final = 1.0
+
+
+class _SentinelPool(SentinelConnectionPool):
+    """Closes its connections once the Sentinels name another primary; redis-py notices that only when it connects.
+
+    A primary that was frozen and replaced takes writes when it resumes, for some ten seconds, until a Sentinel demotes
+    it. Of relays with connections to both primaries each would send again what its own primary lacks, and consumers
+    would wait for events that only the other one has.
+    """
+
+    _asks_at = 0.0
+
+    @override
+    def get_connection(self, *arguments: Any, **options: Any) -> Any:
+        if time.monotonic() >= self._asks_at:
+            with contextlib.suppress(RedisError):  # without an answer the open connection is the best there is
+                self.get_master_address()  # type: ignore[no-untyped-call]  # redis-py has no types there
+            self._asks_at = time.monotonic() + _ASKS_S
+        return super().get_connection(*arguments, **options)
+
+
+class _AsyncSentinelPool(AsyncSentinelConnectionPool):
+    """The same for asyncio."""
+
+    _asks_at = 0.0
+
+    @override
+    async def get_connection(self, *arguments: Any, **options: Any) -> Any:
+        if time.monotonic() >= self._asks_at:
+            with contextlib.suppress(RedisError):
+                await self.get_master_address()  # type: ignore[no-untyped-call]  # redis-py has no types there
+            self._asks_at = time.monotonic() + _ASKS_S
+        return await super().get_connection(*arguments, **options)  # type: ignore[no-untyped-call]  # as above
 
 
 # Whether the call being made is repeated already, as a whole.
@@ -186,13 +228,16 @@ class _Classes(NamedTuple):
 
     server: Any
     sentinel: Any
+    sentinel_pool: Any
     cluster: Any
     cluster_node: Any
     retry: Any
 
 
-_SYNC: Final = _Classes(Redis, Sentinel, _Cluster, ClusterNode, _OuterRetry)
-_ASYNC: Final = _Classes(AsyncRedis, AsyncSentinel, AsyncRedisCluster, AsyncClusterNode, _AsyncOuterRetry)
+_SYNC: Final = _Classes(Redis, Sentinel, _SentinelPool, _Cluster, ClusterNode, _OuterRetry)
+_ASYNC: Final = _Classes(
+    AsyncRedis, AsyncSentinel, _AsyncSentinelPool, AsyncRedisCluster, AsyncClusterNode, _AsyncOuterRetry
+)
 
 
 @contextlib.contextmanager
@@ -217,25 +262,22 @@ async def connect_async(settings: BrokerSettings) -> AsyncIterator[AsyncRedis]:
 
 def _clients(settings: BrokerSettings, of: _Classes) -> Sequence[Any]:
     """Return what has to be closed, the client itself last. A Cluster's client has the commands of a server's."""
-    target = settings.target
-    options = {**_options(settings), "retry": of.retry(_backoff(), _RETRIES[target.topology])}
+    target = settings.url
+    options = {**_options(settings), "retry": of.retry(_BACKOFF, _RETRIES[target.topology])}
     if target.topology == "cluster":
         nodes = [of.cluster_node(host, port) for host, port in target.hosts]
         return [of.cluster(startup_nodes=nodes, **_CLUSTER, **options)]
     if target.topology == "sentinel":
-        asking = {**_sentinel_options(settings), "retry": of.retry(_backoff(), 0)}
+        asking = {**_sentinel_options(settings), "retry": of.retry(_BACKOFF, 0)}
         sentinels = of.sentinel(target.hosts, sentinel_kwargs=asking)
-        return [sentinels, sentinels.master_for(target.service, redis_class=of.server, **options)]
+        classes = {"redis_class": of.server, "connection_pool_class": of.sentinel_pool}
+        return [sentinels, sentinels.master_for(target.service, **classes, **options)]
     [(host, port)] = target.hosts
     return [of.server(host=host, port=port, retry_on_error=_IS_REPLICA, **options)]
 
 
-def _backoff() -> AbstractBackoff:
-    return ExponentialBackoff(cap=0.2, base=0.05)
-
-
 def _options(settings: BrokerSettings) -> dict[str, Any]:
-    target = settings.target
+    target = settings.url
     # When a node of a Cluster is lost, the client asks the hosts one after the other: together they get two timeouts.
     hosts = len(target.hosts) if target.topology == "cluster" else 1
     timeout_s = max(1, min(settings.timeout_s, 2 * settings.timeout_s / hosts))
@@ -250,7 +292,7 @@ def _options(settings: BrokerSettings) -> dict[str, Any]:
 
 
 def _sentinel_options(settings: BrokerSettings) -> dict[str, Any]:
-    target = settings.target
+    target = settings.url
     # Sentinels answer from memory. The client asks them one after the other until one answers: together they get one
     # timeout.
     timeout_s = min(1, settings.timeout_s / len(target.hosts))

@@ -16,15 +16,13 @@ unless `sentinel_password`, and `sentinel_username` if they have users, are amon
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence  # noqa: TC003  pydantic reads the annotations of a setting
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 from urllib.parse import parse_qsl, unquote, urlencode
 
 from redis import RedisError, SSLConnection
 from redis.connection import parse_url
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 Topology: TypeAlias = Literal["server", "sentinel", "cluster"]
 

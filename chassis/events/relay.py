@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from enum import Enum, auto
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import structlog
@@ -26,7 +25,8 @@ from chassis.events.redis_streams import START, BrokerDown, stream_of
 from chassis.events.stream import Ahead, Appending, Lost, Sent, Stream
 from chassis.runtime.periodic import Failures, every
 from chassis.settings import Constant, Section
-from chassis.telemetry import metrics, tracing
+from chassis.telemetry import tracing
+from chassis.telemetry.metrics.events import events_cut, events_published, events_vanished
 
 if TYPE_CHECKING:
     import asyncio
@@ -69,26 +69,13 @@ class RelaySettings(Section, env_prefix="RELAY_"):
     """How often published events older than `keep_s` are removed."""
 
 
-class Outcome(Enum):
-    """The result of one look at the outbox."""
-
-    STANDBY = auto()
-    """Another relay holds the lock."""
-    DRAINED = auto()
-    """Every event is published, and no reader waits for a page."""
-    MORE = auto()
-    """There may be more to do at once."""
-
-
 class Relay:
     """Publishes the events of one resource.
 
     Args:
-        database: of the service, with its outbox.
         broker: Redis, with decoded responses.
         resource: `order`: names the stream.
         source: names the service in the events: `/order_svc`.
-        settings: how often, how many, how long they are kept.
     """
 
     def __init__(
@@ -105,8 +92,8 @@ class Relay:
         self._ticks_at = 0.0
         self._serves_until = 0.0
         # From zero: Prometheus sees no increase in a counter whose series begins with its first event.
-        metrics.events_cut(self._stream, count=0)
-        metrics.events_vanished(self._stream, count=0)
+        events_cut(self._stream, count=0)
+        events_vanished(self._stream, count=0)
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Publish until `stopping` is set."""
@@ -138,17 +125,20 @@ class Relay:
         is_due = time.monotonic() >= self._ticks_at or time.monotonic() < self._serves_until
         if not is_due and not await self._database.read(relay_state.is_waiting):
             return False
-        outcome, sent = await self._database.transaction(self._publish)
-        metrics.events_published(self._stream, count=sent)
-        has_more = outcome is Outcome.MORE
+        has_more, sent = await self._database.transaction(self._publish)
+        events_published(self._stream, count=sent)
         # Lost events are marked as published, so is_waiting() does not see them: while there is more, it is due.
         self._ticks_at = 0.0 if has_more else time.monotonic() + _TICK_S
         return has_more
 
-    def _publish(self, connection: Connection) -> tuple[Outcome, int]:
-        """Publish a batch, unless another relay holds the lock; return the result, and the number of events sent."""
+    def _publish(self, connection: Connection) -> tuple[bool, int]:
+        """Publish a batch, unless another relay holds the lock.
+
+        Returns:
+            Whether there may be more to do at once, and how many events were sent.
+        """
         if not relay_state.try_lock(connection):
-            return Outcome.STANDBY, 0
+            return False, 0
         now: datetime = connection.execute(text("SELECT now()")).scalar_one()
         state = relay_state.load(connection, self._stream)
         rows = relay_state.next_rows(connection, state, size=self._settings.batch)
@@ -159,9 +149,9 @@ class Relay:
         answer = self._send(rows, state, watermark=now.isoformat() if is_complete else "")
         if not isinstance(answer, Sent):
             relay_state.save(connection, self._stream, self._recovered(connection, state, answer))
-            return Outcome.MORE, 0
+            return True, 0
         if answer.cut:
-            metrics.events_cut(self._stream, count=answer.cut)
+            events_cut(self._stream, count=answer.cut)
             log.warning("relay.stream_cut", stream=self._stream, entries=answer.cut)
         if rows:
             entries = dict(zip((row.position for row in rows), answer.entries, strict=True))
@@ -175,7 +165,7 @@ class Relay:
         elif rows:
             relay_state.save(connection, self._stream, state)
         if not is_complete:
-            return Outcome.MORE, len(rows)
+            return True, len(rows)
         return self._serve(connection, state), len(rows)
 
     def _recovered(self, connection: Connection, state: StreamState, answer: Lost | Ahead) -> StreamState:
@@ -184,12 +174,15 @@ class Relay:
             return recovery.after_loss(connection, self._entries, state, survivor=answer.survivor)
         return recovery.match_entries(connection, self._entries, state, last=answer.last, size=self._settings.batch)
 
-    def _serve(self, connection: Connection, state: StreamState) -> Outcome:
-        """Answer the readers that ask for pages. Every event has its entry by now, so the pages are complete."""
+    def _serve(self, connection: Connection, state: StreamState) -> bool:
+        """Answer the readers that ask for pages; return whether any did.
+
+        Every event has its entry by now, so the pages are complete.
+        """
         if not self._pages.serve(connection, last=state.position):
-            return Outcome.DRAINED
+            return False
         self._serves_until = time.monotonic() + _SERVES_FOR_S
-        return Outcome.MORE
+        return True
 
     def _send(self, rows: Sequence[Row[Any]], state: StreamState, *, watermark: str) -> Sent | Lost | Ahead:
         return self._entries.append(

@@ -94,7 +94,7 @@ _mark = text("""
         epoch = coalesce(outbox.epoch, :epoch)
     FROM unnest(CAST(:positions AS bigint[]), CAST(:ms AS bigint[]), CAST(:numbers AS bigint[]))
         AS sent (position, ms, number)
-    WHERE outbox.position = sent.position
+    WHERE outbox.position = sent.position AND (outbox.published_at IS NULL OR :again)
 """)
 _positions = text("SELECT position, id FROM outbox WHERE id = ANY (:ids)")
 _oldest = text("SELECT occurred_at FROM outbox ORDER BY position LIMIT 1")
@@ -194,13 +194,14 @@ def next_rows(connection: Connection, state: StreamState, *, size: int) -> Seque
     return connection.execute(_lost, {"size": size, **bounds}).all()
 
 
-def mark_published(connection: Connection, entries: Mapping[int, EntryId], *, epoch: int) -> None:
+def mark_published(connection: Connection, entries: Mapping[int, EntryId], *, epoch: int, again: bool = True) -> None:
     """Mark the events at these positions as published, each under its entry id.
 
     Args:
         connection: inside the transaction.
         entries: by position in the outbox.
         epoch: of events that are published for the first time; the others keep theirs.
+        again: whether an event that is marked already gets its new entry.
     """
     if entries:
         values = {
@@ -208,6 +209,7 @@ def mark_published(connection: Connection, entries: Mapping[int, EntryId], *, ep
             "ms": [each.ms for each in entries.values()],
             "numbers": [each.number for each in entries.values()],
             "epoch": epoch,
+            "again": again,
         }
         connection.execute(_mark, values)
 

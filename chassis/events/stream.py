@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from redis import Redis
-    from redis.asyncio import Redis as AsyncRedis
 
 _LUA: Final = f"""
 local function parts(id)
@@ -110,7 +109,7 @@ table.insert(sent, 2, cut)
 return sent
 """
 )
-_APPEND_AGAIN: Final = (
+APPEND_AGAIN: Final = (
     _LUA
     + """
 local last = last_of(KEYS[1])
@@ -119,6 +118,8 @@ append(KEYS[1], ARGV[1], last, last)
 return 1
 """
 )
+"""Appends an event that was published before, and returns 1; returns 0 if the stream has no entry yet, because only the
+relay, which knows the last entry, can begin a stream."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,14 +198,6 @@ class Stream:
         """Return the next `count` entries behind this one, each with its event."""
         found: Any = self._broker.xrange(self.name, min=f"({entry}", count=count)
         return [(EntryId.parse(name), fields.get(FIELD, "")) for name, fields in found]
-
-
-async def append_again(broker: AsyncRedis, stream: str, event: str) -> bool:
-    """Append an event that was published before; return False if the stream has no entry yet.
-
-    Only the relay, which knows the last entry, can begin a stream.
-    """
-    return bool(await broker.eval(_APPEND_AGAIN, 1, stream, event))
 
 
 LOOK: Final = """

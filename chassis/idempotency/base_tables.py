@@ -8,21 +8,12 @@ from chassis.events import inbox, outbox, relay_state, replay
 from chassis.idempotency import store
 
 if TYPE_CHECKING:
-    from typing import Any, Protocol
+    from types import ModuleType
 
     from chassis.keys import KeyType
 
-    class Operations(Protocol):
-        """The module `alembic.op`."""
 
-        def execute(self, sqltext: str) -> None:
-            """Run a statement."""
-
-        def get_context(self) -> Any:
-            """Return what runs the migration."""
-
-
-def base_tables(op: Operations, *, key: KeyType = "uuid") -> None:
+def base_tables(op: ModuleType, *, key: KeyType = "uuid") -> None:
     """Create the tables, as they are in this version of the chassis, in the first migration of a new service.
 
     A later version of the chassis says in CHANGELOG.md which statements to add in a further migration. They do nothing

@@ -41,9 +41,6 @@ class Insert(Generic[T]):
 
     Attributes:
         resource: also the response to its request.
-        resource_id: of the resource.
-        event: that tells of it.
-        key: of the request.
         response: the resource, as it is stored under the key.
     """
 
@@ -103,9 +100,7 @@ class IdempotentInserts(Generic[T]):
     """Inserts the new resources of concurrent requests together, each once.
 
     Args:
-        database: where the resources and keys are.
-        insert: runs the statement; is not called with nothing.
-        name: of the batches, for metrics and traces.
+        insert: runs the statement, for one insert or more.
         codec: how a resource is stored as a response.
         check: gives refusals by the id of the resource; None for no refusals. It is asked once for a batch and before
             the statement: a slow peer must not hold row locks. An error that it raises refuses all of them.
@@ -141,7 +136,7 @@ class IdempotentInserts(Generic[T]):
 
     async def _insert_together(self, batch: Sequence[Insert[T]]) -> Sequence[T | Exception]:
         refused = await self._refused(batch)
-        # If every resource is refused there is nothing to insert: stored responses are looked up past the writes.
+        # If every resource is refused, stored responses are read and nothing is written: not on the writes' connection.
         is_write = any(each.resource_id not in refused for each in batch)
         fetch = self._database.fetch_for_write if is_write else self._database.fetch
         try:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 from uuid import UUID
 
 from chassis.context import current_call
-from chassis.errors import FieldViolation, InvalidFields
+from chassis.errors import InvalidFields
 from chassis.keys import uuid_of
 
 if TYPE_CHECKING:
@@ -22,7 +22,11 @@ if TYPE_CHECKING:
 
     from chassis.keys import Key
 
+_HEADER: Final = "idempotency-key"
 _UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+
+# Clients that forget to choose an id send one of these, and would have every request taken for a repetition.
+_UNCHOSEN: Final = frozenset({UUID(int=0), UUID(int=2**128 - 1)})
 
 # Caller, method, request id: the primary key of the table.
 KeyTuple: TypeAlias = "tuple[str, str, UUID]"
@@ -81,25 +85,31 @@ def key_of(request: Message, *, now: datetime) -> IdempotencyKey:
     repetition.
 
     Raises:
-        InvalidFields: the header `idempotency-key` is no UUID, bare or in quotes.
+        InvalidFields: the header `idempotency-key` is no UUID, bare or in quotes; or the id is the nil or the max UUID.
     """
     call = current_call()
     if call is None:
         return IdempotencyKey.absent(received_at=now)
-    chosen: str = getattr(request, "request_id", "") or _header_id(call.idempotency_key)
+    stated: str = getattr(request, "request_id", "")
+    chosen = stated or _header_id(call.idempotency_key)
     try:
         request_id = UUID(chosen or call.request_id)
     except ValueError:  # an x-request-id that the edge did not make
         return IdempotencyKey.absent(received_at=now)
+    if request_id in _UNCHOSEN:
+        message = "must be a UUID made for this request, not one that is the same for all"
+        raise InvalidFields.of("requestId" if stated else _HEADER, message, "request_id.unchosen")
     return IdempotencyKey(call.caller.subject, call.method, request_id, fingerprint(request), now)
 
 
-def _header_id(header: str) -> str:
+def _header_id(header: str | None) -> str:
     """Return the UUID in the header, which the IETF's draft puts in quotes; empty without a header."""
+    if header is None:
+        return ""
     key = header[1:-1] if header[:1] == header[-1:] == '"' else header
-    if header and not _UUID.fullmatch(key):
+    if not _UUID.fullmatch(key):
         message = 'must be one UUID, bare or in double quotes, such as "8e03978e-40d5-43dd-bc93-6894a57f9324"'
-        raise InvalidFields([FieldViolation("idempotency-key", message, "string.uuid")])
+        raise InvalidFields.of(_HEADER, message, "string.uuid")
     return key
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from chassis.concurrency.batcher import RETRY_ALONE, Batcher
 from chassis.errors import DatabaseUnavailable, DomainError, NotFound, RequestIdReused
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Command = TypeVar("Command")
 Command_contra = TypeVar("Command_contra", contravariant=True)
-Response_co = TypeVar("Response_co", covariant=True)
 Resource = TypeVar("Resource")
 Resource_co = TypeVar("Resource_co", covariant=True)
 
@@ -35,8 +34,6 @@ class Request(Generic[Command]):
     """One request to change a resource, as a transaction with several of them needs it.
 
     Attributes:
-        command: what to do.
-        key: of the request.
         traceparent: of the call, for the events of the change: a batch serves many calls.
     """
 
@@ -45,38 +42,26 @@ class Request(Generic[Command]):
     traceparent: str
 
 
-class ChangeBatch(Protocol[Command, Response_co]):
-    """Changes resources in a transaction."""
-
-    def __call__(
-        self, connection: Connection, requests: Sequence[Request[Command]], *, wait: bool
-    ) -> Sequence[Response_co | DomainError]:
-        """Return the responses to requests for different resources, or their refusals.
-
-        Args:
-            connection: inside the transaction.
-            requests: in this order the answers are given.
-            wait: whether to wait for rows that other transactions have locked. Otherwise a locked row counts as
-                missing: its request is answered with a NotFound, and repeated alone.
-        """
-
-
 class LockBatch(Protocol[Command_contra, Resource_co]):
     """Locks resources in a transaction."""
 
     def __call__(
         self, connection: Connection, commands: Sequence[Command_contra], *, wait: bool
     ) -> Sequence[Resource_co | None]:
-        """Return for each command its locked resource, or None; `wait` as in ChangeBatch."""
+        """Return for each command its locked resource, or None.
+
+        Unless it may wait, a row that another transaction has locked counts as missing.
+        """
 
 
 @dataclass(frozen=True, slots=True)
 class LockedChange(Generic[Command, Resource, T]):
-    """A ChangeBatch that locks the resources, applies each command to its resource, and writes the outcomes.
+    """A change of resources in a transaction: locks them, applies each command to its own, and writes the outcomes.
 
     Attributes:
         lock: locks the resources of the commands.
-        apply: makes the response of a command and its resource, which is None if there is none; raises its refusal.
+        apply: makes the response of a command and its resource, which is None if there is none; raises its refusal: a
+            NotFound for None, so that the command is repeated alone if it did not wait for the row.
         write: writes what the outcomes have changed, with its events; is called also with outcomes that change nothing.
     """
 
@@ -87,17 +72,11 @@ class LockedChange(Generic[Command, Resource, T]):
     def __call__(
         self, connection: Connection, requests: Sequence[Request[Command]], *, wait: bool
     ) -> list[T | DomainError]:
-        """Return the responses to the requests, or their refusals."""
+        """Return the responses to requests for different resources, or their refusals, in the order of the requests."""
         locked = self.lock(connection, [each.command for each in requests], wait=wait)
         outcomes = [self._outcome(each.command, resource) for each, resource in zip(requests, locked, strict=True)]
-        self.write(
-            connection,
-            [
-                (request, outcome)
-                for request, outcome in zip(requests, outcomes, strict=True)
-                if not isinstance(outcome, DomainError)
-            ],
-        )
+        pairs = zip(requests, outcomes, strict=True)
+        self.write(connection, [(each, outcome) for each, outcome in pairs if not isinstance(outcome, DomainError)])
         return outcomes
 
     def _outcome(self, command: Command, resource: Resource | None) -> T | DomainError:
@@ -114,9 +93,6 @@ class IdempotentTransactions(Generic[Command, T]):
     it delays no other.
 
     Args:
-        database: where the resources and keys are.
-        change: does the work.
-        name: of the batches, for metrics and traces.
         exclusive_by: what two requests of one transaction must not have in common, such as the resource's id.
         codec: how a response is stored.
     """
@@ -124,7 +100,7 @@ class IdempotentTransactions(Generic[Command, T]):
     def __init__(
         self,
         database: Database,
-        change: ChangeBatch[Command, T],
+        change: LockedChange[Command, Any, T],
         *,
         name: str,
         exclusive_by: Callable[[Command], Hashable],
@@ -180,13 +156,8 @@ class IdempotentTransactions(Generic[Command, T]):
 def write_once(connection: Connection, key: IdempotencyKey, write: Callable[[], T], *, codec: ResponseCodec[T]) -> T:
     """Return the response of the write; if the key was used before, the response that was given then.
 
-    Runs in the transaction of the write. Concurrent requests with one key wait here for the first to commit.
-
-    Args:
-        connection: inside the transaction.
-        key: of the request.
-        write: the effect. If it raises, the key stays unused.
-        codec: how the response is stored.
+    Runs in the transaction of the write. Concurrent requests with one key wait here for the first to commit. If the
+    write raises, the key stays unused.
 
     Raises:
         RequestIdReused: the key was used with other content.

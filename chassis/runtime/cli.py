@@ -6,31 +6,28 @@ import argparse
 import importlib
 import inspect
 import os
+import signal
 import sys
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import psycopg
 import sqlalchemy.exc
 import uvloop
+from psycopg import errors
 
-from chassis.errors import DomainError, StartupError
+from chassis.errors import DatabaseUnavailable, DomainError, StartupError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping
+    from collections.abc import Callable, Coroutine, Iterable, Mapping
+    from types import FrameType
 
-    Command = Callable[..., Awaitable[None] | None]
-
-
-# Commands of earlier versions, and the command that does their work.
-_REPLACED: Final = {"relay": "worker", "consume": "worker"}
+    Command = Callable[..., Coroutine[Any, Any, None] | None]
 
 
 def modules_of(package: str, *, serving: Iterable[str] = ()) -> dict[str, str]:
     """Return by the first word of a command the module that has it: those of every service, `serving` and `worker`.
 
-    Args:
-        package: the service's package.
-        serving: the first words of further commands in its `serving`.
+    `serving` has the first words of further commands in the service's module of that name.
     """
     of_serving = dict.fromkeys(("serve", "migrate", *serving), f"{package}.serving")
     return of_serving | dict.fromkeys(("worker", "events"), f"{package}.worker")
@@ -40,15 +37,20 @@ def main(package: str, modules: Mapping[str, str]) -> None:
     """Run the command that the arguments name. An operator's mistake prints one line and exits with code 1.
 
     Only the module of that command is imported: a worker holds nothing that only a server needs.
-
-    Args:
-        package: the service's package.
-        modules: by the first word of a command, the module that has it, as `commands_of` takes it.
     """
-    os.environ.setdefault("SERVICE_NAME", package.rpartition(".")[2])
+    # Process 1 of a container has no default action for SIGTERM: without this, a migration or a server that is still
+    # starting would run on until SIGKILL. Commands that stop in order replace this handler by their own.
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        _run(package, modules)
+    except _Terminated:
+        sys.exit(128 + signal.SIGTERM)
+
+
+def _run(package: str, modules: Mapping[str, str]) -> None:
+    if not os.environ.get("SERVICE_NAME", "").strip():
+        os.environ["SERVICE_NAME"] = package.rpartition(".")[2]
     word = "".join(sys.argv[1:2])
-    if word in _REPLACED:
-        sys.exit(f"`{word}` is part of `{_REPLACED[word]}`: run `python -m {package} {_REPLACED[word]}`.")
     # All of them for the help, and for the error that lists the commands.
     commands = commands_of([modules[word]] if word in modules else modules.values())
     parser = argparse.ArgumentParser(prog=f"python -m {package}")
@@ -57,20 +59,55 @@ def main(package: str, modules: Mapping[str, str]) -> None:
     run: Command = arguments.pop("run")
     try:
         result: Any = run(**arguments)
-        if inspect.isawaitable(result):
-            uvloop.run(_wait(result))
+        if inspect.iscoroutine(result):
+            uvloop.run(result)
     except StartupError as error:
         sys.exit(f"{error}.")
+    except DatabaseUnavailable as error:
+        sys.exit(_said_of(_database_error(error.__cause__), package) or error.message)
     except DomainError as error:
         sys.exit(error.message)
-    except (sqlalchemy.exc.ProgrammingError, psycopg.errors.UndefinedTable) as error:
-        cause = error.orig if isinstance(error, sqlalchemy.exc.ProgrammingError) else error
-        if not isinstance(cause, psycopg.errors.UndefinedTable):
+    except (sqlalchemy.exc.DBAPIError, psycopg.Error) as error:
+        said = _said_of(_database_error(error), package)
+        if not said:
             raise
-        sys.exit(f"The database is not ready: run `python -m {package} migrate` first.")
-    except sqlalchemy.exc.OperationalError as error:
-        # Only the first line: the others are the driver's guesses at the cause.
-        sys.exit(f"The database does not answer: {error.orig}".splitlines()[0])
+        sys.exit(said)
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM came. For a KeyboardInterrupt psycopg cancels the statement that runs, and for no other exception."""
+
+
+def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:
+    raise _Terminated
+
+
+def _database_error(error: BaseException | None) -> psycopg.Error | None:
+    cause = error.orig if isinstance(error, sqlalchemy.exc.DBAPIError) else error
+    return cause if isinstance(cause, psycopg.Error) else None
+
+
+def _said_of(error: psycopg.Error | None, package: str) -> str:
+    """Return what to do about an error that an operator can repair; an empty text for others, which are defects."""
+    match error:
+        case errors.UndefinedTable():
+            return f"The database is not ready: run `python -m {package} migrate` first."
+        case errors.InsufficientPrivilege():
+            return f"The database refuses: {_in_one_line(error)}. Use the URL of a role that may, as the tables' owner."
+        case errors.ReadOnlySqlTransaction():
+            return f"The database refuses: {_in_one_line(error)}. Use the URL of the server that takes writes."
+        case errors.DuplicateTable() | errors.DuplicateObject():
+            return f"The database refuses: {_in_one_line(error)}. Give the service a database of its own."
+        case psycopg.OperationalError():
+            return f"The database does not answer: {_in_one_line(error)}"
+    return ""
+
+
+def _in_one_line(error: psycopg.Error) -> str:
+    """Return what the server says, or of several addresses what each of them says, without the driver's guesses."""
+    first, *others = str(error).splitlines() or [type(error).__name__]
+    attempts = [line.removeprefix("- ") for line in others if line.startswith("- ")]
+    return "; ".join(attempts) if attempts else first
 
 
 def commands_of(modules: Iterable[str]) -> dict[str, Command]:
@@ -106,7 +143,3 @@ def _choices(group: str, groups: dict[str, Any]) -> Any:
         group_parser = _choices(above, groups).add_parser(word, help=f"{group} …")
         groups[group] = group_parser.add_subparsers(required=True, metavar="command")
     return groups[group]
-
-
-async def _wait(result: Awaitable[None]) -> None:
-    await result

@@ -26,7 +26,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(slots=True, kw_only=True)
 class Failures:
-    """The failures in a row of one piece of work: which ones it survives, how they are logged and paused after.
+    """The failures in a row of one piece of work: which ones it survives, how they are logged, the pauses after them.
 
     Attributes:
         failed: the event of the first failure in a row; a warning with the exception.

@@ -4,8 +4,6 @@
 shell.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 from typing import Final

@@ -1,7 +1,5 @@
 """The end of a process: a signal asks for it, and 29 s later it is forced."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import os

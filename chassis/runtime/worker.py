@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from chassis.runtime.shutdown import stop_on_signal
-from chassis.telemetry import metrics
+from chassis.telemetry.metrics.process import watch_tasks
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -29,7 +29,7 @@ async def work(parts: Mapping[str, Part]) -> None:
         Exception: that of the first part that fails, with a note that names it; the other parts are stopped.
     """
     stopping = stop_on_signal()
-    metrics.watch_tasks(asyncio.get_running_loop())
+    watch_tasks(asyncio.get_running_loop())
     log.info("worker.started", parts=list(parts), pid=os.getpid())
     try:
         async with asyncio.TaskGroup() as tasks:

@@ -15,11 +15,11 @@ from buf.validate import validate_pb2
 from google.protobuf.descriptor import FieldDescriptor as Field
 from google.protobuf.struct_pb2 import ListValue, Struct, Value
 
-from chassis.errors import FieldViolation, InvalidFields
+from chassis.errors import InvalidFields
 from chassis.server.validation import json_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from google.protobuf.descriptor import Descriptor
     from google.protobuf.message import Message
@@ -41,17 +41,7 @@ _UNKNOWN_FIELDS_BYTES: Final = 16 * 1024
 
 _MAX_CHARACTER_BYTES: Final = 4  # in UTF-8
 _UUID_BYTES: Final = 36
-_MAX_VARINT_BYTES: Final = 10
-# Types whose size does not depend on the value.
-_FIXED: Final[Mapping[int, int]] = {
-    Field.TYPE_BOOL: 1,
-    Field.TYPE_DOUBLE: 8,
-    Field.TYPE_FIXED64: 8,
-    Field.TYPE_SFIXED64: 8,
-    Field.TYPE_FLOAT: 4,
-    Field.TYPE_FIXED32: 4,
-    Field.TYPE_SFIXED32: 4,
-}
+_MAX_VARINT_BYTES: Final = 10  # no number takes more
 
 
 def max_request_bytes(message: Descriptor) -> int:
@@ -84,7 +74,7 @@ def _value_bytes(field: Field, rules: validate_pb2.FieldRules, *, parents: tuple
         return _text_bytes(rules.string)
     if field.type == Field.TYPE_BYTES:
         return rules.bytes.max_len or rules.bytes.len or _UNRULED_TEXT_BYTES
-    return _FIXED.get(field.type, _MAX_VARINT_BYTES)
+    return _MAX_VARINT_BYTES
 
 
 def _text_bytes(rules: validate_pb2.StringRules) -> int:
@@ -118,26 +108,13 @@ class _BoundedField:
     is_struct: bool
 
 
-class ElementLimits:
-    """The number of elements that messages of one type may have.
+def element_check_of(message: Descriptor) -> Callable[[Message], None]:
+    """Return a function that raises InvalidFields if a list, map or Struct has more elements than its rules allow.
 
-    Args:
-        message: the type.
+    It is for messages of this type. The error names the first such field; none of its elements is read.
     """
-
-    def __init__(self, message: Descriptor) -> None:
-        self._fields: Final = _bounded_fields(message, parents=())
-
-    def require_within(self, request: Message) -> None:
-        """Return if no list, map or Struct of the request has more elements than its rules allow.
-
-        If a list is too long, none of its elements is read.
-
-        Raises:
-            InvalidFields: a field has too many; the error names the first one.
-        """
-        if self._fields:
-            _require_within(request, self._fields, path="")
+    fields = _bounded_fields(message, parents=())
+    return (lambda request: _require_within(request, fields, path="")) if fields else lambda _request: None
 
 
 def _bounded_fields(message: Descriptor, *, parents: tuple[Descriptor, ...]) -> tuple[_BoundedField, ...]:
@@ -161,13 +138,14 @@ def _bounded_field(field: Field, *, parents: tuple[Descriptor, ...]) -> _Bounded
     )
 
 
-def _require_within(message: Message, fields: Sequence[_BoundedField], *, path: str) -> None:
+def _require_within(request: Message, fields: Sequence[_BoundedField], *, path: str) -> None:
     for field in fields:
         here = f"{path}{json_name(field.name)}"
-        value = getattr(message, field.name)
+        value = getattr(request, field.name)
         if field.max_items is not None and len(value) > field.max_items:
-            raise _too_many(here, field.max_items)
-        if not (field.fields or field.is_struct) or (field.max_items is None and not message.HasField(field.name)):
+            message = f"must contain no more than {field.max_items} item(s)"
+            raise InvalidFields.of(here, message, "repeated.max_items")
+        if not (field.fields or field.is_struct) or (field.max_items is None and not request.HasField(field.name)):
             continue
         for n, each in enumerate(value) if field.max_items is not None else [(-1, value)]:
             element = here if n < 0 else f"{here}[{n}]"
@@ -175,11 +153,6 @@ def _require_within(message: Message, fields: Sequence[_BoundedField], *, path: 
                 _require_struct_within(each, path=element)
             else:
                 _require_within(each, field.fields, path=f"{element}.")
-
-
-def _too_many(path: str, max_items: int) -> InvalidFields:
-    message = f"must contain no more than {max_items} item(s)"
-    return InvalidFields([FieldViolation(path, message, "repeated.max_items")])
 
 
 def _require_struct_within(value: Message, *, path: str) -> None:
@@ -192,8 +165,7 @@ def _require_struct_within(value: Message, *, path: str) -> None:
         children, count = _children(waiting.pop())
         left -= count
         if left < 0:
-            message = f"must have at most {MAX_STRUCT_VALUES} values"
-            raise InvalidFields([FieldViolation(path, message, "struct.max_values")])
+            raise InvalidFields.of(path, f"must have at most {MAX_STRUCT_VALUES} values", "struct.max_values")
         waiting += children
 
 

@@ -1,7 +1,5 @@
 """The services of the whole contract, for reflection."""
 
-from __future__ import annotations
-
 import importlib
 from pathlib import Path
 

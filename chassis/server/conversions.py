@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from google.protobuf.struct_pb2 import ListValue, Struct, Value
+    from google.protobuf.struct_pb2 import Struct, Value
     from google.protobuf.timestamp_pb2 import Timestamp
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -30,7 +30,7 @@ def _plain(value: Value) -> object:
         case "struct_value":
             return struct_to_dict(value.struct_value)
         case "list_value":
-            return _plain_list(value.list_value)
+            return [_plain(each) for each in value.list_value.values]
         case "number_value":
             number = value.number_value
             return int(number) if number.is_integer() and abs(number) < 2**53 else number
@@ -40,7 +40,3 @@ def _plain(value: Value) -> object:
             return value.bool_value
         case _:
             return None
-
-
-def _plain_list(values: ListValue) -> list[object]:
-    return [_plain(value) for value in values.values]

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from google.protobuf.descriptor import Descriptor, EnumDescriptor
     from google.protobuf.descriptor import FieldDescriptor as Field
     from google.protobuf.message import Message
+
+    DeprecatedFields = Callable[[Message], list[str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,24 +32,14 @@ class _Part:
     is_list: bool
 
 
-class DeprecatedFields:
-    """The deprecated fields and values of one type of message."""
+def deprecated_fields_of(message: Descriptor) -> DeprecatedFields | None:
+    """Return a function that finds the deprecated fields and values in messages of this type; None if it has none.
 
-    def __init__(self, parts: Mapping[str, _Part]) -> None:
-        self._parts: Final = parts
-
-    @classmethod
-    def of(cls, message: Descriptor) -> DeprecatedFields | None:
-        """Return those of the type; None if there are none, so that its calls have nothing to ask."""
-        parts = _parts_of(message, parents=())
-        return cls(parts) if parts else None
-
-    def sent_in(self, request: Message) -> list[str]:
-        """Return the full names of the deprecated fields and values in the request, each once, sorted.
-
-        A field counts if it is present, or without presence if it is not zero or empty.
-        """
-        return sorted(set(_sent(request, self._parts)))
+    The function returns their full names, each once, sorted. A field counts if it is present, or without presence if it
+    is not zero or empty.
+    """
+    parts = _parts_of(message, parents=())
+    return (lambda request: sorted(set(_sent(request, parts)))) if parts else None
 
 
 def _parts_of(message: Descriptor, *, parents: tuple[Descriptor, ...]) -> Mapping[str, _Part]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from chassis.errors import FieldViolation, InvalidFields
+from chassis.errors import InvalidFields
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
 
+_HEADER: Final = "if-match"
 _ETAG: Final = re.compile(r'"[\x21\x23-\x7e]+"|[\x21\x23-\x29\x2b\x2d-\x7e]+')
 """An entity tag (RFC 9110, 8.8.3), with or without its quotes."""
 
@@ -25,21 +26,18 @@ def take_if_match(request: Message, if_match: str) -> None:
             strong ones or only weak ones.
     """
     if "etag" not in request.DESCRIPTOR.fields_by_name:
-        raise _bad_if_match("has no meaning for this call: leave the header out", rule="if_match.unsupported")
+        raise InvalidFields.of(_HEADER, "has no meaning for this call: leave the header out", "if_match.unsupported")
     named = [each.strip() for each in if_match.split(",")]
     if named == ["*"]:
         return
     strong = {each for each in named if not each.startswith("W/")}
     if not strong:
-        raise _bad_if_match("names only weak etags, which never match: send the resource's own", rule="if_match.weak")
+        message = "names only weak etags, which never match: send the resource's own"
+        raise InvalidFields.of(_HEADER, message, "if_match.weak")
     if len(strong) > 1 or not _ETAG.fullmatch(etag := strong.pop()):
-        raise _bad_if_match('must be one etag of the resource, such as "v3", or *', rule="if_match.one")
+        raise InvalidFields.of(_HEADER, 'must be one etag of the resource, such as "v3", or *', "if_match.one")
     etag = etag.strip('"')
     stated = cast("Any", request)
     if stated.etag not in {"", etag}:
-        raise _bad_if_match("names another etag than the request: send one of them", rule="if_match.conflict")
+        raise InvalidFields.of(_HEADER, "names another etag than the request: send one of them", "if_match.conflict")
     stated.etag = etag
-
-
-def _bad_if_match(message: str, *, rule: str) -> InvalidFields:
-    return InvalidFields([FieldViolation("if-match", message, rule)])

@@ -11,8 +11,7 @@ From the outside in, each with the reason for its place:
    make the service hold a large message in memory;
 6. request: checks its size, decodes it, checks the number of its elements and its rules. A servicer sees only requests
    that keep the contract, and no request costs more than a valid one;
-7. of a call of a list method, a place among the few that are made at a time: last, so that a call that will be refused
-   takes none.
+7. limit: few calls of one list method run at a time; last, so that a call that is refused anyway takes no place.
 
 One wrapper per method holds all steps: three interceptors around each call would cost 7 µs a call.
 """
@@ -20,7 +19,6 @@ One wrapper per method holds all steps: three interceptors around each call woul
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -31,14 +29,15 @@ from grpc import aio
 from chassis.concurrency.limiter import CapacityLimiter
 from chassis.context import Call, set_current_call
 from chassis.errors import DeadlineExceeded, DomainError
-from chassis.server import stream_wrapper
+from chassis.server.call_facts import call_of, log_fields
 from chassis.server.receiving import Receiver
 from chassis.server.status import reject
+from chassis.server.stream_wrapper import wrap_stream
 from chassis.telemetry import tracing
-from chassis.telemetry.metrics import CallMetrics
+from chassis.telemetry.metrics.calls import CallMetrics
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from google.protobuf.message import Message
 
@@ -80,11 +79,8 @@ class MethodWrapper:
         """Return the handler with all steps around it; `method` is `/package.Service/Method`."""
         if handler.unary_unary:
             return self._wrap_unary(method, handler)
-        return (
-            self._wrap_grpc_stream(method, handler)
-            if method.startswith("/grpc.")
-            else self._wrap_stream(method, handler)
-        )
+        wrap_stream = self._wrap_grpc_stream if method.startswith("/grpc.") else self._wrap_stream
+        return wrap_stream(method, handler)
 
     def _wrap_unary(self, method: str, handler: Handler) -> Handler:
         # grpcio's types know only sync servicers here.
@@ -99,7 +95,7 @@ class MethodWrapper:
             await admit(call, context)
             request = await receiver.receive(context, if_match=call.if_match)
             if receiver.deprecated is not None:
-                call.deprecated = receiver.deprecated.sent_in(request)
+                call.deprecated = receiver.deprecated(request)
             return await behaviour(request, context)
 
         return grpc.stream_unary_rpc_method_handler(self._observe(method, handle), None, handler.response_serializer)
@@ -113,7 +109,7 @@ class MethodWrapper:
 
         async def serve(_requests: object, context: Context) -> Message:
             started = time.monotonic()
-            call = _call_of(method, context, started)
+            call = call_of(method, context, started)
             # gRPC cancels a call at its caller's deadline. Only a call without one needs a timer here, for 4 µs.
             ends_by_itself = call.deadline <= started + max_call_s
             call.deadline = min(call.deadline, started + max_call_s)
@@ -138,42 +134,29 @@ class MethodWrapper:
                 calls.ended(call.code, duration_s=duration_s, trace_id=call.traceparent[3:35] if span else "")
                 if span:
                     tracing.end_call(span, call)
-                write_line("rpc.handled", **_fields(call), duration_ms=round(duration_s * 1000, 3))
+                write_line("rpc.handled", **log_fields(call), duration_ms=round(duration_s * 1000, 3))
 
         return serve
 
     def _wrap_stream(self, method: str, handler: Handler) -> Handler:
         receiver = Receiver(handler)
-        policy = stream_wrapper.StreamPolicy(
-            admit=self._access.admission_to(method),
-            call_of=_call_of,
-            fields=_fields,
-            max_stream_s=self._max_stream_s,
-            deprecated=receiver.deprecated,
-        )
-        receive = self._receive_within_a_call(receiver)
-        # No decoder, because `receive` has decoded the request.
-        wrapped = stream_wrapper.wrap_stream(method, handler, _no_decoder, policy=policy)
-        stream = cast("Callable[[Message | DomainError, Context], Awaitable[None]]", wrapped.unary_stream)
+        admit = self._access.admission_to(method)
+        stream = wrap_stream(method, handler, admit, max_s=self._max_stream_s, deprecated=receiver.deprecated)
 
         async def serve(_requests: object, context: Context) -> None:
-            await stream(await receive(context), context)
+            await stream(await self._received(receiver, context), context)
 
         return grpc.stream_stream_rpc_method_handler(serve, None, handler.response_serializer)
 
-    def _receive_within_a_call(self, receiver: Receiver) -> Callable[[Context], Awaitable[Message | DomainError]]:
-        """Return a function that returns the request of a stream, or the error if it is refused or takes too long."""
-
-        async def receive(context: Context) -> Message | DomainError:
-            try:
-                async with asyncio.timeout(self._max_call_s):
-                    return await receiver.receive(context)
-            except TimeoutError:
-                return DeadlineExceeded()
-            except DomainError as error:
-                return error
-
-        return receive
+    async def _received(self, receiver: Receiver, context: Context) -> Message | DomainError:
+        """Return the request of a stream, or the error if it is refused or takes longer than a call may."""
+        try:
+            async with asyncio.timeout(self._max_call_s):
+                return await receiver.receive(context)
+        except TimeoutError:
+            return DeadlineExceeded()
+        except DomainError as error:
+            return error
 
     def _wrap_grpc_stream(self, method: str, handler: Handler) -> Handler:
         async def require_allowed_peer(context: Context) -> None:
@@ -195,11 +178,11 @@ class MethodWrapper:
             )
 
         watch: Any = handler.unary_stream
-        receive = self._receive_within_a_call(Receiver(handler))
+        receiver = Receiver(handler)
 
         async def serve(_requests: object, context: Context) -> None:
             await require_allowed_peer(context)
-            request = await receive(context)
+            request = await self._received(receiver, context)
             if isinstance(request, DomainError):
                 await reject(request, context, Call(method=method, deadline=0))
             await watch(request, context)
@@ -229,40 +212,10 @@ class HandlerCollector:
 
 def _limited(behaviour: Behaviour, limiter: CapacityLimiter) -> Behaviour:
     async def limited(request: Message, context: Context) -> Message:
-        async with limiter:
+        await limiter.acquire()
+        try:
             return await behaviour(request, context)
+        finally:
+            limiter.release()
 
     return limited
-
-
-def _no_decoder(_data: bytes) -> Message:
-    raise AssertionError
-
-
-def _call_of(method: str, context: Context, now: float) -> Call:
-    # None if the caller named no deadline, although grpcio's types say otherwise.
-    time_left_s = cast("float | None", context.time_remaining())
-    call = Call(method, deadline=math.inf if time_left_s is None else now + time_left_s)
-    for key, value in cast("Iterable[tuple[str, str]]", context.invocation_metadata() or ()):
-        if key == "x-request-id":
-            call.request_id = value
-        elif key == "traceparent":
-            call.traceparent = tracing.valid_traceparent(value)
-        elif key == "authorization":
-            call.authorization = value
-        elif key == "idempotency-key":
-            call.idempotency_key = value
-        elif key == "if-match":
-            call.if_match = value
-    return call
-
-
-def _fields(call: Call) -> dict[str, object]:
-    fields: dict[str, object] = {"method": call.method, "code": call.code}
-    if call.caller.subject:
-        fields["caller"] = call.caller.subject
-    if call.reason:
-        fields["reason"] = call.reason
-    if call.deprecated:
-        fields["deprecated"] = call.deprecated
-    return fields

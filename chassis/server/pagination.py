@@ -125,13 +125,7 @@ class ListRequest(Generic[Key]):
 
     Args:
         request: the message; it has `page_size` and `page_token`.
-        now: the current time, aware.
-        key: the type of the list's keys.
         owner: the only user whose rows the list has, if that depends on the caller; a token is bound to it, too.
-
-    Attributes:
-        page: which page it asks for.
-        tokens: those of its list and filters.
 
     Raises:
         InvalidPageToken: as PageTokens.page().
@@ -171,8 +165,6 @@ class PageTokens:
 
     Args:
         query: the list and every filter, as text.
-        now: the current time, aware.
-        key: the type of the list's keys.
     """
 
     query: tuple[str, ...]
@@ -189,13 +181,7 @@ class PageTokens:
         return PageRequest(size, self._decoded(page_token) if page_token else None)
 
     def after_page(self, rows: Sequence[Row], *, shown: int, has_more: bool) -> str:
-        """Return the token of the next page; empty if there is none.
-
-        Args:
-            rows: the rows found for this page.
-            shown: how many of them the page contains.
-            has_more: whether more rows follow the found ones.
-        """
+        """Return the token of the page after the first `shown` of the rows that were found; empty if there is none."""
         return self.after(rows[shown - 1].id) if has_more or shown < len(rows) else ""
 
     def after(self, last: UUID | str) -> str:

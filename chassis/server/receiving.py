@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from grpc import aio
 
 from chassis.errors import MalformedRequest
-from chassis.server.bounds import ElementLimits, max_request_bytes
-from chassis.server.deprecated_fields import DeprecatedFields
+from chassis.server.bounds import element_check_of, max_request_bytes
+from chassis.server.deprecated_fields import deprecated_fields_of
 from chassis.server.if_match import take_if_match
 from chassis.server.quick_check import quick_check_of
 from chassis.server.validation import require_valid
@@ -34,12 +34,9 @@ _CANCELLATION_S: Final = 0.05
 class Receiver:
     """Receives the requests of one method.
 
-    Args:
-        handler: the method's, from generated code.
-
     Attributes:
         is_list: whether the method answers with pages.
-        deprecated: the deprecated fields of its requests; None if there are none.
+        deprecated: finds the deprecated fields of a request; None if its type has none.
     """
 
     def __init__(self, handler: grpc.RpcMethodHandler[Any, Any]) -> None:
@@ -47,17 +44,13 @@ class Receiver:
         self._decode: Final = cast("Callable[[bytes], Message]", handler.request_deserializer)
         request = cast("Descriptor", self._decode.__self__.DESCRIPTOR)  # type: ignore[attr-defined]  # it is bound
         self.is_list: Final = "page_size" in request.fields_by_name
-        self.deprecated: Final = DeprecatedFields.of(request)
+        self.deprecated: Final = deprecated_fields_of(request)
         self._max_bytes: Final = max_request_bytes(request)
-        self._elements: Final = ElementLimits(request)
+        self._require_few_elements: Final = element_check_of(request)
         self._is_surely_valid: Final = quick_check_of(request)
 
     async def receive(self, context: Context, *, if_match: str | None = None) -> Message:
-        """Return the request of a call; it keeps every rule of the contract.
-
-        Args:
-            context: the call's.
-            if_match: the header `if-match`, which sets the request's etag; None without it.
+        """Return the request of a call; it keeps every rule of the contract. The header `if-match` sets its etag.
 
         Raises:
             MalformedRequest: the message is missing, incomplete, not of this type, or larger than any valid one.
@@ -80,7 +73,7 @@ class Receiver:
             request = self._decode(data)
         except Exception as error:  # the decoder raises several types, which all mean the same
             raise MalformedRequest from error
-        self._elements.require_within(request)
+        self._require_few_elements(request)
         return request
 
 

@@ -4,35 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import os
 import socket
-from typing import TYPE_CHECKING, Final, Protocol, cast
+from typing import TYPE_CHECKING, Final, cast
 
 import structlog
 from grpc import aio
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_health.v1.health import aio as health
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 from shop.system.v1 import system_service_pb2
 from shop.system.v1.system_service_pb2_grpc import add_SystemServiceServicer_to_server
 
 from chassis.auth.access import AccessControl
 from chassis.errors import StartupError
-from chassis.runtime.gc_tuning import tune_gc
-from chassis.runtime.shutdown import stop_on_signal
 from chassis.server import contract
 from chassis.server.method_wrapper import HandlerCollector, MethodWrapper
-from chassis.telemetry import loop_lag, metrics
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Sequence
+    from collections.abc import Callable, Sequence
 
     from chassis.auth.access_tokens import AccessTokens
     from chassis.auth.certificates import CertificateFiles
     from chassis.server.settings import ServerSettings
     from chassis.server.system import SystemServicer
 
+    Register = Callable[[aio.Server], Sequence[str]]
+
 log = structlog.get_logger(__name__)
+
+_SYSTEM_SERVICE: Final = system_service_pb2.DESCRIPTOR.services_by_name["SystemService"].full_name
 
 # gRPC's default, and many times the size of a valid request. gRPC refuses a larger message when it sees its length,
 # without a reason; a smaller message that is still too large is refused with one (chassis.server.bounds).
@@ -54,25 +53,15 @@ _OPTIONS: Final = (
 )
 
 
-class Register(Protocol):
-    """Adds a service's servicers to a server."""
-
-    def __call__(self, server: aio.Server) -> Sequence[str]:
-        """Add the servicers and return the full names of their services."""
-
-
 class Server:
     """One replica: its servicers, health, reflection, and its graceful stop.
 
     Args:
-        settings: addresses, limits and the times of the stop.
-        register: adds the service's servicers.
-        system: the service's SystemService.
-        tokens: verifies access tokens.
+        register: adds the service's servicers to the server, and returns the full names of their gRPC services.
         certificates: for mutual TLS; without them the server listens in clear text and cannot identify its peers.
 
     Raises:
-        NoAccessRule: an rpc has no access rule.
+        NoAccessRule: an rpc has no access rule, or is of a service that `register` does not name.
 
     Attributes:
         end_streams: ends the service's streams; called when no caller opens streams at this replica any more.
@@ -91,20 +80,22 @@ class Server:
         self.end_streams: Callable[[], None] = lambda: None
         self._system = system
         self._certificates = certificates
-        access = AccessControl(tokens, allowed_peers=certificates.allowed_peers if certificates else None)
         servicers = HandlerCollector()
         # Generated code expects a server; the collector has the methods that it uses.
         adding = cast("aio.Server", servicers)
-        self._names = [*register(adding), full_name(system_service_pb2, "SystemService")]
+        self._names = [*register(adding), _SYSTEM_SERVICE]
         add_SystemServiceServicer_to_server(system, adding)
-        access.guard(self._names)
-        self._health = health.HealthServicer()
+        peers = certificates.allowed_peers if certificates else None
+        access = AccessControl(tokens, self._names, allowed_peers=peers)
+        self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, adding)
         if settings.grpc_reflection:
-            names = [*contract.service_names(), full_name(health_pb2, "Health"), reflection.SERVICE_NAME]
+            names = [*contract.service_names(), health.SERVICE_NAME, reflection.SERVICE_NAME]
             add = cast("Callable[..., None]", reflection_pb2_grpc.add_ServerReflectionServicer_to_server)
             add(reflection.aio.ReflectionServicer(names), adding)
-        self._server = aio.server(options=[*_OPTIONS, _age_limit(settings.max_connection_age_s)])
+        # At this age callers make a new connection. Without a grace period, which would cut off calls on the old one.
+        max_age_ms = int(settings.max_connection_age_s * 1000)
+        self._server = aio.server(options=[*_OPTIONS, ("grpc.max_connection_age_ms", max_age_ms)])
         servicers.serve_on(
             self._server, MethodWrapper(access, max_call_s=settings.max_call_s, max_stream_s=settings.max_stream_s)
         )
@@ -117,14 +108,14 @@ class Server:
         """Listen, set the health to SERVING, and return the port.
 
         Raises:
-            StartupError: another process listens on the port.
+            StartupError: another process listens on the port, or the address is none of this machine's.
         """
         requested = self._settings.port if port is None else port
-        bound = self._listen(self._server, requested, certificates=self._certificates)
+        bound = self._listen(self._server, "PORT", requested, certificates=self._certificates)
         if self._certificates is None:
-            log.warning("tls.off", consequence="whoever reaches the port may connect, and nothing is encrypted")
+            log.warning("tls.off", consequence="all that reach the port may connect, and nothing is encrypted")
         if self._health_server:
-            self._listen(self._health_server, self._settings.health_port, certificates=None)
+            self._listen(self._health_server, "HEALTH_PORT", self._settings.health_port, certificates=None)
             await self._health_server.start()
         await self._server.start()
         serving = health_pb2.HealthCheckResponse.SERVING
@@ -132,17 +123,16 @@ class Server:
             await self._health.set(name, serving)
         return bound
 
-    def _listen(self, server: aio.Server, port: int, *, certificates: CertificateFiles | None) -> int:
+    def _listen(self, server: aio.Server, variable: str, port: int, *, certificates: CertificateFiles | None) -> int:
         host = self._settings.host.strip("[]")
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        if _is_in_use(host, port):
-            raise _port_in_use(address)
+        _require_free(host, port, shown=address, variable=variable)
         try:
             if certificates is None:
                 return server.add_insecure_port(address)
             return server.add_secure_port(address, certificates.server_credentials())
         except RuntimeError as error:
-            raise _port_in_use(address) from error
+            raise StartupError(f"{address} is taken. Set {variable} to a free one") from error
 
     async def stop(self) -> None:
         """Stop without losing a call: set the health to NOT_SERVING, drain, finish running calls, close."""
@@ -155,55 +145,19 @@ class Server:
             await self._health_server.stop(None)
 
 
-async def serve_until_signalled(server: Server, *, background: Sequence[Coroutine[object, object, None]]) -> None:
-    """Serve until SIGTERM or SIGINT, then stop gracefully; after 29 s exit by force, with code 1.
+def _require_free(host: str, port: int, *, shown: str, variable: str) -> None:
+    """Return if the port can be listened on. gRPC would notice it too, but would log lines of its own, and no cause.
 
-    Args:
-        server: not started yet.
-        background: coroutines that run until the server stops.
+    Raises:
+        StartupError: it cannot.
     """
-    stopping = stop_on_signal()
-    metrics.watch_tasks(asyncio.get_running_loop())
-    tasks = [asyncio.create_task(each) for each in (*background, loop_lag.measure_forever())]
-    try:
-        port = await server.start()
-        tune_gc()
-        log.info("server.started", port=port, pid=os.getpid())
-        await stopping.wait()
-        log.info("server.draining")
-        await server.stop()
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-    log.info("server.stopped")
-
-
-def _age_limit(max_age_s: float) -> tuple[str, int]:
-    """Return the option that limits a connection's age: callers then make a new one, and calls on the old one finish.
-
-    No `max_connection_age_grace_ms`: it would cut off those calls.
-    """
-    return ("grpc.max_connection_age_ms", int(max_age_s * 1000))
-
-
-def _port_in_use(address: str) -> StartupError:
-    return StartupError(f"{address} is taken. Set PORT to a free one")
-
-
-def _is_in_use(host: str, port: int) -> bool:
-    """Return whether another process listens on the port. gRPC would notice it too, but would log lines of its own."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind, protocol) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
     except OSError as error:
-        return error.errno == errno.EADDRINUSE
-    return False
-
-
-def full_name(module: object, service: str) -> str:
-    """Return a service's full name, as health and reflection know it: `shop.user.v1.UserService`."""
-    descriptor = module.DESCRIPTOR  # type: ignore[attr-defined]  # generated modules share no type
-    return str(descriptor.services_by_name[service].full_name)
+        if error.errno == errno.EADDRINUSE:
+            raise StartupError(f"{shown} is taken. Set {variable} to a free one") from error
+        if host != "::":  # gRPC takes IPv4 where there is no IPv6
+            raise StartupError(f"{shown} cannot be listened on: {error.strerror}. Set HOST and {variable}") from error

@@ -1,7 +1,5 @@
 """Where a server listens, how long its calls may last, and how it stops."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 from pydantic import Field

@@ -60,17 +60,12 @@ _CHALLENGES: Final = {
 
 class _Internal(DomainError):
     reason = "INTERNAL"
-
-    def __init__(self) -> None:
-        super().__init__("The service has a defect. Report the request id; trying again may help.")
+    message = "The service has a defect. Report the request id; trying again may help."
 
 
 def code_of(error: DomainError) -> grpc.StatusCode:
     """Return the status code of the error's nearest base class that has one; INTERNAL if none has."""
-    for kind in type(error).__mro__:
-        if kind in _CODES:
-            return _CODES[kind]
-    return grpc.StatusCode.INTERNAL
+    return next((_CODES[kind] for kind in type(error).__mro__ if kind in _CODES), grpc.StatusCode.INTERNAL)
 
 
 def status_of(error: DomainError) -> status_pb2.Status:

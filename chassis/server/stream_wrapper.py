@@ -9,32 +9,33 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import aclosing
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
 
-import grpc
 import structlog
 from google.protobuf import descriptor_pool, message_factory
 
-from chassis.context import Call, set_current_call
+from chassis.context import set_current_call
 from chassis.errors import DeadlineExceeded, DomainError, TokenExpired
+from chassis.server.call_facts import call_of, log_fields
 from chassis.server.if_match import take_if_match
 from chassis.server.status import as_domain_error, reject, status_of
 from chassis.telemetry import tracing
-from chassis.telemetry.metrics import StreamMetrics
+from chassis.telemetry.metrics.calls import StreamMetrics
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+    from collections.abc import AsyncGenerator, Awaitable, Callable
 
+    import grpc
     from google.protobuf.message import Message
     from grpc import aio
 
+    from chassis.context import Call
     from chassis.server.deprecated_fields import DeprecatedFields
 
     Handler = grpc.RpcMethodHandler[Any, Any]
     Context = aio.ServicerContext[Any, Any]
+    Admit = Callable[[Call, Context], Awaitable[None]]
     Behaviour = Callable[[Message, Context], AsyncGenerator[Message, None]]
-    Decode = Callable[[bytes], Message | DomainError]
 
 log = structlog.get_logger(__name__)
 
@@ -49,27 +50,13 @@ class NoEndField(Exception):
     """The message type of a stream has no field `google.rpc.Status end`."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StreamPolicy:
-    """The steps that streams share with unary calls.
+def wrap_stream(
+    method: str, handler: Handler, admit: Admit, *, max_s: float, deprecated: DeprecatedFields | None
+) -> Callable[[Message | DomainError, Context], Awaitable[None]]:
+    """Return the handler's behaviour with all steps around it.
 
-    Attributes:
-        admit: sets the call's caller and owner, or raises if the caller has no access.
-        call_of: makes the Call from the method, its context and the current time.
-        fields: returns the fields of the log line.
-        max_stream_s: the longest time, in seconds, that a stream may last.
-        deprecated: the deprecated fields of its requests; None if there are none.
-    """
-
-    admit: Callable[[Call, Context], Awaitable[None]]
-    call_of: Callable[[str, Context, float], Call]
-    fields: Callable[[Call], Mapping[str, object]]
-    max_stream_s: float
-    deprecated: DeprecatedFields | None
-
-
-def wrap_stream(method: str, handler: Handler, decode: Decode, *, policy: StreamPolicy) -> Handler:
-    """Return the handler with all steps around it; `method` is `/package.Service/Method`.
+    It takes the request, or the error with which the request is refused. `admit` sets the call's caller and owner, or
+    raises if the caller has no access; a stream lasts `max_s` seconds at most.
 
     Raises:
         NoEndField: its messages have no field for the error with which it ends.
@@ -80,19 +67,19 @@ def wrap_stream(method: str, handler: Handler, decode: Decode, *, policy: Stream
     reply = _reply_type_of(method)
 
     async def handle(request: Message | DomainError, call: Call, stream: _ReplyStream) -> None:
-        await policy.admit(call, stream.context)
+        await admit(call, stream.context)
         if isinstance(request, DomainError):
             raise request
-        if policy.deprecated is not None:
-            call.deprecated = policy.deprecated.sent_in(request)
+        if deprecated is not None:
+            call.deprecated = deprecated(request)
         if call.if_match is not None:
             take_if_match(request, call.if_match)
         messages = behaviour(request, stream.context)
-        await _send_until_expiry(stream, messages, call, max_s=policy.max_stream_s)
+        await _send_until_expiry(stream, messages, call, max_s=max_s)
 
     async def serve(request: Message | DomainError, context: Context) -> None:
         started = time.monotonic()
-        call = policy.call_of(method, context, started)
+        call = call_of(method, context, started)
         set_current_call(call)
         span = tracing.enter_call(call) if tracing.is_sampled(call.traceparent) else None
         stream = _ReplyStream(context, reply)
@@ -112,11 +99,9 @@ def wrap_stream(method: str, handler: Handler, decode: Decode, *, policy: Stream
             if span:
                 tracing.end_call(span, call)
             duration_s = time.monotonic() - started
-            log.info(
-                "rpc.handled", **policy.fields(call), messages=stream.sent, duration_ms=round(duration_s * 1000, 3)
-            )
+            log.info("rpc.handled", **log_fields(call), messages=stream.sent, duration_ms=round(duration_s * 1000, 3))
 
-    return grpc.unary_stream_rpc_method_handler(serve, decode, handler.response_serializer)
+    return serve
 
 
 async def _send_until_expiry(
@@ -149,14 +134,7 @@ async def _send_until_expiry(
 
 
 class _ReplyStream:
-    """The messages that go to one caller.
-
-    Attributes:
-        context: the call's, from gRPC.
-        sent: the number of messages sent so far.
-    """
-
-    __slots__ = ("_is_sending", "_reply", "context", "sent")
+    """The messages that go to one caller."""
 
     def __init__(self, context: Context, reply: type[Message]) -> None:
         self.context = context

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import resource
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from google.protobuf.timestamp_pb2 import Timestamp
 from shop.system.v1 import system_service_pb2 as pb
 from shop.system.v1.system_service_pb2_grpc import SystemServiceServicer
 from typing_extensions import override
@@ -42,30 +40,19 @@ class SystemServicer(SystemServiceServicer):
         context: aio.ServicerContext[pb.GetHealthRequest, pb.Health],
     ) -> pb.Health:
         await self._database.ping()
-        draining = pb.HEALTH_STATUS_DRAINING
         health = pb.Health(
-            status=draining if self.is_draining else pb.HEALTH_STATUS_HEALTHY,
+            status=pb.HEALTH_STATUS_DRAINING if self.is_draining else pb.HEALTH_STATUS_HEALTHY,
             memory=_memory(),
             service=self._settings.service_name,
             version=self._settings.service_version,
         )
-        health.timestamp.CopyFrom(_now())
+        health.timestamp.GetCurrentTime()
         health.uptime.FromNanoseconds(round((time.monotonic() - self._started) * 1e9))
         return health
 
 
-def _now() -> Timestamp:
-    now = Timestamp()
-    now.GetCurrentTime()
-    return now
-
-
 def _memory() -> pb.MemoryUsage:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    peak_kib = peak // 1024 if sys.platform == "darwin" else peak
-    try:
-        rss_kib = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * _PAGE_KIB
-    except OSError:  # not Linux
-        rss_kib = peak_kib
+    peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    rss_kib = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * _PAGE_KIB
     # The two are read one after the other, so the resident size may have passed the peak that was read before.
     return pb.MemoryUsage(rss_kib=rss_kib, peak_rss_kib=max(rss_kib, peak_kib))

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from opentelemetry.sdk.resources import Resource
 
-from chassis.telemetry import logs, metrics, tracing
+from chassis.telemetry import logs, tracing
+from chassis.telemetry.metrics.process import serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,12 +25,9 @@ def running(settings: TelemetrySettings, *, command: str) -> Iterator[None]:
     For commands that run until they are stopped. A command that ends by itself must not use this: it may run beside a
     serving process with the same settings, which already listens on the port of the metrics.
 
-    Args:
-        settings: levels, ports and endpoints.
-        command: what the process runs: `serve`, `worker`.
-
     Raises:
-        StartupError: another process listens on the port of the metrics.
+        StartupError: another process listens on the port of the metrics, the folder of the logs cannot be written, or a
+            variable of the exporter makes no sense.
     """
     logs.configure(settings)
     # OTEL_RESOURCE_ATTRIBUTES may add attributes; on conflict the values below win.
@@ -43,7 +41,7 @@ def running(settings: TelemetrySettings, *, command: str) -> Iterator[None]:
     target = {key: str(value) for key, value in resource.attributes.items() if key.startswith("service.")}
     provider = tracing.export(resource) if settings.exports_traces else None
     try:
-        with metrics.serving(settings.metrics_port, host=settings.host, target=target, command=command):
+        with serving(settings.metrics_port, host=settings.host, target=target, command=command):
             yield
     finally:
         if provider:

@@ -1,13 +1,8 @@
 """The address that calls and statements are sent to, as telemetry names it: `server.address` and `server.port`."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
-
-if TYPE_CHECKING:
-    from typing import Self
+from typing import Final, Self
 
 # The scheme of a gRPC target, with an optional DNS server: `dns:///`, `dns://8.8.8.8/`, `ipv4:`, `unix://`.
 _SCHEME: Final = re.compile(r"^(?:(?:dns|xds):(?://[^/]*/)?|(?:ipv4|ipv6|unix|unix-abstract):(?://)?)")

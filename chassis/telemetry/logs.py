@@ -21,7 +21,8 @@ import structlog
 from typing_extensions import override
 
 from chassis.context import current_call
-from chassis.telemetry import metrics
+from chassis.errors import StartupError
+from chassis.telemetry.metrics.process import log_lines_lost
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -64,7 +65,7 @@ class LineWriter:
     def write(self, line: Callable[[], bytes], *, at_once: bool = False) -> None:
         """Queue a line to be made and written within 0.1 s, or `at_once`. Never waits."""
         if len(self._lines) >= self._max_waiting:
-            metrics.log_lines_lost(1)
+            log_lines_lost(1)
             return
         self._lines.append(line)
         if at_once:
@@ -98,7 +99,7 @@ class LineWriter:
                 try:
                     sink(lines)
                 except (OSError, ValueError):  # a full disk or a closed stdout: keep serving
-                    metrics.log_lines_lost(len(group))
+                    log_lines_lost(len(group))
 
 
 class _LibraryHandler(logging.Handler):
@@ -210,7 +211,11 @@ _console: Final = structlog.dev.ConsoleRenderer(colors=True)
 
 
 def configure(settings: TelemetrySettings) -> LineWriter:
-    """Send all log lines, those of libraries included, to stdout, and also to files if `log_dir` is set."""
+    """Send all log lines, those of libraries included, to stdout, and also to files if `log_dir` is set.
+
+    Raises:
+        StartupError: `log_dir` cannot be written to.
+    """
     writer = LineWriter(_sinks(settings.log_dir))
     log_lines = _LogLines(settings, writer, _in_colours if sys.stdout.isatty() else _as_json)
     structlog.configure(
@@ -232,7 +237,7 @@ def _sinks(folder: Path | None) -> list[Sink]:
 
     if folder is None:
         return [to_stdout]
-    folder.mkdir(parents=True, exist_ok=True)
+    _require_writable(folder)
 
     def to_file(name: str, lines: bytes) -> None:
         # Opened for each write, so that log rotation needs no signal to the process.
@@ -245,6 +250,14 @@ def _sinks(folder: Path | None) -> list[Sink]:
             to_file("error.log", b"".join(errors))
 
     return [to_stdout, lambda lines: to_file("combined.log", lines), errors_to_file]
+
+
+def _require_writable(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "combined.log").open("ab").close()
+    except OSError as error:
+        raise StartupError(f"LOG_DIR: {error.filename} cannot be written: {error.strerror}") from error
 
 
 def _is_error(line: bytes) -> bool:

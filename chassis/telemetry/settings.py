@@ -1,13 +1,28 @@
 """The settings of logs, metrics and traces."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from chassis.settings import Section
+
+
+def _level(given: object) -> object:
+    return given.upper() if isinstance(given, str) else given
+
+
+def _receiver(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        is_of_http = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port or an address that is none
+        is_of_http = False
+    # Without a scheme the exporter would speak TLS, whatever is there, and lose every span.
+    if url and not is_of_http:
+        raise ValueError("must look like http://collector:4317 or https://collector:4317")
+    return url
 
 
 class TelemetrySettings(Section):
@@ -21,8 +36,8 @@ class TelemetrySettings(Section):
     """`service` in each log line, `service.name` in traces. The service's package, unless it is set."""
     service_version: str = "dev"
     """`version` in each log line; the image sets it."""
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
-    """Log lines below this level are not written. Read once, at the start."""
+    log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(_level)] = "INFO"
+    """Log lines below this level are not written; in small letters too. Read once, at the start."""
     log_dir: Path | None = None
     """A folder for `combined.log` and `error.log`, beside standard output. Any tool may rotate them."""
     metrics_port: Annotated[int, Field(ge=0, le=65535)] = 0
@@ -30,10 +45,10 @@ class TelemetrySettings(Section):
     is off. Commands that end by themselves ignore it."""
     host: str = "0.0.0.0"  # noqa: S104  Prometheus comes from elsewhere
     """The address to listen on for calls, health checks and metrics; `::` is every address of both families."""
-    otel_exporter_otlp_endpoint: str = ""
+    otel_exporter_otlp_endpoint: Annotated[str, AfterValidator(_receiver)] = ""
     """The receiver of traces, OTLP over gRPC: `http://collector:4317`, or `https://…`. If neither variable is set, no
     span is made."""
-    otel_exporter_otlp_traces_endpoint: str = ""
+    otel_exporter_otlp_traces_endpoint: Annotated[str, AfterValidator(_receiver)] = ""
     """The same, for traces alone; it overrules `OTEL_EXPORTER_OTLP_ENDPOINT`."""
 
     @property

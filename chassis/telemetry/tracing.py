@@ -17,7 +17,8 @@ from opentelemetry import trace
 from opentelemetry.trace import Link, NonRecordingSpan, Span, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
 from chassis.context import current_call
-from chassis.telemetry.metrics import SERVER_FAULTS
+from chassis.errors import StartupError
+from chassis.telemetry.metrics.calls import SERVER_FAULTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -44,15 +45,21 @@ def export(resource: Resource) -> TracerProvider:
     """Export the spans of this process from now on, as the standard variables OTEL_EXPORTER_OTLP_* and OTEL_BSP_* say.
 
     Call it once in a process, and stop() at the end.
+
+    Raises:
+        StartupError: one of the variables makes no sense.
     """
     # Not above: the exporter brings 13 MB, gRPC among them, for which a worker without traces has no use.
     from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter  # noqa: PLC0415  13 MB, see above
     from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415  the same
     from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415  the same
 
-    # No shutdown at exit: if the receiver hangs, it would wait half a minute.
-    provider = TracerProvider(resource=resource, shutdown_on_exit=False)
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    try:
+        # No shutdown at exit: if the receiver hangs, it would wait half a minute.
+        provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+        provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    except ValueError as error:
+        raise StartupError(f"A variable OTEL_EXPORTER_OTLP_… or OTEL_BSP_… makes no sense: {error}") from error
     trace.set_tracer_provider(provider)
     return provider
 
@@ -135,10 +142,6 @@ def batch_span(name: str, calls: Sequence[Call]) -> Iterator[None]:
 
     The span is a child of the first traced call's span and has a link to each of them. It is the parent of the
     statements in the block.
-
-    Args:
-        name: the work, such as `orders.insert`.
-        calls: the calls that it serves.
     """
     spans = [call.span for call in calls if call.span is not None]
     if not spans:
@@ -155,12 +158,9 @@ def batch_span(name: str, calls: Sequence[Call]) -> Iterator[None]:
 
 
 def events_sent(stream: str, sent: Iterable[tuple[str, str]], *, began_ns: int) -> None:
-    """Make a span for each event that was sent to a stream and whose call was traced.
+    """Make a span for each event, given as traceparent and id, that was sent and whose call was traced.
 
-    Args:
-        stream: its name.
-        sent: traceparent and id of each event.
-        began_ns: when the sending started, in nanoseconds since 1970.
+    The sending began at `began_ns`, in nanoseconds since 1970.
     """
     for traceparent, event_id in sent:
         if is_sampled(traceparent):
@@ -169,15 +169,13 @@ def events_sent(stream: str, sent: Iterable[tuple[str, str]], *, began_ns: int) 
 
 @contextlib.contextmanager
 def events_processed(stream: str, *, group: str, events: Sequence[tuple[str, str]]) -> Iterator[dict[str, str]]:
-    """Make a span for each event that takes effect in the block and whose call was traced; yield traceparents by id.
+    """Make a span for each event, given as traceparent and id, that takes effect in the block, if its call was traced.
 
     Each span belongs to the trace of its event's call and has a link to it. The statements in the block serve all
     events; the first span is their parent.
 
-    Args:
-        stream: its name.
-        group: the consumer group.
-        events: traceparent and id of each event.
+    Yields:
+        The traceparent of each span, by the event's id.
     """
     sampled = [(traceparent, each) for traceparent, each in events if is_sampled(valid_traceparent(traceparent))]
     started = {each: _message_span("process", stream, traceparent, each) for traceparent, each in sampled}
@@ -214,14 +212,7 @@ def _message_span(operation: str, stream: str, traceparent: str, event_id: str, 
 
 
 def begin_statement(statement: str, *, summary: str, database: str, server: Endpoint) -> Span | None:
-    """Start the span of a statement; return None if the call that it serves is not traced.
-
-    Args:
-        statement: its text, with placeholders.
-        summary: the operation and its tables; the span's name.
-        database: the database's name.
-        server: the database's address.
-    """
+    """Start the span of a statement, named by its summary; return None if the call that it serves is not traced."""
     if not trace.get_current_span().is_recording():
         return None
     return _tracer.start_span(
@@ -240,10 +231,8 @@ def begin_statement(statement: str, *, summary: str, database: str, server: Endp
 def end_statement(span: Span, *, sqlstate: str, error_type: str) -> None:
     """End the span of a statement.
 
-    Args:
-        span: the statement's.
-        sqlstate: the code that the database answered; empty unless it refused the statement.
-        error_type: the SQLSTATE or, without one, the exception's name; empty unless the statement failed.
+    `sqlstate` is empty unless the database refused the statement; `error_type` is the same or, without an answer, the
+    exception's name.
     """
     if sqlstate:
         span.set_attribute("db.response.status_code", sqlstate)

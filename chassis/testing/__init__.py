@@ -23,6 +23,7 @@ from typing_extensions import override
 
 from chassis.auth.access_tokens import TokenSettings
 from chassis.auth.claims import ALGORITHM, TYPE, Claims
+from chassis.client.interceptors import AioStreamDefaults
 from chassis.context import Role
 from chassis.server.settings import ServerSettings
 
@@ -61,15 +62,7 @@ def server_settings(**changes: Any) -> ServerSettings:
 
 @contextlib.asynccontextmanager
 async def serving(server: Server, *, port: int = 0) -> AsyncIterator[str]:
-    """Serve while the block runs.
-
-    Args:
-        server: not started yet.
-        port: where; 0 for any free one.
-
-    Yields:
-        The address, as host:port.
-    """
+    """Serve on the port, or on any free one, while the block runs; yield the address, as host:port."""
     bound = await server.start(port=port)
     try:
         yield f"{LOOPBACK}:{bound}"
@@ -127,35 +120,20 @@ class _Bearer(aio.UnaryUnaryClientInterceptor):
 
     @override
     async def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
-        return await continuation(_with_token(client_call_details, self._token), request)
-
-
-class _StreamBearer(aio.UnaryStreamClientInterceptor):
-    def __init__(self, token: str) -> None:
-        self._token = token
-
-    @override
-    async def intercept_unary_stream(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
-        return await continuation(_with_token(client_call_details, self._token), request)
-
-
-def _with_token(details: Any, token: str) -> Any:
-    metadata = aio.Metadata(*(details.metadata or ()))
-    if metadata.get("authorization") is None:
-        metadata["authorization"] = f"Bearer {token}"
-    return details._replace(metadata=metadata)
+        metadata = aio.Metadata(*(client_call_details.metadata or ()))
+        if metadata.get("authorization") is None:
+            metadata["authorization"] = f"Bearer {self._token}"
+        return await continuation(client_call_details._replace(metadata=metadata), request)
 
 
 def plain_channel(address: str, *, token: str | None = None) -> aio.Channel:
     """Return a channel that does nothing of its own: no retries, no deadlines, no request ids.
 
-    Args:
-        address: host:port.
-        token: the caller's access token; None for an admin's, empty for an anonymous caller.
+    Without an access token the caller is an admin; with an empty one, anonymous.
     """
     options = [("grpc.enable_http_proxy", 0), ("grpc.enable_retries", 0), ("grpc.max_reconnect_backoff_ms", 200)]
     bearer = admins_token() if token is None else token
-    interceptors: list[aio.ClientInterceptor] = [_Bearer(bearer), _StreamBearer(bearer)] if bearer else []
+    interceptors: list[aio.ClientInterceptor] = [_Bearer(bearer), AioStreamDefaults(bearer)] if bearer else []
     return aio.insecure_channel(address, options=options, interceptors=interceptors)
 
 
@@ -164,14 +142,14 @@ def new_uuid() -> str:
     return str(uuid.uuid4())
 
 
-async def until(is_so: Callable[[], Awaitable[bool]], *, timeout_s: float = 10) -> None:
-    """Return once it is so.
+async def until(holds: Callable[[], Awaitable[bool]], *, timeout_s: float = 10) -> None:
+    """Return once the condition holds.
 
     Raises:
-        TimeoutError: it never was.
+        TimeoutError: it did not in this time.
     """
     async with asyncio.timeout(timeout_s):
-        while not await is_so():  # noqa: ASYNC110  what is waited for has no event
+        while not await holds():  # noqa: ASYNC110  what is waited for has no event
             await asyncio.sleep(0.01)
 
 
@@ -180,15 +158,9 @@ class Refusal:
     """An error as its caller sees it.
 
     Attributes:
-        code: the status.
-        message: for a person.
-        domain: the package of the reason's enum.
-        reason: of the ErrorInfo.
-        metadata: of the ErrorInfo.
         fields: the fields that a BadRequest names.
         retry_after_s: of the RetryInfo; None without one.
         retry_after_header: the trailer that REST callers see as Retry-After; None without one.
-        status: all of it.
     """
 
     code: grpc.StatusCode
@@ -243,9 +215,5 @@ async def refusal_of(call: Awaitable[object]) -> Refusal:
 
 def _detail(status: Status, kind: type[_Detail]) -> _Detail | None:
     """Return the first detail of the kind."""
-    for packed in status.details:
-        if packed.Is(kind.DESCRIPTOR):
-            detail = kind()
-            packed.Unpack(detail)
-            return detail
-    return None
+    detail = kind()
+    return next((detail for packed in status.details if packed.Unpack(detail)), None)

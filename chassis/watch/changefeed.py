@@ -11,13 +11,13 @@ restore of the database.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import text
+from typing_extensions import override
 
 from chassis.database.database import allow
-from chassis.watch.feed import START, FeedEvent, Page, Position, PositionLost
+from chassis.watch.feed import START, Feed, FeedEvent, Page, Position, PositionLost
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -32,23 +32,6 @@ INDEX_V1: Final = (
     "DROP INDEX CONCURRENTLY IF EXISTS outbox_transaction_position_idx",
     "CREATE INDEX CONCURRENTLY outbox_transaction_position_idx ON outbox (transaction, position)",
 )
-
-
-@dataclass(frozen=True, slots=True)
-class PageQuery:
-    """Which part of the feed to read.
-
-    Attributes:
-        after: the position that the page follows.
-        owner: return the events of this owner only; None for the events of all.
-        owner_field: the name of the owner's field in the data.
-        size: how many rows to scan, of all owners.
-    """
-
-    after: Position
-    owner: str | None
-    owner_field: str
-    size: int
 
 
 _newest = text("""
@@ -120,89 +103,67 @@ _renumber = text("""
 """)
 
 
-class Changefeed:
-    """The feed of one service's outbox.
-
-    Args:
-        database: the service's, with the outbox.
-        owner_field: the name of the owner's field in the events' data: `userId`.
-    """
+class Changefeed(Feed):
+    """The feed of one service's outbox. `owner_field` names the owner's field in the events' data: `userId`."""
 
     def __init__(self, database: Database, *, owner_field: str) -> None:
         self._database = database
         self._owner_field = owner_field
 
+    @override
     async def newest(self) -> Position:
-        """Return the position of the newest event."""
-        return await self._database.read(newest)
+        def find(connection: Connection) -> Position:
+            row = connection.execute(_newest).one_or_none()
+            return START if row is None else _to_position(row)
 
+        return await self._database.read(find)
+
+    @override
     async def position_of(self, event_id: UUID) -> Position:
-        """Return the position of an event; of the nil UUID, the position before every event.
+        def find(connection: Connection) -> Position:
+            if event_id == START.id and connection.scalar(_is_complete):
+                return START
+            row = connection.execute(_position_of, {"id": event_id}).one_or_none()
+            if row is None:
+                raise PositionLost
+            return _to_position(row)
 
-        Raises:
-            PositionLost: there is no such event, or not any more.
-        """
-        return await self._database.read(lambda connection: position_of(connection, event_id))
+        return await self._database.read(find)
 
+    @override
     async def read(self, after: Position, *, owner: str | None, size: int) -> Page:
-        """Return the page after the position; see PageQuery for `owner` and `size`.
+        parameters = {
+            "id": after.id,
+            "transaction": str(after.transaction),
+            "position": after.number,
+            "owner": owner,
+            "owner_field": self._owner_field,
+            "size": size,
+        }
 
-        Raises:
-            PositionLost: the position is not in the feed any more.
-        """
-        query = PageQuery(after, owner, self._owner_field, size)
-        return await self._database.read(lambda connection: read(connection, query))
+        def find(connection: Connection) -> Page:
+            rows = connection.execute(_page, parameters).all()
+            if not rows[0].exists_still:
+                raise PositionLost
+            last = rows[-1]
+            if last.number is None:
+                return Page((), after, is_last=True)
+            events = [
+                FeedEvent(_to_position(row), row.type, row.subject, row.sequence, row.data, row.owner, row.occurred_at)
+                for row in rows
+                if owner is None or row.owner == owner
+            ]
+            return Page(events, _to_position(last), is_last=last.number < size)
 
+        return await self._database.read(find)
+
+    @override
     async def renumber_after_restore(self) -> int:
-        """Give rows that were restored from another cluster transaction ids of this one; return their number."""
-        return await self._database.transaction(renumber_after_restore)
+        def renumber(connection: Connection) -> int:
+            allow(connection, timeout_s=300)  # seconds: it may update a week of events
+            return connection.execute(_renumber).rowcount
 
-
-def newest(connection: Connection) -> Position:
-    """Return the position of the newest event."""
-    row = connection.execute(_newest).one_or_none()
-    return START if row is None else _to_position(row)
-
-
-def position_of(connection: Connection, event_id: UUID) -> Position:
-    """Return the position of an event, as Changefeed.position_of() does."""
-    if event_id == START.id and connection.scalar(_is_complete):
-        return START
-    row = connection.execute(_position_of, {"id": event_id}).one_or_none()
-    if row is None:
-        raise PositionLost
-    return _to_position(row)
-
-
-def read(connection: Connection, query: PageQuery) -> Page:
-    """Return a page of the feed, as Changefeed.read() does."""
-    after = query.after
-    parameters = {
-        "id": after.id,
-        "transaction": str(after.transaction),
-        "position": after.number,
-        "owner": query.owner,
-        "owner_field": query.owner_field,
-        "size": query.size,
-    }
-    rows = connection.execute(_page, parameters).all()
-    if not rows[0].exists_still:
-        raise PositionLost
-    last = rows[-1]
-    if last.number is None:
-        return Page((), after, is_last=True)
-    events = [
-        FeedEvent(_to_position(row), row.type, row.subject, row.sequence, row.data, row.owner, row.occurred_at)
-        for row in rows
-        if query.owner is None or row.owner == query.owner
-    ]
-    return Page(events, _to_position(last), is_last=last.number < query.size)
-
-
-def renumber_after_restore(connection: Connection) -> int:
-    """Give restored rows transaction ids of this cluster, as Changefeed.renumber_after_restore() does."""
-    allow(connection, timeout_s=300)  # seconds: it may update a week of events
-    return connection.execute(_renumber).rowcount
+        return await self._database.transaction(renumber)
 
 
 def _to_position(row: Any) -> Position:

@@ -75,7 +75,7 @@ class Feed(Protocol):
         """
 
     async def read(self, after: Position, *, owner: str | None, size: int) -> Page:
-        """Return the page after the position: at most `size` events, of which it has those of the owner.
+        """Return the page after the position: of the next `size` events those of this owner; None for all owners.
 
         Raises:
             PositionLost: the position is not in the feed any more.

@@ -21,7 +21,7 @@ import structlog
 from chassis.errors import DatabaseUnavailable, Overloaded, ResumeTokenExpired, ServerStopping, StreamTooSlow
 from chassis.runtime.periodic import Failures, every
 from chassis.watch.feed import START, PositionLost
-from chassis.watch.subscription import Delivery, Message, Subscription
+from chassis.watch.subscription import Message, Subscription
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
@@ -149,7 +149,7 @@ class WatchHub(Generic[Message]):
             concerned = (*self._live_by_owner.get(None, ()), *self._live_by_owner.get(event.owner, ()))
             message = self._show(event) if concerned else None
             if message is not None:
-                delivery = Delivery(event.position, message)
+                delivery = (event.position, message)
                 for subscription in concerned:
                     subscription.push(delivery)
         # In the same turn of the loop as the pushes: a subscription with an empty buffer may advance to the tail.

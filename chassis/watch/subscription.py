@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from chassis.watch.feed import START
@@ -15,14 +14,6 @@ if TYPE_CHECKING:
     from chassis.watch.feed import FeedEvent, Page, Position
 
 Message = TypeVar("Message")
-
-
-@dataclass(frozen=True, slots=True)
-class Delivery(Generic[Message]):
-    """An event that the tail pushes: its position, and the message that all subscriptions share."""
-
-    position: Position
-    message: Message
 
 
 class Subscription(Generic[Message]):
@@ -45,21 +36,6 @@ class Subscription(Generic[Message]):
         is_lost: whether the database was restored, so that its position has no meaning any more.
     """
 
-    __slots__ = (
-        "_deliveries",
-        "_limit",
-        "_notified",
-        "_page_events",
-        "_show",
-        "is_caught_up",
-        "is_live",
-        "is_lost",
-        "is_too_slow",
-        "owner",
-        "position",
-        "read_to",
-    )
-
     def __init__(self, owner: str | None, *, show: Callable[[FeedEvent], Message | None], limit: int) -> None:
         self.owner = owner
         self.position = self.read_to = START
@@ -67,7 +43,7 @@ class Subscription(Generic[Message]):
         self._show = show
         self._limit = limit
         self._page_events: deque[FeedEvent] = deque()
-        self._deliveries: deque[Delivery[Message]] = deque()
+        self._deliveries: deque[tuple[Position, Message]] = deque()
         self._notified = asyncio.Event()
 
     def start_after(self, position: Position) -> None:
@@ -79,8 +55,11 @@ class Subscription(Generic[Message]):
         self._page_events.extend(page.events)
         self.read_to = page.last
 
-    def push(self, delivery: Delivery[Message]) -> None:
-        """Add a delivery to the buffer; if the buffer is full, mark the subscription as too slow and empty it."""
+    def push(self, delivery: tuple[Position, Message]) -> None:
+        """Add an event's position and its message to the buffer; a full one is emptied, and its stream is too slow.
+
+        All subscriptions share the delivery.
+        """
         if not self.is_too_slow and len(self._deliveries) < self._limit:
             self._deliveries.append(delivery)
         else:
@@ -97,10 +76,10 @@ class Subscription(Generic[Message]):
                 return message
         self.position = max(self.position, self.read_to)
         while self.is_caught_up and self._deliveries:
-            delivery = self._deliveries.popleft()
-            if delivery.position > self.position:  # otherwise a page had this event already
-                self.position = delivery.position
-                return delivery.message
+            position, message = self._deliveries.popleft()
+            if position > self.position:  # otherwise a page had this event already
+                self.position = position
+                return message
         return None
 
     def advance_to(self, tail: Position) -> None:

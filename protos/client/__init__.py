@@ -15,8 +15,8 @@ Everything here serves both kinds of stubs: those of grpc and those of grpc.aio.
 
 from chassis.client.policy import CallPolicy
 from protos.client.connecting import connect, connect_sync
+from protos.client.credentials import Login
 from protos.client.errors import FieldViolation, ShopError
-from protos.client.login import Login
 from protos.client.money import Money, decimal_of, money
 from protos.client.paging import pages
 from protos.client.watching import watch

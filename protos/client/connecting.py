@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
 
-from shop.user.v1.session_service_pb2_grpc import SessionServiceStub
+import grpc
 
 from chassis.client import channel as channels
 from chassis.client.policy import DEFAULT_POLICY, CallPolicy
-from protos.client.interceptors import AioCalls, AioStreams, SyncCalls
-from protos.client.login import AioSession, Login, SyncSession
+from protos.client.credentials import Login
+from protos.client.interceptors import AioCalls, AioStreams, SyncCalls, SyncDefaults
 
 if TYPE_CHECKING:
-    import grpc
     from grpc import aio
 
 Token: TypeAlias = str | Callable[[], str] | Login
@@ -39,7 +38,11 @@ def connect(
         policy: deadlines and retries.
         credentials: for TLS, such as `grpc.ssl_channel_credentials()`; without them the channel is in clear text.
     """
-    session = AioSession(token) if isinstance(token, Login) else None
+    session = None
+    if isinstance(token, Login):
+        from protos.client.login import AioSession  # noqa: PLC0415  needs the contract of sessions
+
+        session = AioSession(token)
     channel = channels.connect(
         target,
         policy=policy,
@@ -48,7 +51,7 @@ def connect(
         around=[AioCalls(session), AioStreams(session)],
     )
     if session is not None:
-        session.stub = SessionServiceStub(channel)
+        session.open_on(channel)
     return channel
 
 
@@ -60,14 +63,18 @@ def connect_sync(
     credentials: grpc.ChannelCredentials | None = None,
 ) -> grpc.Channel:
     """Return a channel as connect() does, for code without asyncio."""
-    session = SyncSession(token) if isinstance(token, Login) else None
-    channel = channels.connect_sync(
-        target,
-        policy=policy,
-        credentials=credentials,
-        token=None if isinstance(token, Login) else token,
-        around=[SyncCalls(session)],
-    )
+    session = None
+    if isinstance(token, Login):
+        from protos.client.login import SyncSession  # noqa: PLC0415  needs the contract of sessions
+
+        session = SyncSession(token)
+    options = channels.options_of(policy)
+    if credentials is None:
+        plain = grpc.insecure_channel(target, options=options)
+    else:
+        plain = grpc.secure_channel(target, credentials, options=options)
+    defaults = SyncDefaults(policy, None if isinstance(token, Login) else token)
+    channel = grpc.intercept_channel(plain, SyncCalls(session), defaults)
     if session is not None:
-        session.stub = SessionServiceStub(channel)
+        session.open_on(channel)
     return channel

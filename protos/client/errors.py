@@ -33,6 +33,9 @@ _PASSING: Final = frozenset(
     }
 )
 
+REFUSED_TOKEN: Final = frozenset({"TOKEN_EXPIRED", "TOKEN_INVALID"})
+"""Reasons after which the same call may succeed with another access token."""
+
 
 @dataclass(frozen=True, slots=True)
 class FieldViolation:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import grpc
 from google.protobuf import descriptor_pool
@@ -11,16 +12,16 @@ from grpc import aio
 from shop.system.v1.access_pb2 import access
 from typing_extensions import override
 
-from chassis.client.interceptors import SyncCallDetails, with_request_id
+from chassis.client.interceptors import timeout_within_call, with_metadata, with_request_id
 from protos.client.deprecation import warn_if_deprecated
-from protos.client.errors import ShopError
+from protos.client.errors import REFUSED_TOKEN, ShopError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
+    from chassis.client.interceptors import Token
+    from chassis.client.policy import CallPolicy
     from protos.client.login import AioSession, SyncSession
-
-_REFUSED_TOKEN: Final = frozenset({"TOKEN_EXPIRED", "TOKEN_INVALID"})
 
 
 @functools.cache
@@ -39,7 +40,7 @@ def _needs_token(details: Any) -> bool:
 
 
 def _is_refused(error: ShopError) -> bool:
-    return error.code is grpc.StatusCode.UNAUTHENTICATED and error.reason in _REFUSED_TOKEN
+    return error.code is grpc.StatusCode.UNAUTHENTICATED and error.reason in REFUSED_TOKEN
 
 
 class AioCalls(aio.UnaryUnaryClientInterceptor):
@@ -127,6 +128,38 @@ def _no_token() -> None:
     """There is no token to refuse."""
 
 
+@dataclass
+class SyncCallDetails(grpc.ClientCallDetails):
+    """The details of a call without asyncio; grpcio has no class for them."""
+
+    method: Any
+    timeout: float | None
+    metadata: Any
+    credentials: Any
+    wait_for_ready: bool | None
+    compression: Any
+
+
+class SyncDefaults(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterceptor):
+    """Gives calls and streams without asyncio what AioUnaryDefaults and AioStreamDefaults give; it does not hedge."""
+
+    def __init__(self, policy: CallPolicy, token: Token | None) -> None:
+        self._policy = policy
+        self._token = token
+
+    @override
+    def intercept_unary_unary(self, continuation: Callable[..., Any], client_call_details: Any, request: Any) -> Any:
+        timeout_s = timeout_within_call(client_call_details.timeout, self._policy)
+        return continuation(self._details(client_call_details, timeout_s=timeout_s), with_request_id(request))
+
+    @override
+    def intercept_unary_stream(self, continuation: Callable[..., Any], client_call_details: Any, request: Any) -> Any:
+        return continuation(self._details(client_call_details, timeout_s=client_call_details.timeout), request)
+
+    def _details(self, given: Any, *, timeout_s: float | None) -> SyncCallDetails:
+        return _sync_details(given, timeout_s=timeout_s, metadata=with_metadata(given.metadata, self._token))
+
+
 class SyncCalls(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterceptor):
     """Makes calls and opens streams without asyncio, as AioCalls and AioStreams do."""
 
@@ -142,13 +175,13 @@ class SyncCalls(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientIntercep
         request = with_request_id(request)
         token = session.token()
         try:
-            return _ended(continuation(_sync_details(client_call_details, token), request))
+            return _ended(continuation(_with_token(client_call_details, token), request))
         except ShopError as error:
             if not _is_refused(error):
                 raise
             session.refuse(token)
             token = session.token()
-        return _ended(continuation(_sync_details(client_call_details, token), request))
+        return _ended(continuation(_with_token(client_call_details, token), request))
 
     @override
     def intercept_unary_stream(self, continuation: Callable[..., Any], client_call_details: Any, request: Any) -> Any:
@@ -157,7 +190,7 @@ class SyncCalls(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientIntercep
         if session is None or not _needs_token(client_call_details):
             return _Messages(continuation(client_call_details, request), _no_token)
         token = session.token()
-        call = continuation(_sync_details(client_call_details, token), request)
+        call = continuation(_with_token(client_call_details, token), request)
         return _Messages(call, functools.partial(session.refuse, token))
 
 
@@ -165,14 +198,39 @@ def _ended(call: Any) -> Any:
     """Return a call that succeeded, or one that runs still because its caller asked for a future."""
     if isinstance(call, grpc.RpcError) and call.done() and call.code() is not grpc.StatusCode.OK:  # type: ignore[attr-defined]  # it is a call too
         raise ShopError.of(call) from call
-    return call
+    return _Result(call)
 
 
-def _sync_details(given: Any, token: str) -> SyncCallDetails:
+class _Result:
+    """The result of a call that may still run; everything else is the call's."""
+
+    def __init__(self, call: Any) -> None:
+        self._call = call
+
+    def result(self, timeout: float | None = None) -> Any:
+        try:
+            return self._call.result(timeout)
+        except grpc.RpcError as failure:
+            raise ShopError.of(failure) from failure
+
+    def exception(self, timeout: float | None = None) -> Exception | None:
+        failure: Exception | None = self._call.exception(timeout)
+        return ShopError.of(failure) if isinstance(failure, grpc.RpcError) else failure
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._call, name)
+
+
+def _with_token(given: Any, token: str) -> SyncCallDetails:
+    metadata = [*(given.metadata or ()), ("authorization", f"Bearer {token}")]
+    return _sync_details(given, timeout_s=given.timeout, metadata=metadata)
+
+
+def _sync_details(given: Any, *, timeout_s: float | None, metadata: Any) -> SyncCallDetails:
     return SyncCallDetails(
         method=given.method,
-        timeout=given.timeout,
-        metadata=[*(given.metadata or ()), ("authorization", f"Bearer {token}")],
+        timeout=timeout_s,
+        metadata=metadata,
         credentials=given.credentials,
         wait_for_ready=given.wait_for_ready,
         compression=given.compression,

@@ -10,29 +10,25 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from shop.user.v1.session_service_pb2 import CreateSessionRequest, RefreshSessionRequest, Session
+from shop.user.v1.session_service_pb2_grpc import SessionServiceStub
 
 from protos.client.errors import ShopError
 
 if TYPE_CHECKING:
-    from shop.user.v1.session_service_pb2_grpc import SessionServiceAsyncStub, SessionServiceStub
+    import grpc
+    from grpc import aio
+    from shop.user.v1.session_service_pb2_grpc import SessionServiceAsyncStub
+
+    from protos.client.credentials import Login
 
 # A token is renewed when it has this much of its time left, but at most 60 s: the longest that a call may take.
 _MARGIN: Final = 0.25
 _LONGEST_MARGIN_S: Final = 60.0
 # A machine whose clock is ahead believes that every token has expired. It must not renew one for each call.
 _SHORTEST_USE_S: Final = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class Login:
-    """The credentials of a user, for the `token` of connect(): the channel logs in with its first call."""
-
-    email: str
-    password: str = field(repr=False)
 
 
 class _Tokens:
@@ -84,17 +80,17 @@ class _Tokens:
 
 
 class AioSession:
-    """The session of a channel of grpc.aio.
+    """The session of a channel of grpc.aio, which is open_on() before the first call."""
 
-    Attributes:
-        stub: on this channel; set before the first call.
-    """
-
-    stub: SessionServiceAsyncStub
+    _stub: SessionServiceAsyncStub
 
     def __init__(self, login: Login) -> None:
         self._tokens: Final = _Tokens(login)
         self._renewing: asyncio.Task[str] | None = None
+
+    def open_on(self, channel: aio.Channel) -> None:
+        """Log in over this channel."""
+        self._stub = SessionServiceStub(channel)
 
     def refuse(self, token: str) -> None:
         """Do not use this access token again, with which a call was refused."""
@@ -118,14 +114,14 @@ class AioSession:
         renewal = self._tokens.renewal()
         if renewal is not None:
             try:
-                return self._tokens.keep(await self.stub.RefreshSession(renewal))
+                return self._tokens.keep(await self._stub.RefreshSession(renewal))
             except ShopError as error:
                 if error.may_pass and (token := self._tokens.unexpired()):
                     return token
                 if error.may_pass:
                     raise
                 self._tokens.end()
-        return self._tokens.keep(await self.stub.CreateSession(self._tokens.log_in()))
+        return self._tokens.keep(await self._stub.CreateSession(self._tokens.log_in()))
 
 
 def _retrieve(renewing: asyncio.Task[str]) -> None:
@@ -135,13 +131,17 @@ def _retrieve(renewing: asyncio.Task[str]) -> None:
 
 
 class SyncSession:
-    """The session of a channel without asyncio. `stub` as in AioSession."""
+    """The session of a channel without asyncio, as AioSession."""
 
-    stub: SessionServiceStub
+    _stub: SessionServiceStub
 
     def __init__(self, login: Login) -> None:
         self._tokens: Final = _Tokens(login)
         self._lock: Final = threading.Lock()
+
+    def open_on(self, channel: grpc.Channel) -> None:
+        """Log in over this channel."""
+        self._stub = SessionServiceStub(channel)
 
     def refuse(self, token: str) -> None:
         """Do not use this access token again, with which a call was refused."""
@@ -157,11 +157,11 @@ class SyncSession:
         renewal = self._tokens.renewal()
         if renewal is not None:
             try:
-                return self._tokens.keep(self.stub.RefreshSession(renewal))
+                return self._tokens.keep(self._stub.RefreshSession(renewal))
             except ShopError as error:
                 if error.may_pass and (token := self._tokens.unexpired()):
                     return token
                 if error.may_pass:
                     raise
                 self._tokens.end()
-        return self._tokens.keep(self.stub.CreateSession(self._tokens.log_in()))
+        return self._tokens.keep(self._stub.CreateSession(self._tokens.log_in()))

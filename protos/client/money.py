@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation, localcontext
+from typing import Final
 
 from order_svc.money import to_decimal, to_money
 from protos.client.money_pb2 import Money
+
+# Units are 64 bits, which are 19 digits, and nanos are nine more. The caller's own context may round to fewer.
+_DIGITS: Final = 28
+_NANO: Final = Decimal("1e-9")
 
 
 def money(amount: Decimal | str | int, currency_code: str = "") -> Money:
@@ -14,16 +19,32 @@ def money(amount: Decimal | str | int, currency_code: str = "") -> Money:
     Args:
         amount: with at most nine decimals; no float, which is not exact.
         currency_code: of ISO 4217; empty for the order's.
+
+    Raises:
+        ValueError: the amount is no number, has more decimals, or is too large for 64 bits.
     """
-    priced: Money = to_money(Decimal(amount), currency_code=currency_code)
+    with localcontext(prec=_DIGITS):
+        try:
+            exact = Decimal(amount)
+            rounded = exact.quantize(_NANO)
+        except InvalidOperation:
+            raise _wrong(amount) from None
+        if rounded != exact:
+            raise _wrong(amount)
+        priced: Money = to_money(exact, currency_code=currency_code)
     return priced
+
+
+def _wrong(amount: object) -> ValueError:
+    return ValueError(f"write an amount with at most nine decimals, such as 4.50, not {amount!r}")
 
 
 def decimal_of(amount: Money) -> Decimal:
     """Return an amount without its currency, and without zeros at its end: `4.5`."""
-    exact = to_decimal(amount)
-    whole = exact.to_integral_value()
-    return whole if exact == whole else exact.normalize()
+    with localcontext(prec=_DIGITS):
+        exact = to_decimal(amount)
+        whole = exact.to_integral_value()
+        return whole if exact == whole else exact.normalize()
 
 
 __all__ = ["Money", "decimal_of", "money"]

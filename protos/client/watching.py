@@ -13,7 +13,7 @@ import grpc
 from google.protobuf.message import Message
 from grpc import aio
 
-from protos.client.errors import ShopError
+from protos.client.errors import REFUSED_TOKEN, ShopError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator
@@ -96,11 +96,12 @@ class _Reopening:
         Raises:
             ShopError: this one, because opening it again does not help.
         """
-        # A stream ends when its access token expires: the next one is opened with another token, if there is one.
-        is_expired = error.reason == "TOKEN_EXPIRED" and not self._was_refused
-        if not (error.may_pass or is_expired):
+        # A stream ends when its access token expires, and is refused when the key of the token was withdrawn: the next
+        # one is opened with another token, if there is one.
+        is_refused = error.reason in REFUSED_TOKEN and not self._was_refused
+        if not (error.may_pass or is_refused):
             raise error
-        self._was_refused = is_expired
+        self._was_refused = is_refused
         # An error knows the position better than the last message: it may have passed changes of others.
         self.request.resume_token = error.metadata.get("resumeToken") or self.request.resume_token
         if not self._failures:

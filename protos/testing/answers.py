@@ -23,7 +23,7 @@ _LIFETIME: Final = timedelta(hours=24)
 @dataclass(slots=True)
 class _Kept(Generic[T]):
     fingerprint: bytes
-    resource_id: UUID
+    resource_id: UUID | str
     answer: T | None
     created_at: datetime
 
@@ -35,7 +35,7 @@ class Answers(Generic[T]):
         resource_id: returns the resource that an answer shows.
     """
 
-    def __init__(self, resource_id: Callable[[T], UUID]) -> None:
+    def __init__(self, resource_id: Callable[[T], UUID | str]) -> None:
         self._resource_id = resource_id
         self._kept: dict[KeyTuple, _Kept[T]] = {}
 

@@ -16,5 +16,11 @@ class MovableClock:
         return datetime.now(UTC) + self._by
 
     def advance(self, by: timedelta) -> None:
-        """Let time pass: tokens, sessions and kept answers expire, waits end. Streams that are open stay open."""
+        """Let time pass: tokens, sessions and kept answers expire, waits end. Streams that are open stay open.
+
+        Raises:
+            ValueError: the time is negative.
+        """
+        if by < timedelta(0):
+            raise ValueError(f"time does not go back: {by} is negative")
         self._by += by

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
@@ -16,6 +17,18 @@ if TYPE_CHECKING:
 
 # The contract: a resume token is valid for a week.
 _KEPT: Final = timedelta(days=7)
+
+
+@dataclass(frozen=True, slots=True)
+class Watching:
+    """The settings of a hub, as WatchSettings has them, with changes that come at once."""
+
+    poll_s: float = 0.01
+    heartbeat_s: float = 15
+    buffer: int = 1000
+    page: int = 200
+    max_watchers: int = 2000
+    max_of_one_caller: int = 20
 
 
 class FeedInMemory:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import itertools
 import threading
 from dataclasses import dataclass, field
@@ -15,32 +14,17 @@ from uuid import UUID, uuid4
 
 import grpc
 from grpc import aio
-from shop.order.v1 import order_service_pb2
-from shop.order.v1.order_service_pb2_grpc import add_OrderServiceServicer_to_server
-from shop.system.v1 import system_service_pb2
 from shop.system.v1.system_service_pb2_grpc import add_SystemServiceServicer_to_server
-from shop.user.v1 import session_service_pb2, user_service_pb2
-from shop.user.v1.session_service_pb2_grpc import add_SessionServiceServicer_to_server
-from shop.user.v1.user_service_pb2_grpc import add_UserServiceServicer_to_server
 from typing_extensions import override
 
 from chassis.auth.access import AccessControl
 from chassis.context import Role
 from chassis.server.method_wrapper import HandlerCollector, MethodWrapper
 from chassis.server.system import SystemServicer
-from order_svc.rpc import OrderServicer, order_watch_hub
 from protos.client import Login, connect, connect_sync
 from protos.testing import refusals
-from protos.testing.clock import MovableClock
-from protos.testing.feed import FeedInMemory
-from protos.testing.orders import OrdersInMemory
-from protos.testing.passwords import Attempts
-from protos.testing.sessions import SessionsInMemory, TokensInMemory
-from protos.testing.users import UsersInMemory
-from user_svc.commands import NewUser
-from user_svc.model import Email, UserId, UserState
-from user_svc.rpc import UserServicer
-from user_svc.sessions.rpc import SessionServicer
+from protos.testing.shop import Shop, services
+from protos.testing.tokens import TokensInMemory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
@@ -49,6 +33,8 @@ if TYPE_CHECKING:
 
     from google.protobuf.message import Message
 
+    from protos.testing.shop import Users
+
     Handler = grpc.RpcMethodHandler[Any, Any]
 
 T = TypeVar("T")
@@ -56,18 +42,6 @@ T = TypeVar("T")
 _PASSWORD: Final = "correct horse battery"  # noqa: S105  of users that exist for a test
 _START_S: Final = 10
 _numbers: Final = itertools.count(1)
-
-
-@dataclass(frozen=True, slots=True)
-class _Watching:
-    """As WatchSettings has it, with changes that come at once."""
-
-    poll_s: float = 0.01
-    heartbeat_s: float = 15
-    buffer: int = 1000
-    page: int = 200
-    max_watchers: int = 2000
-    max_of_one_caller: int = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,21 +82,23 @@ class ShopServer:
     Attributes:
         target: where it serves: `127.0.0.1:port`, in clear text.
         clock: the shop's time, which a test can move forward.
+        served: the full names of its gRPC services.
     """
 
     target: str
 
     def __init__(self) -> None:
-        self.clock: Final = MovableClock()
-        attempts = Attempts(self.clock)
-        feed = FeedInMemory(self.clock)
-        self._users = UsersInMemory(self.clock, attempts)
-        self._tokens = TokensInMemory(self.clock)
-        self._sessions = SessionsInMemory(self._users, attempts, self._tokens, self.clock)
-        self._orders = OrdersInMemory(self._users, feed, self.clock)
-        self._users.end_sessions = self._sessions.end_sessions
-        self._users.on_deleted = self._orders.forget_buyer
-        self._hub = order_watch_hub(feed, cast("Any", _Watching()))
+        self._shop = Shop()
+        for service in services():
+            service.serve(self._shop)
+        system = SystemServicer(cast("Any", _Telemetry()), cast("Any", _NoDatabase()))
+        self._shop.serve(add_SystemServiceServicer_to_server, system)
+        self._tokens = self._shop.part(TokensInMemory)
+        self._handlers = _Handlers(self._refuse_if_told)
+        for add, servicer in self._shop.servicers:
+            add(servicer, cast("aio.Server", self._handlers))
+        self.clock: Final = self._shop.clock
+        self.served: Final = self._handlers.names
         self._refusals: list[tuple[str, str]] = []
         self._loop = asyncio.new_event_loop()
         self._loop.set_exception_handler(_ignore_other_loops)
@@ -132,6 +108,8 @@ class ShopServer:
         self._thread = threading.Thread(target=self._run, name="shop-server", daemon=True)
 
     def __enter__(self) -> Self:
+        if self._started.is_set():
+            raise RuntimeError("this ShopServer has served already: make another one")
         self._thread.start()
         self._started.wait(_START_S)
         if self._failure is not None:
@@ -167,25 +145,27 @@ class ShopServer:
             password: of the user.
             display_name: of the user.
             roles: names of shop.system.v1.Role, without prefix: `("USER", "ADMIN")`.
+
+        Raises:
+            LookupError: no service of the shop keeps users; token() needs none.
         """
+        users = self._users
         email = email or f"user-{next(_numbers)}@example.com"
-        new = NewUser(email=Email.parse(email), password=password, display_name=display_name, profile={})
-        user = self._call(lambda: self._users.add(new, roles=[Role(role) for role in roles]))
-        return TestUser(id=str(user.id), email=email, password=password)
+        user_id = self._call(
+            lambda: users.create(email=email, password=password, display_name=display_name, roles=roles)
+        )
+        return TestUser(id=str(user_id), email=email, password=password)
 
     def suspend(self, user: TestUser) -> None:
         """Suspend a user, who may then neither log in nor order. In the shop an operator does that."""
+        users = self._users
+        self._call(lambda: users.suspend(UUID(user.id)))
 
-        def suspend() -> None:
-            found = self._users.find(UserId(UUID(user.id)))
-            if found is None:
-                raise KeyError(user.id)
-            changed = dataclasses.replace(
-                found, state=UserState.SUSPENDED, updated_at=self.clock.now(), version=found.version + 1
-            )
-            self._users.put(changed)
-
-        self._call(suspend)
+    @property
+    def _users(self) -> Users:
+        if self._shop.users is None:
+            raise LookupError("no service of this shop keeps users: make callers with token() instead")
+        return self._shop.users
 
     def token(self, *roles: str, subject: str = "", expires_in_s: float = 900) -> str:
         """Return an access token: `token("SERVICE")`.
@@ -203,21 +183,26 @@ class ShopServer:
     def refuse(self, reason: str, *, rpc: str = "") -> None:
         """Make the next call fail with this reason, as the shop itself would answer it.
 
-        The access rules and the validation come first: a call that they refuse does not count.
+        The access rules and the validation come first: a call that they refuse does not count. An open stream of the
+        rpc ends with the reason in place of its next message, with which the next stream begins.
 
         Args:
             reason: a value of ErrorReason without its prefix: `USER_NOT_ACTIVE`.
             rpc: only a call of this rpc: `CreateOrder`; by default any but those of the SessionService.
 
         Raises:
-            ValueError: no service gives this reason.
+            ValueError: no service gives this reason, or there is no such rpc.
         """
+        if rpc and rpc not in self._handlers.rpcs:
+            raise ValueError(f"there is no rpc {rpc}: it is one of {', '.join(sorted(self._handlers.rpcs))}")
         if reason not in refusals.reasons():
             raise ValueError(f"no service refuses with {reason}: it is one of {', '.join(sorted(refusals.reasons()))}")
         self._refusals.append((reason, rpc))
 
     def _call(self, work: Callable[[], T]) -> T:
         """Run the work in the server's loop, where nothing else runs meanwhile."""
+        if not self._thread.is_alive():
+            raise RuntimeError("this ShopServer does not serve: use it in `with ShopServer() as server:`")
 
         async def run() -> T:
             return work()
@@ -235,54 +220,49 @@ class ShopServer:
 
     async def _serve(self) -> None:
         server = aio.server(options=[("grpc.so_reuseport", 0)])
-        self._add_servicers(server)
+        access = AccessControl(cast("Any", self._tokens), self.served)
+        self._handlers.serve_on(server, MethodWrapper(access, max_call_s=30, max_stream_s=3600))
         self.target = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
         await server.start()
-        pushing = asyncio.create_task(self._hub.run_forever())
+        pushing = [asyncio.create_task(streams.run_forever()) for streams in self._shop.streams]
         self._started.set()
         await self._stopping.wait()
-        self._hub.stop()
-        pushing.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await pushing
+        for streams in self._shop.streams:
+            streams.stop()
+        for task in pushing:
+            task.cancel()
+        await asyncio.gather(*pushing, return_exceptions=True)
         await server.stop(None)
 
-    def _add_servicers(self, server: aio.Server) -> None:
-        access = AccessControl(cast("Any", self._tokens))
-        handlers = _Handlers(self._refuse_if_told)
-        adding = cast("aio.Server", handlers)
-        add_UserServiceServicer_to_server(UserServicer(cast("Any", self._users), self.clock), adding)
-        add_SessionServiceServicer_to_server(
-            SessionServicer(cast("Any", self._sessions), cast("Any", self._tokens)), adding
-        )
-        add_OrderServiceServicer_to_server(OrderServicer(cast("Any", self._orders), self._hub, self.clock), adding)
-        add_SystemServiceServicer_to_server(
-            SystemServicer(cast("Any", _Telemetry()), cast("Any", _NoDatabase())), adding
-        )
-        modules = (order_service_pb2, session_service_pb2, system_service_pb2, user_service_pb2)
-        access.guard(each.full_name for module in modules for each in module.DESCRIPTOR.services_by_name.values())
-        handlers.serve_on(server, MethodWrapper(access, max_call_s=30, max_stream_s=3600))
-
-    def _refuse_if_told(self, method: str, request: Message) -> None:
+    def _refuse_if_told(self, method: str, request: Message, *, is_open: bool = False) -> None:
         name = method.rpartition("/")[2]
-        is_session = "SessionService/" in method
+        is_only_named = is_open or "SessionService/" in method
         for told in self._refusals:
             reason, rpc = told
-            if rpc == name or (not rpc and not is_session):
+            if rpc == name or (not rpc and not is_only_named):
                 self._refusals.remove(told)
                 raise refusals.refusal(reason, method=method, request=request)
 
 
 class _Handlers(HandlerCollector):
-    """Collects handlers that ask first whether the call is to fail."""
+    """Collects handlers that ask first whether the call is to fail.
 
-    def __init__(self, refuse: Callable[[str, Message], None]) -> None:
+    Attributes:
+        names: the full names of their services.
+        rpcs: the names of their rpcs.
+    """
+
+    def __init__(self, refuse: Callable[..., None]) -> None:
         super().__init__()
         self._refuse = refuse
+        self.names: Final[list[str]] = []
+        self.rpcs: Final[set[str]] = set()
 
     @override
     def add_registered_method_handlers(self, service_name: str, method_handlers: Any) -> None:
         """Keep the handlers of a service."""
+        self.names.append(service_name)
+        self.rpcs.update(method_handlers)
         wrapped = {name: self._refusing(f"/{service_name}/{name}", each) for name, each in method_handlers.items()}
         super().add_registered_method_handlers(service_name, wrapped)
 
@@ -300,11 +280,13 @@ class _Handlers(HandlerCollector):
             )
         stream: Any = handler.unary_stream
 
-        async def serve_stream(request: Message, context: Any) -> Any:
+        async def serve_stream(request: Any, context: Any) -> Any:
             refuse(request)
             async with contextlib.aclosing(stream(request, context)) as messages:
                 async for message in messages:
+                    refuse(request, is_open=True)
                     yield message
+                    request.resume_token = message.resume_token
 
         return grpc.unary_stream_rpc_method_handler(
             cast("Any", serve_stream), handler.request_deserializer, handler.response_serializer

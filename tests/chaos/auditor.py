@@ -47,7 +47,7 @@ def handle(connection: Connection, events: Sequence[CloudEvent]) -> None:
     )
 
 
-COMMANDS = EventCommands(reads={"order": handle}).commands
+COMMANDS = EventCommands(name="auditor", reads={"order": handle}).commands
 
 if __name__ == "__main__":
     os.environ.setdefault("SERVICE_NAME", "auditor")

@@ -13,7 +13,7 @@ from shop.order.v1 import order_service_pb2 as pb
 from shop.order.v1.order_service_pb2_grpc import OrderServiceStub
 
 from chassis.client import CallPolicy, connect, reason_of
-from tests.support.requests import create_order_request, order_item
+from tests.services.order_svc.placing import create_order_request, order_item
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -20,11 +20,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import psycopg
-from pydantic import SecretStr
 
 from chassis.database import migrations
 from chassis.events import redis_streams
 from chassis.events.redis_streams import BrokerSettings
+from chassis.events.redis_url import RedisUrl
 from devstack.postgres import PostgresServer
 from devstack.privileges import with_parent_death_signal
 from devstack.settings import REPOSITORY
@@ -213,7 +213,7 @@ class EventWorld:
         return worker
 
     def client(self) -> contextlib.AbstractContextManager[redis.Redis]:
-        return redis_streams.connect(BrokerSettings(url=SecretStr(self._carrier.url)))
+        return redis_streams.connect(BrokerSettings(url=RedisUrl.parse(self._carrier.url)))
 
     @staticmethod
     def run(url: str, statement: str, *parameters: object) -> list[tuple[Any, ...]]:

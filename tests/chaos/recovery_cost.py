@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psycopg
-from pydantic import SecretStr
 from sqlalchemy import event as sqlalchemy_event
 from sqlalchemy.engine import Engine
 
@@ -22,6 +21,7 @@ from chassis.database import Database, migrations
 from chassis.events import redis_streams, replay
 from chassis.events.recovery import publish_again
 from chassis.events.redis_streams import START, BrokerSettings, EntryId, stream_of
+from chassis.events.redis_url import RedisUrl
 from chassis.events.relay import Relay, RelaySettings
 from chassis.testing import until
 from devstack.postgres import PostgresServer
@@ -90,7 +90,7 @@ def fill(url: str, rows: int) -> None:
 
 
 async def measure(url: str, redis_url: str, rows: int) -> None:
-    with redis_streams.connect(BrokerSettings(url=SecretStr(redis_url))) as client:
+    with redis_streams.connect(BrokerSettings(url=RedisUrl.parse(redis_url))) as client:
         await _measure(client, url, redis_url, rows)
 
 
@@ -107,7 +107,7 @@ async def _measure(client: Redis, url: str, redis_url: str, rows: int) -> None:
     await until(is_back, timeout_s=300)
     report("Redis was emptied: sent again", rows=client.xlen(STREAM), seconds=time.perf_counter() - began)
     began, after, count = time.perf_counter(), START, 0
-    async with redis_streams.connect_async(BrokerSettings(url=SecretStr(redis_url))) as asking:
+    async with redis_streams.connect_async(BrokerSettings(url=RedisUrl.parse(redis_url))) as asking:
         while count < rows and time.perf_counter() - began < 60:
             page = await replay.ask(asking, stream=STREAM, group="new", after=after, wait_s=5)
             assert page is not None

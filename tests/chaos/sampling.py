@@ -105,7 +105,7 @@ class Sampler:
             while True:
                 for process in self._processes():
                     await self._look_at(process, http)
-                await asyncio.sleep(_EVERY_S)
+                await asyncio.sleep(_EVERY_S)  # between two looks
 
     def _processes(self) -> Iterator[Process]:
         for service in self._stack.service_names:

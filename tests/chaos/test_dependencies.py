@@ -19,9 +19,9 @@ from tests.chaos.conftest import running_stack
 from tests.chaos.record import now_s
 from tests.chaos.traffic import Load, new_user, under_load
 from tests.chaos.validation import until_counted, validate
+from tests.services.order_svc.placing import create_order_request
+from tests.services.order_svc.recovery import has_recovered
 from tests.support.logins import admins_token
-from tests.support.replicas import orders_reach_users
-from tests.support.requests import create_order_request
 from tests.support.waiting import until as until_true
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ async def _as_before(stack: Stack, buyer: RestBuyer) -> None:
     for replica in stack.replicas("user_svc"):
         await faults.back_in_use(replica, stack=stack)
     # One order says something about one replica.
-    await asyncio.to_thread(until_true, lambda: orders_reach_users(stack))
+    await asyncio.to_thread(until_true, lambda: has_recovered(stack))
 
 
 async def _failure_of(call: Awaitable[SeenOrder]) -> CallFailed:

@@ -20,6 +20,7 @@ from devstack.settings import REPOSITORY
 from tests.chaos import faults
 from tests.chaos.conftest import running_stack
 from tests.chaos.followers import following
+from tests.chaos.open_loop import crowd
 from tests.chaos.record import now_s
 from tests.chaos.sampling import ALLOWED, Sampler, growth_of
 from tests.chaos.traffic import Load, under_load
@@ -42,6 +43,8 @@ _WARM_UP_S: Final = 60.0 * min(MINUTES / 4, 15)
 # Shorter runs break things and show what grew; it would be the warm-up that they judge.
 _ENOUGH_MINUTES: Final = 60
 _AWAY_S: Final = 10.0
+# Of each kind, for two replicas with at most eight threads for it.
+_CROWD: Final = 64
 # A breaker that has opened stays so for a minute by default, and every fault would be judged with the one before it.
 _ENV: Final = {"order_svc": {"BREAKER_RESET_TIMEOUT_S": "2"}}
 _SAMPLES: Final = REPOSITORY / ".build" / "chaos" / "samples.csv"
@@ -67,11 +70,11 @@ def _faults(stack: Stack) -> list[tuple[str, Callable[[], Awaitable[None]]]]:
 
     async def hang(service: str) -> None:
         async with faults.hanging(stack.replicas(service)[0], stack=stack):
-            await asyncio.sleep(_AWAY_S)
+            await asyncio.sleep(_AWAY_S)  # the fault lasts this long
 
     async def stay_away(stop: Callable[[], None], start: Callable[[], None]) -> None:
         await asyncio.to_thread(stop)
-        await asyncio.sleep(_AWAY_S)
+        await asyncio.sleep(_AWAY_S)  # the fault lasts this long
         await asyncio.to_thread(start)
 
     async def end_sessions() -> None:
@@ -109,6 +112,19 @@ async def _sampled(stack: Stack) -> AsyncIterator[Sampler]:
         sampler.write(_SAMPLES)
 
 
+async def _use_every_thread(stack: Stack) -> None:
+    """Have each replica use all of its threads at once.
+
+    A thread that first has work after half an hour brings some MiB with it, and would look like a leak.
+    """
+    async with crowd(stack.edge_url, token=admins_token(stack)) as http:
+        logins = ({"email": f"nobody-{number}@example.com", "password": "wrong horse"} for number in range(_CROWD))
+        await asyncio.gather(
+            *(http.post("/api/v1/sessions", json=login) for login in logins),
+            *(http.get(path) for path in ("/api/v1/users", "/api/v1/orders") for _ in range(_CROWD)),
+        )
+
+
 def _changes(stack: Stack, *, after: int = 0) -> list[str]:
     """Return the ids of the changes of orders, in the feed's order, without the first ones."""
     with psycopg.connect(stack.database_url("orders")) as connection:
@@ -135,7 +151,7 @@ class _Shift:
                     began.append((fault, now_s()))
                     await run()
                     await traffic.goes_on(100, timeout_s=120)
-                    await asyncio.sleep(max(began[-1][1] + 60 - now_s(), 0))
+                    await asyncio.sleep(max(began[-1][1] + 60 - now_s(), 0))  # one fault a minute
             written = _changes(self.stack, after=self.before)
             await self._are_told(followers, len(written))
         await until_counted(traffic.record, edge_url=self.stack.edge_url, token=self.token)
@@ -177,6 +193,7 @@ async def test_a_fault_a_minute_loses_nothing_and_lets_nothing_grow(stack: Stack
     turns = _faults(stack)
     schedule = [turns[number % len(turns)] for number in range(MINUTES)]
 
+    await _use_every_thread(stack)
     async with _sampled(stack) as sampler:
         for first in range(0, MINUTES, _SHIFT_MINUTES):
             await _Shift(stack, report).work(schedule[first : first + _SHIFT_MINUTES])

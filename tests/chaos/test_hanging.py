@@ -72,7 +72,8 @@ async def test_while_one_of_two_replicas_hangs_reads_are_answered_and_no_write_i
         f"writes {writes.latency()}"
     )
     assert reads.failed == {}
-    assert reads.percentile_s(99) <= 1.5
+    # A second replica is asked after a second at most (ADR 34); the rest is what a read takes on this machine.
+    assert reads.percentile_s(99) <= 1 + max(0.5, 5 * before.percentile_s(99))
     # The hanging replica does its calls when it continues; no other replica has done them meanwhile.
     assert writes.failed == {}
     assert row == (len(writes.calls),)

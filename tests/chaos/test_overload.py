@@ -139,8 +139,9 @@ async def load(kind: str, stack: Stack, tmp_path: Path) -> Load:
 
 
 async def counted(stack: Stack) -> dict[str, int]:
-    """Return what the edge has counted of the services: refused by itself, tried again, failed health checks."""
-    names = ("upstream_rq_active_overflow", "upstream_rq_retry", "upstream_rq_retry_overflow", "health_check.failure")
+    """Return what the edge has counted of the services: sent, refused by itself, tried again, failed health checks."""
+    tries = ("upstream_rq_total", "upstream_rq_active_overflow", "upstream_rq_retry", "upstream_rq_retry_overflow")
+    names = (*tries, "health_check.failure")
     async with httpx.AsyncClient(base_url=stack.edge.admin_url, trust_env=False) as admin:
         lines = (await admin.get(f"/stats?filter=^cluster.(order|user)_svc\\..*({'|'.join(names)})$")).text.splitlines()
     return {

@@ -97,7 +97,7 @@ async def _waiting(stack: Stack) -> AsyncIterator[list[float]]:
                 for replica in stack.replicas("order_svc"):
                     page = (await http.get(replica.metrics_url)).text
                     seen.extend(float(each) for each in re.findall(_PENDING, page, re.MULTILINE))
-                await asyncio.sleep(0.2)
+                await asyncio.sleep(0.2)  # between two looks
 
     looking = asyncio.create_task(look())
     try:

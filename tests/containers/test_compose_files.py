@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -71,9 +72,8 @@ def test_traces_go_to_where_they_are_taken_and_nothing_else_changes() -> None:
     base, services = _services(), _services("compose.observe.yaml")
     to = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://jaeger:4317"}
 
-    given = base["edge"]["command"]
-    assert services["edge"]["command"][: len(given)] == given
-    assert services["edge"]["command"][len(given)] == "--traces-to=jaeger:4317"
+    assert services["edge"]["command"] == base["edge"]["command"]
+    assert services["edge"]["environment"] == {"EDGE_TRACES_TO": "jaeger:4317", "EDGE_TRACE_SAMPLING": "100"}
     for name in (*SERVICES, *WORKERS):
         assert services[name]["environment"] == base[name]["environment"] | to
         assert services[name]["networks"].keys() & services["jaeger"]["networks"].keys() == {"services"}
@@ -84,11 +84,22 @@ def test_the_edge_and_its_limiter_have_the_same_limits_and_nothing_else_changes(
 
     assert services.keys() - base.keys() == set(LIMITER)
     given = base["edge"]["command"]
-    assert services["edge"]["command"] == [*given, "--rate-limiter=rate-limiter:8081"]
+    assert services["edge"]["command"] == given
+    assert services["edge"]["environment"] == {"EDGE_RATE_LIMITER": "rate-limiter:8081"}
     assert services["rate-limiter-config"]["image"] == services["edge"]["image"]
     options = {"--environment", "--rate-limit", "--public-write-limit"}
     limits = [each for each in given if each.split("=")[0] in options]
     assert services["rate-limiter-config"]["command"] == [*limits, "--into=/etc/limits/config/limits.yaml"]
+
+
+def test_files_add_to_one_another_in_any_order() -> None:
+    more = ("compose.prod.yaml", "compose.observe.yaml", "compose.limits.yaml")
+    alone = [_services(file)["edge"] for file in more]
+
+    for files in itertools.permutations(more):
+        edge = _services(*files)["edge"]
+        assert edge["command"] == _services()["edge"]["command"]
+        assert edge["environment"] == {**alone[1]["environment"], **alone[2]["environment"]}
 
 
 def test_the_limiters_redis_is_reached_by_the_limiter_alone() -> None:

@@ -9,6 +9,7 @@ import pytest
 from devstack import container_secrets
 from tests.containers.engine import podman
 from tests.containers.system import SERVICES, WORKERS
+from tests.services.order_svc.placing import place_order
 from tests.support.waiting import until
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def _order_count(edge: Edge, user_id: str) -> int:
 def test_an_order_raises_the_order_count_of_its_user(edge: Edge, world: World) -> None:
     user = world.user()
 
-    world.order(user.id)
+    place_order(world, user.id)
 
     until(lambda: _order_count(edge, user.id) == 1, timeout_s=60)
 
@@ -45,7 +46,7 @@ def test_orders_placed_while_redis_or_a_worker_was_down_are_delivered_later(
 
     podman("stop", "--time", "30", container.name)
     assert container.state["ExitCode"] == 0
-    world.order(user.id)
+    place_order(world, user.id)
     assert _order_count(edge, user.id) == 0
     podman("start", container.name)
 
@@ -61,9 +62,9 @@ def test_a_new_password_of_redis_loses_no_event(
 
     (secrets / "redis_password").unlink()
     container_secrets.prepare(secrets)
-    world.order(user.id)
+    place_order(world, user.id)
     system.compose("up", "--detach", "--force-recreate", "--wait", "redis", *WORKERS)
-    world.order(user.id)
+    place_order(world, user.id)
 
     assert (secrets / "redis_url").read_text() != before
     until(lambda: _order_count(edge, user.id) == 2, timeout_s=60)

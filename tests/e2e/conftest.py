@@ -21,10 +21,16 @@ from tests.support.pgbouncer import pooled_stack
 from tests.support.ports import free_port
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 # Not what they are in production, where a password hash takes much CPU and an open circuit stays open for a minute.
 _QUICK = {service.name: dict(facts("settings", service.name)) for service in services()}
+
+
+def stack_of(settings: Settings, *, extra_env: Mapping[str, Mapping[str, str]]) -> Stack:
+    """Return a stack, which reaches its databases through PgBouncer if POOLED is set."""
+    make = pooled_stack if "POOLED" in os.environ else Stack
+    return make(settings, extra_env=extra_env)
 
 
 @pytest.fixture(scope="session")
@@ -36,10 +42,9 @@ def page_port() -> int:
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory, page_port: int) -> Iterator[Stack]:
     home = tmp_path_factory.mktemp("stack")
-    make = pooled_stack if "POOLED" in os.environ else Stack
     origins = (f"http://localhost:{page_port}",)
     settings = Settings(edge_port=free_port(), home=home, drain_s=0.2, cors_origins=origins, **NO_LIMITS)
-    with make(settings, extra_env=_QUICK) as stack:
+    with stack_of(settings, extra_env=_QUICK) as stack:
         _do_not_wait_for_the_disk(stack)
         yield stack
     shutil.rmtree(home)

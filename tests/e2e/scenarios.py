@@ -61,7 +61,7 @@ def produces(domain: str, reason: str, **expected: Any) -> Callable[[Cause], Cau
 def _missing_resources() -> Mapping[tuple[str, str], Scenario]:
     found = {}
     for reason in REASONS.values():
-        words = re.fullmatch(r"([A-Z_]+)_NOT_FOUND", reason.name)
+        words = re.fullmatch(r"([A-Z0-9_]+)_NOT_FOUND", reason.name)
         rpc = BY_NAME.get(f"Get{words[1].title().replace('_', '')}") if words else None
         if rpc and rpc.service.startswith(f"{reason.domain}."):
             found[reason.key] = Scenario(cause=_reads_an_unknown(rpc))

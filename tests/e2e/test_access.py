@@ -12,9 +12,9 @@ from shop.user.v1 import session_service_pb2 as sessions_pb
 from shop.user.v1.session_service_pb2_grpc import SessionServiceStub
 
 from tests.e2e.callers import Edge, ask, require_clean
-from tests.e2e.contract import RPCS, name_of
+from tests.e2e.contract import BY_NAME, RPCS, name_of
 from tests.e2e.world import request_json
-from tests.support.access_table import CALLERS, NOTHING, REQUESTS, Subject, expected
+from tests.support.access_table import CALLERS, MADE_FOR, NOTHING, REQUESTS, Subject, expected
 from tests.support.requests import PASSWORD
 
 if TYPE_CHECKING:
@@ -69,7 +69,14 @@ def new_subject(world: World) -> Subject:
     owner = world.user()
     login = sessions_pb.CreateSessionRequest(email=owner.email, password=PASSWORD)
     session = SessionServiceStub(world.edge.channel).CreateSession(login, timeout=10)
-    return Subject(owner, world.order(owner.id), cast("sessions_pb.Session", session))
+    owned = {method: made(world, method, make(owner)) for method, make in MADE_FOR.items()}
+    return Subject(owner, cast("sessions_pb.Session", session), owned)
+
+
+def made(world: World, method: str, request: Message) -> Message:
+    rpc = BY_NAME[method.rpartition(".")[2]]
+    answer = world.edge.channel.unary_unary(rpc.path)(request.SerializeToString(), timeout=10)
+    return rpc.reply.FromString(answer)
 
 
 @pytest.mark.parametrize("rpc", RPCS, ids=name_of)

@@ -197,7 +197,7 @@ def test_one_address_over_its_limit_does_not_block_the_page_for_others(system: S
         assert sum(len(answer.content) for answer in answers if answer.is_success) >> 10 <= 64_000 + came_back_kib
         assert answers[-1].json()["details"][0]["reason"] == "RATE_LIMITED"
         assert greedy.get(SCRIPT, headers={"if-none-match": etag}).status_code == 304
-        assert greedy.get("/api/v1/orders").status_code == 401
+        assert greedy.get("/api/v1/users").status_code == 401
         assert neighbour.get(SCRIPT).status_code == 200
 
 
@@ -208,7 +208,7 @@ def test_health_is_answered_300_times_a_minute(system: System) -> None:
         assert statuses[429] > 0
         assert statuses[200] >= 300
         assert monitor.get("/healthz").status_code == 200
-        assert monitor.get("/api/v1/orders").status_code == 401
+        assert monitor.get("/api/v1/users").status_code == 401
 
 
 def test_a_thousand_health_watches_are_refused(system: System, tell: Print) -> None:

@@ -11,6 +11,7 @@ import pytest
 from playwright.sync_api import expect
 
 from chassis.testing import new_uuid
+from envoy.operations import address_of
 from tests.support.browser import chromium
 from tests.support.requests import PASSWORD
 
@@ -150,6 +151,14 @@ def test_a_reader_can_log_in_and_order_from_the_page(page: Page, world: World) -
 
     assert order["userId"] == user.id
     assert order["status"] == "ORDER_STATUS_PENDING"
+
+
+def test_the_address_of_an_operation_opens_it(browser: Browser, edge: Edge) -> None:
+    with browser.new_page() as page:
+        page.goto(edge.url + address_of("/shop.user.v1.SessionService/CreateSession"))
+
+        expect(operation(page, "Sessions-createSession").locator(".execute")).to_be_visible()
+        assert page.locator(".execute").count() == 1
 
 
 @IN_BOTH_SCHEMES

@@ -29,6 +29,7 @@ def test_the_service_that_was_asked_answers(edge: Edge, path: str, service: str)
 
 def test_the_edges_health_check_succeeds(edge: Edge) -> None:
     assert edge.http.get("/healthz").status_code == 200
+    assert edge.http.head("/healthz?at=1").status_code == 200
 
 
 @pytest.mark.parametrize("service", ["", *service_names()])

@@ -1,4 +1,4 @@
-"""A user and an order, made and seen over REST, over typed stubs and by the command line: all see the same."""
+"""A user, made and seen over REST, over typed stubs and by the command line: all see the same."""
 
 from __future__ import annotations
 
@@ -13,21 +13,19 @@ from typing import TYPE_CHECKING
 
 import pytest
 from google.protobuf import json_format
-from shop.order.v1 import order_service_pb2 as orders
-from shop.order.v1.order_pb2 import Order
-from shop.order.v1.order_service_pb2_grpc import OrderServiceStub
 from shop.user.v1 import user_service_pb2 as users
 from shop.user.v1.user_pb2 import User
 from shop.user.v1.user_service_pb2_grpc import UserServiceStub
 
-from chassis.client import connect, connect_sync
+from chassis.client import connect
 from chassis.server.contract import service_names
 from devstack.screen import ready_screen
 from devstack.settings import REPOSITORY
+from protos.client import connect_sync
 from tests.e2e.callers import rest_outcome
 from tests.e2e.contract import RPCS, Json, as_json
 from tests.e2e.world import request_json
-from tests.support.requests import create_order_request, create_user_request
+from tests.support.requests import create_user_request
 from tests.support.waiting import until
 
 if TYPE_CHECKING:
@@ -78,47 +76,33 @@ COMMAND_LINES = [pytest.param(by_buf, id="buf"), pytest.param(by_grpcurl, id="gr
 def test_resources_created_over_rest_are_visible_to_every_client(
     edge: Edge, command_line: Callable[[Edge], Call]
 ) -> None:
-    call = command_line(edge)
+    user = edge.http.post("/api/v1/users", json=request_json(create_user_request())).json()
 
     with connect_sync(edge.authority, token=edge.token) as channel:
-        # The user before the order, which is counted a moment later.
-        user = edge.http.post("/api/v1/users", json=request_json(create_user_request())).json()
-        seen_user = UserServiceStub(channel).GetUser(users.GetUserRequest(id=user["id"]))
-        called_user = call("shop.user.v1.UserService/GetUser", {"id": user["id"]})
-        order = edge.http.post("/api/v1/orders", json=request_json(create_order_request(user["id"]))).json()
-        seen_order = OrderServiceStub(channel).GetOrder(orders.GetOrderRequest(id=order["id"]))
+        by_stub = UserServiceStub(channel).GetUser(users.GetUserRequest(id=user["id"]))
+    called = command_line(edge)("shop.user.v1.UserService/GetUser", {"id": user["id"]})
 
-    assert as_json(seen_user) == _same(called_user, User) == user
-    assert as_json(seen_order) == order
-    assert _same(call("shop.order.v1.OrderService/GetOrder", {"id": order["id"]}), Order) == order
+    assert as_json(by_stub) == _same(called, User) == user
 
 
 async def test_resources_created_by_a_typed_stub_are_visible_to_every_client(edge: Edge) -> None:
     async with connect(edge.authority, token=edge.token) as channel:
         user = await UserServiceStub(channel).CreateUser(create_user_request())
-        seen_user = rest_outcome(edge.http.get(f"/api/v1/users/{user.id}")).body
-        order = await OrderServiceStub(channel).CreateOrder(create_order_request(user.id))
 
-    assert seen_user == as_json(user)
-    assert rest_outcome(edge.http.get(f"/api/v1/orders/{order.id}")).body == as_json(order)
-    assert by_buf(edge)("shop.order.v1.OrderService/GetOrder", {"id": order.id}) == as_json(order)
+    assert rest_outcome(edge.http.get(f"/api/v1/users/{user.id}")).body == as_json(user)
+    assert by_buf(edge)("shop.user.v1.UserService/GetUser", {"id": user.id}) == as_json(user)
 
 
 @pytest.mark.parametrize("command_line", COMMAND_LINES)
 def test_resources_created_by_a_command_line_are_visible_to_every_client(
     edge: Edge, command_line: Callable[[Edge], Call]
 ) -> None:
-    call = command_line(edge)
+    user = command_line(edge)("shop.user.v1.UserService/CreateUser", request_json(create_user_request()))
 
-    user = call("shop.user.v1.UserService/CreateUser", request_json(create_user_request()))
-    seen_user = edge.http.get(f"/api/v1/users/{user['id']}").json()
-    order = call("shop.order.v1.OrderService/CreateOrder", request_json(create_order_request(user["id"])))
-
-    assert seen_user == _same(user, User)
-    assert edge.http.get(f"/api/v1/orders/{order['id']}").json() == _same(order, Order)
+    assert edge.http.get(f"/api/v1/users/{user['id']}").json() == _same(user, User)
     with connect_sync(edge.authority, token=edge.token) as channel:
-        seen = OrderServiceStub(channel).GetOrder(orders.GetOrderRequest(id=order["id"]))
-    assert as_json(seen) == _same(order, Order)
+        by_stub = UserServiceStub(channel).GetUser(users.GetUserRequest(id=user["id"]))
+    assert as_json(by_stub) == _same(user, User)
 
 
 def test_reflection_lists_every_method_for_buf(edge: Edge) -> None:

@@ -1,81 +1,61 @@
-"""An order is placed once, however often it is sent; and two orders are two."""
+"""A resource is created once, however often its request is sent with one key."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from chassis.testing import new_uuid
 from tests.e2e.callers import rest_outcome
-from tests.e2e.contract import BY_NAME
+from tests.e2e.contract import RPCS, name_of
 from tests.e2e.world import request_json
-from tests.support.requests import create_order_request
 
 if TYPE_CHECKING:
-    from tests.e2e.contract import Json
+    from tests.e2e.callers import Outcome
+    from tests.e2e.contract import Rpc
     from tests.e2e.world import World
 
-
-@pytest.fixture
-def order_json(world: World) -> Json:
-    return request_json(create_order_request(world.user().id))
+CREATIONS = [rpc for rpc in RPCS if rpc.creates and rpc.has_request_id]
 
 
-def place(world: World, order: Json, **headers: str) -> str:
-    response = world.edge.http.post("/api/v1/orders", json=order, headers=headers)
+def without_a_request_id(world: World, rpc: Rpc) -> Any:
+    request: Any = world.request(rpc.name)
+    request.ClearField("request_id")
+    return request
+
+
+def create(world: World, rpc: Rpc, request: Any, **headers: str) -> Outcome:
+    call = rpc.bindings[0].call(request_json(request))
+    response = world.edge.http.request(call.verb, call.path, json=call.body, headers=headers)
     assert response.status_code == 201, response.text
-    return str(response.json()["id"])
-
-
-def orders_of(world: World, order: Json) -> list[str]:
-    response = world.edge.http.get("/api/v1/orders", params={"userId": order["userId"]})
-    return [each["id"] for each in rest_outcome(response).body["orders"]]
+    return rest_outcome(response)
 
 
 @pytest.mark.parametrize("name", ["idempotency-key", "Idempotency-Key"])
-def test_the_same_key_twice_is_one_order(world: World, order_json: Json, name: str) -> None:
-    key = new_uuid()
+@pytest.mark.parametrize("rpc", CREATIONS, ids=name_of)
+def test_the_same_key_twice_is_one_creation(world: World, rpc: Rpc, name: str) -> None:
+    request, key = without_a_request_id(world, rpc), {name: new_uuid()}
 
-    first, again = place(world, order_json, **{name: key}), place(world, order_json, **{name: key})
-
-    assert first == again
-    assert orders_of(world, order_json) == [first]
+    assert create(world, rpc, request, **key).body == create(world, rpc, request, **key).body
 
 
-def test_the_same_request_id_twice_is_one_order(world: World, order_json: Json) -> None:
-    order_json["requestId"] = new_uuid()
+@pytest.mark.parametrize("rpc", CREATIONS, ids=name_of)
+def test_the_same_request_id_twice_is_one_creation(world: World, rpc: Rpc) -> None:
+    request = without_a_request_id(world, rpc)
+    request.request_id = new_uuid()
 
-    first, again = place(world, order_json), place(world, order_json)
-
-    assert first == again
-    assert orders_of(world, order_json) == [first]
-
-
-def test_a_key_means_the_same_over_rest_and_grpc(world: World, order_json: Json) -> None:
-    key = new_uuid()
-    first = place(world, order_json, **{"idempotency-key": key})
-
-    again = world.edge.grpc(
-        BY_NAME["CreateOrder"], create_order_request(order_json["userId"]), metadata=[("idempotency-key", key)]
-    )
-
-    assert again.body["id"] == first
+    assert create(world, rpc, request).body == create(world, rpc, request).body
 
 
-def test_without_a_key_two_requests_are_two_orders(world: World, order_json: Json) -> None:
-    first, second = place(world, order_json), place(world, order_json)
+@pytest.mark.parametrize("rpc", CREATIONS, ids=name_of)
+def test_a_key_means_the_same_over_rest_and_grpc(world: World, rpc: Rpc) -> None:
+    request, key = without_a_request_id(world, rpc), new_uuid()
+    first = create(world, rpc, request, **{"idempotency-key": key})
 
-    assert first != second
-    assert sorted(orders_of(world, order_json)) == sorted([first, second])
+    again = world.edge.grpc(rpc, request, metadata=[("idempotency-key", key)])
 
-
-def test_a_callers_own_x_request_id_is_not_a_key(world: World, order_json: Json) -> None:
-    own = {"x-request-id": new_uuid()}
-
-    first, second = place(world, order_json, **own), place(world, order_json, **own)
-
-    assert first != second
+    assert again.body["id"] == first.body["id"]
 
 
 def test_every_answer_has_a_request_id_of_the_edge(world: World) -> None:

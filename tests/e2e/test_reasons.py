@@ -15,7 +15,7 @@ from shop.user.v1 import user_service_pb2 as users
 
 from chassis.testing import new_uuid
 from tests.e2e.callers import code_of, require_clean, rest_outcome
-from tests.e2e.contract import BY_NAME
+from tests.e2e.contract import BY_NAME, RPCS
 from tests.e2e.scenarios import SYSTEM, all_scenarios, produces
 from tests.support.reasons import REASONS
 from tests.support.requests import create_user_request
@@ -175,6 +175,8 @@ def test_every_reason_of_the_contract_has_a_scenario() -> None:
     # need a stuck database and a short queue: integration/test_batches has them. How streams end:
     # integration/test_watching_ends.
     elsewhere = {(SYSTEM, name) for name in ("RATE_LIMITED", "OVERLOADED", "STREAM_TOO_SLOW", "SERVER_STOPPING")}
+    if not any(rpc.is_stream for rpc in RPCS):
+        elsewhere.add((SYSTEM, "RESUME_TOKEN_EXPIRED"))
 
     known = ALL.keys() | elsewhere
     assert REASONS.keys() - known == set(), "bring it about in tests/services/<service>/reasons.py"

@@ -18,9 +18,9 @@ from chassis.service import services
 from chassis.testing import new_uuid
 from devstack.observe import Prometheus, find_prometheus
 from devstack.settings import REPOSITORY, Settings
-from devstack.stack import Stack
 from devstack.traces import ReceivedSpan, TraceReceiver
 from devstack.waterfall import WaterfallPage
+from tests.e2e.conftest import stack_of
 from tests.support.logins import NO_LIMITS, admins_token
 from tests.support.ports import free_port
 from tests.support.waiting import until
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from prometheus_client.core import Metric
+
+    from devstack.stack import Stack
 
 CANARY = "canary"
 
@@ -117,7 +119,7 @@ def traced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Traced]:
     quick = {"ARGON2_MEMORY_KIB": "64", "OTEL_BSP_SCHEDULE_DELAY": "100"}
     with (
         TraceReceiver() as receiver,
-        Stack(
+        stack_of(
             Settings(edge_port=free_port(), home=home, drain_s=0.2, otlp_endpoint=receiver.endpoint, **NO_LIMITS),
             extra_env={"user_svc": quick, "order_svc": {"OTEL_BSP_SCHEDULE_DELAY": "100"}},
         ) as stack,

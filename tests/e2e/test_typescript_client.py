@@ -166,6 +166,12 @@ def test_a_lost_answer_is_asked_for_again_as_the_same_write(run: Run) -> None:
     assert facts == {"tries": 3, "bodies": 1, "orders": 1, "triesInAll": 6, "code": "Unavailable"}
 
 
+def test_while_many_calls_fail_none_is_tried_again(run: Run) -> None:
+    facts = run("throttled")
+
+    assert facts == {"failing": [3, 2, 1], "recovered": 2}
+
+
 def test_a_call_ends_at_its_deadline_or_with_its_signal(run: Run) -> None:
     facts = run("deadlines")
 

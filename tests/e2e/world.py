@@ -1,18 +1,14 @@
-"""Users and orders to test with, and a request that succeeds for every method of the contract."""
+"""Users to test with, and a request that succeeds for every method of the contract."""
 
 from __future__ import annotations
 
 import contextlib
 import itertools
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import httpx
 import psycopg
-from buf.validate import validate_pb2
-from google.protobuf import json_format
-from shop.order.v1.order_service_pb2_grpc import OrderServiceStub
 from shop.system.v1 import system_service_pb2 as system
 from shop.user.v1 import user_service_pb2 as users
 from shop.user.v1.user_service_pb2_grpc import UserServiceStub
@@ -20,20 +16,18 @@ from shop.user.v1.user_service_pb2_grpc import UserServiceStub
 from chassis.service import service_of, services
 from chassis.testing import new_uuid
 from devstack.process import stop_together
-from protos.codegen.examples import example_of
 from tests.e2e.callers import CLEAR_TEXT
 from tests.e2e.contract import BY_NAME, as_json
 from tests.support.guards import modules
 from tests.support.logins import log_in
-from tests.support.replicas import orders_reach_users
-from tests.support.requests import PASSWORD, create_order_request, create_user_request
+from tests.support.requests import PASSWORD, create_user_request
+from tests.support.standard_requests import example_request, make_unique, verb_and_resource
 from tests.support.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from google.protobuf.message import Message
-    from shop.order.v1 import order_pb2
     from shop.user.v1.user_pb2 import User
 
     from devstack.stack import Stack
@@ -46,7 +40,7 @@ _NUMBERS: Final = itertools.count(1)
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """A running system, with users, orders and temporary faults."""
+    """A running system, with users and temporary faults."""
 
     stack: Stack
     edge: Edge
@@ -67,11 +61,6 @@ class World:
         UserServiceStub(self.edge.channel).DeleteUser(users.DeleteUserRequest(id=user.id), timeout=10)
         return user.id
 
-    def order(self, user_id: str = "", **changes: Any) -> order_pb2.Order:
-        """Place an order, for a new user if none is named."""
-        request = create_order_request(user_id or self.user().id, **changes)
-        return OrderServiceStub(self.edge.channel).CreateOrder(request, timeout=10)
-
     def request(self, name: str) -> Message:
         """Return a request that the method of this name answers with success, once."""
         make = REQUESTS.get(name)
@@ -80,9 +69,9 @@ class World:
     def _standard_request(self, rpc: Rpc) -> Message:
         """Return a request to create, read, change, delete or list resources, made of the contract's examples."""
         assert is_standard(rpc), write_a_request(rpc)
-        example = json_format.ParseDict(dict(example_of(rpc.request.DESCRIPTOR, is_request=True)), rpc.request())
+        example = example_request(rpc.request)
         request: Any = example
-        verb, resource = verb_and_resource(rpc)
+        verb, resource = verb_and_resource(rpc.name)
         if verb in {"Get", "Update", "Delete"}:
             create = BY_NAME[f"Create{resource}"]
             made = self.edge.grpc(create, self.request(create.name))
@@ -91,7 +80,7 @@ class World:
             if "etag" in rpc.request.DESCRIPTOR.fields_by_name:
                 request.etag = made.body["etag"]
         elif verb == "Create":
-            _make_unique(request)
+            make_unique(request, next(_NUMBERS))
         if rpc.has_request_id:
             request.request_id = new_uuid()
         return example
@@ -151,7 +140,7 @@ class World:
                 replica.wait_ready()
             until(self._edge_is_healthy)
             until(self._edge_reaches_every_replica)
-            until(lambda: orders_reach_users(self.stack))
+            until(lambda: all(each.has_recovered(self.stack) for each in modules("recovery")))
 
     def _edge_is_healthy(self) -> bool:
         return self.edge.http.get("/healthz").is_success
@@ -182,24 +171,9 @@ def request_json(request: Message) -> dict[str, Any]:
     return _brief(request)
 
 
-def _make_unique(request: Message) -> None:
-    """Give the request other content than any before it, in its first free text."""
-    for field, value in request.ListFields():
-        rules = field.GetOptions().Extensions[validate_pb2.field].string
-        if isinstance(value, str) and not (rules.WhichOneof("well_known") or rules.pattern):
-            setattr(request, field.name, f"{value} {next(_NUMBERS)}")
-            return
-
-
-def verb_and_resource(rpc: Rpc) -> tuple[str, str]:
-    """Return the parts of the name of a standard method (https://google.aip.dev/130); empty for others."""
-    found = re.fullmatch(r"(Create|Get|Update|Delete|List)(\w+)", rpc.name)
-    return (found[1], found[2]) if found else ("", "")
-
-
 def is_standard(rpc: Rpc) -> bool:
     """Return whether a request can be made of the contract's examples: it names at most a resource that is created."""
-    verb, resource = verb_and_resource(rpc)
+    verb, resource = verb_and_resource(rpc.name)
     fields = rpc.request.DESCRIPTOR.fields_by_name
     return verb in {"Create", "List"} or (bool(verb) and f"Create{resource}" in BY_NAME and "id" in fields)
 

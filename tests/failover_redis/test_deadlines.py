@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from pydantic import SecretStr
 
 from chassis.events.consumer_group import ConsumerGroup
 from chassis.events.redis_streams import START, BrokerDown, BrokerSettings, connect, connect_async, stream_of
+from chassis.events.redis_url import RedisUrl
 from chassis.events.stream import Appending, Stream
 from devstack.redis import RedisServer
 from tests.failover_redis.servers import missing_program
@@ -105,7 +105,7 @@ async def consumer_s_call(group: ConsumerGroup, call: str) -> float:
 @pytest.mark.parametrize("connected", ["connected", "not connected"])
 async def test_every_call_ends_when_no_server_answers(topology: Topology, connected: str) -> None:
     topology.until_whole()
-    settings = BrokerSettings(url=SecretStr(topology.url), timeout_s=2)
+    settings = BrokerSettings(url=RedisUrl.parse(topology.url), timeout_s=2)
     async with contextlib.AsyncExitStack() as clients:
         relay = clients.enter_context(connect(settings))
         groups = {

@@ -6,11 +6,11 @@ import gc
 from typing import TYPE_CHECKING
 
 import pytest
-from pydantic import SecretStr
 from redis.exceptions import ReadOnlyError
 
 from chassis.events.consumer_group import ConsumerGroup
 from chassis.events.redis_streams import START, BrokerDown, BrokerSettings, connect, connect_async, stream_of
+from chassis.events.redis_url import RedisUrl
 from chassis.events.stream import Appending, Sent, Stream
 from devstack.ports import LOOPBACK
 from tests.failover_redis.servers import made_certificates, missing_program
@@ -44,7 +44,7 @@ def topology(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 
 def settings_of(url: str) -> BrokerSettings:
-    return BrokerSettings(url=SecretStr(url), timeout_s=2)
+    return BrokerSettings(url=RedisUrl.parse(url), timeout_s=2)
 
 
 def append(client: Redis, *events: bytes) -> Sent:
@@ -63,7 +63,7 @@ async def test_events_that_a_relay_publishes_reach_a_group(topology: Topology) -
         await group.create_if_missing()
         await group.wait(START, wait_s=0.5)
         entries = await group.read(count=10)
-        pending = await group.pending_count()
+        pending = (await group.look()).pending
         again = await group.claim_stale(pause_s=lambda _: 0)
         await group.acknowledge(again)
         look = await group.look()

@@ -6,13 +6,12 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Any
 
-from pydantic import SecretStr
-
 from chassis.database import Database
 from chassis.events import redis_streams
 from chassis.events.consumer import Consumer, ConsumerSettings
 from chassis.events.consumer_group import ConsumerGroup
 from chassis.events.redis_streams import BrokerSettings, stream_of
+from chassis.events.redis_url import RedisUrl
 from chassis.events.relay import Relay, RelaySettings
 from tests.integration.inprocess import database_settings
 
@@ -49,7 +48,7 @@ async def opened(url: str, **settings: Any) -> AsyncIterator[Database]:
 
 
 def settings_of(url: str) -> BrokerSettings:
-    return BrokerSettings(url=SecretStr(url), timeout_s=1)
+    return BrokerSettings(url=RedisUrl.parse(url), timeout_s=1)
 
 
 @contextlib.asynccontextmanager

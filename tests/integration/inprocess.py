@@ -29,9 +29,13 @@ TEST_KEY: Final = base64.urlsafe_b64encode(SIGNER.private.public_key().public_by
 """The public key of the tokens of tests, as a JWK has it."""
 
 
-def database_settings(url: str, **changes: Any) -> DatabaseSettings:
-    """Return the settings of the database at the URL."""
-    return DatabaseSettings(url=DatabaseUrl.parse(url), **changes)
+def database_settings(url: str, *, lock_timeout_s: float = 4, **changes: Any) -> DatabaseSettings:
+    """Return the settings of the database at the URL.
+
+    On a busy machine this process may stand still for longer than a service waits for a lock, with the lock in a thread
+    of its own.
+    """
+    return DatabaseSettings(url=DatabaseUrl.parse(url), lock_timeout_s=lock_timeout_s, **changes)
 
 
 @contextlib.asynccontextmanager

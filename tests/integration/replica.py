@@ -94,7 +94,7 @@ class Replica:
 @contextlib.asynccontextmanager
 async def serving_process(package: str, folder: Path, **env: str) -> AsyncIterator[Replica]:
     """Run a replica while the block runs, from when it is healthy; kill it at the end if it still runs."""
-    reserved = ReservedPort()
+    reserved = ReservedPort(host=env.get("HOST", LOOPBACK))
     replica = Replica(package, port=reserved.number, log=folder / f"{package}.log", env=env)
     try:
         await replica.until_health(SERVING)

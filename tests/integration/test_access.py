@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from google.protobuf import descriptor_pool, message_factory
 from grpc import StatusCode, aio
-from shop.order.v1 import order_pb2
-from shop.order.v1 import order_service_pb2 as orders_pb
-from shop.order.v1.order_service_pb2_grpc import OrderServiceStub
 from shop.user.v1 import session_service_pb2 as sessions_pb
 from shop.user.v1 import user_service_pb2 as users_pb
 from shop.user.v1.session_service_pb2_grpc import SessionServiceStub
@@ -18,6 +16,7 @@ from shop.user.v1.user_service_pb2_grpc import UserServiceStub
 
 from chassis.context import Role
 from chassis.server import contract
+from chassis.service import Service, services
 from chassis.testing import (
     SIGNER,
     admins_token,
@@ -29,19 +28,20 @@ from chassis.testing import (
     services_token,
     token_of,
 )
-from tests.support.access_table import CALLERS, FOREIGN, NOTHING, REQUESTS, Subject, expected
-from tests.support.requests import PASSWORD, create_order_request, create_user_request
+from tests.support.access_table import CALLERS, FOREIGN, MADE_FOR, NOTHING, REQUESTS, Subject, expected
+from tests.support.requests import PASSWORD, create_user_request
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Mapping
 
     from google.protobuf.descriptor import MethodDescriptor
     from google.protobuf.message import Message
-    from shop.order.v1.order_service_pb2_grpc import OrderServiceAsyncStub
     from shop.user.v1.user_pb2 import User
     from shop.user.v1.user_service_pb2_grpc import UserServiceAsyncStub
 
     from tests.integration.databases import TestDatabase
+
+USERS = "shop.user.v1.UserService"
 
 # Of the users' own resources; e2e/test_access.py has every rpc of the contract.
 METHODS: dict[str, MethodDescriptor] = {
@@ -52,32 +52,32 @@ METHODS: dict[str, MethodDescriptor] = {
 }
 
 
+# The services that have them.
+SERVICES: tuple[Service, ...] = tuple(
+    each for each in services() if any(method.rpartition(".")[0] in each.serves for method in METHODS)
+)
+
+
 @dataclass(frozen=True, slots=True)
 class World:
-    """A user with an order and a session, and both services.
+    """A user with what the user owns, and the services.
 
     Attributes:
-        users: a channel without a token to the user service.
-        orders: a channel without a token to the order service.
+        channels: a channel without a token to each gRPC service but SystemService, which all replicas serve.
         subject: whose things the calls are about.
     """
 
-    users: aio.Channel
-    orders: aio.Channel
+    channels: Mapping[str, aio.Channel]
     subject: Subject
 
     @property
     def owner(self) -> User:
         return self.subject.owner
 
-    @property
-    def order(self) -> order_pb2.Order:
-        return self.subject.order
-
     async def call(self, method: str, request: Message, *, token: str) -> Message:
         """Make a call with the token; an empty one is anonymous."""
         service, _, name = method.rpartition(".")
-        channel = self.orders if service.startswith("shop.order.") else self.users
+        channel = self.channels.get(service, self.channels[USERS])
         invoke = (channel.unary_stream if METHODS[method].server_streaming else channel.unary_unary)(
             f"/{service}/{name}",
             request_serializer=type(request).SerializeToString,
@@ -111,37 +111,58 @@ async def _first_news(stream: Any) -> Message:
 class Worlds:
     """Makes worlds."""
 
-    users: aio.Channel
-    orders: aio.Channel
+    channels: Mapping[str, aio.Channel]
 
     async def new(self) -> World:
-        owner = await UserServiceStub(self.users).CreateUser(create_user_request())
+        users = self.channels[USERS]
+        owner = await UserServiceStub(users).CreateUser(create_user_request())
         login = sessions_pb.CreateSessionRequest(email=owner.email, password=PASSWORD)
-        session = await SessionServiceStub(self.users).CreateSession(login)
-        order = await OrderServiceStub(self.orders).CreateOrder(
-            create_order_request(owner.id), metadata=bearer(session.access_token)
-        )
-        return World(self.users, self.orders, Subject(owner, order, session))
+        session = await SessionServiceStub(users).CreateSession(login)
+        owned: dict[str, Message] = {}
+        world = World(self.channels, Subject(owner, session, owned))
+        for method, make in MADE_FOR.items():
+            owned[method] = await world.call(method, make(owner), token=session.access_token)
+        return world
 
 
 @pytest.fixture
-async def worlds(users_address: str, orders_address: str) -> AsyncIterator[Worlds]:
-    async with plain_channel(users_address, token="") as users, plain_channel(orders_address, token="") as orders:
-        yield Worlds(users, orders)
+def addresses(request: pytest.FixtureRequest) -> dict[str, str]:
+    """The address of each service, by the full names of what it serves."""
+    return {
+        served: request.getfixturevalue(f"{service.collection}_address")
+        for service in SERVICES
+        for served in service.serves
+    }
+
+
+@pytest.fixture
+async def worlds(addresses: dict[str, str]) -> AsyncIterator[Worlds]:
+    async with AsyncExitStack() as stack:
+        yield Worlds(
+            {
+                served: await stack.enter_async_context(plain_channel(address, token=""))
+                for served, address in addresses.items()
+            }
+        )
+
+
+@pytest.fixture
+def databases(request: pytest.FixtureRequest) -> list[TestDatabase]:
+    return [request.getfixturevalue(f"{service.collection}_database") for service in SERVICES]
 
 
 @pytest.mark.parametrize("method", METHODS)
 async def test_an_rpc_admits_the_callers_of_the_contract(
-    worlds: Worlds, users_database: TestDatabase, orders_database: TestDatabase, method: str
+    worlds: Worlds, databases: list[TestDatabase], method: str
 ) -> None:
     outcomes: dict[str, str] = {}
 
     for caller in CALLERS:
         world = await worlds.new()
-        before = users_database.everything() + orders_database.everything()
+        before = [each.everything() for each in databases]
         outcomes[caller] = outcome = await outcome_of(world, method, caller)
         if outcome != "OK":
-            assert users_database.everything() + orders_database.everything() == before
+            assert [each.everything() for each in databases] == before
 
     assert outcomes == {caller: expected(method, caller) for caller in CALLERS}
 
@@ -183,67 +204,11 @@ async def bytes_of(call: Any) -> bytes:
         return repr((error.code(), error.details(), sorted(error.trailing_metadata() or ()))).encode()
 
 
-@pytest.mark.parametrize("caller", ["support", "admin", "service"])
-async def test_staff_sees_all_orders_and_users_see_theirs(worlds: Worlds, caller: str) -> None:
-    one, other = await worlds.new(), await worlds.new()
-    method = "shop.order.v1.OrderService.ListOrders"
-
-    async def listed(token: str, **filters: Any) -> set[str]:
-        answer: Any = await one.call(method, orders_pb.ListOrdersRequest(**filters), token=token)
-        return {order.id for order in answer.orders}
-
-    assert await listed(one.token("owner")) == {one.order.id}
-    assert await listed(one.token("owner"), user_id=other.owner.id) == set()
-    assert await listed(one.token("other")) == set()
-    assert await listed(one.token(caller)) == {one.order.id, other.order.id}
-    assert await listed(one.token(caller), user_id=other.owner.id) == {other.order.id}
-
-
-async def test_a_page_token_does_not_open_another_users_list(orders: OrderServiceAsyncStub, buyer: User) -> None:
-    for _ in range(2):
-        await orders.CreateOrder(create_order_request(buyer.id))
-    first_page = await orders.ListOrders(orders_pb.ListOrdersRequest(page_size=1))
-    request = orders_pb.ListOrdersRequest(page_size=1, page_token=first_page.next_page_token)
-
-    refusal = await refusal_of(orders.ListOrders(request, metadata=bearer(token_of(new_uuid()))))
-
-    assert refusal.reason == "INVALID_PAGE_TOKEN"
-
-
-async def test_an_order_without_a_buyer_is_the_callers(orders: OrderServiceAsyncStub, buyer: User) -> None:
-    order = await orders.CreateOrder(create_order_request(""), metadata=bearer(token_of(buyer.id)))
-
-    assert order.user_id == buyer.id
-
-
-async def test_staff_orders_for_the_buyer_and_not_for_themselves(orders: OrderServiceAsyncStub, buyer: User) -> None:
-    order = await orders.CreateOrder(create_order_request(buyer.id))
-
-    mine = await orders.ListOrders(orders_pb.ListOrdersRequest(), metadata=bearer(token_of(buyer.id)))
-
-    assert order.user_id == buyer.id
-    assert [each.id for each in mine.orders] == [order.id]
-
-
-async def test_one_request_id_of_two_callers_is_two_requests(
-    orders: OrderServiceAsyncStub, users: UserServiceAsyncStub, buyer: User
-) -> None:
-    other = await users.CreateUser(create_user_request())
-    request = create_order_request("", request_id=new_uuid())
-
-    of_buyer = await orders.CreateOrder(request, metadata=bearer(token_of(buyer.id)))
-    of_other = await orders.CreateOrder(request, metadata=bearer(token_of(other.id)))
-
-    assert of_buyer.id != of_other.id
-    assert (of_buyer.user_id, of_other.user_id) == (buyer.id, other.id)
-    assert (await orders.CreateOrder(request, metadata=bearer(token_of(buyer.id)))).id == of_buyer.id
-
-
 async def test_a_request_id_of_one_caller_does_not_return_the_response_of_another(
-    users: UserServiceAsyncStub, buyer: User
+    users: UserServiceAsyncStub, ada: User
 ) -> None:
-    update = users_pb.UpdateUserRequest(id=buyer.id, display_name="B", request_id=new_uuid())
-    await users.UpdateUser(update, metadata=bearer(token_of(buyer.id)))
+    update = users_pb.UpdateUserRequest(id=ada.id, display_name="B", request_id=new_uuid())
+    await users.UpdateUser(update, metadata=bearer(token_of(ada.id)))
 
     refusal = await refusal_of(users.UpdateUser(update, metadata=bearer(token_of(new_uuid()))))
 

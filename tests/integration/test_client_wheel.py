@@ -15,15 +15,14 @@ from zipfile import ZipFile
 import pytest
 from packaging.requirements import Requirement
 
+from chassis.service import services
 from devstack.settings import REPOSITORY
+from protos.package import write_wheel
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-SOURCES = (
-    "chassis", "generated", "order_svc", "protos", "user_svc",
-    "LICENSE", "README.md", "pyproject.toml", "setup.py",
-)  # fmt: skip
+SERVICES = [service.name for service in services()]
 CLIENTS_PAGE = REPOSITORY / "docs" / "clients.md"
 APP = Path(__file__).with_name("client_app.py")
 IMPORT_ALL = """
@@ -51,17 +50,9 @@ assert bytes([0xBA, 0x48]) in options, "the rules, field 1159, are gone"
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    # Built from a copy: setuptools would also pack what earlier builds have left in build/.
-    copy = tmp_path_factory.mktemp("sources")
-    for name in SOURCES:
-        source = REPOSITORY / name
-        if source.is_dir():
-            shutil.copytree(source, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy(source, copy / name)
-    built = copy / "dist"
-    run("-m", "pip", "wheel", "--quiet", "--no-deps", "--no-index", "--no-build-isolation", "-w", built, copy)
-    (path,) = built.glob("*.whl")
+    folder = tmp_path_factory.mktemp("wheel")
+    write_wheel(tmp_path_factory.mktemp("sources"), folder)
+    (path,) = folder.glob("*.whl")
     return path
 
 
@@ -139,7 +130,7 @@ def run_client(python: Path, script: str, *, stdin: str = "") -> str:
 
 
 # Packages that need the extra `testing`.
-OF_THE_SERVER = ("shop._buf", "shop._chassis", "shop._order_svc", "shop._user_svc", "shop.testing")
+OF_THE_SERVER = ("shop._buf", "shop._chassis", "shop.testing", *(f"shop._{name}" for name in SERVICES))
 
 
 def test_every_module_of_a_client_can_be_imported_with_its_dependencies_alone(wheel: Path, client_python: Path) -> None:
@@ -161,6 +152,13 @@ def test_the_server_for_tests_needs_no_driver_and_no_telemetry(testing_python: P
     script = f"import sys, shop.testing; print([name for name in {heavy} if name in sys.modules])"
 
     assert run_client(testing_python, script) == "[]\n"
+
+
+def test_the_server_for_tests_serves_every_service(testing_python: Path) -> None:
+    script = "from shop.testing import ShopServer\nwith ShopServer() as server: print(*sorted(server.served))"
+    served = {"shop.system.v1.SystemService", *(name for service in services() for name in service.serves)}
+
+    assert run_client(testing_python, script).split() == sorted(served)
 
 
 APP_TESTS = """

@@ -15,10 +15,12 @@ from shop.user.v1.user_service_pb2_grpc import UserServiceStub
 
 from chassis.database import Database
 from chassis.errors import DatabaseUnavailable
+from chassis.idempotency import store
 from chassis.service import services
 from chassis.testing import LOOPBACK, plain_channel, refusal_of, until
 from devstack.ports import ReservedPort
 from tests.integration.databases import fresh_database
+from tests.integration.event_flow import opened
 from tests.integration.inprocess import database_settings
 from tests.integration.replica import run, serving_process
 from tests.integration.user_svc.inprocess import user_service
@@ -129,6 +131,24 @@ async def test_the_sweep_removes_rows_that_expired_a_day_ago(
     assert count(users_database, "attempt_reservations") == 0
 
 
+async def test_a_replica_whose_clock_is_ahead_removes_no_session_early(
+    database: Database, users_copy: TestDatabase, clock: ManualClock
+) -> None:
+    a_user(users_copy)
+    many_sessions(users_copy, 3, tokens=1, over_since="now() + interval '30 days'", column="expires_at")
+    many_sessions(users_copy, 1, tokens=1, over_since="now() - interval '2 days'", column="expires_at")
+    clock.advance(timedelta(days=40))
+
+    async def swept() -> bool:
+        return count(users_copy, "sessions") == 3
+
+    sweep = asyncio.create_task(sweeps.sweep_forever(database, clock, every_s=0.01))
+    await until(swept)
+    sweep.cancel()
+
+    assert count(users_copy, "refresh_tokens") == 3
+
+
 @pytest.mark.parametrize("column", ["expires_at", "ended_at"])
 async def test_the_sweep_deletes_in_small_batches(
     database: Database, users_copy: TestDatabase, clock: ManualClock, column: str
@@ -152,6 +172,71 @@ async def test_the_sweep_deletes_in_small_batches(
 
     assert (count(users_copy, "sessions"), count(users_copy, "refresh_tokens")) == (7, 21)
     assert (count(users_copy, "login_attempts"), count(users_copy, "attempt_reservations")) == (0, 0)
+
+
+OLD_ROWS = {
+    "idempotency_keys_created_at_idx": (
+        "INSERT INTO idempotency_keys (caller, method, request_id, fingerprint, created_at) SELECT '', '',"
+        " gen_random_uuid(), '', now() - interval '25 hours' - n * interval '1 s' FROM generate_series(1, {0}) n"
+    ),
+    "login_attempts_last_at_idx": (
+        "INSERT INTO login_attempts SELECT n::text::bytea, 1, now(), now() - interval '25 hours' - n * interval '1 s'"
+        " FROM generate_series(1, {0}) n"
+    ),
+    "sessions_expires_at_idx": (
+        "INSERT INTO sessions SELECT gen_random_uuid(), (SELECT id FROM users), '', now(),"
+        " now() - interval '25 hours' - n * interval '1 s' FROM generate_series(1, {0}) n"
+    ),
+}
+# By index: the number of batches, the rows of one, and more blocks of the index than it needs to find them.
+BATCHES = {
+    "idempotency_keys_created_at_idx": (30, 1000, 20),
+    "login_attempts_last_at_idx": (30, 5000, 60),
+    "sessions_expires_at_idx": (200, 100, 12),
+}
+
+
+@pytest.mark.parametrize("index", OLD_ROWS)
+async def test_a_batch_reads_no_index_entries_of_rows_that_were_removed_before(
+    users_copy: TestDatabase, clock: ManualClock, index: str
+) -> None:
+    batches, at_once, blocks = BATCHES[index]
+    table = index.removesuffix("_idx").removesuffix("_at").rpartition("_")[0]
+
+    def read_blocks() -> int:
+        [(number,)] = users_copy.query(
+            "SELECT idx_blks_read + idx_blks_hit FROM pg_statio_user_indexes WHERE indexrelname = %s", index
+        )
+        return int(number)
+
+    async def is_empty() -> bool:
+        return count(users_copy, table) == 0
+
+    a_user(users_copy)
+    users_copy.query(f"ALTER TABLE {table} SET (autovacuum_enabled = off)")  # which would remove the entries
+    with users_copy.connect() as session:
+        session.execute(OLD_ROWS[index].format(batches * at_once).encode())
+        session.execute(f"ANALYZE {table}".encode())
+        session.execute("SELECT pg_stat_force_next_flush()")
+    before = read_blocks()
+
+    async with opened(users_copy.url) as database:
+        if table == "idempotency_keys":
+            sweep = asyncio.create_task(store.sweep_forever(database, clock, every_s=3600))
+            await until(is_empty)
+            sweep.cancel()
+        else:
+            await sweeps.sweep(database, now=clock.now())
+
+    # The server counts what a session has read when it ends.
+    await until(lambda: no_session_of(users_copy))
+    assert count(users_copy, table) == 0
+    assert read_blocks() - before < (batches + 2) * blocks
+
+
+async def no_session_of(database: TestDatabase) -> bool:
+    sessions = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    return database.query(sessions) == [(0,)]
 
 
 async def test_a_sweep_that_fails_half_way_keeps_its_batches_and_the_next_one_continues(
@@ -209,6 +294,28 @@ async def test_all_open_sessions_are_ended_in_batches_and_ended_sessions_keep_th
     assert users_copy.query("SELECT count(*) FROM sessions WHERE ended_at < now() - interval '50 minutes'") == [(5,)]
 
 
+async def test_a_locked_session_does_not_stop_the_command_that_ends_all(
+    database: Database, users_copy: TestDatabase, clock: ManualClock
+) -> None:
+    a_user(users_copy)
+    many_sessions(users_copy, 3, tokens=0, over_since="now() + interval '9 days'", column="expires_at")
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+
+    with users_copy.connect() as blocker:
+        blocker.execute("BEGIN")
+        blocker.execute("SELECT * FROM sessions LIMIT 1 FOR UPDATE")
+        ending = asyncio.create_task(sweeps.end_all_sessions(database, clock))
+        for number in (1, 0):  # until the statement has waited for longer than it may
+
+            async def is_so(number: int = number) -> bool:
+                return users_copy.query(waiting) == [(number,)]
+
+            await until(is_so)
+        blocker.execute("ROLLBACK")
+
+    assert await ending == 3
+
+
 async def test_ending_all_sessions_logs_every_user_out(users_copy: TestDatabase) -> None:
     async with (
         user_service(database_settings(users_copy.url)) as address,
@@ -236,10 +343,9 @@ UNPUBLISHED = (
 )
 # The test that sees each background task of the chassis work. A service lists its tasks in guards.toml, [background].
 SEEN_IN = {
-    "chassis/composition.py": "it runs the others",
     "chassis/idempotency/store.py": "here",
     "chassis/auth/remote_keys.py": "test_remote_keys.py",
-    "chassis/telemetry/loop_lag.py": "test_loop_lag.py",
+    "chassis/telemetry/metrics/process.py": "test_loop_lag.py",
     "chassis/events/backlog.py": "here",
     "chassis/auth/certificates.py": "test_certificates.py",
     "chassis/watch/hub.py": "test_watching.py",

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from tests.mutation.running import Fork
 
 # They run none of the services' code, or run it in processes of their own, in which nothing is measured.
-_FOLDERS_OF_OTHERS: Final = frozenset({"devstack", "docs", "mutation", "perf", "runtime"})
+_FOLDERS_OF_OTHERS: Final = frozenset({"devstack", "docker", "docs", "envoy", "mutation", "perf", "runtime"})
 _OF_OTHERS: Final = (
     "test_edge_",
     "test_event_docs",

@@ -11,13 +11,13 @@ if TYPE_CHECKING:
 _ROOT: Final = Path(__file__).parents[2]
 _PACKAGES: Final = {
     "chassis/concurrency": "batcher limiter",
-    "chassis/database": "statement_pool",
+    "chassis/database": "statement_pool loop_connection",
     "chassis/idempotency": "key store inserts transactions",
     "chassis/events": "outbox relay relay_state recovery stream replay consumer consumer_group processor inbox"
     " cloudevents",
     "chassis/watch": "changefeed feed hub subscription",
     "chassis/auth": "access access_tokens claims remote_keys",
-    "chassis/server": "method_wrapper stream_wrapper receiving bounds validation"
+    "chassis/server": "method_wrapper stream_wrapper call_facts receiving bounds validation"
     " status if_match pagination conversions",
     "chassis/client": "channel errors hedging interceptors policy telemetry breaker",
 }

@@ -17,8 +17,9 @@ from tests.mutation.operators import operators
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# Checked by mypy and not observable by a call, such as annotations and whether a dataclass is frozen.
-_IGNORED_DECORATORS: Final = ("override", "final", "abstractmethod")
+# Checked by mypy and not observable by a call, such as annotations and whether a dataclass is frozen; or only saving
+# time.
+_IGNORED_DECORATORS: Final = ("override", "final", "abstractmethod", "functools.cache")
 
 _OPPOSITE: Final[dict[type[ast.cmpop], type[ast.cmpop]]] = {
     ast.Is: ast.IsNot,
@@ -155,6 +156,13 @@ class _Bare(ast.NodeTransformer):
         node.decorator_list = [each for each in node.decorator_list if "dataclass" not in ast.unparse(each)]
         if any(ast.unparse(base).startswith("Protocol") for base in node.bases):
             node.body = [ast.Pass()]  # which nothing runs
+        self.generic_visit(node)
+        return node
+
+    @override
+    def visit_Call(self, node: ast.Call) -> ast.Call:
+        if ast.unparse(node.func) == "TypeVar":
+            node.keywords = []
         self.generic_visit(node)
         return node
 

@@ -189,7 +189,7 @@ def _is_documentation(node: Node) -> bool:
 
 
 def _is_effect(node: Node) -> bool:
-    code = node.get_code().strip()
+    code = node.get_code(include_prefix=False)  # without the comments above it
     if node.type == "raise_stmt" or code in {"return", "continue", "raise"}:
         return True
     if node.type == "expr_stmt":

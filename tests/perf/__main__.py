@@ -102,9 +102,9 @@ def _with_time(line: str) -> None:
 
 def _memory(progress: Progress) -> float:
     """Return the memory of all processes of `make run` in MB."""
-    used = memory.of_make_run()
-    progress.details[ratios.RSS_ALL.key] = used
-    return sum(used.values())
+    resident, proportional = memory.of_make_run()
+    progress.details |= {ratios.RSS_ALL.key: resident, report.PROPORTIONAL: proportional}
+    return sum(resident.values())
 
 
 def _telemetry() -> float:

@@ -108,6 +108,13 @@ def rest_reads(url: str, *, token: str) -> None:
             _require({"displayName", "profile", "state", "roles", "createdAt", "updatedAt", "etag"} <= set(user), user)
 
 
+def rest_reads_one(url: str) -> None:
+    """Check that every request for a user is answered over REST with the first one, also without a token."""
+    with _client(url, "") as http:
+        user = http.get(f"/api/v1/users/{dataset.user_id(7)}").raise_for_status().json()
+        _require((user["id"], user["email"]) == (dataset.user_id(1), _email(1)), user)
+
+
 def rest_writes(url: str, *, token: str, is_peer: bool) -> None:
     """Check that orders are placed over REST with the right total, and refused without an existing buyer."""
     body = dataset.peer_order_json if is_peer else dataset.order_json

@@ -60,12 +60,10 @@ class Meter:
         return max(entries[process.pid].pages for process in self._labels[label] if process.pid) * _PAGE_MB
 
 
-def memory_below_mb(root: int) -> dict[int, float]:
-    """Return the resident memory of a process and of all that it started, by process id."""
+def processes_below(root: int) -> list[int]:
+    """Return the ids of a process and of all that it started."""
     entries = _entries()
-    return {
-        pid: entry.pages * _PAGE_MB for pid, entry in entries.items() if _label_of(pid, entries, {root: "in"}) == "in"
-    }
+    return [pid for pid in entries if _label_of(pid, entries, {root: "in"}) == "in"]
 
 
 def _label_of(pid: int, entries: Mapping[int, _Entry], roots: Mapping[int | None, str]) -> str:

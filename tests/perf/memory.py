@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
@@ -17,19 +18,20 @@ from devstack.ports import LOOPBACK
 from devstack.process import Command, Hooks, Process
 from devstack.settings import REPOSITORY
 from tests.perf import tools
-from tests.perf.cpu import memory_below_mb
+from tests.perf.cpu import processes_below
 from tests.perf.peer_processes import free_port
 from tests.support.logins import admins_token_at
 
 _READY_S: Final = 60
 _CALLS: Final = 50
-_RESTS_S: Final = 5.0  # until the events of the calls are applied
+_RESTS_S: Final = 5.0
 
 
-def of_make_run() -> dict[str, float]:
-    """Return the resident memory of each kind of process in MB, shortly after a start and some calls.
+def of_make_run() -> tuple[dict[str, float], dict[str, float]]:
+    """Return the memory of each kind of process in MB, shortly after a start and some calls: resident, proportional.
 
-    Shared memory counts for each process that has it, as in `ps`; most of PostgreSQL's memory is shared.
+    Memory that processes share, which most of PostgreSQL's is, counts for each of them in the first, as in `ps`, and is
+    divided among them in the second.
     """
     home = tools.BENCH / "make-run"
     Home(home).remove()
@@ -50,10 +52,14 @@ def of_make_run() -> dict[str, float]:
         _call(edge, home)
         if process.pid is None:
             raise StackError(f"`make run` ended: see {command.log}")
-        used: defaultdict[str, float] = defaultdict(float)
-        for pid, megabytes in memory_below_mb(process.pid).items():
-            used[_kind_of(pid)] += megabytes
-        return dict(used)
+        resident: defaultdict[str, float] = defaultdict(float)
+        proportional: defaultdict[str, float] = defaultdict(float)
+        for pid in processes_below(process.pid):
+            with contextlib.suppress(OSError):  # it ended meanwhile
+                used = _used_mb(pid)
+                resident[_kind_of(pid)] += used["Rss"]
+                proportional[_kind_of(pid)] += used["Pss"]
+        return dict(resident), dict(proportional)
     finally:
         process.stop()
 
@@ -75,7 +81,13 @@ def _call(edge: str, home: Path) -> None:
         for _ in range(_CALLS // 2):
             placed = http.post("/api/v1/orders", json=order).raise_for_status().json()
             http.get(f"/api/v1/users/{placed['userId']}").raise_for_status()
-    time.sleep(_RESTS_S)
+    time.sleep(_RESTS_S)  # until the events of the calls are applied
+
+
+def _used_mb(pid: int) -> dict[str, float]:
+    """Return the sizes that proc(5) lists in `smaps_rollup`, by name."""
+    lines = (Path("/proc") / str(pid) / "smaps_rollup").read_text().splitlines()[1:]  # the first has the addresses
+    return {line.partition(":")[0]: int(line.split()[1]) / 1024 for line in lines}
 
 
 def _kind_of(pid: int) -> str:

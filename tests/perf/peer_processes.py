@@ -249,26 +249,36 @@ def go_same(server: Path, inside: Inside) -> System:
 
 def bare_edge(users: Sequence[Replica], *, certificates: Certificates) -> System:
     """Return an Envoy with nothing but transcoder and router before the replicas of the user service."""
-    port, name = free_port(), "bare_edge.yaml"
-    endpoints = [f"{{endpoint: {{address: {{socket_address: {_address(each.port)}}}}}}}" for each in users]
+    edge, port = _bare_envoy("bare-edge", [replica.port for replica in users], certificates=certificates)
+    return System(url=f"http://{LOOPBACK}:{port}", processes={"bare edge": [edge]})
+
+
+def _bare_envoy(name: str, users: Sequence[int], *, certificates: Certificates) -> tuple[Process, int]:
+    """Return the process and its port; `users` are the ports behind it."""
+    port, config = free_port(), RUN / f"{name}.yaml"
+    endpoints = [f"{{endpoint: {{address: {{socket_address: {_address(each)}}}}}}}" for each in users]
     marks = {"PORT": str(port), "USERS": ", ".join(endpoints), "TLS": str(certificates.folder_of("edge").path)}
     marks["DESCRIPTOR"] = str(REPOSITORY / "generated" / "shop.binpb")
-    _fill_in(_SAME / f"{name}.in", marks, RUN / name)
-    process = _process("bare-edge", envoy_command(RUN / name, drain_s=1, concurrency=2), port, cwd=RUN)
-    return System(url=f"http://{LOOPBACK}:{port}", processes={"bare edge": [process]})
+    _fill_in(_SAME / "bare_edge.yaml.in", marks, config)
+    return _process(name, envoy_command(config, drain_s=1, concurrency=2), port, cwd=RUN), port
 
 
 def _address(port: int) -> str:
     return f"{{address: {LOOPBACK}, port_value: {port}}}"
 
 
-def empty(user: bytes, *, certificates: Path) -> System:
-    """Return the empty handler, which answers this message, with the user service's certificate."""
-    port = free_port()
-    env = {"TLS_FOLDER": str(certificates), "PYTHONPATH": str(REPOSITORY / "generated")}
+def empty(user: bytes, *, certificates: Certificates) -> System:
+    """Return two processes of the empty handler, which answers this message, behind an Envoy as bare as bare_edge()."""
+    env = {
+        "TLS_FOLDER": str(certificates.folder_of("user_svc").path),
+        "PYTHONPATH": str(REPOSITORY / "generated"),
+    }
     command = (sys.executable, "empty.py", base64.b64encode(user).decode())
-    process = _process("empty", command, port, cwd=tools.PEERS / "grpc_python", env=env)
-    return System(users=f"{LOOPBACK}:{port}", processes={"empty": [process]})
+    ports = _free_ports()
+    handlers = [_process("empty", command, port, cwd=tools.PEERS / "grpc_python", env=env) for port in ports]
+    edge, port = _bare_envoy("empty-edge", ports, certificates=certificates)
+    processes = {"empty": handlers, "empty edge": [edge]}
+    return System(url=f"http://{LOOPBACK}:{port}", users=f"{LOOPBACK}:{ports[0]}", processes=processes)
 
 
 def trace_sink() -> System:

@@ -66,15 +66,17 @@ def check(world: World) -> None:
     answer = checks.user_over_grpc(replace(shop[0], address=world.peers["empty"].users))
     if answer.id != dataset.user_id(1):
         raise checks.WrongAnswer(str(answer))
+    checks.rest_reads_one(_url(world, "empty"))
 
 
 def rest(world: World, samples: Samples) -> None:
     """Measure capacity over REST: ours through Envoy, the peers through nginx, FastAPI's tutorial alone."""
     peers = ("express-same", "fastapi-same", "bare") if samples.is_quick else tuple(_SERVICE_OF)[1:]
     samples.take([_closed(world, GET, name) for name in ("shop", *peers)], concurrency=128)
-    some = ("shop", "express-same") if samples.is_quick else ("shop", "express", "express-same", "fastapi-same")
-    samples.take([_closed(world, GET, name) for name in some], concurrency=32)
-    samples.take([_closed(world, GET, name) for name in some[:3]], concurrency=1)
+    some = ("shop", "express-same") if samples.is_quick else ("shop", "express", "express-same", "empty")
+    more = () if samples.is_quick else ("fastapi-same",)
+    samples.take([_closed(world, GET, name) for name in (*some, *more)], concurrency=32)
+    samples.take([_closed(world, GET, name) for name in some], concurrency=1)
     placing = _SAME if samples.is_quick else ("express", *_SAME)
     samples.take([_closed(world, POST, name) for name in placing], concurrency=128)
     if not samples.is_quick:
@@ -88,11 +90,12 @@ def steady(world: World, samples: Samples) -> None:
         samples.take(cases, concurrency=_STEADY_CONNECTIONS, pace=_STEADY_IF_QUICK)
         return
     for what in (GET, POST, MIX):
+        names = (*_SAME, "empty") if what == GET else _SAME
         for share in _SHARES:
-            cases = [_open(world, samples, what, name, share=share) for name in _SAME]
+            cases = [_open(world, samples, what, name, share=share) for name in names]
             samples.take(cases, concurrency=_STEADY_CONNECTIONS, pace=_STEADY)
         for rate in _RATES:
-            able = [name for name in _SAME if rate < _MAX_SHARE * samples.rps(what, name, 128)]
+            able = [name for name in names if rate < _MAX_SHARE * samples.rps(what, name, 128)]
             if able:
                 cases = [_open(world, samples, what, name, rate=rate) for name in able]
                 samples.take(cases, concurrency=_STEADY_CONNECTIONS, pace=_STEADY)
@@ -106,6 +109,7 @@ _SERVICE_OF: Final = {
     "express-same": {GET: "express-same users", POST: "express-same orders", MIX: "express-same orders"},
     "fastapi-same": {GET: "fastapi-same users", POST: "fastapi-same orders", MIX: "fastapi-same orders"},
     "bare": {GET: "bare edge"},
+    "empty": {GET: "empty"},
 }
 
 

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from tests.perf.progress import Progress
 
 _POSTGRES: Final = "postgres"
+PROPORTIONAL: Final = "pss_mb_all"
+"""The key of the memory by kind of process, where what processes share is divided among them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +130,7 @@ def as_text(run: Run) -> str:
     rows, minutes = run.rows(), run.progress.spent_s / 60
     closed = [list(_CLOSED_COLUMNS), *(row.cells for row in rows if not row.is_open_loop)]
     opened = [list(_OPEN_COLUMNS), *(row.cells for row in rows if row.is_open_loop)]
-    memory = run.progress.details.get(RSS_ALL.key, {})
+    resident, proportional = (run.progress.details.get(key, {}) for key in (RSS_ALL.key, PROPORTIONAL))
     parts = [
         f"`{run.command}` on {name}, {run.ended_at:%d %B %Y, %H:%M} UTC, in {minutes:.0f} minutes. {facts}.",
         "The peers that do the same work "
@@ -139,7 +141,8 @@ def as_text(run: Run) -> str:
         _table(closed),
         "Latency below capacity: requests are due at fixed times, and a latency counts from that time.",
         _table(opened),
-        f"Memory of all processes of `make run`, in MB: {', '.join(_by_size(memory))}.",
+        f"Memory of all processes of `make run`, in MB: {', '.join(_by_size(resident))}.",
+        f"With shared memory divided: {', '.join(_by_size(proportional))}; in all {sum(proportional.values()):.0f}.",
     ]
     return "\n\n".join(parts) + "\n"
 

@@ -32,7 +32,7 @@ from typing_extensions import override
 
 from chassis import telemetry
 from chassis.auth.access import AccessControl
-from chassis.runtime.gc_tuning import tune_gc
+from chassis.server.application import tune_gc
 from chassis.server.method_wrapper import HandlerCollector, MethodWrapper
 from chassis.telemetry.settings import TelemetrySettings
 
@@ -95,7 +95,7 @@ async def serve(kind: str) -> None:
         Servicer().add_to(servicers)
         if kind != "bare":
             # Without tokens, as health checks.
-            access = AccessControl(cast("AccessTokens", None))
+            access = AccessControl(cast("AccessTokens", None), [])
             wrapper = MethodWrapper if kind == "everything_1" else OnlyTelemetry
             servicers.serve_on(server, wrapper(access, max_call_s=30, max_stream_s=30))
         port = server.add_insecure_port("127.0.0.1:0")

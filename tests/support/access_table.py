@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from shop.system.v1 import system_service_pb2
 
@@ -11,21 +11,24 @@ from chassis.service import services
 from tests.support.guards import facts, modules
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from google.protobuf.message import Message
-    from shop.order.v1 import order_pb2
     from shop.user.v1 import session_service_pb2 as sessions_pb
     from shop.user.v1.user_pb2 import User
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A user with an order and a session."""
+    """A user with a session, and with what services keep for users.
+
+    Attributes:
+        owned: what was made for the user, by the full name of the rpc that made it.
+    """
 
     owner: User
-    order: order_pb2.Order
     session: sessions_pb.Session
+    owned: Mapping[str, Message]
 
 
 CALLERS = ("anonymous", "other", "owner", "support", "admin", "service")
@@ -64,3 +67,8 @@ REQUESTS: dict[str, Callable[[Subject], Message]] = {
     "shop.system.v1.SystemService.GetHealth": lambda _: system_service_pb2.GetHealthRequest(),
     **{rpc: make for module in modules("requests") for rpc, make in module.OF_SUBJECT.items()},
 }
+
+MADE_FOR: Final[Mapping[str, Callable[[User], Message]]] = {
+    rpc: make for module in modules("requests") for rpc, make in getattr(module, "MADE_FOR", {}).items()
+}
+"""By rpc, a request to make something that belongs to the user: what a Subject owns."""

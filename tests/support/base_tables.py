@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class _Operations:
-    """What base_tables() uses of `alembic.op`, where each statement is committed at once."""
+    """Stands for `alembic.op` in base_tables(): each statement is committed at once."""
 
     def __init__(self, execute: Callable[[str], object]) -> None:
         self._execute = execute

@@ -18,7 +18,7 @@ from chassis.testing import LOOPBACK
 from envoy.edge import SERVED_BY
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Collection
 
 
 class Replica(grpc.GenericRpcHandler):
@@ -26,6 +26,7 @@ class Replica(grpc.GenericRpcHandler):
 
     Args:
         answers_after_s: how long each call takes; infinite for a replica that hangs.
+        hangs_at: methods at which it hangs in any case.
 
     Attributes:
         address: where it listens.
@@ -33,11 +34,17 @@ class Replica(grpc.GenericRpcHandler):
         running: the number of calls without an answer yet.
     """
 
-    def __init__(self, *, answers_after_s: float) -> None:
+    def __init__(self, *, answers_after_s: float, hangs_at: Collection[str] = ()) -> None:
         self.address = ""
         self.calls = Counter[str]()
         self.running = 0
         self._answers_after_s = answers_after_s
+        self._hangs_at = hangs_at
+        self._continues = asyncio.Event()
+
+    def go_on(self) -> None:
+        """Answer the calls that hang, now and from now on."""
+        self._continues.set()
 
     @override
     def service(self, handler_call_details: Any) -> Any:
@@ -45,17 +52,18 @@ class Replica(grpc.GenericRpcHandler):
         if method.startswith("/grpc."):
             return None
         self.calls[method] += 1
-        return grpc.unary_unary_rpc_method_handler(self._answer)
+        hangs = method in self._hangs_at or self._answers_after_s == math.inf
 
-    async def _answer(self, _request: bytes, _context: aio.ServicerContext[bytes, bytes]) -> bytes:
-        self.running += 1
-        try:
-            if self._answers_after_s == math.inf:
-                await asyncio.Event().wait()
-            await asyncio.sleep(self._answers_after_s)
-            return b""
-        finally:
-            self.running -= 1
+        async def answer(_request: bytes, _context: aio.ServicerContext[bytes, bytes]) -> bytes:
+            self.running += 1
+            try:
+                # The time that the test gives an answer.
+                await (self._continues.wait() if hangs else asyncio.sleep(self._answers_after_s))
+                return b""
+            finally:
+                self.running -= 1
+
+        return grpc.unary_unary_rpc_method_handler(answer)
 
 
 @contextlib.asynccontextmanager

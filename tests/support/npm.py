@@ -17,7 +17,7 @@ _TOOLS: Final = REPOSITORY / "node_modules" / ".bin"
 def project(folder: Path, package: Path) -> Path:
     """Install the package into a new project in this folder; return the folder.
 
-    What it depends on comes from our node_modules, not from a registry.
+    Its dependencies come from our node_modules, not from a registry.
     """
     folder.mkdir(exist_ok=True)
     (folder / "package.json").write_text('{"type": "module", "private": true}')

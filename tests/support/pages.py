@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 # Four bytes of UTF-8.
 WIDE: Final = "\U0001f600"
-# What a channel takes as stock clients have it.
+# The largest message that a stock client takes.
 STOCK_BYTES: Final = 4 * 1024 * 1024
 
 

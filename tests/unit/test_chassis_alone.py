@@ -23,7 +23,7 @@ FOLDERS: Final = ("tests/unit/chassis", "tests/integration/chassis", "tests/supp
 # pytest loads it for every test below it.
 CONFTEST: Final = "tests/integration/conftest.py"
 
-# What tells that code is about a service: its package, the package of its contract, the fixtures of its tests. The
+# The signs of code that is about a service: its package, the package of its contract, the fixtures of its tests. The
 # product may have a service with the name of the one that the chassis is tested on.
 _WORDS: Final = {
     word
@@ -71,10 +71,14 @@ def files_of_the_chassis() -> Iterator[Path]:
 
 @cache
 def fixtures() -> set[str]:
-    """Return the names of the fixtures that the services bring."""
+    """Return the names of the fixtures that the services bring; not those that the tests of the chassis have, too."""
+    brought = {name for file in ROOT.glob("tests/services/*/fixtures.py") for name in _fixtures_in(file)}
+    return brought - _fixtures_in(ROOT / "tests" / "integration" / "chassis" / "conftest.py")
+
+
+def _fixtures_in(file: Path) -> set[str]:
     return {
         node.name
-        for file in ROOT.glob("tests/services/*/fixtures.py")
         for node in parsed(file).body
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.decorator_list
     }

@@ -33,6 +33,7 @@ ALLOWED: Final = {
     "chassis/server/pagination.py key": "a list in the order of its keys, which are texts that callers choose",
     "chassis/idempotency/store.py key_caller, key_method, key_request_id": LOCKS,
     "chassis/idempotency/store.py created_at": "what is swept first, and by its age",
+    "chassis/idempotency/store.py max(created_at)": "where the next batch of the sweep begins",
     "chassis/events/inbox.py died_at, sequence, key": "dead letters as a person reads them, of one subject by sequence",
     "chassis/events/relay_state.py coalesce(entry_ms, 0), coalesce(entry_number, position)": ENTRY,
     "chassis/events/relay_state.py coalesce(entry_ms, 0) DESC, coalesce(entry_number, position) DESC": ENTRY,

@@ -26,7 +26,7 @@ DATES: Final = {
     "chassis/client/breaker.py _Counts.opened_at": "for pybreaker, which subtracts the date of now again",
     "chassis/clock.py SystemClock.now": "the clock itself",
     "chassis/clock.py new_id": "the date in an id",
-    "chassis/idempotency/store.py sweep_forever.remove_batch": "compared with when keys were made, by any replica",
+    "chassis/database/database.py earlier_now": "compared with when rows to sweep were made, by any replica",
     "chassis/server/stream_wrapper.py _send_until_expiry": "compared with a token's end, once: then it is a deadline",
     "chassis/telemetry/logs.py _LogLines._timestamp": "of a line",
     "chassis/telemetry/logs.py _LogLines.add": "of a line",
@@ -34,13 +34,15 @@ DATES: Final = {
     "chassis/server/pagination.py PageTokens._decoded": "compared with when the token was made",
     "chassis/server/pagination.py PageTokens.after": "of a page token",
     "chassis/events/relay.py Relay._publish": "the beginning of a span",
-    "chassis/server/system.py _now": "of an answer about health",
+    "chassis/server/system.py SystemServicer.GetHealth": "of an answer about health",
     "chassis/auth/access_tokens.py AccessTokens._is_still_valid": "compared with a token's end",
+    "chassis/auth/certificates.py CertificateFiles._doubts": "compared with a certificate's beginning and end",
 }
 
 _SQL: Final = re.compile(r"\b(?:now|\w+_timestamp)\(\)|\bcurrent_(?:timestamp|date|time)\b", re.IGNORECASE)
 # The same for PostgreSQL's clock, by the line of the statement.
 SQL_DATES: Final = {
+    "chassis/database/database.py SELECT now()": "a second clock beside a replica's, for sweeps",
     "chassis/events/inbox.py VALUES (:stream, now())": "since when events are gone",
     "chassis/events/inbox.py VALUES (:stream, :key, :subject, :sequence, :event, :reason, :attempts, now())": (
         "of a dead letter"

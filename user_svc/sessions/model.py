@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Final, NewType
 from uuid import UUID
 
 from chassis.errors import InvalidFields
-from user_svc.model import Email
+from user_svc.model import MAX_EMAIL, Email
+from user_svc.text import typed
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 SessionId = NewType("SessionId", UUID)
 
-# After this long a repeated refresh is no lost answer any more but a second holder of the token.
+# A refresh that is repeated within this time is a retry after a lost answer; later, a second holder of the token.
 LOST_ANSWER: Final = timedelta(seconds=10)
 
 FREE_ATTEMPTS: Final = 5
@@ -48,23 +49,14 @@ class Session:
     def next_token(self, token: str) -> str:
         """Return the refresh token that follows this one: always the same, so that a lost answer can be repeated.
 
-        Only who has both the token and the session's key can tell, and the key never leaves the database.
+        It follows from the token and the session's key together, and the key never leaves the database.
         """
         return _text(hmac.digest(self.chain_key, token.encode(), "sha256"))
 
 
-@dataclass(frozen=True, slots=True)
-class RefreshToken:
-    """A stored refresh token: its hash, and when it was used."""
-
-    token_hash: bytes
-    session_id: SessionId
-    used_at: datetime | None
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoggedIn:
-    """A session and its tokens, as its user gets them. Not for any log."""
+    """A session and its tokens, as its user gets them. Never logged."""
 
     session: Session
     access_token: str = field(repr=False)
@@ -73,11 +65,15 @@ class LoggedIn:
 
 
 def login_key(email: str) -> str:
-    """Return the key of an email; of a text that is none, the text, so that it fails as an unknown email does."""
+    """Return the key of an email; of a text that is none, the text, so that it fails as an unknown email does.
+
+    Raises:
+        InvalidFields: it is blank or too long.
+    """
     try:
         return Email.parse(email).key
     except InvalidFields:
-        return email
+        return typed(email, field="email", max_length=MAX_EMAIL)
 
 
 def new_token() -> str:

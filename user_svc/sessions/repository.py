@@ -8,7 +8,7 @@ from sqlalchemy import Connection, TextClause, delete, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
 from user_svc.model import UserId
-from user_svc.sessions.model import RefreshToken, Session, SessionId
+from user_svc.sessions.model import Session, SessionId
 from user_svc.tables import refresh_tokens, sessions
 
 if TYPE_CHECKING:
@@ -21,9 +21,16 @@ _SESSIONS_AT_ONCE: Final = 100
 _TOKENS_AT_ONCE: Final = 5_000
 _ENDED_AT_ONCE: Final = 2_000
 
-_OUTDATED: Final = "SELECT id FROM sessions WHERE {0} < :oldest ORDER BY {0} LIMIT {1} FOR UPDATE SKIP LOCKED"
-_expired = text(_OUTDATED.format("expires_at", _SESSIONS_AT_ONCE))
-_ended = text(_OUTDATED.format("ended_at", _SESSIONS_AT_ONCE))
+_OUTDATED: Final = """
+    SELECT id, {0}
+    FROM sessions
+    WHERE {0} >= :after AND {0} < :oldest
+    ORDER BY {0}
+    LIMIT {1}
+    FOR UPDATE SKIP LOCKED
+"""
+EXPIRED: Final = text(_OUTDATED.format("expires_at", _SESSIONS_AT_ONCE))
+ENDED: Final = text(_OUTDATED.format("ended_at", _SESSIONS_AT_ONCE))
 _remove_tokens = text(f"""
     DELETE FROM refresh_tokens
     WHERE ctid = ANY (ARRAY (
@@ -64,18 +71,16 @@ def insert_session(connection: Connection, session: Session, *, token_hash: byte
             expires_at=session.expires_at,
         )
     )
-    insert_token(connection, RefreshToken(token_hash, session.id, None))
+    insert_token(connection, token_hash, session.id)
 
 
-def insert_token(connection: Connection, token: RefreshToken) -> None:
-    """Write a refresh token."""
-    connection.execute(
-        insert(refresh_tokens).values(token_hash=token.token_hash, session_id=token.session_id, used_at=token.used_at)
-    )
+def insert_token(connection: Connection, token_hash: bytes, session_id: SessionId) -> None:
+    """Write a refresh token that is not used yet."""
+    connection.execute(insert(refresh_tokens).values(token_hash=token_hash, session_id=session_id))
 
 
-def lock_token(connection: Connection, token_hash: bytes) -> tuple[RefreshToken, Session] | None:
-    """Return a refresh token and its session, kept from others until the transaction ends; None if there is none."""
+def lock_token(connection: Connection, token_hash: bytes) -> tuple[datetime | None, Session] | None:
+    """Return when a refresh token was used, and its session; both stay locked. None if there is no such token."""
     row = connection.execute(
         select(refresh_tokens, sessions)
         .join(sessions, sessions.c.id == refresh_tokens.c.session_id)
@@ -92,7 +97,7 @@ def lock_token(connection: Connection, token_hash: bytes) -> tuple[RefreshToken,
         expires_at=row.expires_at,
         ended_at=row.ended_at,
     )
-    return RefreshToken(row.token_hash, session.id, row.used_at), session
+    return row.used_at, session
 
 
 def is_used(connection: Connection, token_hash: bytes) -> bool:
@@ -107,7 +112,7 @@ def mark_used(connection: Connection, token_hash: bytes, *, now: datetime) -> No
 
 
 def end_session(connection: Connection, session_id: SessionId, *, owner: UserId | None, now: datetime) -> None:
-    """End a session, if it is the owner's; None stands for anybody's."""
+    """End a session, if it is the owner's; without an owner, that of any user."""
     query = update(sessions).where(sessions.c.id == session_id, sessions.c.ended_at.is_(None)).values(ended_at=now)
     if owner is not None:
         query = query.where(sessions.c.user_id == owner)
@@ -124,14 +129,24 @@ def end_sessions_of(
     connection.execute(query.values(ended_at=now))
 
 
-def remove_expired(connection: Connection, *, oldest: datetime) -> bool:
-    """Remove some sessions that expired before then, with their tokens; return whether there may be more."""
-    return _remove_some(connection, _expired, oldest=oldest)
+def remove_outdated(
+    connection: Connection, outdated: TextClause, *, after: datetime, oldest: datetime
+) -> datetime | None:
+    """Remove some sessions that are EXPIRED or ENDED since a time between these two.
 
-
-def remove_ended(connection: Connection, *, oldest: datetime) -> bool:
-    """Remove some sessions that were ended before then, with their tokens; return whether there may be more."""
-    return _remove_some(connection, _ended, oldest=oldest)
+    Returns:
+        The time of the first, where the next call continues; None if there was none.
+    """
+    found = connection.execute(outdated, {"after": after, "oldest": oldest}).all()
+    if not found:
+        return None
+    ids = [each for each, _ in found]
+    # Tokens first, and a bounded number: one session may have more than a statement can delete in its time.
+    removed = connection.execute(_remove_tokens, {"ids": ids}).rowcount
+    if removed < _TOKENS_AT_ONCE:
+        connection.execute(delete(sessions).where(sessions.c.id.in_(ids)))
+    first: datetime = found[0][1]
+    return first
 
 
 def end_some(connection: Connection, *, after: UUID, now: datetime) -> tuple[UUID, int] | None:
@@ -142,14 +157,3 @@ def end_some(connection: Connection, *, after: UUID, now: datetime) -> tuple[UUI
     """
     row = connection.execute(_end_some, {"after": after, "now": now}).one()
     return None if row.last is None else (row.last, row.ended)
-
-
-def _remove_some(connection: Connection, outdated: TextClause, *, oldest: datetime) -> bool:
-    ids = connection.execute(outdated, {"oldest": oldest}).scalars().all()
-    if not ids:
-        return False
-    # Tokens first, and a bounded number: one session may have more than a statement can delete in its time.
-    removed = connection.execute(_remove_tokens, {"ids": list(ids)}).rowcount
-    if removed < _TOKENS_AT_ONCE:
-        connection.execute(delete(sessions).where(sessions.c.id.in_(ids)))
-    return True

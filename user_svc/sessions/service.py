@@ -22,14 +22,12 @@ from user_svc.sessions import repository as session_repository
 from user_svc.sessions.model import (
     LOST_ANSWER,
     LoggedIn,
-    RefreshToken,
     Session,
     SessionId,
     hash_token,
     login_key,
     new_token,
 )
-from user_svc.text import typed
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -83,11 +81,11 @@ class SessionService:
 
         Raises:
             InvalidCredentials: the email and the password do not belong together.
-            InvalidFields: the email is blank.
+            InvalidFields: the email is blank or too long.
             TooManyAttempts: there were too many wrong passwords for this email.
             Overloaded: too many others wait for a hash.
         """
-        key = login_key(typed(email, field="email"))
+        key = login_key(email)
         with self._passwords.place():
             user = await self._database.read(lambda connection: repository.find_by_email(connection, key))
             # Of a user who may not log in every password is wrong, and takes as long and counts as much.
@@ -109,7 +107,8 @@ class SessionService:
 
         def write(connection: Connection) -> None:
             [locked] = repository.lock_users(connection, [user.id])
-            if not locked.has_password_of(user):  # changed, or deleted, while we were hashing
+            # Suspended, deleted, or given another password while we were hashing.
+            if locked.state is not UserState.ACTIVE or not locked.has_password_of(user):
                 raise InvalidCredentials
             if rehashed:
                 repository.rehash(connection, user.id, password_hash=rehashed)
@@ -133,18 +132,18 @@ class SessionService:
             found = session_repository.lock_token(connection, hash_token(token))
             if found is None:
                 raise TokenInvalid
-            kept, session = found
+            used_at, session = found
             if session.ended_at is not None:
                 raise TokenInvalid
             if session.expires_at <= now:
                 raise TokenExpired
             successor = session.next_token(token)
-            if kept.used_at is None:
-                session_repository.mark_used(connection, kept.token_hash, now=now)
-                session_repository.insert_token(connection, RefreshToken(hash_token(successor), session.id, None))
-            elif now - kept.used_at > LOST_ANSWER or session_repository.is_used(connection, hash_token(successor)):
+            if used_at is None:
+                session_repository.mark_used(connection, hash_token(token), now=now)
+                session_repository.insert_token(connection, hash_token(successor), session.id)
+            elif now - used_at > LOST_ANSWER or session_repository.is_used(connection, hash_token(successor)):
                 session_repository.end_session(connection, session.id, owner=None, now=now)
-                return session  # and not raised here, for its end to be committed
+                return session  # returned and not raised, so that the end is committed
             user = repository.find_user(connection, session.user_id)
             if user is None or user.state is not UserState.ACTIVE:
                 raise TokenInvalid
@@ -168,7 +167,7 @@ class SessionService:
         await self._database.transaction(work)
 
     async def _rehashed(self, password: str) -> str:
-        """Return a new hash of the password; an empty text if there is no time for one now: the next login has."""
+        """Return a new hash of the password; an empty text if too many calls wait: the next login tries again."""
         try:
             return await self._passwords.hash(password)
         except Overloaded:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from chassis.telemetry.metrics.registry import REGISTRY, SECONDS, SERVER_LABELS
+from chassis.telemetry.metrics import REGISTRY, SECONDS, SERVER_LABELS
 
 if TYPE_CHECKING:
     from chassis.telemetry.endpoints import Endpoint
@@ -84,8 +84,6 @@ class CallMetrics:
         active: how many calls are being served; the caller of this class counts them.
     """
 
-    __slots__ = ("_by_code", "_method", "_server", "active")
-
     def __init__(self, method: str, *, server: Endpoint | None = None) -> None:
         self.active = 0
         self._method: Final = method.lstrip("/")
@@ -116,8 +114,6 @@ class StreamMetrics:
         active: how many are open; the caller of this class counts them.
     """
 
-    __slots__ = ("_method", "active")
-
     def __init__(self, method: str) -> None:
         self.active = 0
         self._method: Final = method.lstrip("/")
@@ -140,9 +136,5 @@ def breaker_rejected(dependency: str) -> None:
 
 
 def write_replayed(method: str) -> None:
-    """Count a write that was answered with the stored response of an earlier one.
-
-    Args:
-        method: `/package.Service/Method`.
-    """
+    """Count a write of `/package.Service/Method` that was answered with the stored response of an earlier one."""
     _replays.labels(method.lstrip("/")).inc()

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from prometheus_client import Gauge, Histogram
 
-from chassis.telemetry.metrics.registry import REGISTRY, SECONDS, SERVER_LABELS
+from chassis.telemetry.metrics import REGISTRY, SECONDS, SERVER_LABELS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,14 +58,7 @@ _batch_size: Final = Histogram(
 
 
 class StatementMetrics:
-    """The statements that are sent to one database.
-
-    Args:
-        database: its name.
-        server: its address.
-    """
-
-    __slots__ = ("_by_outcome", "_database", "_server")
+    """The statements that are sent to one database."""
 
     def __init__(self, database: str, server: Endpoint) -> None:
         self._database: Final = database
@@ -73,14 +66,7 @@ class StatementMetrics:
         self._by_outcome: Final[dict[tuple[str, str], Histogram]] = {}
 
     def ended(self, summary: str, *, duration_s: float, sqlstate: str, error_type: str) -> None:
-        """Count a statement that has ended.
-
-        Args:
-            summary: the operation and its tables.
-            duration_s: seconds until its rows were there.
-            sqlstate: the code that the database answered; empty unless it refused the statement.
-            error_type: the SQLSTATE or, without one, the exception's name; empty unless the statement failed.
-        """
+        """Count a statement that has ended; `sqlstate` and `error_type` as tracing.end_statement() takes them."""
         histogram = self._by_outcome.get((summary, error_type))
         if histogram is None:
             histogram = _statements.labels(
@@ -108,10 +94,5 @@ def watch_connections(
 
 
 def batch_ran(batch: str, *, size: int) -> None:
-    """Count a batch.
-
-    Args:
-        batch: its name, one of a few in the code.
-        size: how many calls it served.
-    """
+    """Count a batch and the calls that it served; its name is one of a few in the code."""
     _batch_size.labels(batch).observe(size)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from prometheus_client import Counter, Gauge
 
-from chassis.telemetry.metrics.registry import REGISTRY
+from chassis.telemetry.metrics import REGISTRY
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -105,22 +105,18 @@ def event_died(stream: str) -> None:
     _dead_letters.labels(stream).inc()
 
 
-def consumer_looked_at(stream: str, *, as_of: datetime | None, dead_letters: int) -> None:
-    """Show the age of the consumer's watermark, if it has one, and the number of its dead letters."""
+def consumer_looked_at(stream: str, *, as_of: datetime | None, dead_letters: int, is_incomplete: bool) -> None:
+    """Show the age of the consumer's watermark, if it has one, its dead letters, and whether it lacks lost events."""
     if as_of is not None:
         since = as_of.timestamp()
         _consumer_behind.labels(stream).set_function(lambda: time.time() - since)
     _dead_letters_kept.labels(stream).set(dead_letters)
+    _consumer_incomplete.labels(stream).set(is_incomplete)
 
 
 def consumer_lacks_events(stream: str, *, is_so: bool) -> None:
     """Show whether events are missing from the stream."""
     _consumer_lacks.labels(stream).set(is_so)
-
-
-def consumer_is_incomplete(stream: str, *, is_so: bool) -> None:
-    """Show whether events are missing that the outbox does not have any more."""
-    _consumer_incomplete.labels(stream).set(is_so)
 
 
 def events_cut(stream: str, *, count: int) -> None:

@@ -14,7 +14,7 @@ import {
 import { reflect } from "@bufbuild/protobuf/reflect";
 import { Code, type ContextValues, type StreamResponse, type Transport, type UnaryResponse } from "@connectrpc/connect";
 import { createGrpcWebTransport } from "@connectrpc/connect-web";
-import { ShopError } from "./errors.js";
+import { REFUSED_TOKEN, ShopError } from "./errors.js";
 import { Login, LoginSession, type TokenSource } from "./login.js";
 import { access } from "./shop/system/v1/access_pb.js";
 import { sleep, unlessAborted } from "./waiting.js";
@@ -35,14 +35,18 @@ export interface ConnectOptions {
 const TIMEOUT_MS = 10_000;
 const MAX_ATTEMPTS = 3;
 const FIRST_PAUSE_MS = 50;
-const REFUSED_TOKEN: readonly string[] = ["TOKEN_EXPIRED", "TOKEN_INVALID"];
+// As gRPC's retryThrottling: a failed try takes one of ten, a call that succeeds gives back a tenth, and with five or
+// fewer nothing is tried again. If more than about a tenth of the calls fail, retries keep an overloaded shop down.
+const MAX_RETRY_TOKENS = 10;
+const RETRY_TOKENS_OF_SUCCESS = 0.1;
 
 /**
  * Return a transport for typed clients: `createClient(OrderService, connect("https://shop.example"))`.
  *
  * A call that fails throws ShopError. Every call has a deadline, 10 s unless it names one. If the shop is UNAVAILABLE and
- * does not say when to come again, a call is tried again, three times in all. A write without a `requestId` gets one, so
- * that its tries take effect once; to repeat a call after an error, set the requestId yourself.
+ * does not say when to come again, a call is tried again, three times in all; while many calls fail, it is not. A write
+ * without a `requestId` gets one, so that its tries take effect once; to repeat a call after an error, set the requestId
+ * yourself.
  *
  * @param url of the edge. A page may call it if the edge allows the page's origin.
  */
@@ -55,6 +59,7 @@ class ShopTransport implements Transport {
   readonly #tokens: TokenSource | undefined;
   readonly #timeoutMs: number;
   readonly #maxAttempts: number;
+  #retryTokens = MAX_RETRY_TOKENS;
 
   constructor(url: string, options: ConnectOptions) {
     const { token, fetch } = options;
@@ -149,14 +154,20 @@ class ShopTransport implements Transport {
     for (let attempt = 1; ; attempt++) {
       try {
         // Whole milliseconds, as the header has them; 0 would be no deadline.
-        return await send(Math.max(Math.ceil(endsAtMs - performance.now()), 1));
+        const answer = await send(Math.max(Math.ceil(endsAtMs - performance.now()), 1));
+        this.#retryTokens = Math.min(this.#retryTokens + RETRY_TOKENS_OF_SUCCESS, MAX_RETRY_TOKENS);
+        return answer;
       } catch (failure) {
         const error = ShopError.of(failure);
         const pauseMs = FIRST_PAUSE_MS * 2 ** (attempt - 1) * (0.8 + 0.4 * Math.random());
         // An error that says when to come again is the caller's: trying earlier keeps an overloaded shop down.
         const isFinal =
           error.code !== Code.Unavailable || error.retryAfterMs !== undefined || attempt >= this.#maxAttempts;
-        if (isFinal || performance.now() + pauseMs >= endsAtMs) {
+        if (error.code === Code.Unavailable) {
+          this.#retryTokens = Math.max(this.#retryTokens - 1, 0);
+        }
+        const isThrottled = this.#retryTokens <= MAX_RETRY_TOKENS / 2;
+        if (isFinal || isThrottled || performance.now() + pauseMs >= endsAtMs) {
           throw error;
         }
         await sleep(pauseMs, signal);

@@ -31,6 +31,9 @@ const PASSING: ReadonlySet<Code> = new Set([
   Code.Unknown,
 ]);
 
+// After these the same call may succeed with another access token.
+export const REFUSED_TOKEN: readonly string[] = ["TOKEN_EXPIRED", "TOKEN_INVALID"];
+
 // Answers of a proxy that did not reach the shop.
 const GATEWAY_STATUSES: readonly number[] = [502, 503, 504];
 

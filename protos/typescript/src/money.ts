@@ -4,6 +4,8 @@ import { create } from "@bufbuild/protobuf";
 import { type Money, MoneySchema } from "./google/type/money_pb.js";
 
 const NANOS = 1_000_000_000n;
+// Units are 64 bits.
+const UNITS_LIMIT = 2n ** 63n;
 
 /**
  * Return an amount as the contract has it: `money("4.50")`.
@@ -14,7 +16,7 @@ const NANOS = 1_000_000_000n;
  */
 export function money(amount: string, currencyCode = ""): Money {
   const [, sign, units, decimals = ""] = /^(-?)(\d+)(?:\.(\d{1,9}))?$/.exec(amount) ?? [];
-  if (units === undefined) {
+  if (units === undefined || BigInt(units) >= UNITS_LIMIT) {
     throw new RangeError(`write an amount with at most nine decimals, such as "4.50", not ${JSON.stringify(amount)}`);
   }
   const factor = sign === "-" ? -1n : 1n;

@@ -1,7 +1,7 @@
 /** A stream of changes that goes on: it is opened again after the last message, whatever ended it. */
 
 import { type CallOptions, Code, ConnectError } from "@connectrpc/connect";
-import { ShopError } from "./errors.js";
+import { REFUSED_TOKEN, ShopError } from "./errors.js";
 import { sleep } from "./waiting.js";
 
 // The contract: while nothing changes, a heartbeat comes every 15 s; a stream without a message for 60 s is broken.
@@ -77,12 +77,13 @@ class Reopening {
 
   /** Return how long to wait before the stream is opened again; throw the error if that does not help. */
   pauseMs(error: ShopError): number {
-    // A stream ends when its access token expires: the next one is opened with another token, if there is one.
-    const isExpired = error.reason === "TOKEN_EXPIRED" && !this.#wasRefused;
-    if (!error.mayPass && !isExpired) {
+    // A stream ends when its access token expires, and is refused when the key of the token was withdrawn: the next one
+    // is opened with another token, if there is one.
+    const isRefused = REFUSED_TOKEN.includes(error.reason) && !this.#wasRefused;
+    if (!error.mayPass && !isRefused) {
       throw error;
     }
-    this.#wasRefused = isExpired;
+    this.#wasRefused = isRefused;
     // An error knows the position better than the last message: it may have passed changes of others.
     this.resumeToken = error.metadata.resumeToken || this.resumeToken;
     if (this.#failures === 0) {

@@ -170,6 +170,29 @@ export async function retries(world: World) {
   };
 }
 
+/** While most calls fail, they are not tried again; when enough have succeeded, they are. */
+export async function throttled(world: World) {
+  const network = new Network();
+  const orders = ordersOf(world, { fetch: network.fetch });
+  const triesOfFailing = async () => {
+    const before = network.count("GetOrder");
+    await refusalOf(orders.getOrder({ id: "00000000-0000-4000-8000-000000000000" }));
+    return network.count("GetOrder") - before;
+  };
+  await orders.listOrders({});
+  network.fault = async (sent, go) => {
+    if (sent.rpc === "GetOrder") {
+      throw new TypeError("there is no connection");
+    }
+    return go();
+  };
+  const failing = [await triesOfFailing(), await triesOfFailing(), await triesOfFailing()];
+  for (let call = 0; call < 30; call++) {
+    await orders.listOrders({});
+  }
+  return { failing, recovered: await triesOfFailing() };
+}
+
 /** A call ends at its deadline, or when its caller aborts it. */
 export async function deadlines(world: World) {
   const network = new Network();
@@ -310,7 +333,7 @@ export async function rest({ url, email, password }: World) {
 /** Amounts, to and from text. */
 export async function amounts() {
   const texts = ["4.50", "0", "-0.000000001", "9223372036854775807.999999999", "12", "-3.25"];
-  const wrong = ["", "1.", ".5", "1e3", "0.0000000001", "1,5", "--1", "NaN"];
+  const wrong = ["", "1.", ".5", "1e3", "0.0000000001", "1,5", "--1", "NaN", "9223372036854775808"];
   const isRefused = (text: string) => {
     try {
       money(text);

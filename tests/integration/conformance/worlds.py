@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
 import math
 import re
@@ -14,13 +15,14 @@ from google.protobuf import descriptor_pool, message_factory
 from google.protobuf.json_format import MessageToDict
 from google.rpc.status_pb2 import Status
 from grpc import aio
-from shop.order.v1 import order_service_pb2
-from shop.system.v1 import system_service_pb2
 from shop.user.v1 import session_service_pb2, user_service_pb2
 
 from chassis.context import Role
+from chassis.server.contract import service_names
+from chassis.service import services
 from chassis.testing import SIGNER, new_uuid
-from tests.support.requests import PASSWORD, create_order_request
+from tests.support.guards import modules
+from tests.support.requests import PASSWORD
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -31,24 +33,22 @@ if TYPE_CHECKING:
 
     from protos.testing import ShopServer
 
-_MODULES: Final = (user_service_pb2, session_service_pb2, order_service_pb2, system_service_pb2)
+_SERVED: Final = {"shop.system.v1.SystemService", *(name for service in services() for name in service.serves)}
 RPCS: Final[Mapping[str, MethodDescriptor]] = {
     method.name: method
-    for module in _MODULES
-    for service in module.DESCRIPTOR.services_by_name.values()
-    for method in service.methods
+    for service in service_names()
+    if service in _SERVED
+    for method in descriptor_pool.Default().FindServiceByName(service).methods
 }
-"""Every rpc of the contract, by its name."""
+"""Every rpc that the services of the tree serve, by its name."""
 
 _UUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 # Fields with random values, or values that depend on the time.
 _RANDOM: Final = {"accessToken", "refreshToken", "nextPageToken", "x", "kid", "uptime", "memory", "service", "version"}
 _TIMES: Final = {"createdAt", "updatedAt", "occurredAt", "accessExpiresAt", "expiresAt", "timestamp"}
-# The consumer of events counts the orders, a moment later. It does not run here.
-_EVENTUAL: Final = {"orderCount"}
 # The shop's time passes by days; that of the services' tokens does not.
 _LONG_S: Final = 100 * 24 * 3600
-# So long a token is good after its time, for clocks that differ.
+# A token is good for this time after it has expired, because clocks differ.
 LEEWAY_S: Final = 5
 _TRAILERS: Final = ("retry-after", "www-authenticate", "grpc-retry-pushback-ms")
 
@@ -125,9 +125,22 @@ class World:
         except aio.AioRpcError as error:
             told.append([note, self._refusal(error)])
 
+    async def read_pages(self, rpc: str, request: Message, *, token: str, size: int) -> list[str]:
+        """Read a list to its end by pages of this size; return the tokens of its pages."""
+        page_request: Any = type(request)()
+        page_request.CopyFrom(request)
+        page_request.page_size = size
+        tokens: list[str] = []
+        while True:
+            page = await self.call(rpc, page_request, token=token, note=f"{rpc} by {size}")
+            if not page.next_page_token or len(tokens) > 20:
+                return tokens
+            page_request.page_token = page.next_page_token
+            tokens.append(page.next_page_token)
+
     async def person(self, *, name: str = "") -> Person:
         """Return a new user who is logged in."""
-        email = f"{name or 'ada'}-{next(self._numbers)}@example.com"
+        email = f"{name or 'ada'}-{self.number()}@example.com"
         new = user_service_pb2.CreateUserRequest(email=email, password=PASSWORD, display_name="Ada Lovelace")
         user = await self.call("CreateUser", new)
         session = await self.call(
@@ -137,9 +150,13 @@ class World:
         # Not the session's own token: this one outlives what a scenario lets pass.
         return Person(user.id, email, self.token(Role.USER, subject=user.id))
 
-    async def order(self, buyer: Person) -> Any:
-        """Return a new order."""
-        return await self.call("CreateOrder", create_order_request(buyer.id), token=buyer.token)
+    def number(self) -> int:
+        """Return the next number of this shop, for texts that differ."""
+        return next(self._numbers)
+
+    def record(self, note: str, shown: Any) -> None:
+        """Write to the transcript what a scenario has seen."""
+        self.transcript.append([note, self._plain(shown)])
 
     async def close(self) -> None:
         """Close the channels."""
@@ -175,7 +192,7 @@ class World:
     def _plain(self, value: Any) -> Any:
         """Return the value without what differs from one run to the next."""
         if isinstance(value, dict):
-            return {key: self._plain_field(key, each) for key, each in sorted(value.items()) if key not in _EVENTUAL}
+            return {key: self._plain_field(key, each) for key, each in sorted(value.items()) if key not in _eventual()}
         if isinstance(value, list):
             return [self._plain(each) for each in value]
         if isinstance(value, str):
@@ -190,6 +207,12 @@ class World:
         if key in _TIMES:
             return f"<{key}>"
         return self._plain(value)
+
+
+@functools.cache
+def _eventual() -> frozenset[str]:
+    """Return the fields that consumers of events write a moment later: those do not run here."""
+    return frozenset(name for module in modules("conformance") for name in getattr(module, "EVENTUAL", ()))
 
 
 def _path(method: MethodDescriptor) -> str:
@@ -239,17 +262,14 @@ class Memory(World):
 
 
 def packages(address_of: Mapping[str, str]) -> dict[str, str]:
-    """Return the addresses by package; SystemService is the order service's."""
-    return {
-        "shop.user.v1": address_of["user_svc"],
-        "shop.order.v1": address_of["order_svc"],
-        "shop.system.v1": address_of["order_svc"],
-    }
+    """Return the addresses by package; SystemService is that of any service."""
+    found = {served.rpartition(".")[0]: address_of[each.name] for each in services() for served in each.serves}
+    return {**found, "shop.system.v1": next(iter(found.values()))}
 
 
 async def settled() -> None:
     """Let a clock of milliseconds move, by which ids are sorted."""
-    await asyncio.sleep(0.002)
+    await asyncio.sleep(0.002)  # the next id has a later millisecond
 
 
 __all__ = ["RPCS", "Memory", "Person", "Services", "World", "new_uuid", "packages", "settled"]

@@ -20,7 +20,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]
     # pytest's folders have mode 0700: as root, the server runs as a user who may not enter them.
     with PostgresServer(tmp_path_factory.mktemp("server") / "postgres") as server:
         server.create_private_database("users", role="user_svc")
-        server.create_private_database("orders", role="order_svc")
+        server.create_private_database("examples", role="example_svc")
         yield server
 
 
@@ -41,8 +41,8 @@ def test_a_role_owns_its_database(server: PostgresServer) -> None:
 @pytest.mark.parametrize(
     ("role", "database"),
     [
-        ("user_svc", "orders"),
-        ("order_svc", "users"),
+        ("user_svc", "examples"),
+        ("example_svc", "users"),
         ("user_svc", "postgres"),
         ("user_svc", "template1"),
     ],
@@ -67,11 +67,11 @@ def test_the_displayed_url_has_no_password_and_works(server: PostgresServer) -> 
 
 
 def test_making_a_database_again_keeps_it(server: PostgresServer) -> None:
-    _execute(server.url("orders", role="order_svc"), "CREATE TABLE kept (id int)")
+    _execute(server.url("examples", role="example_svc"), "CREATE TABLE kept (id int)")
 
-    server.create_private_database("orders", role="order_svc")
+    server.create_private_database("examples", role="example_svc")
 
-    assert _execute(server.url("orders", role="order_svc"), "SELECT count(*) FROM kept") == [(0,)]
+    assert _execute(server.url("examples", role="example_svc"), "SELECT count(*) FROM kept") == [(0,)]
 
 
 def test_a_database_is_a_copy_of_its_template(server: PostgresServer) -> None:

@@ -189,7 +189,7 @@ def test_secrets_are_for_the_owner_only(stack: Stack, name: str) -> None:
 
 
 def test_a_killed_replica_is_back_at_the_same_port(stack: Stack) -> None:
-    replica = stack.replicas("order_svc")[0]
+    replica = stack.replicas("user_svc")[0]
     port, pid = replica.port, replica.pid
 
     replica.kill()

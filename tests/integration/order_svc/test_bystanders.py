@@ -18,8 +18,8 @@ from chassis.server.pagination import PageRequest
 from order_svc import buyer_projection, deleted_buyers
 from order_svc import repository as orders_repository
 from order_svc.buyer_projection import KnownUser, UserState
+from order_svc.commands import Transition
 from order_svc.model import BuyerId, OrderFilter, OrderId, OrderStatus
-from order_svc.repository import StatusUpdate
 from tests.integration.databases import rows, transaction
 from tests.services.order_svc.builders import an_order
 from tests.support.builders import AFTER, ALL, BEFORE, OURS
@@ -56,11 +56,11 @@ def an_order_of(owner: UUID, *, number: UUID = OURS, **changes: Any) -> Order:
     return an_order(id=OrderId(number), user_id=BuyerId(owner), **changes)
 
 
-def updated(order: Order, status: OrderStatus) -> StatusUpdate:
+def updated(order: Order, status: OrderStatus) -> tuple[Transition, outbox.Event]:
     later = NOW + timedelta(minutes=5)
     changed = dataclasses.replace(order, status=status, version=order.version + 1, updated_at=later, cancel_reason="no")
     event = outbox.Event("order.status_changed", order.id, changed.version, {}, later, traceparent="")
-    return StatusUpdate(changed, order.status, "why", event)
+    return Transition(changed, before=order.status, reason="why"), event
 
 
 @pytest.mark.parametrize("stranger", [BEFORE, AFTER])

@@ -18,7 +18,8 @@ from chassis.testing import new_uuid, plain_channel, refusal_of, until
 from tests.integration.inprocess import database_settings
 from tests.integration.order_svc.inprocess import order_service
 from tests.integration.user_svc.inprocess import user_service
-from tests.support.requests import create_order_request, create_user_request
+from tests.services.order_svc.placing import create_order_request
+from tests.support.requests import create_user_request
 
 if TYPE_CHECKING:
     from shop.order.v1.order_service_pb2_grpc import OrderServiceAsyncStub

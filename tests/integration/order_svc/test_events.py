@@ -26,7 +26,8 @@ from tests.integration.inprocess import database_settings
 from tests.integration.order_svc.flow import flowing
 from tests.integration.order_svc.inprocess import order_service
 from tests.integration.user_svc.inprocess import user_service
-from tests.support.requests import create_order_request, create_user_request
+from tests.services.order_svc.placing import create_order_request
+from tests.support.requests import create_user_request
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable
@@ -99,12 +100,14 @@ async def test_the_open_orders_of_a_deleted_user_are_cancelled_and_the_others_ar
     assert dict(told) == {ids[PENDING]: "PENDING", ids[CONFIRMED]: "CONFIRMED", ids[PROCESSING]: "PROCESSING"}
 
 
+@pytest.mark.parametrize("workers_were_away_for", ["0 s", "6 days"])
 async def test_an_order_that_slipped_in_while_its_buyer_was_deleted_is_cancelled(
     flow: None,
     users: UserServiceAsyncStub,
     orders: OrderServiceAsyncStub,
     orders_database: TestDatabase,
     buyer: User,
+    workers_were_away_for: str,
 ) -> None:
     order = await orders.CreateOrder(create_order_request(buyer.id))
     await users.DeleteUser(users_pb.DeleteUserRequest(id=buyer.id))
@@ -115,8 +118,41 @@ async def test_an_order_that_slipped_in_while_its_buyer_was_deleted_is_cancelled
     await until(is_cancelled)
     # As it stands if it was committed a moment later.
     orders_database.query("UPDATE orders SET status = 'PENDING', version = 10, cancel_reason = ''")
+    orders_database.query("UPDATE known_users SET applied_at = now() - %s::interval", workers_were_away_for)
     async with opened(orders_database.url) as database, running(partial(look_for_late_orders, database)):
         await until(is_cancelled)
+
+
+async def test_many_orders_of_a_deleted_user_are_cancelled_in_several_transactions(
+    flow: None, users: UserServiceAsyncStub, orders_database: TestDatabase, buyer: User
+) -> None:
+    orders_database.query(
+        "INSERT INTO orders (id, user_id, status, currency_code, items, total_amount, cancel_reason, created_at,"
+        " updated_at, version) SELECT gen_random_uuid(), %s, 'PENDING', 'EUR', '[]', 0, '', now(), now(), 1"
+        " FROM generate_series(1, 1200)",
+        buyer.id,
+    )
+
+    def at_once() -> list[int]:
+        rows = orders_database.query("SELECT count(*) FROM outbox GROUP BY transaction ORDER BY min(position)")
+        return [count for (count,) in rows]
+
+    await users.DeleteUser(users_pb.DeleteUserRequest(id=buyer.id))
+
+    async def is_applied() -> bool:
+        return orders_database.query("SELECT state FROM known_users WHERE id = %s", buyer.id) == [("DELETED",)]
+
+    await until(is_applied)
+    assert at_once() == [500]
+    # Longer ago than a late order could be.
+    orders_database.query("UPDATE known_users SET applied_at = now() - interval '1 hour'")
+    async with opened(orders_database.url) as database, running(partial(look_for_late_orders, database)):
+
+        async def are_cancelled() -> bool:
+            return orders_database.query("SELECT count(*) FROM orders WHERE status <> 'CANCELLED'") == [(0,)]
+
+        await until(are_cancelled, timeout_s=30)
+    assert at_once() == [500, 500, 200]
 
 
 async def test_deleting_a_user_while_they_order_leaves_no_open_order(

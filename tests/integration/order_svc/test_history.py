@@ -26,7 +26,7 @@ from chassis.testing import ManualClock, bearer, new_uuid, plain_channel, refusa
 from tests.integration.inprocess import database_settings
 from tests.integration.order_svc.inprocess import order_service
 from tests.integration.order_svc.watching import watching
-from tests.support.requests import create_order_request
+from tests.services.order_svc.placing import create_order_request
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable

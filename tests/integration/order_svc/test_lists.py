@@ -11,7 +11,8 @@ from shop.user.v1 import user_pb2
 from shop.user.v1 import user_service_pb2 as users_pb
 
 from chassis.testing import new_uuid, refusal_of
-from tests.support.requests import create_order_request, create_user_request
+from tests.services.order_svc.placing import create_order_request
+from tests.support.requests import create_user_request
 
 if TYPE_CHECKING:
     from shop.order.v1.order_service_pb2_grpc import OrderServiceAsyncStub

@@ -9,7 +9,7 @@ from shop.order.v1 import order_service_pb2 as pb
 
 from chassis.telemetry.metrics import REGISTRY
 from chassis.testing import new_uuid, refusal_of
-from tests.support.requests import create_order_request
+from tests.services.order_svc.placing import create_order_request
 
 if TYPE_CHECKING:
     from shop.order.v1.order_service_pb2_grpc import OrderServiceAsyncStub

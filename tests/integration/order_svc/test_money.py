@@ -14,7 +14,7 @@ from shop.user.v1 import session_service_pb2, user_service_pb2
 
 from chassis.testing import refusal_of
 from protos.codegen.examples import example_of
-from tests.support.requests import create_order_request, order_item
+from tests.services.order_svc.placing import create_order_request, order_item
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

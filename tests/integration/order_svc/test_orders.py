@@ -14,7 +14,7 @@ from shop.order.v1 import order_service_pb2 as pb
 from shop.user.v1 import user_service_pb2
 
 from chassis.testing import bearer, new_uuid, refusal_of, token_of
-from tests.support.requests import create_order_request, order_item
+from tests.services.order_svc.placing import create_order_request, order_item
 
 if TYPE_CHECKING:
     from shop.order.v1.order_service_pb2_grpc import OrderServiceAsyncStub

@@ -14,7 +14,8 @@ from shop.order.v1 import order_service_pb2 as orders_pb
 from shop.user.v1 import user_service_pb2 as users_pb
 
 from chassis.testing import new_uuid, refusal_from
-from tests.support.requests import create_order_request, create_user_request
+from tests.services.order_svc.placing import create_order_request
+from tests.support.requests import create_user_request
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Iterable

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from shop.order.v1 import order_service_pb2 as orders_pb
 
-from tests.support.requests import create_order_request
+from tests.services.order_svc.placing import create_order_request
 from tests.support.tokens import corpus, reasons
 
 if TYPE_CHECKING:

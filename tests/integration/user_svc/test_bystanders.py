@@ -20,7 +20,7 @@ from user_svc.attempt_repository import Outcome
 from user_svc.errors import TooManyAttempts
 from user_svc.model import Email, UserId
 from user_svc.sessions import repository as session_repository
-from user_svc.sessions.model import RefreshToken, Session, SessionId
+from user_svc.sessions.model import Session, SessionId
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -106,7 +106,7 @@ def test_a_used_token_is_one_token(users: Connection) -> None:
     assert [session_repository.is_used(users, number.bytes) for number in ALL] == [False, True, False]
     locked = session_repository.lock_token(users, OURS.bytes)
     assert locked is not None
-    assert (locked[0], locked[1].id) == (RefreshToken(OURS.bytes, SessionId(OURS), NOW), OURS)
+    assert (locked[0], locked[1].id) == (NOW, OURS)
 
 
 @pytest.mark.parametrize(("owner", "expected"), [(OURS, [OURS]), (None, [OURS]), (BEFORE, []), (AFTER, [])])
@@ -261,9 +261,9 @@ def test_only_outdated_rows_are_removed(users: Connection) -> None:
     for account, at in ((b"old", NOW - day - instant), (b"day", NOW - day), (b"new", NOW)):
         attempt(users, account, Outcome.WRONG, now=at)
 
-    session_repository.remove_expired(users, oldest=NOW - day)
-    session_repository.remove_ended(users, oldest=NOW - day)
-    attempt_repository.remove_failures(users, oldest=NOW - day)
+    session_repository.remove_outdated(users, session_repository.EXPIRED, after=NOW - 100 * day, oldest=NOW - day)
+    session_repository.remove_outdated(users, session_repository.ENDED, after=NOW - 100 * day, oldest=NOW - day)
+    attempt_repository.remove_failures(users, after=NOW - 100 * day, oldest=NOW - day)
 
     assert [found.int for (found,) in rows(users, "SELECT id FROM sessions ORDER BY id")] == [2, 4, 5, 6]
     assert rows(users, "SELECT account FROM login_attempts ORDER BY last_at") == [(b"day",), (b"new",)]

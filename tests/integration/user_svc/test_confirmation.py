@@ -122,6 +122,18 @@ async def test_a_name_and_a_profile_change_without_the_password(users: UserServi
     assert changed.display_name == "Ada King"
 
 
+async def test_the_email_that_a_user_has_already_needs_no_password(users: UserServiceAsyncStub, ada: User) -> None:
+    as_owner = bearer(token_of(ada.id))
+    whole_form = pb.UpdateUserRequest(id=ada.id, email=ada.email, display_name="Ada King")
+    other_case = pb.UpdateUserRequest(id=ada.id, email=ada.email.upper())
+
+    changed = await users.UpdateUser(whole_form, metadata=as_owner)
+    refusal = await refusal_of(users.UpdateUser(other_case, metadata=as_owner))
+
+    assert (changed.email, changed.display_name) == (ada.email, "Ada King")
+    assert refusal.fields == ("currentPassword",)
+
+
 async def test_a_repeated_deletion_needs_no_password(users: UserServiceAsyncStub, ada: User) -> None:
     as_owner = bearer(token_of(ada.id))
     await users.DeleteUser(pb.DeleteUserRequest(id=ada.id, current_password=PASSWORD), metadata=as_owner)

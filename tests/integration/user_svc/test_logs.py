@@ -1,4 +1,4 @@
-"""What the user service logs has no personal data."""
+"""The log of the user service has no personal data."""
 
 from __future__ import annotations
 

@@ -66,10 +66,14 @@ def test_outdated_rows_that_others_hold_are_left_for_the_next_sweep(signed_up: T
 
     def remove(connection: Connection) -> None:
         connection.exec_driver_sql("SET LOCAL lock_timeout = '1s'")
-        session_repository.remove_ended(connection, oldest=later)
-        session_repository.remove_expired(connection, oldest=later)
-        attempt_repository.remove_failures(connection, oldest=later)
-        attempt_repository.remove_reservations(connection, now=later)
+        session_repository.remove_outdated(
+            connection, session_repository.ENDED, after=NOW - timedelta(days=60), oldest=later
+        )
+        session_repository.remove_outdated(
+            connection, session_repository.EXPIRED, after=NOW - timedelta(days=60), oldest=later
+        )
+        attempt_repository.remove_failures(connection, after=NOW - timedelta(days=60), oldest=later)
+        attempt_repository.remove_reservations(connection, after=NOW - timedelta(days=60), oldest=later)
 
     left = [f"SELECT count(*) FROM {table}" for table in ("sessions", "login_attempts", "attempt_reservations")]
     with ExitStack() as others, transaction(signed_up) as connection:

@@ -17,28 +17,28 @@ if TYPE_CHECKING:
     from shop.user.v1.user_service_pb2_grpc import UserServiceAsyncStub
 
 
-async def test_the_user_service_refuses_bad_tokens(users: UserServiceAsyncStub, buyer: User) -> None:
-    tokens = corpus(buyer.id)
+async def test_the_user_service_refuses_bad_tokens(users: UserServiceAsyncStub, ada: User) -> None:
+    tokens = corpus(ada.id)
 
-    refused = await reasons(lambda metadata: users.GetUser(pb.GetUserRequest(id=buyer.id), metadata=metadata), tokens)
+    refused = await reasons(lambda metadata: users.GetUser(pb.GetUserRequest(id=ada.id), metadata=metadata), tokens)
 
     assert len(tokens) > 80
     assert refused == dict.fromkeys(tokens, "TOKEN_INVALID")
 
 
 async def test_a_refresh_token_is_no_access_token(
-    users: UserServiceAsyncStub, sessions: SessionServiceAsyncStub, buyer: User
+    users: UserServiceAsyncStub, sessions: SessionServiceAsyncStub, ada: User
 ) -> None:
-    login = sessions_pb.CreateSessionRequest(email=buyer.email, password=PASSWORD)
+    login = sessions_pb.CreateSessionRequest(email=ada.email, password=PASSWORD)
     session = await sessions.CreateSession(login)
 
-    refusal = await refusal_of(users.GetUser(pb.GetUserRequest(id=buyer.id), metadata=bearer(session.refresh_token)))
+    refusal = await refusal_of(users.GetUser(pb.GetUserRequest(id=ada.id), metadata=bearer(session.refresh_token)))
 
     assert refusal.reason == "TOKEN_INVALID"
 
 
-async def test_an_access_token_is_no_refresh_token(sessions: SessionServiceAsyncStub, buyer: User) -> None:
-    request = sessions_pb.RefreshSessionRequest(refresh_token=token_of(buyer.id))
+async def test_an_access_token_is_no_refresh_token(sessions: SessionServiceAsyncStub, ada: User) -> None:
+    request = sessions_pb.RefreshSessionRequest(refresh_token=token_of(ada.id))
 
     refusal = await refusal_of(sessions.RefreshSession(request))
 

@@ -150,6 +150,32 @@ async def test_a_name_is_kept_in_nfc_without_the_white_space_around_it(
     assert (created.display_name, updated.display_name) == (kept, kept)
 
 
+@pytest.mark.parametrize("method", ["CreateUser", "UpdateUser"])
+@pytest.mark.parametrize(
+    ("field", "name", "text", "outcome"),
+    [
+        # Three characters in NFC.
+        ("display_name", "displayName", "\ufb2c" * 33, "kept"),
+        ("display_name", "displayName", "\ufb2c" * 34, "refused"),
+        ("display_name", "displayName", "e\u0301" * 50, "kept"),
+        ("email", "email", "\ufb2c" * 21 + "@example.com", "kept"),
+        ("email", "email", "\ufb2c" * 22 + "@example.com", "refused"),
+    ],
+)
+async def test_a_text_that_is_kept_can_be_sent_again(
+    callers: Callers, users: UserServiceAsyncStub, method: str, field: str, name: str, text: str, outcome: str
+) -> None:
+    call = callers.send(method, **{field: text})
+
+    if outcome == "kept":
+        kept: Any = await call
+        again = await users.UpdateUser(_changed(pb.UpdateUserRequest(id=kept.id), {field: getattr(kept, field)}))
+        assert getattr(again, field) == getattr(kept, field)
+    else:
+        refusal = await refusal_of(call)
+        assert (refusal.reason, refusal.fields) == ("INVALID_FIELDS", (name,))
+
+
 async def test_an_email_is_one_however_it_is_typed(
     users: UserServiceAsyncStub, sessions: SessionServiceAsyncStub
 ) -> None:

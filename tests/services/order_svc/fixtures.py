@@ -1,4 +1,4 @@
-"""What tests of every service find of the order service: its database, its stub, a user who may order."""
+"""The order service for tests of every service: its database, its stub, a user who may order."""
 
 from __future__ import annotations
 
@@ -10,14 +10,12 @@ from shop.order.v1.order_service_pb2_grpc import OrderServiceStub
 from chassis.testing import ManualClock, plain_channel
 from tests.integration.inprocess import database_settings
 from tests.integration.order_svc.inprocess import order_service
-from tests.support.requests import create_user_request
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
     from shop.order.v1.order_service_pb2_grpc import OrderServiceAsyncStub
     from shop.user.v1.user_pb2 import User
-    from shop.user.v1.user_service_pb2_grpc import UserServiceAsyncStub
 
     from tests.integration.databases import TestDatabase
 
@@ -43,6 +41,6 @@ async def orders(orders_address: str) -> AsyncIterator[OrderServiceAsyncStub]:
 
 
 @pytest.fixture
-async def buyer(users: UserServiceAsyncStub) -> User:
+def buyer(ada: User) -> User:
     """A user who may order."""
-    return await users.CreateUser(create_user_request())
+    return ada

@@ -9,7 +9,7 @@ from shop.order.v1 import order_service_pb2 as orders
 
 from chassis.testing import new_uuid
 from tests.e2e.scenarios import SYSTEM, produces
-from tests.support.requests import create_order_request, order_item
+from tests.services.order_svc.placing import create_order_request, order_item, place_order
 from tests.support.waiting import until
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def a_price_is_too_large(world: World) -> list[Outcome]:
 
 @produces(ORDER, "INVALID_STATUS_TRANSITION")
 def an_order_skips_a_status(world: World) -> list[Outcome]:
-    request = orders.UpdateOrderStatusRequest(id=world.order().id, status=order_pb2.ORDER_STATUS_DELIVERED)
+    request = orders.UpdateOrderStatusRequest(id=place_order(world).id, status=order_pb2.ORDER_STATUS_DELIVERED)
 
     return world.both("UpdateOrderStatus", request)
 

@@ -1,4 +1,4 @@
-"""What tests of every service find of the user service: its database, its stubs, a key for the tokens of tests."""
+"""The user service for tests of every service: its database, its stubs, a key for the tokens of tests."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ from chassis.testing import SIGNER, ManualClock, plain_channel
 from tests.integration.databases import TestDatabase, fresh_database
 from tests.integration.inprocess import database_settings
 from tests.integration.user_svc.inprocess import KEY_SETTINGS, user_service
+from tests.support.requests import create_user_request
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
     from shop.user.v1.session_service_pb2_grpc import SessionServiceAsyncStub
+    from shop.user.v1.user_pb2 import User
     from shop.user.v1.user_service_pb2_grpc import UserServiceAsyncStub
 
     from devstack.postgres import PostgresServer
@@ -66,3 +68,9 @@ async def sessions(users_address: str) -> AsyncIterator[SessionServiceAsyncStub]
     """The user service's sessions, for callers without a token."""
     async with plain_channel(users_address, token="") as channel:
         yield SessionServiceStub(channel)
+
+
+@pytest.fixture
+async def ada(users: UserServiceAsyncStub) -> User:
+    """A user."""
+    return await users.CreateUser(create_user_request())

@@ -5,45 +5,51 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from chassis.clock import SystemClock
+from chassis.database.keyed import Lookup
 from chassis.errors import DomainError
 from chassis.events.cloudevents import Malformed, data_of
+from chassis.events.copies import Copies
 from tests.support.notes_svc import repository
 from tests.support.notes_svc.events import note_changed
 from tests.support.notes_svc.model import AuthorId, ChangeNote, NoteState
 from tests.support.notes_svc.notes_pb2 import AuthorChanged
-from tests.support.notes_svc.repository import NoteLookup, NoteUpdate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from datetime import datetime
 
     from sqlalchemy import Connection
 
     from chassis.events.cloudevents import CloudEvent
+    from chassis.events.outbox import Event
+    from tests.support.notes_svc.model import Note
 
 _TYPES: Final = {"author.created", "author.changed", "author.closed"}
 _STATES: Final = {"ACTIVE", "SUSPENDED", "CLOSED"}
+_AUTHORS: Final = Copies(
+    "known_authors", {"id": "uuid", "state": "text", "updated_at": "timestamptz"}, final="state = 'CLOSED'"
+)
 
 
 def handle(connection: Connection, events: Sequence[CloudEvent]) -> None:
     """Apply events of authors."""
-    known: dict[AuthorId, tuple[str, datetime]] = {}
+    known: dict[AuthorId, Mapping[str, object]] = {}
     traces: dict[AuthorId, str] = {}
     for event in events:
         if event.type in _TYPES:  # a type of a newer version is skipped
             author_id = AuthorId(event.subject)
-            known[author_id], traces[author_id] = (_state(event), event.time), event.traceparent
+            known[author_id] = {"id": author_id, "state": _state(event), "updated_at": event.time}
+            traces[author_id] = event.traceparent
     if not known:
         return
-    repository.put_authors(connection, known)
-    _archive(connection, {author: traces[author] for author, (state, _) in known.items() if state == "CLOSED"})
+    _AUTHORS.put(connection, list(known.values()))
+    _archive(connection, {author: trace for author, trace in traces.items() if known[author]["state"] == "CLOSED"})
 
 
 def _archive(connection: Connection, traces: Mapping[AuthorId, str]) -> None:
     """Archive the open notes of the authors; their events have the trace of the author's."""
     now = SystemClock().now()
-    updates: list[NoteUpdate] = []
-    lookups = [NoteLookup(note_id) for note_id in repository.open_notes_of(connection, list(traces))]
+    changed: list[tuple[Note, Event]] = []
+    lookups = [Lookup(note_id) for note_id in repository.open_notes_of(connection, list(traces))]
     for note in repository.lock_notes(connection, lookups, wait=True):
         if note is None:
             continue
@@ -51,8 +57,8 @@ def _archive(connection: Connection, traces: Mapping[AuthorId, str]) -> None:
             archived = note.changed(ChangeNote(note_id=note.id, owner=None, state=NoteState.ARCHIVED), now=now)
         except DomainError:
             continue  # it was archived while this transaction waited for the lock
-        updates.append(NoteUpdate(archived, note_changed(archived, traceparent=traces[note.author_id])))
-    repository.update_notes(connection, updates)
+        changed.append((archived, note_changed(archived, traceparent=traces[note.author_id])))
+    repository.update_notes(connection, changed)
 
 
 def _state(event: CloudEvent) -> str:

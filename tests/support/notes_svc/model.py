@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from datetime import datetime  # noqa: TC003  pydantic reads the annotations when it stores responses
 from enum import StrEnum
-from typing import NewType
+from typing import TYPE_CHECKING, Any, NewType
 from uuid import UUID
 
-from chassis.errors import EtagMismatch
+from chassis.versions import Versioned
 from tests.support.notes_svc.errors import NoteArchived
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
 
 NoteId = NewType("NoteId", UUID)
 AuthorId = NewType("AuthorId", UUID)
@@ -24,12 +27,11 @@ class NoteState(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Note:
+class Note(Versioned):
     """A note.
 
     Attributes:
         quoted_id: of the note of the library that it quotes.
-        version: counts the changes from 1.
     """
 
     id: NoteId
@@ -38,14 +40,6 @@ class Note:
     labels: tuple[str, ...]
     quoted_id: UUID | None
     state: NoteState
-    created_at: datetime
-    updated_at: datetime
-    version: int
-
-    @property
-    def etag(self) -> str:
-        """The etag of this version."""
-        return etag_of(self.version)
 
     def changed(self, command: ChangeNote, *, now: datetime) -> Note:
         """Return the next version; this one if nothing changes.
@@ -56,12 +50,10 @@ class Note:
         """
         if self.state is NoteState.ARCHIVED:
             raise NoteArchived(self.id)
-        if command.etag and command.etag != self.etag:
-            raise EtagMismatch(current=self.etag)
-        changes = {name: value for name, value in (("text", command.text), ("state", command.state)) if value}
-        if not changes:
+        self.require_etag(command.etag)
+        if not command.changes:
             return self
-        return dataclasses.replace(self, **changes, updated_at=now, version=self.version + 1)
+        return dataclasses.replace(self, **command.changes, updated_at=now, version=self.version + 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +73,11 @@ class ChangeNote:
     state: NoteState | None = None
     etag: str = ""
 
+    @property
+    def changes(self) -> Mapping[str, Any]:
+        """The fields to change."""
+        return {name: value for name, value in (("text", self.text), ("state", self.state)) if value}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NoteFilter:
@@ -95,8 +92,3 @@ class NoteFilter:
     owner: AuthorId | None = None
     author_id: AuthorId | None = None
     state: NoteState | None = None
-
-
-def etag_of(version: int) -> str:
-    """Return the etag of a version."""
-    return f"v{version}"

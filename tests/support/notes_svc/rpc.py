@@ -9,14 +9,16 @@ from typing_extensions import override
 
 from chassis import context
 from chassis.clock import new_id
+from chassis.context import calling_user
 from chassis.idempotency.key import IdempotencyKey, key_of
 from chassis.server.conversions import set_timestamp
-from chassis.server.pagination import PageTokens, messages_of
+from chassis.server.pagination import ListRequest
+from chassis.versions import etag_of
 from chassis.watch.hub import WatchHub
 from tests.support.notes_svc import notes_pb2 as pb
 from tests.support.notes_svc.errors import AuthorRequired
 from tests.support.notes_svc.keys import KID
-from tests.support.notes_svc.model import AuthorId, ChangeNote, Note, NoteFilter, NoteId, NoteState, etag_of
+from tests.support.notes_svc.model import AuthorId, ChangeNote, Note, NoteFilter, NoteId, NoteState
 from tests.support.notes_svc.notes_pb2_grpc import KeyServiceServicer, NoteServiceServicer
 
 if TYPE_CHECKING:
@@ -76,14 +78,10 @@ class NoteServicer(NoteServiceServicer):
     async def ListNotes(self, request: pb.ListNotesRequest, context: Context) -> pb.ListNotesResponse:
         author_id = AuthorId(UUID(request.author_id)) if request.author_id else None
         filters = NoteFilter(owner=_owner(), author_id=author_id, state=_STATES_BACK.get(request.state))
-        query = ("ListNotes", str(filters.owner or ""), str(author_id or ""), filters.state or "")
-        tokens = PageTokens(query, self._clock.now())
-        page = tokens.page(page_size=request.page_size, page_token=request.page_token)
-        found, has_more = page.split(await self._service.list_notes(page, filters=filters))
-        shown = await messages_of(found, _to_message)
-        return pb.ListNotesResponse(
-            notes=shown, next_page_token=tokens.after_page(found, shown=len(shown), has_more=has_more)
-        )
+        listing = ListRequest(request, now=self._clock.now(), owner=filters.owner)
+        found = await self._service.list_notes(listing.page, filters=filters)
+        notes, next_page_token = await listing.answer(found, _to_message)
+        return pb.ListNotesResponse(notes=notes, next_page_token=next_page_token)
 
     @override
     async def UpdateNote(self, request: pb.UpdateNoteRequest, context: Context) -> pb.Note:
@@ -104,7 +102,7 @@ class NoteServicer(NoteServiceServicer):
         author_id = str(UUID(request.author_id)) if request.author_id else ""
         whose = _NOBODY if owner and author_id and owner != author_id else owner or author_id or None
         after = UUID(request.resume_token) if request.resume_token else None
-        return self._watch_hub.watch(owner=whose, after=after, caller=owner)
+        return self._watch_hub.watch(owner=whose, after=after, caller=calling_user())
 
     def _key(self, request: Message) -> IdempotencyKey:
         return key_of(request, now=self._clock.now())

@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Final
 
 from pydantic import TypeAdapter
 
-from chassis.errors import DomainError
+from chassis.database.keyed import Lookup
 from chassis.idempotency.inserts import IdempotentInserts
 from chassis.idempotency.store import ResponseCodec
-from chassis.idempotency.transactions import IdempotentTransactions
+from chassis.idempotency.transactions import IdempotentTransactions, LockedChange
 from tests.support.notes_svc import events, repository
 from tests.support.notes_svc.errors import AuthorClosed, NoteNotFound, QuotedNoteNotFound
 from tests.support.notes_svc.model import ChangeNote, Note
-from tests.support.notes_svc.repository import NoteLookup, NoteUpdate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,9 +23,10 @@ if TYPE_CHECKING:
 
     from chassis.clock import Clock
     from chassis.database import Database
+    from chassis.errors import DomainError
     from chassis.idempotency.key import IdempotencyKey
     from chassis.idempotency.transactions import Request
-    from chassis.server.pagination import PageRequest
+    from chassis.server.pagination import Page, PageRequest
     from tests.support.notes_svc.library import Library
     from tests.support.notes_svc.model import AuthorId, NoteFilter, NoteId
 
@@ -44,8 +44,9 @@ class NoteService:
         self._inserts = IdempotentInserts(
             database, repository.insert_notes, name="notes.create", check=self._check, codec=_NOTE
         )
+        change = LockedChange(lock=_lock, apply=self._apply, write=_write)
         self._changes = IdempotentTransactions(
-            database, self._change, name="notes.change", exclusive_by=attrgetter("note_id"), codec=_NOTE
+            database, change, name="notes.change", exclusive_by=attrgetter("note_id"), codec=_NOTE
         )
 
     async def create_note(self, note: Note, *, key: IdempotencyKey) -> Note:
@@ -65,7 +66,7 @@ class NoteService:
         Raises:
             NoteNotFound: there is none.
         """
-        found = await self._lookups.submit(NoteLookup(note_id, owner))
+        found = await self._lookups.submit(Lookup(note_id, owner))
         if found is None:
             raise NoteNotFound(note_id)
         return found
@@ -74,8 +75,8 @@ class NoteService:
         """Return those of the notes that there are."""
         return await repository.which(self._database.fetch, ids)
 
-    async def list_notes(self, page: PageRequest, *, filters: NoteFilter) -> list[Note]:
-        """Return a page of notes, newest first, and one more if there are more."""
+    async def list_notes(self, page: PageRequest, *, filters: NoteFilter) -> Page[Note]:
+        """Return a page of notes, newest first."""
         return await self._database.read(lambda connection: repository.list_notes(connection, page, filters=filters))
 
     async def change_note(self, command: ChangeNote, *, key: IdempotencyKey) -> Note:
@@ -99,25 +100,21 @@ class NoteService:
             refused |= {note.id: QuotedNoteNotFound(note.quoted_id) for note in notes if note.quoted_id in missing}
         return refused
 
-    def _change(
-        self, connection: Connection, requests: Sequence[Request[ChangeNote]], *, wait: bool
-    ) -> list[Note | DomainError]:
-        """Lock the notes, apply each command, and write what changes."""
-        lookups = [NoteLookup(each.command.note_id, each.command.owner) for each in requests]
-        outcomes: list[Note | DomainError] = []
-        updates: list[NoteUpdate] = []
-        for each, note in zip(requests, repository.lock_notes(connection, lookups, wait=wait), strict=True):
-            outcome = self._apply(each.command, note)
-            outcomes.append(outcome)
-            if isinstance(outcome, Note) and outcome is not note:
-                updates.append(NoteUpdate(outcome, events.note_changed(outcome, traceparent=each.traceparent)))
-        repository.update_notes(connection, updates)
-        return outcomes
-
-    def _apply(self, command: ChangeNote, note: Note | None) -> Note | DomainError:
+    def _apply(self, command: ChangeNote, note: Note | None) -> Note:
         if note is None:
-            return NoteNotFound(command.note_id)
-        try:
-            return note.changed(command, now=self._clock.now())
-        except DomainError as refusal:
-            return refusal
+            raise NoteNotFound(command.note_id)
+        return note.changed(command, now=self._clock.now())
+
+
+def _lock(connection: Connection, commands: Sequence[ChangeNote], *, wait: bool) -> list[Note | None]:
+    return repository.lock_notes(connection, [Lookup(each.note_id, each.owner) for each in commands], wait=wait)
+
+
+def _write(connection: Connection, outcomes: Sequence[tuple[Request[ChangeNote], Note]]) -> None:
+    """Write the notes that changed, with their events."""
+    changed = [
+        (note, events.note_changed(note, traceparent=request.traceparent))
+        for request, note in outcomes
+        if request.command.changes
+    ]
+    repository.update_notes(connection, changed)

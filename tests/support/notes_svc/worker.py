@@ -7,5 +7,5 @@ from typing import Final
 from chassis.events.commands import EventCommands
 from tests.support.notes_svc import consumer
 
-EVENTS: Final = EventCommands.of("tests.support.notes_svc", handle=consumer.handle)
+EVENTS: Final = EventCommands.of("tests.support.notes_svc", handle={"author": consumer.handle})
 COMMANDS: Final = EVENTS.commands

@@ -1,13 +1,18 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import os
+import re
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import pytest
 from pydantic import ValidationError
 
 from chassis.auth.access_tokens import TokenSettings
+from chassis.auth.certificates import TlsSettings
 from chassis.client.breaker import BreakerSettings
 from chassis.client.settings import PeerSettings
 from chassis.database.settings import DatabaseSettings
@@ -19,10 +24,10 @@ from chassis.telemetry.settings import TelemetrySettings
 from chassis.watch.settings import WatchSettings
 from docs import settings_page
 from tests.support.notes_svc.settings import KeySettings
+from tests.support.service_settings import stack_variables
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
+    from collections.abc import Callable, Iterator
 
     from pydantic_settings import BaseSettings
 
@@ -34,6 +39,19 @@ def empty_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         monkeypatch.delenv(name)
     monkeypatch.setenv("SERVICE_NAME", "notes_svc")  # as chassis.runtime.cli does
+
+
+@contextlib.contextmanager
+def unprivileged() -> Iterator[None]:
+    """Be a user whom permissions hold for, also where root runs the tests."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
 
 
 def mistakes_of(section: type[BaseSettings], capsys: pytest.CaptureFixture[str]) -> list[str]:
@@ -95,7 +113,7 @@ def test_the_interval_of_heartbeats_keeps_the_name_of_its_variable(
 
 
 def test_a_variable_that_is_missing_is_named(capsys: pytest.CaptureFixture[str]) -> None:
-    assert mistakes_of(DatabaseSettings, capsys) == ["DATABASE_URL: Field required"]
+    assert mistakes_of(DatabaseSettings, capsys) == ["DATABASE_URL: must be set"]
 
 
 @pytest.mark.parametrize(
@@ -114,6 +132,11 @@ def test_a_variable_that_is_missing_is_named(capsys: pytest.CaptureFixture[str])
         (BreakerSettings, "BREAKER_FAIL_MAX", "0"),
         (BreakerSettings, "BREAKER_RESET_TIMEOUT_S", "0"),
         (TelemetrySettings, "LOG_LEVEL", SECRET),
+        (TelemetrySettings, "OTEL_EXPORTER_OTLP_ENDPOINT", f"{SECRET}:4317"),
+        (TelemetrySettings, "OTEL_EXPORTER_OTLP_ENDPOINT", f"http://{SECRET}:port"),
+        (TelemetrySettings, "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", f"grpc://{SECRET}:4317"),
+        (TlsSettings, "TLS_ALLOWED_PEERS", f"edge {SECRET}"),
+        (TlsSettings, "TLS_ALLOWED_PEERS", "edge,notes-svc"),
         (PeerSettings, "URL", ""),
         (BreakerSettings, "BREAKER_SUCCESS_THRESHOLD", SECRET),
     ],
@@ -189,7 +212,7 @@ def test_every_section_is_loaded_while_no_variable_would_set_a_constant(
 
 
 def test_the_smallest_pool_has_a_connection_for_calls_that_are_not_batched() -> None:
-    assert DatabaseSettings(url=DatabaseUrl.parse("postgresql://localhost/users"), pool_size=4).slow_lanes == 1
+    assert DatabaseSettings(url=DatabaseUrl.parse("postgresql://localhost/users"), pool_size=4).shared_connections == 1
 
 
 def test_every_mistake_has_a_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -247,3 +270,156 @@ def test_a_mistake_in_a_file_is_named_without_the_value(
 
     assert [mistake.partition(":")[0] for mistake in mistakes] == ["DATABASE_URL"]
     assert SECRET not in "".join(mistakes)
+
+
+VARIABLES: Final = {name: section for section in SECTIONS for name in settings_page.variables(section)}
+
+
+def value_of(name: str) -> str:
+    """Return a value that the variable takes: its default if it has one."""
+    field = settings_page.variables(VARIABLES[name])[name]
+    default = "" if field.is_required() or field.default is None else settings_page.shown(field.default)
+    return REQUIRED.get(name) or default.removesuffix(settings_page.NONE)
+
+
+def loaded(section: type[BaseSettings]) -> dict[str, object]:
+    """Return what the section reads; secrets as texts."""
+    return {name: str(value) for name, value in load(section)}
+
+
+@pytest.fixture
+def required(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in REQUIRED.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.mark.parametrize("name", VARIABLES)
+@pytest.mark.parametrize("blank", ["", " ", "\n"])
+@pytest.mark.usefixtures("required")
+def test_a_blank_value_counts_as_none(
+    name: str, blank: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv(name, raising=False)
+    if name not in REQUIRED:
+        unset = loaded(VARIABLES[name])
+
+    monkeypatch.setenv(name, blank)
+
+    if name in REQUIRED:
+        assert mistakes_of(VARIABLES[name], capsys) == [f"{name}: must be set"]
+    else:
+        assert loaded(VARIABLES[name]) == unset
+
+
+@pytest.mark.parametrize("name", VARIABLES)
+@pytest.mark.usefixtures("required")
+def test_a_newline_at_the_end_changes_no_value(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    value = value_of(name)
+    monkeypatch.setenv(name, value)
+    bare = loaded(VARIABLES[name])
+
+    monkeypatch.setenv(name, f" {value}\r\n")
+
+    assert loaded(VARIABLES[name]) == bare
+
+
+@pytest.mark.parametrize("name", VARIABLES)
+@pytest.mark.parametrize("quote", ["'", '"'])
+@pytest.mark.usefixtures("required")
+def test_quotes_that_an_env_file_keeps_are_refused(
+    name: str, quote: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(name, f"{quote}{value_of(name) or SECRET}{quote}")
+
+    assert mistakes_of(VARIABLES[name], capsys) == [f"{name}: must not be in quotes"]
+
+
+@pytest.mark.parametrize("name", [name for name in VARIABLES if not name.startswith("OTEL_")])
+def test_a_misspelt_variable_is_named_with_the_one_that_is_meant(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for required, value in REQUIRED.items():
+        if required != name:
+            monkeypatch.setenv(required, value)
+    monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(f"{name}S", SECRET)
+
+    try:
+        load(VARIABLES[name])
+    except SystemExit:
+        assert name in REQUIRED
+
+    assert f"{name}S: there is no such setting, so it is ignored. Did you mean {name}?" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("required")
+def test_no_variable_of_one_process_is_taken_for_a_misspelling_by_another(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # The chart and compose give one environment to several processes.
+    for section in SECTIONS:
+        others = {name for name in (*VARIABLES, *stack_variables()) if name not in settings_page.variables(section)}
+        with monkeypatch.context() as given:
+            for name in (*others, "HOSTNAME", "HOME", "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "OTEL_SERVICE_NAME"):
+                given.setenv(name, value_of(name) if name in VARIABLES else "x")
+            for name in set(settings_page.variables(section)) - REQUIRED.keys():
+                given.delenv(name, raising=False)
+
+            load(section)
+
+        assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("make", "why"),
+    [
+        (lambda file: file.mkdir(), "must be set: {file} is a folder and no file"),
+        (lambda file: file.write_text(" \n"), "must be set: {file} is empty, or leads out of the folder"),
+        (lambda file: file.symlink_to("/etc/hostname"), "must be set: {file} is empty, or leads out of the folder"),
+        (lambda file: file.write_bytes(b"\xff\xfe"), "{file} is not a text in UTF-8"),
+    ],
+)
+def test_a_secret_that_is_no_readable_file_is_one_line(
+    make: Callable[[Path], object],
+    why: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    make(tmp_path / "DATABASE_URL")
+    monkeypatch.setenv("SECRETS_DIR", str(tmp_path))
+
+    assert mistakes_of(DatabaseSettings, capsys) == [f"DATABASE_URL: {why.format(file=tmp_path / 'DATABASE_URL')}"]
+
+
+def test_a_secret_that_another_user_owns_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own are closed to other users
+        Path(folder).chmod(0o755)
+        file = Path(folder, "DATABASE_URL")
+        file.write_text(SECRET)
+        file.chmod(0)
+        monkeypatch.setenv("SECRETS_DIR", folder)
+        with unprivileged():
+            mistakes = mistakes_of(DatabaseSettings, capsys)
+
+    assert re.fullmatch(rf"DATABASE_URL: {file} cannot be read by uid \d+: Permission denied", "\n".join(mistakes))
+
+
+@pytest.mark.parametrize(("folder", "why"), [("nowhere", "No such file or directory"), ("file", "Not a directory")])
+def test_a_folder_of_secrets_that_is_none_is_one_line(
+    folder: str, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("SECRETS_DIR", str(tmp_path / folder))
+
+    expected = f"SECRETS_DIR: the folder {tmp_path / folder} cannot be read: {why}"
+    assert mistakes_of(DatabaseSettings, capsys) == [expected]
+
+
+@pytest.mark.parametrize(("given", "level"), [("debug", "DEBUG"), ("Info", "INFO"), ("WARNING", "WARNING")])
+def test_the_log_level_may_be_in_small_letters(given: str, level: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOG_LEVEL", given)
+
+    assert load(TelemetrySettings).log_level == level

@@ -1,19 +1,20 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from devstack.settings import REPOSITORY
 from tests.mutation import configuration, equivalents, report, sql
 from tests.mutation.configuration import Fault, FaultUnknown
 from tests.mutation.coverage import Covered
 from tests.mutation.equivalents import Equivalent
-from tests.mutation.mutants import Mutant, mutants_of
+from tests.mutation.modules import MODULES
+from tests.mutation.mutants import Mutant, function_at, mutants_of
 from tests.mutation.session import Session
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
+EQUIVALENTS = Path(equivalents.__file__).with_suffix(".toml")
 MODULE = "chassis/till.py"
 TILL = '''\
 """The till."""
@@ -72,9 +73,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from uuid import UUID
 
+T_co = TypeVar("T_co", covariant=True)
 
+
+@functools.cache
 def found(wanted: UUID | None, *, n: int | None) -> UUID | None:
     """Return 1 of 2: SELECT id FROM orders WHERE id = 3."""
+    # A line for people.
+    log.info("found")
     return wanted
 '''
 
@@ -183,8 +189,26 @@ def test_a_fault_whose_old_text_does_not_occur_exactly_once_is_an_error(text: st
 def test_every_configured_fault_changes_its_file_and_has_a_unique_name() -> None:
     faults = configuration.read()
 
-    assert all(fault.old != fault.new for fault in faults)
+    for fault in faults:
+        text = (REPOSITORY / fault.file).read_text()
+        assert fault.planted_in(text) != text
     assert len({fault.what for fault in faults}) == len(faults)
+
+
+def test_every_module_with_mutants_exists() -> None:
+    assert [module for module in MODULES if not (REPOSITORY / module).is_file()] == []
+
+
+@pytest.mark.parametrize("known", equivalents.read(EQUIVALENTS), ids=lambda known: known.module)
+def test_the_line_of_an_equivalent_mutant_is_still_in_its_function(known: Equivalent) -> None:
+    source = (REPOSITORY / known.module).read_text()
+    lines = [line.strip() for line in source.splitlines()]
+    before = known.before.splitlines()
+
+    # Whether one of its mutants is this one takes a second a module to say: the run says it.
+    places = [n for n in range(len(lines)) if lines[n : n + len(before)] == before]
+    assert known.module in MODULES
+    assert known.function in {function_at(source, n + 1) for n in places}
 
 
 def test_a_run_of_survivors_skips_and_reports_mutants_that_were_never_run(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from order_svc.model import PRICE_LIMIT, TOTAL_LIMIT, NewItem, price_items
 from order_svc.money import to_money
 from order_svc.rpc import _new_item
 from tests.services.order_svc.builders import a_new_item, an_order
-from tests.support.requests import create_order_request, order_item
+from tests.services.order_svc.placing import create_order_request, order_item
 
 # Of all currencies, that with the smallest minor unit.
 FINEST = "CLF"

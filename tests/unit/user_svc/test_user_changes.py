@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from datetime import timedelta
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -14,7 +16,7 @@ from chassis.errors import InvalidFields
 from tests.services.user_svc.builders import a_user
 from tests.support.builders import NOON
 from user_svc.errors import UserNotActive
-from user_svc.model import Email, User, UserState, require_small_profile
+from user_svc.model import Email, User, UserState, has_many_values, require_small_profile
 
 LATER = NOON + timedelta(hours=1)
 NUL = chr(0)
@@ -44,6 +46,8 @@ def of_size(size: int) -> dict[str, object]:
         of_size(16 * 1024),
         {"k": "é" * 8000},
         {"k": r"\u0000 in letters, as a text about JSON has it"},
+        {"k": "5e-324 " * 1000},
+        {"k": [5e-324] * 49},
     ],
 )
 def test_a_small_profile_is_accepted(profile: dict[str, object]) -> None:
@@ -60,6 +64,8 @@ def test_a_small_profile_is_accepted(profile: dict[str, object]) -> None:
         (of_size(16 * 1024 + 1), "profile.size"),
         ({"k": "é" * 8200}, "profile.size"),
         ({str(n): n for n in range(5000)}, "profile.size"),
+        ({"k": [5e-324] * 51}, "profile.size"),
+        ({"k": [-1.5e-300] * 100}, "profile.size"),
         ({"k": f"a{NUL}b"}, "string.no_nul"),
         ({f"a{NUL}b": 1}, "string.no_nul"),
         ({"k": [{"l": NUL}]}, "string.no_nul"),
@@ -97,6 +103,36 @@ def test_a_number_that_cannot_be_kept_is_refused_by_its_path(number: float) -> N
         require_small_profile({"k": [True, number]})
 
     assert [(each.field, each.rule) for each in refused.value.violations] == [("profile.k[1]", "profile.number")]
+
+
+@given(st.lists(st.floats(-1e15, 1e15) | st.floats(1e-300, 1e-4), min_size=1, max_size=10), st.integers(1, 300))
+def test_a_profile_that_is_kept_is_small_as_postgresql_writes_it(some: list[float], times: int) -> None:
+    numbers = some * times
+    text = json.dumps({"k": numbers}, separators=(",", ":"))
+    without_exponents = re.sub(r"[\d.]+e-\d+", lambda found: f"{Decimal(found[0]):f}", text)
+
+    try:
+        require_small_profile({"k": numbers})
+    except InvalidFields:
+        assert len(without_exponents) > 16 * 1024
+    else:
+        assert len(without_exponents) <= 16 * 1024
+
+
+@pytest.mark.parametrize(
+    ("profile", "expected"),
+    [
+        ({}, False),
+        ({"k": None, "l": [1, {"m": [2]}]}, False),
+        ({"k": [1] * 199}, False),
+        ({"k": [1] * 200}, True),
+        ({"k": [[1] * 50] * 5}, True),
+        ({str(n): n for n in range(201)}, True),
+        (nested(16), False),
+    ],
+)
+def test_a_profile_has_many_values_or_few(profile: dict[str, object], *, expected: bool) -> None:
+    assert has_many_values(profile) is expected
 
 
 @pytest.mark.parametrize("key", ["", "two words", "a.b", "k" * 65, "é", "ada@example.com"])

@@ -55,6 +55,7 @@ def test_an_address_is_kept_as_it_was_typed(text: str) -> None:
         "ada\n@example.com",
         "ada\0@example.com",
         "ada\u200b@example.com",
+        "ada\u3164@example.com",  # a letter that shows nothing
         "ada\ud800@example.com",
     ],
 )

@@ -13,7 +13,7 @@ from grpc import ChannelConnectivity, StatusCode, aio
 from typing_extensions import override
 
 from chassis.auth import remote_keys
-from chassis.auth.remote_keys import RemoteKeyRing, published_by
+from chassis.auth.remote_keys import RemoteKeyRing
 from chassis.client import connect
 from chassis.errors import KeysUnavailable
 from chassis.testing import until
@@ -69,7 +69,7 @@ async def serving(publisher: Keys, address: str) -> AsyncIterator[RemoteKeyRing]
     server.add_insecure_port(address)
     await server.start()
     async with connect(address) as channel:
-        yield RemoteKeyRing(published_by(KeyServiceStub(channel).GetKeys, pb.GetKeysRequest()))
+        yield RemoteKeyRing(KeyServiceStub(channel).GetKeys, pb.GetKeysRequest())
     await server.stop(0)
 
 
@@ -139,7 +139,7 @@ async def test_keys_are_asked_for_again_soon_after_a_failure_and_seldom_after_an
 
 async def test_a_call_that_comes_while_that_service_starts_waits_for_its_keys(address: str) -> None:
     async with connect(address) as channel:
-        keys = RemoteKeyRing(published_by(KeyServiceStub(channel).GetKeys, pb.GetKeysRequest()))
+        keys = RemoteKeyRing(KeyServiceStub(channel).GetKeys, pb.GetKeysRequest())
         refreshing = asyncio.create_task(keys.refresh_forever())
 
         async def has_found_nobody() -> bool:

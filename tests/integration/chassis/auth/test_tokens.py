@@ -76,6 +76,7 @@ async def test_good_tokens_are_taken_however_they_are_written(notes: NoteService
         "as we make them": f"Bearer {token_of(note.author_id)}",
         "bearer in lower case": f"bearer {token_of(note.author_id)}",
         "BEARER in upper case": f"BEARER {token_of(note.author_id)}",
+        "two spaces": f"Bearer  {token_of(note.author_id)}",
         "aud a list with ours": f"Bearer {signed(claims_of(note.author_id, aud=['bank', 'shop']))}",
         "a clock a little ahead": f"Bearer {signed(claims_of(note.author_id, iat=now + 3))}",
         "a clock a little behind": f"Bearer {signed(claims_of(note.author_id, exp=now - 2))}",
@@ -91,7 +92,7 @@ async def test_good_tokens_are_taken_however_they_are_written(notes: NoteService
 async def test_no_other_scheme_is_taken(notes: NoteServiceStub, note: pb.Note) -> None:
     token = token_of(note.author_id)
     password = base64.b64encode(f"{note.author_id}:a password".encode()).decode()
-    values = [f"Basic {password}", f"Basic {token}", token, "Bearer", "Bearer ", f"Bearer  {token}", f"Bearer{token}"]
+    values = [f"Basic {password}", f"Basic {token}", token, "Bearer", "Bearer ", f"Bearer{token}"]
     values += [f"Bearer {token} ", f"Bearer {token},{token}", f"DPoP {token}", ""]
 
     for value in values:

@@ -12,7 +12,6 @@ import pytest
 from grpc import aio
 
 from chassis.client import CallPolicy, connect
-from chassis.client.hedging import is_read
 from chassis.testing import new_uuid, until
 from tests.support.hanging import Replica, serving
 from tests.support.notes_svc import notes_pb2 as pb
@@ -21,18 +20,6 @@ from tests.support.notes_svc.requests import NOTE_SERVICE, create_note_request
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-
-
-def test_a_client_hedges_unary_reads_and_nothing_else() -> None:
-    methods = pb.DESCRIPTOR.services_by_name["NoteService"].methods
-
-    assert {each.name for each in methods if is_read(f"{NOTE_SERVICE}/{each.name}")} == {
-        "GetNote",
-        "FindNotes",
-        "ListNotes",
-    }
-    assert not is_read(f"{NOTE_SERVICE}/Nothing")
-    assert not is_read("/no.such.Service/Get")
 
 
 @contextlib.asynccontextmanager

@@ -104,7 +104,7 @@ async def test_a_stream_outlives_the_connections_age(notes_database: TestDatabas
 
 
 def test_a_replica_that_is_added_is_known_within_30_s() -> None:
-    options = dict(channel._options(CallPolicy()))  # noqa: SLF001  only gRPC uses them
+    options = dict(channel.options_of(CallPolicy()))
 
     # gRPC spreads the ends of connections by a tenth.
     longest_s = ServerSettings().max_connection_age_s * 1.1 + options["grpc.dns_min_time_between_resolutions_ms"] / 1000

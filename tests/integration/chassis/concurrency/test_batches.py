@@ -183,7 +183,7 @@ async def test_lost_connections_lose_no_answer_and_double_no_note(
 
 
 async def test_a_list_delays_no_read_of_a_single_row(notes_database: TestDatabase) -> None:
-    settings = database_settings(notes_database.url, pool_size=4, lock_timeout_s=5)
+    settings = database_settings(notes_database.url, pool_size=4)
     async with notes_service(settings) as address, plain_channel(address) as channel:
         notes = NoteServiceStub(channel)
         note = await notes.CreateNote(create_note_request())
@@ -201,7 +201,7 @@ async def test_a_list_delays_no_read_of_a_single_row(notes_database: TestDatabas
 
 
 async def test_too_many_calls_are_refused_and_the_others_answered(notes_database: TestDatabase) -> None:
-    settings = database_settings(notes_database.url, batch_max_waiting=10, lock_timeout_s=5)
+    settings = database_settings(notes_database.url, batch_max_waiting=10)
     async with notes_service(settings) as address, plain_channel(address) as channel:
         notes = NoteServiceStub(channel)
         note = await notes.CreateNote(create_note_request())
@@ -229,7 +229,7 @@ async def refused(calls: Sequence[asyncio.Future[Any]], number: int) -> bool:
 async def test_calls_whose_deadline_passed_before_their_batch_change_nothing(
     notes_database: TestDatabase, author: str
 ) -> None:
-    settings = database_settings(notes_database.url, lock_timeout_s=5, transaction_lanes=2)
+    settings = database_settings(notes_database.url, transaction_lanes=2)
     async with notes_service(settings) as address, plain_channel(address) as channel:
         notes = NoteServiceStub(channel)
         ids = [(await notes.CreateNote(create_note_request(author))).id for _ in range(4)]

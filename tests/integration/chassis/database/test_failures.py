@@ -140,7 +140,7 @@ async def test_a_connection_over_a_dead_network_is_closed(notes_database: TestDa
 
 
 async def test_a_transaction_that_a_deadlock_ends_is_run_again(notes_database: TestDatabase) -> None:
-    database = Database(database_settings(notes_database.url, lock_timeout_s=5), name="test")
+    database = Database(database_settings(notes_database.url), name="test")
     notes_database.query("CREATE TABLE scratch (id int PRIMARY KEY, touched int NOT NULL)")
     notes_database.query("INSERT INTO scratch VALUES (1, 0), (2, 0)")
     both_hold_one = threading.Barrier(2)
@@ -203,7 +203,7 @@ async def test_a_defect_shows_no_parameters_of_its_statement(notes_copy: TestDat
 
 
 async def test_a_caller_that_gives_up_can_find_out_with_its_request_id(notes_database: TestDatabase) -> None:
-    settings = database_settings(notes_database.url, lock_timeout_s=5)
+    settings = database_settings(notes_database.url)
     async with notes_service(settings) as address, plain_channel(address) as channel:
         notes = NoteServiceStub(channel)
         note = await notes.CreateNote(create_note_request())
@@ -223,7 +223,7 @@ async def test_a_caller_that_gives_up_can_find_out_with_its_request_id(notes_dat
 
 
 async def test_a_call_without_a_deadline_gets_the_services(notes_database: TestDatabase) -> None:
-    settings = database_settings(notes_database.url, lock_timeout_s=5)
+    settings = database_settings(notes_database.url)
     server = server_settings(max_call_s=0.2)
     async with notes_service(settings, server=server) as address, plain_channel(address) as channel:
         notes = NoteServiceStub(channel)
@@ -239,7 +239,7 @@ async def test_a_call_without_a_deadline_gets_the_services(notes_database: TestD
 
 
 async def test_a_call_whose_caller_left_before_its_turn_does_nothing(notes_database: TestDatabase) -> None:
-    settings = database_settings(notes_database.url, lock_timeout_s=5, pool_size=4)  # one lane for what is slow
+    settings = database_settings(notes_database.url, pool_size=4)  # one lane for what is slow
     async with notes_service(settings) as address, plain_channel(address) as channel:
         notes = NoteServiceStub(channel)
         note = await notes.CreateNote(create_note_request())

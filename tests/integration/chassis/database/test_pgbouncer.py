@@ -14,7 +14,7 @@ from chassis.database.database import execute
 from chassis.database.url import DatabaseUrl
 from chassis.errors import DatabaseUnavailable, StartupError
 from chassis.testing import plain_channel
-from chassis.watch.changefeed import renumber_after_restore
+from chassis.watch.changefeed import Changefeed
 from tests.integration.chassis.notes import notes_service
 from tests.integration.inprocess import NOTES_PACKAGE, database_settings
 from tests.integration.replica import run
@@ -86,7 +86,7 @@ async def test_timeouts_end_with_their_transaction(
     database: Database, pooler: PgBouncer, notes_database: TestDatabase
 ) -> None:
     await asyncio.gather(*(database.transaction(ask) for _ in range(8)), *(database.fetch(ASK) for _ in range(8)))
-    await database.transaction(renumber_after_restore)
+    await Changefeed(database, owner_field="authorId").renumber_after_restore()
 
     with psycopg.connect(behind(pooler, notes_database), autocommit=True) as another:
         for _ in range(8):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from chassis.database.keyed import Lookup
 from chassis.events import inbox
 from chassis.events.inbox import Number
 from chassis.idempotency import store
@@ -16,7 +17,6 @@ from tests.integration.row_locks import holding, is_free, locking, row_of, waiti
 from tests.support.builders import AFTER, BEFORE, OURS
 from tests.support.notes_svc import repository
 from tests.support.notes_svc.model import AuthorId, NoteId
-from tests.support.notes_svc.repository import NoteLookup
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -43,7 +43,7 @@ def written(notes_database: TestDatabase) -> TestDatabase:
 
 
 def lock_notes(*numbers: UUID, wait: bool) -> Work:
-    wanted = [NoteLookup(NoteId(number)) for number in numbers]
+    wanted = [Lookup(NoteId(number)) for number in numbers]
     return lambda connection: repository.lock_notes(connection, wanted, wait=wait)
 
 
@@ -65,7 +65,7 @@ def test_notes_are_locked_in_the_sequence_of_their_ids(written: TestDatabase) ->
 
 
 def test_a_call_that_does_not_wait_gets_the_unlocked_notes(written: TestDatabase) -> None:
-    wanted = [NoteLookup(NoteId(number), AuthorId(OURS)) for number in (AFTER, OURS)]
+    wanted = [Lookup(NoteId(number), AuthorId(OURS)) for number in (AFTER, OURS)]
 
     with holding(written, locking(row_of("notes", OURS))), transaction(written) as connection:
         connection.exec_driver_sql("SET LOCAL lock_timeout = '1s'")

@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Final
 
 import psycopg
 import pytest
-from grpc import StatusCode
 
 from chassis.context import set_batch_deadline
 from chassis.database import Database
 from chassis.database.database import execute
 from chassis.errors import DatabaseUnavailable, OutcomeUnknown
-from chassis.testing import plain_channel, refusal_of
+from chassis.testing import plain_channel
 from tests.integration.chassis.notes import notes_service
 from tests.integration.databases import read_only
 from tests.integration.inprocess import database_settings
+from tests.integration.read_only_writes import require_refused_while_read_only
 from tests.support.database_cases import cases
 from tests.support.notes_svc import notes_pb2 as pb
 from tests.support.notes_svc.notes_pb2_grpc import NoteServiceStub
@@ -118,21 +118,13 @@ async def test_writes_to_a_read_only_database_are_unavailable_and_come_back_with
     async with notes_service(database_settings(notes_copy.url)) as address, plain_channel(address) as channel:
         notes = NoteServiceStub(channel)
         note = await notes.CreateNote(create_note_request())
-        writes: list[Callable[[], Awaitable[object]]] = [
-            lambda: notes.CreateNote(create_note_request()),
-            lambda: notes.UpdateNote(an_update(note.id)),
-            lambda: notes.ArchiveNote(pb.ArchiveNoteRequest(id=note.id)),
-        ]
-
-        with read_only(notes_copy):
-            refusals = [await refusal_of(write()) for write in writes]
-            assert await notes.GetNote(pb.GetNoteRequest(id=note.id)) == note
-        for write in writes:
-            await write()
-
-    for refusal in refusals:
-        assert (refusal.code, refusal.reason) == (StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE")
-        assert (refusal.retry_after_s, refusal.retry_after_header) == (1, "1")
+        read = pb.GetNoteRequest(id=note.id)
+        writes: dict[str, Callable[[], Awaitable[object]]] = {
+            "CreateNote": lambda: notes.CreateNote(create_note_request()),
+            "UpdateNote": lambda: notes.UpdateNote(an_update(note.id)),
+            "ArchiveNote": lambda: notes.ArchiveNote(pb.ArchiveNoteRequest(id=note.id)),
+        }
+        await require_refused_while_read_only(notes_copy, writes, read=lambda: notes.GetNote(read))
 
 
 @contextlib.contextmanager
@@ -274,7 +266,7 @@ async def test_a_commit_that_the_server_refuses_is_undone_and_its_connection_goe
     for sqlstate in cases(states, everyday=[*one_of_each_class(states), "53100"]):
         for write in (
             lambda: database.fetch_for_write(insert, sqlstate),  # noqa: B023  run in this turn
-            lambda: database.transaction(lambda connection: execute(connection, insert, sqlstate)),  # noqa: B023
+            lambda: database.transaction(lambda connection: execute(connection, insert, sqlstate)),  # noqa: B023  the same
         ):
             with pytest.raises(DatabaseUnavailable):
                 await write()

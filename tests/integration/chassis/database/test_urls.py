@@ -62,7 +62,7 @@ FORMS = {
     "hosts in any order": "postgresql://notes_svc:{password}@127.0.0.1:{dead},127.0.0.1:{port}/notes"
     "?load_balance_hosts=random&target_session_attrs=primary",
     "options of its own": "postgresql://notes_svc:{password}@127.0.0.1:{port}/notes?options=-csearch_path%3Dpublic"
-    "%20-cstatement_timeout%3D1",
+    "%20-cstatement_timeout%3D2000",
     "another encoding": "postgresql://notes_svc:{password}@127.0.0.1:{port}/notes?client_encoding=latin1",
     "keepalives": "postgresql://notes_svc:{password}@127.0.0.1:{port}/notes?keepalives=1&keepalives_idle=60"
     "&tcp_user_timeout=1",

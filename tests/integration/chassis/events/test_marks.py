@@ -36,6 +36,7 @@ from chassis.testing import until
 from tests.integration.databases import TestDatabase, fresh_database
 from tests.integration.event_flow import consumer, opened, relay, settings_of
 from tests.integration.inprocess import NOTES
+from tests.support.documents import code
 from tests.support.notes_svc import consumer as notes_consumer
 
 if TYPE_CHECKING:
@@ -338,7 +339,13 @@ async def consumer_restored_and_flushed(world: World) -> None:
     world.stored.flushall()
 
 
-async def producer_restored(world: World) -> None:
+def begin_an_epoch(world: World) -> None:
+    """Run the statements of docs/operations.md, word for word."""
+    [statements] = [each.text for each in code() if each.language == "sql" and "relay_state SET epoch" in each.text]
+    world.authors.query(statements)
+
+
+async def producer_restored(world: World, *, then: Callable[[World], None] = lambda _world: None) -> None:
     """Its authors continue with the same sequences and other events."""
     world.is_counted = False
     old = world.subjects[:20]
@@ -348,7 +355,20 @@ async def producer_restored(world: World) -> None:
         world.authors.query(_WRITE, old, ["author.changed"] * len(old), ["SUSPENDED"] * len(old))
         await world.becomes_true()
     world.restore("producer")
+    then(world)
     world.authors.query(_WRITE, old, ["author.changed"] * len(old), ["ACTIVE"] * len(old))
+
+
+async def producer_restored_and_flushed(world: World) -> None:
+    """No entry is left that its outbox does not know, so the operator says that it was restored."""
+    await producer_restored(world, then=begin_an_epoch)
+    world.stored.flushall()
+
+
+async def producer_and_redis_restored(world: World) -> None:
+    world.keep("Redis")
+    await producer_restored(world, then=begin_an_epoch)
+    world.restore("Redis")
 
 
 async def group_destroyed(world: World) -> None:
@@ -395,6 +415,31 @@ async def dead_letter(world: World) -> None:
             await ConsumerGroup(client, stream=STREAM, group="test").send_again(event)
 
 
+async def requeued_behind_a_later_event(world: World) -> None:
+    """And then a reader needs all of them from the outbox."""
+    [sick] = world.poisoned = set(world.write(1))
+    async with world.relaying(), world.consuming():
+
+        async def is_dead() -> bool:
+            return bool(world.notes.query("SELECT 1 FROM dead_letters"))
+
+        await until(is_dead, timeout_s=30)
+    world.poisoned = set()
+    [(letter,)] = world.notes.query("SELECT event FROM dead_letters")
+    async with world.relaying(), connect_async(settings_of(world.redis_url)) as client:
+        world.authors.query(_WRITE, [sick], ["author.changed"], ["SUSPENDED"])
+        await published(world)
+        await ConsumerGroup(client, stream=STREAM, group="test").send_again(letter)
+        last = world.stored.xinfo_stream(STREAM)["last-generated-id"]
+
+        async def is_known() -> bool:
+            return world.authors.query("SELECT position FROM relay_state") == [(last.decode(),)]
+
+        await until(is_known, timeout_s=30)
+    await consumer_emptied(world)
+    await trimmed(world)
+
+
 async def replay_in_progress(world: World) -> None:
     await while_away(world)
     [(since,)] = world.authors.query("SELECT min(occurred_at) FROM outbox")
@@ -434,10 +479,13 @@ WAYS: list[Way] = [
     consumer_restored_and_trimmed,
     consumer_restored_and_flushed,
     producer_restored,
+    producer_restored_and_flushed,
+    producer_and_redis_restored,
     group_destroyed,
     group_made_at_the_end,
     group_moved_to_the_end,
     dead_letter,
+    requeued_behind_a_later_event,
     replay_in_progress,
     mending_interrupted,
 ]

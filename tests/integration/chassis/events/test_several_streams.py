@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from devstack.postgres import PostgresServer
 
-# A service as its worker.py has it, without the service around it. What it does with a cup waits for a lock on `cups`.
+# A service as its worker.py has it, without the service around it. Its effect of a cup waits for a lock on `cups`.
 _READER: Final = """
 from sqlalchemy import text
 from chassis.events.commands import EventCommands
@@ -40,7 +40,7 @@ def effect(name):
             connection.execute(text(f"INSERT INTO {name}s VALUES (:reader, :subject, :type)"), values)
     return handle
 
-COMMANDS = EventCommands(reads={"tea": effect("tea"), "cup": effect("cup")}).commands
+COMMANDS = EventCommands(name="reader", reads={"tea": effect("tea"), "cup": effect("cup")}).commands
 
 if __name__ == "__main__":
     cli.main("reader", {"worker": "reader", "events": "reader"})

@@ -53,7 +53,8 @@ class Worker:
 
     def log(self, event: str) -> list[dict[str, Any]]:
         """Return the log lines with this event."""
-        lines = [line for line in self.output().splitlines() if line.startswith("{")]
+        whole = self.output().rpartition("\n")[0]  # the last line may be half written
+        lines = [line for line in whole.splitlines() if line.startswith("{")]
         return [entry for entry in map(json.loads, lines) if entry["event"] == event]
 
     async def until_logged(self, event: str) -> None:
@@ -138,6 +139,21 @@ async def test_a_consumer_that_cannot_write_does_not_stop_the_relay(
 
     with worker(tmp_path, notes_database, redis_url):
         await until_known(notes_database, author_id)
+
+
+async def test_another_name_in_the_logs_changes_neither_the_group_nor_the_source_of_events(
+    notes_database: TestDatabase, redis_url: str, stored: Redis, tmp_path: Path
+) -> None:
+    write(notes_database, 1)
+
+    with worker(tmp_path, notes_database, redis_url, SERVICE_NAME="another") as ours:
+        await ours.until_logged("consumer.joined")
+        await until_published(notes_database)
+
+    [(_, fields)] = stored.xrange(NOTES)
+    [group] = stored.xinfo_groups(AUTHORS)
+    assert ours.log("consumer.joined")[0]["service"] == "another"
+    assert (CloudEvent.from_json(fields[FIELD]).source, group["name"]) == ("/notes_svc", "notes_svc")
 
 
 async def test_a_worker_whose_relay_is_on_standby_consumes(

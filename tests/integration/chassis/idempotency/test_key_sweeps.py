@@ -99,3 +99,16 @@ async def test_a_sweep_removes_all_that_has_expired_and_then_rests(
         await some_transactions(database)
 
     assert notes_database.query("SELECT caller FROM idempotency_keys") == [("new",)]
+
+
+async def test_a_replica_whose_clock_is_ahead_removes_no_key_early(
+    notes_database: TestDatabase, clock: ManualClock
+) -> None:
+    keep(notes_database, old=clock.now() - LIFETIME - timedelta(minutes=1), young=clock.now() - timedelta(hours=1))
+    clock.advance(timedelta(days=2))
+
+    async with sweeping(notes_database, clock, every_s=3600) as database:
+        await until(has_keys_of(notes_database, "young"))
+        await some_transactions(database)
+
+    assert notes_database.query("SELECT caller FROM idempotency_keys") == [("young",)]

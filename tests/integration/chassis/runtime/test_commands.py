@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import re
+from typing import TYPE_CHECKING, Final
 
 import pytest
 
@@ -12,6 +13,9 @@ from tests.integration.inprocess import NOTES_PACKAGE
 from tests.integration.replica import run
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from devstack.postgres import PostgresServer
     from tests.integration.databases import TestDatabase
 
 NO_DATABASE = f"postgresql://nobody:wrong@{LOOPBACK}:1/none"
@@ -22,7 +26,7 @@ NO_DATABASE = f"postgresql://nobody:wrong@{LOOPBACK}:1/none"
 def test_a_command_that_needs_redis_says_so(package: str, command: str) -> None:
     ended = run(package, command, DATABASE_URL=NO_DATABASE)
 
-    assert (ended.returncode, ended.stderr) == (1, "REDIS_URL: Field required\n")
+    assert (ended.returncode, ended.stderr) == (1, "REDIS_URL: must be set\n")
 
 
 def test_a_command_without_redis_is_one_clear_line(notes_database: TestDatabase) -> None:
@@ -47,12 +51,56 @@ def test_a_worker_without_tables_names_the_command_to_run(empty_database: TestDa
     assert ended.stderr == "The database is not ready: run `python -m tests.support.notes_svc migrate` first.\n"
 
 
-@pytest.mark.parametrize("command", ["relay", "consume"])
-def test_a_command_of_earlier_versions_names_the_one_that_replaced_it(command: str) -> None:
-    ended = run(NOTES_PACKAGE, command)
+REFUSALS: Final = {
+    "no right": ("", "permission denied for schema public. Use the URL of a role that may, as the tables' owner."),
+    "no writes": (
+        "ALTER ROLE {role} SET default_transaction_read_only = on",
+        "cannot execute CREATE TABLE in a read-only transaction. Use the URL of the server that takes writes.",
+    ),
+    "something else": (
+        "GRANT CREATE ON SCHEMA public TO {role}; CREATE TABLE outbox (a int)",
+        'relation "outbox" already exists. Give the service a database of its own.',
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSALS)
+def test_a_database_that_refuses_a_migration_is_one_clear_line(
+    case: str, empty_database: TestDatabase, role_url: str
+) -> None:
+    statement, said = REFUSALS[case]
+    if statement:
+        empty_database.query(statement.format(role=ROLE))
+
+    ended = run(NOTES_PACKAGE, "migrate", DATABASE_URL=role_url)
+
+    assert (ended.returncode, ended.stdout, ended.stderr) == (1, "", f"The database refuses: {said}\n")
+
+
+@pytest.mark.parametrize("command", ["migrate", "events replay --since 2026-11-25", "events dlq list"])
+@pytest.mark.parametrize("host", [LOOPBACK, "localhost"])
+def test_a_wrong_password_is_told_from_a_database_that_is_away(command: str, host: str, role_url: str) -> None:
+    url = re.sub("://.*?@[^:]+", f"://{ROLE}:canary@{host}", role_url)
+
+    ended = run(NOTES_PACKAGE, command, DATABASE_URL=url)
 
     assert (ended.returncode, ended.stdout) == (1, "")
-    assert ended.stderr == f"`{command}` is part of `worker`: run `python -m tests.support.notes_svc worker`.\n"
+    assert ended.stderr.startswith("The database does not answer: ")
+    assert f'password authentication failed for user "{ROLE}"' in ended.stderr
+    assert ended.stderr.count("\n") == 1
+    assert "canary" not in ended.stderr
+
+
+ROLE: Final = "newcomer"
+
+
+@pytest.fixture
+def role_url(empty_database: TestDatabase, postgres: PostgresServer) -> Iterator[str]:
+    """The empty database, for a role without rights."""
+    empty_database.query(f"CREATE ROLE {ROLE} LOGIN PASSWORD 'newcomer'")
+    yield re.sub("://[^@]*@", f"://{ROLE}:newcomer@", empty_database.url)
+    empty_database.query(f"DROP OWNED BY {ROLE}")
+    empty_database.query(f"DROP ROLE {ROLE}")
 
 
 def test_a_replay_needs_a_time(notes_database: TestDatabase) -> None:

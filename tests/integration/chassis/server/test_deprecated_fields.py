@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 
 from chassis.auth.access import AccessControl
 from chassis.auth.access_tokens import AccessTokens, TokenSettings
-from chassis.server.deprecated_fields import DeprecatedFields
+from chassis.server.deprecated_fields import deprecated_fields_of
 from chassis.server.method_wrapper import HandlerCollector, MethodWrapper
 from chassis.testing import LOOPBACK, SIGNER, plain_channel
 
@@ -83,8 +83,7 @@ async def watch_toys(_request: Any, _context: Any) -> AsyncIterator[Any]:
 @pytest.fixture
 async def toys() -> AsyncIterator[aio.Channel]:
     """A channel to a service of toys, as the chassis serves it."""
-    rules = AccessControl(AccessTokens(TokenSettings(), SIGNER))
-    rules.guard([SERVICE])
+    rules = AccessControl(AccessTokens(TokenSettings(), SIGNER), [SERVICE])
     coding: Any = {"request_deserializer": Toy.FromString, "response_serializer": Plain.SerializeToString}
     behaviours: Any = (make_toy, watch_toys)
     handlers = {
@@ -142,11 +141,11 @@ async def test_a_request_without_it_has_a_line_as_any_other(toys: aio.Channel, r
     ids=str,
 )
 def test_values_and_the_fields_of_inner_messages_count_too(request_fields: dict[str, Any], names: list[str]) -> None:
-    fields = DeprecatedFields.of(TOY)
+    find = deprecated_fields_of(TOY)
 
-    assert fields is not None
-    assert fields.sent_in(Toy(**request_fields)) == [f"{PACKAGE}.{name}" for name in names]
+    assert find is not None
+    assert find(Toy(**request_fields)) == [f"{PACKAGE}.{name}" for name in names]
 
 
 def test_a_type_without_deprecated_fields_has_none_to_look_for() -> None:
-    assert DeprecatedFields.of(PLAIN) is None
+    assert deprecated_fields_of(PLAIN) is None

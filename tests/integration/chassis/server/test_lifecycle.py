@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import signal
 import socket
+import subprocess
+import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -13,10 +16,13 @@ from grpc import StatusCode, aio
 from shop.system.v1 import system_service_pb2
 from shop.system.v1.system_service_pb2_grpc import SystemServiceStub
 
+from chassis.database import locks
 from chassis.service import services
 from chassis.testing import LOOPBACK, new_uuid, plain_channel, refusal_of, until
+from tests.integration.databases import read_only
 from tests.integration.inprocess import NOTES_PACKAGE
-from tests.integration.replica import NOT_SERVING, run, serving_process
+from tests.integration.replica import NOT_SERVING, REPOSITORY, environment, run, serving_process
+from tests.support import waiting
 from tests.support.notes_svc import notes_pb2 as pb
 from tests.support.notes_svc.notes_pb2_grpc import NoteServiceStub
 from tests.support.notes_svc.requests import an_update, create_note_request
@@ -139,12 +145,50 @@ def test_a_taken_port_is_one_clear_line() -> None:
     assert (ended.stdout, ended.stderr) == ("", f"{LOOPBACK}:{port} is taken. Set PORT to a free one.\n")
 
 
+def test_a_taken_port_of_health_checks_is_named() -> None:
+    with socket.create_server((LOOPBACK, 0)) as taken, socket.create_server((LOOPBACK, 0)) as other:
+        port, free = taken.getsockname()[1], other.getsockname()[1]
+        other.close()
+
+        ended = run(NOTES_PACKAGE, "serve", DATABASE_URL=NO_DATABASE, PORT=str(free), HEALTH_PORT=str(port))
+
+    assert ended.returncode == 1
+    assert ended.stderr == f"{LOOPBACK}:{port} is taken. Set HEALTH_PORT to a free one.\n"
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "nowhere.invalid", "[2001:db8::1]"])
+def test_an_address_of_another_machine_is_one_clear_line(host: str) -> None:
+    ended = run(NOTES_PACKAGE, "serve", DATABASE_URL=NO_DATABASE, HOST=host)
+
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert re.fullmatch(rf"{re.escape(host)}:50051 cannot be listened on: .+\. Set HOST and PORT\.\n", ended.stderr)
+
+
+@pytest.mark.parametrize("command", ["serve", "worker"])
+@pytest.mark.parametrize("folder", ["/proc/nowhere", "/dev/null"])
+def test_a_folder_of_logs_that_cannot_be_written_is_one_clear_line(command: str, folder: str) -> None:
+    redis = f"redis://{LOOPBACK}:1"
+    ended = run(NOTES_PACKAGE, command, DATABASE_URL=NO_DATABASE, REDIS_URL=redis, LOG_DIR=folder)
+
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert re.fullmatch(rf"LOG_DIR: {folder}\S* cannot be written: .+\.\n", ended.stderr)
+
+
+def test_a_variable_of_the_exporter_that_makes_no_sense_is_one_clear_line() -> None:
+    variables = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{LOOPBACK}:1", "OTEL_EXPORTER_OTLP_TIMEOUT": "10s"}
+    ended = run(NOTES_PACKAGE, "serve", DATABASE_URL=NO_DATABASE, **variables)
+
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr.startswith("A variable OTEL_EXPORTER_OTLP_… or OTEL_BSP_… makes no sense: ")
+    assert ended.stderr.count("\n") == 1
+
+
 @pytest.mark.parametrize("command", ["serve", "migrate"])
 def test_a_missing_setting_is_one_clear_line(command: str) -> None:
     ended = run(NOTES_PACKAGE, command)
 
     assert ended.returncode == 1
-    assert (ended.stdout, ended.stderr) == ("", "DATABASE_URL: Field required\n")
+    assert (ended.stdout, ended.stderr) == ("", "DATABASE_URL: must be set\n")
 
 
 def test_an_invalid_setting_is_named_without_its_value() -> None:
@@ -185,6 +229,64 @@ async def test_migrations_at_the_same_time_wait_for_one_another(empty_database: 
 
     assert exit_codes == [0, 0, 0]
     assert empty_database.query("SELECT count(*) FROM alembic_version") == [(1,)]
+
+
+@pytest.mark.parametrize("package", [*(service.name for service in services()), NOTES_PACKAGE])
+def test_code_that_went_back_leaves_a_newer_database_as_it_is(empty_database: TestDatabase, package: str) -> None:
+    assert run(package, "migrate", DATABASE_URL=empty_database.url).returncode == 0
+    empty_database.query("UPDATE alembic_version SET version_num = '9999'")
+    tables = tables_of(empty_database)
+
+    ended = run(package, "migrate", DATABASE_URL=empty_database.url)
+
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout == "The database is newer than this code, at 9999: nothing is changed\n"
+    assert empty_database.query("SELECT version_num FROM alembic_version") == [("9999",)]
+    assert tables_of(empty_database) == tables
+
+
+def test_the_database_of_another_service_is_refused(empty_database: TestDatabase) -> None:
+    names = [service.name for service in services()]
+    first, *others = [*names, NOTES_PACKAGE]
+    assert run(first, "migrate", DATABASE_URL=empty_database.url).returncode == 0
+    tables = tables_of(empty_database)
+
+    for other in others:
+        ended = run(other, "migrate", DATABASE_URL=empty_database.url)
+
+        assert ended.returncode == 1
+        assert ended.stderr == (f"DATABASE_URL leads to the database of {first}, and {other} needs one of its own.\n")
+    assert tables_of(empty_database) == tables
+
+
+def test_a_migration_with_nothing_to_do_needs_no_rights(empty_database: TestDatabase) -> None:
+    assert run(NOTES_PACKAGE, "migrate", DATABASE_URL=empty_database.url).returncode == 0
+    with read_only(empty_database):
+        again = run(NOTES_PACKAGE, "migrate", DATABASE_URL=empty_database.url)
+
+    assert (again.returncode, again.stdout, again.stderr) == (0, "", "")
+
+
+def test_a_migration_that_waits_ends_by_itself_after_sigterm(empty_database: TestDatabase) -> None:
+    # Of process 1 in a container the kernel drops a signal that has no handler.
+    with empty_database.connect() as holder:
+        holder.execute("SELECT pg_advisory_lock(%s)", (locks.MIGRATIONS,))
+        migration = subprocess.Popen(
+            [sys.executable, "-m", NOTES_PACKAGE, "migrate"],
+            cwd=REPOSITORY,
+            env=environment(DATABASE_URL=empty_database.url),
+            stderr=subprocess.PIPE,
+        )
+        waiting.until(lambda: empty_database.query(_SESSIONS) == [(3,)], timeout_s=30)
+
+        migration.terminate()
+        _, errors = migration.communicate(timeout=MARGIN_S)
+
+    assert (migration.returncode, errors) == (128 + signal.SIGTERM, b"")
+    assert tables_of(empty_database) == set()
+
+
+_SESSIONS = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
 
 
 def tables_of(database: TestDatabase) -> set[str]:

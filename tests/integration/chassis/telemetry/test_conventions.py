@@ -116,7 +116,7 @@ async def emitted(
     if emitted_before:
         return emitted_before
     async with (
-        notes_service(database_settings(authors_database.url)) as library,
+        notes_service(database_settings(authors_database.url, lock_timeout_s=0.5)) as library,
         notes_service(database_settings(notes_database.url), library=library) as address,
         plain_channel(library) as to_library,
         plain_channel(address) as channel,

@@ -1,4 +1,4 @@
-"""What happens is counted once."""
+"""Each event of the service is counted once."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ async def test_the_outbox_s_backlog_is_shown(notes: NoteServiceStub, notes_datab
         await watching
     await database.close()
 
-    assert 3600 <= age_s < 3700
+    assert 3599 < age_s < 3700  # the clock of a machine may be set back a little
     assert value("shop_outbox_size_bytes") == size > 0
 
 

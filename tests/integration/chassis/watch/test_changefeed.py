@@ -13,8 +13,7 @@ import pytest
 
 from chassis.events import outbox
 from chassis.testing import until
-from chassis.watch import changefeed
-from chassis.watch.changefeed import PageQuery
+from chassis.watch.changefeed import Changefeed
 from chassis.watch.feed import START, PositionLost
 from tests.integration.event_flow import opened
 
@@ -49,20 +48,21 @@ async def add(database: Database, *, subject: uuid.UUID | None = None, sequence:
     return subject
 
 
+def feed(database: Database) -> Changefeed:
+    return Changefeed(database, owner_field="authorId")
+
+
 async def subjects_after(database: Database, position: Position = START) -> list[uuid.UUID]:
     """Return what the feed has behind the position."""
 
-    def read(connection: Connection) -> list[uuid.UUID]:
-        page = changefeed.read(connection, PageQuery(position, None, "authorId", 5000))
-        return [each.subject for each in page.events]
-
-    return await database.read(read)
+    page = await feed(database).read(position, owner=None, size=5000)
+    return [each.subject for each in page.events]
 
 
 async def is_known(database: Database, event_id: uuid.UUID) -> bool:
     """Return whether a stream can be resumed with the id."""
     try:
-        await database.read(lambda connection: changefeed.position_of(connection, event_id))
+        await feed(database).position_of(event_id)
     except PositionLost:
         return False
     return True
@@ -137,9 +137,7 @@ async def test_a_reader_that_keeps_its_position_sees_each_event_once_and_in_the_
 
     async def read() -> None:
         position = seen[-1] if seen else START
-        page = await database.read(
-            lambda connection: changefeed.read(connection, PageQuery(position, None, "authorId", 7))
-        )
+        page = await feed(database).read(position, owner=None, size=7)
         seen.extend(each.position for each in page.events)
 
     async def has_seen_all() -> bool:
@@ -161,18 +159,18 @@ async def test_the_position_of_an_event_is_known_by_its_id(database: Database, n
     first, second = await add(database), await add(database)
     [(event_id,)] = notes_database.query("SELECT id FROM outbox WHERE subject = %s", first)
 
-    position = await database.read(lambda connection: changefeed.position_of(connection, event_id))
+    position = await feed(database).position_of(event_id)
 
     assert await subjects_after(database, position) == [second]
     assert not await is_known(database, uuid.uuid4())
 
 
 async def test_the_end_of_the_feed_is_its_last_event(database: Database) -> None:
-    assert await database.read(changefeed.newest) == START
+    assert await feed(database).newest() == START
     await add(database)
     await add(database)
 
-    end = await database.read(changefeed.newest)
+    end = await feed(database).newest()
 
     assert await subjects_after(database, end) == []
     late = await add(database)
@@ -182,7 +180,7 @@ async def test_the_end_of_the_feed_is_its_last_event(database: Database) -> None
 async def test_a_position_at_which_its_event_does_not_stand_is_lost(database: Database) -> None:
     await add(database)
     await add(database)
-    last = await database.read(changefeed.newest)
+    last = await feed(database).newest()
 
     for position in (last._replace(id=uuid.UUID(int=1)), last._replace(transaction=last.transaction - 1)):
         with pytest.raises(PositionLost):
@@ -243,14 +241,14 @@ async def test_events_restored_from_an_older_server_precede_those_written_since(
     swap(notes_database, *since)
 
     with writing(notes_database, open_meanwhile):
-        count = await database.transaction(changefeed.renumber_after_restore)
+        count = await feed(database).renumber_after_restore()
 
     assert count == 2
     later = await add(database)
     assert await subjects_after(database) == [*old[::-1], *restored, *since[::-1], open_meanwhile, later]
-    assert await database.transaction(changefeed.renumber_after_restore) == 0
+    assert await feed(database).renumber_after_restore() == 0
     restore(notes_database, restored[1])
-    assert await database.transaction(changefeed.renumber_after_restore) == 1
+    assert await feed(database).renumber_after_restore() == 1
     assert await subjects_after(database) == [*old[::-1], *restored, *since[::-1], open_meanwhile, later]
 
 
@@ -261,7 +259,7 @@ async def test_a_restored_event_with_the_very_next_number_precedes_those_written
     following = "(pg_current_xact_id()::text::bigint + 1)::text::xid8"
     notes_database.query(f"UPDATE outbox SET transaction = {following} WHERE subject = %s", restored)
 
-    assert await database.transaction(changefeed.renumber_after_restore) == 1
+    assert await feed(database).renumber_after_restore() == 1
 
     assert await subjects_after(database) == [restored, since]
 
@@ -276,7 +274,7 @@ async def test_bringing_back_takes_longer_than_a_statement_may(notes_copy: TestD
         restore(notes_copy, restored)
         notes_copy.query(slow)
 
-        assert await database.transaction(changefeed.renumber_after_restore) == 1
+        assert await feed(database).renumber_after_restore() == 1
 
 
 async def test_the_position_of_an_event_that_is_not_brought_back_yet_is_lost(
@@ -285,7 +283,7 @@ async def test_the_position_of_an_event_that_is_not_brought_back_yet_is_lost(
     await add(database)
     restore(notes_database, await add(database))
     [(event_id,)] = notes_database.query("SELECT id FROM outbox ORDER BY position DESC LIMIT 1")
-    position = await database.read(lambda connection: changefeed.position_of(connection, event_id))
+    position = await feed(database).position_of(event_id)
 
     with pytest.raises(PositionLost):
         await subjects_after(database, position)

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 from uuid import UUID
 
 import pytest
 
 from chassis.events import outbox
-from chassis.watch import changefeed
-from chassis.watch.changefeed import PageQuery
+from chassis.watch.changefeed import Changefeed
 from chassis.watch.feed import START
 from tests.integration.databases import transaction
+from tests.integration.event_flow import opened
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from chassis.watch.feed import Page, Position
     from tests.integration.databases import TestDatabase
+
+T = TypeVar("T")
 
 
 def write(database: TestDatabase, *owners: str) -> list[UUID]:
@@ -31,8 +36,15 @@ def write(database: TestDatabase, *owners: str) -> list[UUID]:
 
 
 def read(database: TestDatabase, *, after: Position = START, owner: str | None = None, size: int = 10) -> Page:
-    with transaction(database) as connection:
-        return changefeed.read(connection, PageQuery(after, owner, "authorId", size))
+    return of_feed(database, lambda feed: feed.read(after, owner=owner, size=size))
+
+
+def of_feed(database: TestDatabase, ask: Callable[[Changefeed], Awaitable[T]]) -> T:
+    async def answer() -> T:
+        async with opened(database.url) as connections:
+            return await ask(Changefeed(connections, owner_field="authorId"))
+
+    return asyncio.run(answer())
 
 
 def subjects(page: Page) -> list[UUID]:
@@ -105,7 +117,7 @@ def test_an_event_has_its_own_position(notes_database: TestDatabase) -> None:
     write(notes_database, "a", "b", "c")
     events = read(notes_database).events
 
-    with transaction(notes_database) as connection:
-        found = [changefeed.position_of(connection, event.position.id) for event in events]
+    ids = [event.position.id for event in events]
+    found = [of_feed(notes_database, lambda feed, each=each: feed.position_of(each)) for each in ids]
 
     assert found == [event.position for event in events]

@@ -11,8 +11,17 @@ import pytest
 from grpc import StatusCode, aio
 from structlog.testing import capture_logs
 
+from chassis.context import Role
 from chassis.telemetry.metrics import REGISTRY
-from chassis.testing import SIGNER, admins_token, new_uuid, plain_channel, server_settings, token_of, until
+from chassis.testing import (
+    SIGNER,
+    admins_token,
+    new_uuid,
+    plain_channel,
+    server_settings,
+    services_token,
+    until,
+)
 from chassis.watch.settings import WatchSettings
 from tests.integration.chassis.notes import notes_service
 from tests.integration.chassis.watching import ids_in, watching, write
@@ -152,10 +161,11 @@ async def test_a_token_of_which_nothing_is_known_is_refused(notes_database: Test
 
 
 @pytest.mark.parametrize("limits", [{"max_watchers": 2}, {"max_of_one_caller": 2}], ids=str)
+@pytest.mark.parametrize("roles", [(Role.USER,), (Role.USER, Role.SUPPORT), (Role.USER, Role.ADMIN)], ids=str)
 async def test_the_number_of_streams_is_bounded_and_an_ended_one_frees_its_place(
-    notes_database: TestDatabase, limits: dict[str, int]
+    notes_database: TestDatabase, limits: dict[str, int], roles: tuple[Role, ...]
 ) -> None:
-    me = token_of(new_uuid())
+    me = SIGNER.token(roles=roles)
 
     async with (
         replica(notes_database, **limits) as channel,
@@ -174,6 +184,16 @@ async def test_the_number_of_streams_is_bounded_and_an_ended_one_frees_its_place
 
         await until(lambda: _succeeds(there_is_room))
     assert (refusal.code, refusal.reason, refusal.retry_after_s) == (StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED", 1)
+
+
+async def test_the_streams_of_a_service_are_not_counted_as_those_of_one_user(notes_database: TestDatabase) -> None:
+    service = services_token()
+
+    async with replica(notes_database, max_of_one_caller=1) as channel, contextlib.AsyncExitStack() as streams:
+        watches = [await streams.enter_async_context(watching(channel, access=service)) for _ in range(3)]
+
+        for watch in watches:
+            await watch.message()
 
 
 async def _succeeds(attempt: Callable[[], Awaitable[bool]]) -> bool:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 # WATCH_ROUNDS=100 makes some 100,000 deliveries of it.
 ROUNDS: Final = int(os.environ.get("WATCH_ROUNDS", "4"))
 WATCHES_OF_EACH: Final = 8
-HEARTBEATS: Final = WatchSettings(poll_s=0.005, heartbeat_s=0.02, buffer=100_000)
+HEARTBEATS: Final = WatchSettings(poll_s=0.005, heartbeat_s=0.02, buffer=100_000, max_of_one_caller=1000)
 CHANGES_OF_EACH: Final = 3
 
 

@@ -1,4 +1,4 @@
-"""What code that calls a deprecated rpc by `shop.client` gets to hear, from a contract of toys."""
+"""The warnings for code that calls a deprecated rpc by `shop.client`, with a contract of toys."""
 
 from __future__ import annotations
 

@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 import shutil
-from datetime import timedelta
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Final
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+from structlog.testing import capture_logs
 
 from chassis.auth.certificates import CertificateFiles, TlsSettings
 from chassis.errors import StartupError
@@ -73,6 +84,67 @@ def test_a_key_that_is_not_the_certificates_is_refused(files: Path, certificates
 
     with pytest.raises(StartupError):
         identity_of(files)
+
+
+def encrypt_key(files: Path) -> None:
+    key = load_pem_private_key((files / "tls.key").read_bytes(), password=None)
+    sealed = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"canary"))
+    (files / "tls.key").write_bytes(sealed)
+
+
+def test_a_key_with_a_passphrase_is_refused_and_never_taken_over(files: Path) -> None:
+    running = identity_of(files)
+    before = running.credentials()
+
+    encrypt_key(files)
+
+    with capture_logs() as logged:
+        assert running.credentials() is before
+    assert [each["event"] for each in logged] == ["tls.not_renewed"]
+    with pytest.raises(StartupError, match="the key has a passphrase"):
+        identity_of(files)
+
+
+OWN: Final = "spiffe://shop/notes_svc"
+
+
+def replace(files: Path, *, begins_in: timedelta, ends_in: timedelta, uri: str) -> None:
+    """Put a certificate into the files that begins and ends then."""
+    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
+    name = x509.Name([])
+    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+    builder = builder.not_valid_before(now + begins_in).not_valid_after(now + ends_in).serial_number(1)
+    alternative = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(uri)])
+    certificate = builder.add_extension(alternative, critical=False).sign(key, hashes.SHA256())
+    (files / "tls.crt").write_bytes(certificate.public_bytes(Encoding.PEM))
+    (files / "tls.key").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+
+
+@pytest.mark.parametrize(
+    ("begins_h", "ends_h", "uri", "why"),
+    [
+        (-2, -1, OWN, "it expired at 2"),
+        (1, 2, OWN, "it is not valid before 2"),
+        (-1, 1, "spiffe://shop/other_svc", "it names other_svc: it needs the URI spiffe://shop/notes_svc"),
+        (-1, 1, "https://notes-svc", "it names no service: it needs the URI spiffe://shop/notes_svc"),
+        (-1, 1, OWN, None),
+    ],
+)
+def test_a_certificate_that_peers_will_refuse_is_named_at_the_start_and_when_it_is_taken_over(
+    begins_h: int, ends_h: int, uri: str, why: str | None, files: Path
+) -> None:
+    paths = (files / "tls.crt", files / "tls.key", files / "ca.crt")
+    replace(files, begins_in=timedelta(hours=-1), ends_in=timedelta(hours=1), uri=OWN)
+    running = CertificateFiles(*paths, identity="notes_svc")
+
+    replace(files, begins_in=timedelta(hours=begins_h), ends_in=timedelta(hours=ends_h), uri=uri)
+    with capture_logs() as logged:
+        running.credentials()
+        CertificateFiles(*paths, identity="notes_svc")
+
+    said = [each["why"] for each in logged if each["event"] == "tls.will_be_refused"]
+    assert len(said) == (2 if why else 0)
+    assert all(each.startswith(why) for each in said if why)
 
 
 def test_nothing_changes_while_the_files_do_not(files: Path) -> None:

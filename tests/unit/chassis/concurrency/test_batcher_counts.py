@@ -160,7 +160,7 @@ async def test_a_running_batch_is_referenced_until_its_end() -> None:
         await asyncio.get_running_loop().create_future()
         return [repr(mark)]
 
-    batcher: Batcher[int, str] = Batcher(together, name="test", limits=limits())
+    batcher: Batcher[int, str] = Batcher(together, name="test", alone=together, limits=limits())
     call = asyncio.create_task(batcher.submit(1))
     await some_turns()
 
@@ -205,7 +205,7 @@ async def test_a_cancelled_batch_cancels_each_of_its_calls() -> None:
     async def together(_items: Sequence[int]) -> list[str]:
         raise asyncio.CancelledError
 
-    batcher: Batcher[int, str] = Batcher(together, name="test", limits=limits())
+    batcher: Batcher[int, str] = Batcher(together, name="test", alone=together, limits=limits())
 
     async with asyncio.timeout(10):
         outcomes = await asyncio.gather(*submit(batcher, 1, 2, 3), return_exceptions=True)

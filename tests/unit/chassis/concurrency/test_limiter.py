@@ -67,5 +67,5 @@ async def test_a_call_that_waits_too_long_is_refused_and_gives_up_its_place() ->
 
     assert limiter.waiting == 0
     limiter.release()
-    async with limiter:
-        assert limiter.waiting == 0
+    await limiter.acquire()
+    assert limiter.waiting == 0

@@ -14,9 +14,11 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from chassis.database.telemetry import StatementTelemetry, summary_of
 from chassis.database.url import DatabaseUrl
-from chassis.telemetry import metrics, tracing
+from chassis.telemetry import tracing
 from chassis.telemetry.endpoints import Endpoint
 from chassis.telemetry.metrics import REGISTRY
+from chassis.telemetry.metrics.calls import CallMetrics
+from chassis.telemetry.metrics.database import watch_connections
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -165,7 +167,7 @@ def test_a_target_of_grpc_is_an_address_and_a_port(target: str, endpoint: Endpoi
 
 
 def test_connections_are_shown_by_pool_and_state() -> None:
-    metrics.watch_connections("shown", count=lambda: (3, 4), size=9, waiting=lambda: 2)
+    watch_connections("shown", count=lambda: (3, 4), size=9, waiting=lambda: 2)
 
     def value(name: str, **labels: str) -> float | None:
         return REGISTRY.get_sample_value(name, {"db_client_connection_pool_name": "shown", **labels})
@@ -180,8 +182,8 @@ def test_connections_are_shown_by_pool_and_state() -> None:
 )
 def test_to_a_server_only_its_own_faults_are_errors_and_to_a_client_all(code: str, *, is_fault: bool) -> None:
     method = f"tests.Counted/{code}"
-    metrics.CallMetrics(f"/{method}").ended(code, duration_s=0.001)
-    metrics.CallMetrics(f"/{method}", server=Endpoint("peer", 1)).ended(code, duration_s=0.001)
+    CallMetrics(f"/{method}").ended(code, duration_s=0.001)
+    CallMetrics(f"/{method}", server=Endpoint("peer", 1)).ended(code, duration_s=0.001)
 
     labels = {"rpc_system_name": "grpc", "rpc_method": method, "rpc_response_status_code": code}
     served = {**labels, "error_type": code if is_fault else ""}

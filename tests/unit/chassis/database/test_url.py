@@ -13,7 +13,7 @@ from chassis.settings import load
 SECRET = "hunter2"
 
 REFUSED = [
-    ("", "must look like postgresql://"),
+    ("", "must be set"),
     (SECRET, "must look like postgresql://"),
     (f"'postgresql://u:{SECRET}@h/users'", "must not be in quotes"),
     (f'"postgresql://u:{SECRET}@h/users"', "must not be in quotes"),
@@ -24,6 +24,7 @@ REFUSED = [
     (f"prisma+postgres://u:{SECRET}@h/users", "must look like postgresql://"),
     (f"Server=h;Database=users;User Id=u;Password={SECRET}", "has a parameter that .* remove it"),
     (f"postgresql://u:{SECRET}@h/users?pgbouncer=true", "parameter pgbouncer: write nothing"),
+    (f"postgresql://u:{SECRET}@h/users?ssl=require", "parameter ssl: write sslmode=require"),
     (f"postgresql://u:{SECRET}@h/users?schema=app", "parameter schema: write options="),
     (f"postgresql://h/users?user=u&currentSchema={SECRET}", "parameter currentSchema: write options="),
     (f"postgresql://u:{SECRET}@h/users?connection_limit=1", "parameter connection_limit: write DATABASE_POOL_SIZE"),
@@ -46,6 +47,11 @@ REFUSED = [
     (f"postgresql://u:{SECRET}@h:0/users", "a port that is none"),
     (f"host=a,b port=1,2,3 user=u password={SECRET} dbname=users", "one port for all hosts"),
     (f"postgresql://u:{SECRET}@[::1/users", "cannot be read"),
+    # Files that are not mounted.
+    *(
+        (f"postgresql://u:{SECRET}@h/users?{name}=/{SECRET}", f"parameter {name} names a file that uid .* cannot read")
+        for name in ("sslrootcert", "sslcert", "sslkey", "sslcrl", "passfile")
+    ),
     # Values that libpq does not know, and servers that a service has no use for.
     (f"postgresql://u:{SECRET}@h/users?sslmode=verify_full", "parameter sslmode has a value"),
     (f"postgresql://u:{SECRET}@h/users?sslmode=require&sslrootcert=system", "sslmode=verify-full"),

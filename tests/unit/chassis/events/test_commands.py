@@ -22,9 +22,9 @@ def ignore(_connection: Connection, _events: Sequence[CloudEvent]) -> None:
     """Let the events have no effect."""
 
 
-PUBLISHES = EventCommands(publishes="stock")
-READS = EventCommands(reads={"order": ignore})
-BOTH = EventCommands(publishes="stock", reads={"order": ignore, "user": ignore})
+PUBLISHES = EventCommands(name="a_svc", publishes="stock")
+READS = EventCommands(name="a_svc", reads={"order": ignore})
+BOTH = EventCommands(name="a_svc", publishes="stock", reads={"order": ignore, "user": ignore})
 LETTERS = {"events dlq list", "events dlq requeue"}
 
 
@@ -65,8 +65,3 @@ def test_a_resource_without_an_effect_or_an_effect_without_one_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match=rf"reads: order, user; the effects that worker.py gives are of: {found}$"):
         EventCommands.of(declared.name, handle=handle)
-
-
-def test_one_effect_is_not_that_of_several_resources(declared: Service) -> None:
-    with pytest.raises(ValueError, match="give handle as the effects by resource"):
-        EventCommands.of(declared.name, handle=ignore)

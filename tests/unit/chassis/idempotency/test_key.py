@@ -61,12 +61,25 @@ def test_a_key_in_capitals_is_the_same_key() -> None:
     assert lower == upper
 
 
-@given(st.text(min_size=1).filter(lambda text: not _is_uuid(text)))
+@given(st.text().filter(lambda text: not _is_uuid(text)))
 def test_an_idempotency_key_that_is_not_a_uuid_is_an_invalid_field(chosen: str) -> None:
     with pytest.raises(InvalidFields) as refused:
         key_in(a_call(idempotency_key=chosen, request_id=THIRD_ID), a_request())
 
     assert [each.field for each in refused.value.violations] == ["idempotency-key"]
+
+
+@pytest.mark.parametrize("unchosen", ["00000000-0000-0000-0000-000000000000", "ffffffff-ffff-ffff-ffff-ffffffffffff"])
+def test_an_id_that_no_caller_has_chosen_is_refused(unchosen: str) -> None:
+    calls = {
+        "requestId": (a_call(idempotency_key=OTHER_ID), a_request(request_id=unchosen)),
+        "idempotency-key": (a_call(idempotency_key=unchosen), a_request()),
+    }
+
+    for field, (call, request) in calls.items():
+        with pytest.raises(InvalidFields) as refused:
+            key_in(call, request)
+        assert [(each.field, each.rule) for each in refused.value.violations] == [(field, "request_id.unchosen")]
 
 
 def test_a_key_in_quotes_is_the_same_key() -> None:

@@ -23,9 +23,9 @@ TURNS: Final = 10  # more than a round of work takes
 # are in its guards.toml, in [waiting_loops].
 HAND_WRITTEN: Final = {
     "chassis/runtime/periodic.py every": "the one way to do it",
-    "chassis/telemetry/loop_lag.py measure_forever": "measures the pause itself",
+    "chassis/telemetry/metrics/process.py measure_loop_lag_forever": "measures the pause itself",
     "chassis/testing/__init__.py until": "ends as soon as a condition holds",
-    "chassis/database/statement_pool.py wait": "looks again at a socket while it waits for its event",
+    "chassis/database/loop_connection.py wait": "looks again at a socket while it waits for its event",
 }
 
 

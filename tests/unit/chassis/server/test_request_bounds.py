@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from chassis.errors import MAX_NAMED, DomainError, InvalidFields, MalformedRequest
 from chassis.server import contract
-from chassis.server.bounds import MAX_STRUCT_BYTES, MAX_STRUCT_VALUES, ElementLimits, max_request_bytes
+from chassis.server.bounds import MAX_STRUCT_BYTES, MAX_STRUCT_VALUES, element_check_of, max_request_bytes
 from chassis.server.status import status_of
 from chassis.server.validation import require_valid
 from tests.support.builders import SOME_ID
@@ -123,7 +123,7 @@ def refusal_of(check: Callable[[], object]) -> DomainError | None:
 
 def require_good(request: Message) -> None:
     """Do what the service does before a servicer sees the request."""
-    ElementLimits(request.DESCRIPTOR).require_within(request)
+    element_check_of(request.DESCRIPTOR)(request)
     require_valid(request)
 
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 import asyncio
 import time
 
-from chassis.telemetry.loop_lag import measure_forever
-from chassis.telemetry.metrics import REGISTRY, watch_tasks
+from chassis.telemetry.metrics import REGISTRY
+from chassis.telemetry.metrics.process import measure_loop_lag_forever, watch_tasks
 
 
 def late(le: str) -> float:
@@ -18,7 +18,7 @@ def looks() -> float:
 
 async def test_a_loop_that_is_held_is_seen_to_be_late() -> None:
     before = looks() - late("0.25")
-    measuring = asyncio.create_task(measure_forever())
+    measuring = asyncio.create_task(measure_loop_lag_forever())
     await asyncio.sleep(0)  # a turn of the loop, in which it sets its first timer
 
     time.sleep(0.4)  # noqa: ASYNC251  holds the loop, which is what is measured

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
+from decimal import Decimal, localcontext
+from typing import Any
 
 import pytest
 
@@ -27,3 +28,18 @@ def test_a_decimal_is_units_and_nanos(text: str, units: int, nanos: int) -> None
 @pytest.mark.parametrize(("text", "shown"), [("4.50", "4.5"), ("100", "100"), ("1200.00", "1200"), ("0.10", "0.1")])
 def test_a_price_has_no_zeros_at_its_end(text: str, shown: str) -> None:
     assert str(decimal_of(money(text))) == shown
+
+
+@pytest.mark.parametrize("amount", ["0.0000000001", "4.5000000009", 0.1, "NaN", "-Infinity", "1e19", 2**63, "four"])
+def test_an_amount_that_would_become_another_one_is_refused(amount: Any) -> None:
+    with pytest.raises(ValueError, match=r"nine decimals|out of range"):
+        money(amount)
+
+
+@pytest.mark.parametrize("text", ["-9223372036854775807.999999999", "9223372036854775807.999999999", "1.0000000000"])
+def test_no_amount_is_rounded_to_the_precision_of_the_caller(text: str) -> None:
+    with localcontext(prec=3):
+        priced = money(text)
+        amount = decimal_of(priced)
+
+    assert amount == Decimal(text)

@@ -1,0 +1,25 @@
+"""The user service in memory: users, their sessions, the access tokens of every caller."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+from shop.user.v1.session_service_pb2_grpc import add_SessionServiceServicer_to_server
+from shop.user.v1.user_service_pb2_grpc import add_UserServiceServicer_to_server
+
+from protos.testing.tokens import TokensInMemory
+from protos.testing.user_svc.sessions import SessionsInMemory
+from protos.testing.user_svc.users import UsersInMemory
+from user_svc.rpc import UserServicer
+from user_svc.sessions.rpc import SessionServicer
+
+if TYPE_CHECKING:
+    from protos.testing.shop import Shop
+
+
+def serve(shop: Shop) -> None:
+    """Serve UserService and SessionService."""
+    users, sessions, tokens = shop.part(UsersInMemory), shop.part(SessionsInMemory), shop.part(TokensInMemory)
+    shop.users = users
+    shop.serve(add_UserServiceServicer_to_server, UserServicer(cast("Any", users), shop.clock))
+    shop.serve(add_SessionServiceServicer_to_server, SessionServicer(cast("Any", sessions), cast("Any", tokens)))
