@@ -17,7 +17,7 @@ import yaml
 from devstack.settings import REPOSITORY
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 CHART: Final = REPOSITORY / "helm" / "shop"
 SHAPES: Final = sorted(path.name.removesuffix("-values.yaml") for path in (CHART / "ci").glob("*-values.yaml"))
@@ -49,19 +49,57 @@ def notes(shape: str) -> str:
     return done.stdout.partition("\nNOTES:\n")[2]
 
 
+class _UniqueKeys(yaml.SafeLoader):
+    """Refuses a key that is there twice: of these Helm takes the last without a word, and others refuse the file."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> Json:  # noqa: FBT001, FBT002  PyYAML's
+        """Return the mapping."""
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]  # type: ignore[no-untyped-call]  # PyYAML's
+        twice = {key for key in keys if keys.count(key) > 1}
+        assert not twice, f"{node.start_mark}: {twice}"
+        return super().construct_mapping(node, deep=deep)
+
+
+def objects(text: str) -> list[Json]:
+    """Return the objects of a manifest.
+
+    Raises:
+        AssertionError: a key of a mapping, a variable, a volume or a mount is there twice.
+    """
+    found = [each for each in yaml.load_all(text, _UniqueKeys) if each]
+    for each in found:
+        for pod in _specs(each):
+            for container in (*pod["containers"], *pod.get("initContainers", ())):
+                _require_once(variable["name"] for variable in container.get("env", ()))
+                _require_once(mount["mountPath"] for mount in container.get("volumeMounts", ()))
+            _require_once(volume["name"] for volume in pod.get("volumes", ()))
+            _require_once(container["name"] for container in (*pod["containers"], *pod.get("initContainers", ())))
+    return found
+
+
+def _specs(manifest: Json) -> Iterator[Json]:
+    if manifest["kind"] in {"Deployment", "Job"}:
+        yield manifest["spec"]["template"]["spec"]
+    elif manifest["kind"] == "Pod":
+        yield manifest["spec"]
+
+
+def _require_once(names: Iterable[str]) -> None:
+    listed = list(names)
+    assert len(listed) == len(set(listed)), listed
+
+
 def manifests(shape: str, kind: str = "") -> list[Json]:
     """Return the manifests for values of this shape, of one kind if it is named."""
-    every = [each for each in yaml.safe_load_all(rendered(shape)) if each]
+    every = objects(rendered(shape))
     return [each for each in every if kind in {"", each["kind"]}]
 
 
 def pods(shape: str) -> Iterator[tuple[str, Json]]:
     """Yield the spec of every pod, with the name of what makes it."""
     for each in manifests(shape):
-        if each["kind"] in {"Deployment", "Job"}:
-            yield each["metadata"]["name"], each["spec"]["template"]["spec"]
-        elif each["kind"] == "Pod":
-            yield each["metadata"]["name"], each["spec"]
+        for spec in _specs(each):
+            yield each["metadata"]["name"], spec
 
 
 @contextlib.contextmanager

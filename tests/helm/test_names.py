@@ -13,6 +13,7 @@ from envoy.environments import kubernetes
 from tests.helm.chart import CHART, SHAPES, Json, helm, manifests, refusal
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Iterator
     from pathlib import Path
 
@@ -92,34 +93,6 @@ def test_an_edge_with_a_name_looks_for_services_with_that_name() -> None:
     assert hosts <= found
 
 
-def test_the_order_service_is_configured_with_the_user_services_name() -> None:
-    [orders] = [
-        each
-        for each in named("default", "--set", "fullnameOverride=second")
-        if (each["kind"], each["metadata"]["name"]) == ("Deployment", "second-order-svc")
-    ]
-
-    variables = {each["name"]: each["value"] for each in orders["spec"]["template"]["spec"]["containers"][0]["env"]}
-
-    assert variables["USER_SERVICE_URL"] == "dns:///second-user-svc-headless:50051"
-
-
-def test_an_operator_may_say_where_a_service_is() -> None:
-    [orders] = [
-        each
-        for each in named("default", "--set", "services.order-svc.env.USER_SERVICE_URL=a:1")
-        if (each["kind"], each["metadata"]["name"]) == ("Deployment", "order-svc")
-    ]
-
-    urls = [
-        each["value"]
-        for each in orders["spec"]["template"]["spec"]["containers"][0]["env"]
-        if each["name"] == "USER_SERVICE_URL"
-    ]
-
-    assert urls == ["a:1"]
-
-
 def test_the_label_of_a_name_selects_its_pods() -> None:
     for each in named("production", "--set", "nameOverride=stage"):
         assert each["metadata"]["labels"]["app.kubernetes.io/name"] == "stage"
@@ -130,6 +103,58 @@ def test_the_label_of_a_name_selects_its_pods() -> None:
 @pytest.mark.parametrize("name", ["Staging", "1a", "a_b", "a" * 41, "a-"])
 def test_a_name_that_kubernetes_would_refuse_is_refused(name: str) -> None:
     assert "fullnameOverride" in refusal(f"image: {{registry: r/s}}\nfullnameOverride: {name}\n")
+
+
+def of_aliases(folder: Path, *aliases: str) -> subprocess.CompletedProcess[str]:
+    """Render a chart that depends on this one once for each alias."""
+    dependency = {"name": "shop", "version": "*", "repository": f"file://{CHART}"}
+    dependencies = [{**dependency, "alias": alias} for alias in aliases]
+    about = {"apiVersion": "v2", "name": "platform", "version": "1.0.0", "dependencies": dependencies}
+    (folder / "Chart.yaml").write_text(yaml.safe_dump(about))
+    production = yaml.safe_load((CHART / "ci" / "production-values.yaml").read_text())
+    production["edge"]["globalRateLimit"] = {"enabled": True, "redis": {"address": "redis-limits.example:6379"}}
+    (folder / "values.yaml").write_text(yaml.safe_dump(dict.fromkeys(aliases, production)))
+    built = helm("dependency", "build", str(folder), "--skip-refresh")
+    assert built.returncode == 0, built.stderr
+    return helm("template", "platform", str(folder))
+
+
+def selectors(node: Any) -> Iterator[Json]:
+    """Yield the labels of every selector of pods of the same namespace."""
+    if isinstance(node, list):
+        for each in node:
+            yield from selectors(each)
+    elif isinstance(node, dict):
+        for key, value in node.items():
+            if key in {"selector", "podSelector", "labelSelector"} and isinstance(value, dict):
+                if value and "namespaceSelector" not in node:
+                    yield value.get("matchLabels", value)
+            else:
+                yield from selectors(value)
+
+
+def test_two_aliases_in_one_release_share_no_object_and_no_pod(tmp_path: Path) -> None:
+    done = of_aliases(tmp_path, "north", "south")
+    assert done.returncode == 0, done.stderr
+    every = [each for each in yaml.safe_load_all(done.stdout) if each]
+    of_alias = {
+        alias: [each for each in every if each["metadata"]["name"].split("-")[0] == alias]
+        for alias in ("north", "south")
+    }
+
+    assert len(of_alias["north"]) == len(of_alias["south"]) == len(every) // 2
+    assert {prefix for prefix in texts(every) if prefix.endswith("/")} >= {"default/north/", "default/south/"}
+    pods = [
+        each["spec"]["template"]["metadata"]["labels"] for each in of_alias["south"] if each["kind"] == "Deployment"
+    ]
+    for each in of_alias["north"]:
+        for selector in selectors(each.get("spec", {})):
+            for labels in pods:
+                assert not selector.items() <= labels.items(), each["metadata"]["name"]
+
+
+def test_an_alias_that_can_begin_no_name_is_refused(tmp_path: Path) -> None:
+    assert "the alias North begins the names of all objects" in of_aliases(tmp_path, "North").stderr
 
 
 TEXTS = ("123", "no", "null", "1.5", "1e3")

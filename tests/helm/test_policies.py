@@ -147,9 +147,11 @@ def test_migrations_run_before_anything_else_of_a_release() -> None:
     for job in jobs:
         assert job["metadata"]["annotations"]["helm.sh/hook"] == "pre-install,pre-upgrade"
         [volume] = job["spec"]["template"]["spec"]["volumes"]
-        assert volume["secret"]["secretName"].endswith("-owner")
-        # KEYS_SECRET is not for migrations.
-        assert [item["key"] for item in volume["secret"]["items"]] == ["DATABASE_URL"]
+        sources = [source["secret"] for source in volume["projected"]["sources"]]
+        assert all(source["name"].endswith("-owner") for source in sources)
+        # KEYS_SECRET is not for migrations. Only behind a pooler there is a second URL.
+        keys = {item["key"]: source.get("optional", False) for source in sources for item in source["items"]}
+        assert keys == {"DATABASE_URL": False, "DATABASE_DIRECT_URL": True}
 
 
 def test_workers_know_the_database_and_redis_and_nothing_else() -> None:

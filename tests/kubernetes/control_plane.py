@@ -116,6 +116,8 @@ class ControlPlane:
         )
         important = {"metadata": {"name": "important"}, "value": 1000}  # as ci/production-values.yaml calls it
         self.api.post("/apis/scheduling.k8s.io/v1/priorityclasses", json=important).raise_for_status()
+        sandbox = {"metadata": {"name": "gvisor"}, "handler": "runsc"}
+        self.api.post("/apis/node.k8s.io/v1/runtimeclasses", json=sandbox).raise_for_status()
         for path in sorted((self._programs / "crds").glob("*.yaml")):
             # As they are: Kubernetes reads YAML in which PyYAML finds YAML 1.1's `=`.
             for document in path.read_text().split("\n---\n"):

@@ -194,6 +194,21 @@ def test_another_chart_has_it_as_a_dependency_with_a_condition(cluster: Cluster,
     assert cluster.names("deployments") == (DEPLOYMENTS if enabled == "true" else set())
 
 
+def test_another_chart_has_it_twice(cluster: Cluster, tmp_path: Path) -> None:
+    aliases = ("north", "south")
+    dependency = {"name": "shop", "version": "*", "repository": f"file://{CHART}"}
+    dependencies = [{**dependency, "alias": alias} for alias in aliases]
+    about = {"apiVersion": "v2", "name": "platform", "version": "1.0.0", "dependencies": dependencies}
+    (tmp_path / "Chart.yaml").write_text(yaml.safe_dump(about))
+    values = tmp_path / "values.yaml"
+    values.write_text(yaml.safe_dump(dict.fromkeys(aliases, yaml.safe_load(BASE))))
+    assert cluster.helm("dependency", "build", str(tmp_path), "--skip-refresh").returncode == 0
+
+    cluster.upgrade("--wait", chart=tmp_path, values=values)
+
+    assert cluster.names("deployments") == {f"{alias}-{name}" for alias in aliases for name in DEPLOYMENTS}
+
+
 @with_either_helm
 def test_a_second_release_in_a_namespace_needs_names_of_its_own(cluster: Cluster) -> None:
     cluster.upgrade()

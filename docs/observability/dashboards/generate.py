@@ -180,6 +180,11 @@ EDGE: Final = [
         {"refused": f"sum(rate(envoy_http_local_rate_limit_rate_limited{{{_ALL}}}[$__rate_interval]))"},
     ),
     Panel(
+        "Overloaded: calls and tries that were refused",
+        "reqps",
+        {"{{envoy_cluster_name}}": rate("envoy_cluster_upstream_rq_active_overflow", _CLUSTERS, "envoy_cluster_name")},
+    ),
+    Panel(
         "Healthy replicas",
         "short",
         {"{{envoy_cluster_name}}": f"envoy_cluster_membership_healthy{{{_CLUSTERS}}}"},

@@ -1,11 +1,11 @@
-{{/* The name of objects of the release as a whole. */}}
+{{/* The name of objects of the release as a whole. Chart.Name is the alias, if another chart depends on this one by an alias. */}}
 {{- define "shop.fullname" -}}
-{{ .Values.fullnameOverride | default "shop" }}
+{{ .Values.fullnameOverride | default .Chart.Name }}
 {{- end -}}
 
 {{/* The prefix of the names of components. */}}
 {{- define "shop.prefix" -}}
-{{ with .Values.fullnameOverride }}{{ . }}-{{ end }}
+{{ with .Values.fullnameOverride | default (eq .Chart.Name "shop" | ternary "" .Chart.Name) }}{{ . }}-{{ end }}
 {{- end -}}
 
 {{/* The name of an object that belongs to a component. Call with (list $ component). */}}
@@ -34,7 +34,7 @@
 {{- define "shop.image" -}}
 {{- $root := index . 0 -}}
 {{- $name := index . 1 -}}
-{{- $digest := index $root.Values.image.digests $name -}}
+{{- $digest := get ($root.Values.image.digests | default dict) $name -}}
 {{- $registry := $root.Values.image.registry -}}
 {{- with ($root.Values.global).imageRegistry -}}
 {{- $registry = printf "%s/%s" . (regexReplaceAll "^[^/]*/" $registry "") -}}
@@ -115,14 +115,14 @@ REDIS_AUTH: {valueFrom: {secretKeyRef: {name: {{ . | quote }}, key: REDIS_AUTH}}
 {{- end }}
 EXPIRATION_JITTER_MAX_SECONDS: "0"
 LOCAL_CACHE_SIZE_IN_BYTES: "1048576"
-# Releases may share a Redis: each counts for itself.
-CACHE_KEY_PREFIX: {{ printf "%s/%s/" .Release.Namespace .Release.Name | quote }}
+# Releases and aliases may share a Redis: each counts for itself.
+CACHE_KEY_PREFIX: {{ printf "%s/%s/" .Release.Namespace (include "shop.fullname" .) | quote }}
 {{- end -}}
 
 {{/* The version of the images. */}}
 {{- define "shop.tag" -}}
 {{- $tag := .Values.image.tag -}}
-{{- if not (kindIs "string" $tag) }}{{ $tag = toJson $tag }}{{ end -}}
+{{- if not (or (kindIs "string" $tag) (kindIs "invalid" $tag)) }}{{ $tag = toJson $tag }}{{ end -}}
 {{ $tag | default .Chart.AppVersion }}
 {{- end -}}
 
@@ -138,7 +138,7 @@ CACHE_KEY_PREFIX: {{ printf "%s/%s/" .Release.Namespace .Release.Name | quote }}
 
 {{/* The labels of everything in the release. */}}
 {{- define "shop.release" -}}
-app.kubernetes.io/name: {{ .Values.nameOverride | default "shop" | quote }}
+app.kubernetes.io/name: {{ .Values.nameOverride | default .Chart.Name | quote }}
 app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end -}}
 
@@ -156,16 +156,42 @@ app.kubernetes.io/managed-by: {{ (index . 0).Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" (index . 0).Chart.Name (index . 0).Chart.Version | include "shop.labelValue" | quote }}
 {{- end -}}
 
-{{/* The settings of a pod, as YAML with `env` and `pod`: of several parts of the values a later one overrides.
-     Call with (list part part …), the most general first. */}}
-{{- define "shop.workload" -}}
-{{- $env := dict -}}
-{{- $pod := dict -}}
-{{- range . -}}
-{{- $env = mustMergeOverwrite $env (deepCopy (.env | default dict)) -}}
-{{- $pod = mustMergeOverwrite $pod (deepCopy (.pod | default dict)) -}}
+{{/* The labels, with others that override them: of objects that nothing selects by these. Call with
+     (list $ component labels). */}}
+{{- define "shop.labelsWith" -}}
+{{- mustMergeOverwrite (include "shop.labels" . | fromYaml) (index . 2 | default dict | deepCopy) | toYaml -}}
 {{- end -}}
-{{- dict "env" $env "pod" $pod | toYaml -}}
+
+{{/* The annotations of a hook of helm that runs before an upgrade, with others that override them. Call with
+     (list weight annotations). */}}
+{{- define "shop.hookBefore" -}}
+{{- $hook := dict "helm.sh/hook" "pre-install,pre-upgrade" "helm.sh/hook-weight" (index . 0) "helm.sh/hook-delete-policy" "before-hook-creation,hook-succeeded" -}}
+{{- mustMergeOverwrite $hook (index . 1 | default dict | deepCopy) | toYaml -}}
+{{- end -}}
+
+{{/* The resources of a container, without those that are null: to Kubernetes null is 0. */}}
+{{- define "shop.resources" -}}
+{{- $resources := dict -}}
+{{- range $side, $amounts := . | default dict -}}
+{{- $given := dict -}}
+{{- range $resource, $amount := $amounts | default dict -}}
+{{- if not (kindIs "invalid" $amount) }}{{ $_ := set $given $resource $amount }}{{ end -}}
+{{- end -}}
+{{- if $given }}{{ $_ := set $resources $side $given }}{{ end -}}
+{{- end -}}
+{{- toYaml $resources -}}
+{{- end -}}
+
+{{/* The settings of a workload, as YAML with `env`, `pod` and `deploymentAnnotations`: of several parts of the values a
+     later one overrides. Call with (list part part …), the most general first. */}}
+{{- define "shop.workload" -}}
+{{- $workload := dict -}}
+{{- range $part := . -}}
+{{- range $key := list "env" "pod" "deploymentAnnotations" -}}
+{{- $_ := set $workload $key (mustMergeOverwrite (get $workload $key | default dict) (get $part $key | default dict | deepCopy)) -}}
+{{- end -}}
+{{- end -}}
+{{- toYaml $workload -}}
 {{- end -}}
 
 {{/* The labels and annotations of a pod. Call with (list $ component pod). */}}
@@ -188,7 +214,7 @@ enableServiceLinks: false # else every Service of the namespace is in the enviro
 {{- with $pod.securityContext }}
 securityContext: {{- toYaml . | nindent 2 }}
 {{- end }}
-{{- with concat $root.Values.image.pullSecrets (($root.Values.global).imagePullSecrets | default list) }}
+{{- with concat ($root.Values.image.pullSecrets | default list) (($root.Values.global).imagePullSecrets | default list) }}
 imagePullSecrets:
 {{- range . }}
   - name: {{ kindIs "string" . | ternary . (get (kindIs "string" . | ternary dict .) "name") | quote }}
@@ -203,8 +229,16 @@ tolerations: {{- toYaml . | nindent 2 }}
 {{- with $pod.affinity }}
 affinity: {{- toYaml . | nindent 2 }}
 {{- end }}
-{{- with $pod.priorityClassName }}
-priorityClassName: {{ . | quote }}
+{{- range $key := list "priorityClassName" "schedulerName" "runtimeClassName" "dnsPolicy" }}
+{{- with get $pod $key }}
+{{ $key }}: {{ . | quote }}
+{{- end }}
+{{- end }}
+{{- with $pod.dnsConfig }}
+dnsConfig: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $pod.hostAliases }}
+hostAliases: {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- with $pod.initContainers }}
 initContainers: {{- toYaml . | nindent 2 }}
@@ -214,7 +248,8 @@ initContainers: {{- toYaml . | nindent 2 }}
 {{/* Environment variables from values: a string, a number, or a valueFrom. Call with the map. */}}
 {{- define "shop.env" -}}
 {{- range $name, $value := . }}
-{{- if kindIs "map" $value }}
+{{- if kindIs "invalid" $value }}
+{{- else if kindIs "map" $value }}
 - name: {{ $name }}
   valueFrom: {{- toYaml $value.valueFrom | nindent 4 }}
 {{- else }}
@@ -267,11 +302,13 @@ replicas: {{ int $part.replicas }}
 {{- end -}}
 {{- end -}}
 
-{{/* The annotation with the replicas of the values, which the next upgrade compares. Call with the part. */}}
-{{- define "shop.namedReplicas" -}}
-{{- if not (.autoscaling).enabled -}}
-shop/replicas: {{ int .replicas | quote }}
-{{- end -}}
+{{/* The annotations of a Deployment. One has the replicas of the values, which the next upgrade compares. Call with
+     (list part workload). */}}
+{{- define "shop.deploymentAnnotations" -}}
+{{- $part := index . 0 -}}
+{{- $annotations := (index . 1).deploymentAnnotations -}}
+{{- if not ($part.autoscaling).enabled }}{{ $_ := set $annotations "shop/replicas" ($part.replicas | int | toString) }}{{ end -}}
+{{- with $annotations }}{{ toYaml . }}{{ end -}}
 {{- end -}}
 
 {{/* The rollout of a Deployment. Call with the part. */}}
@@ -310,6 +347,32 @@ strategy:
 {{- end -}}
 {{- end -}}
 
+{{/* Refuses a pod whose volumes, mounts and containers do not fit together or with the chart's own. Call with (list path pod). */}}
+{{- define "shop.requireFitting" -}}
+{{- $path := index . 0 -}}
+{{- $pod := index . 1 -}}
+{{- $volumes := list "secrets" "tls" "public-tls" "configuration" "limits" "database-authority" "redis-authority" "limits-authority" "traces-authority" -}}
+{{- $ours := $volumes -}}
+{{- range $pod.volumes -}}
+{{- if has .name $ours }}{{ fail (printf "%s: pod.volumes: the name %s is the chart's own: choose another" $path .name) }}{{ end -}}
+{{- if has .name $volumes }}{{ fail (printf "%s: pod.volumes: the name %s is there twice" $path .name) }}{{ end -}}
+{{- $volumes = append $volumes .name -}}
+{{- end -}}
+{{- $folders := list "/run/secrets/shop" "/etc/shop/tls" "/etc/shop/public-tls" "/etc/shop/database" "/etc/shop/redis" "/etc/shop/limits" "/etc/shop/traces" "/etc/limits/config" -}}
+{{- if eq $path "edge" }}{{ $folders = append $folders "/tmp" }}{{ end -}}
+{{- range $pod.volumeMounts -}}
+{{- $folder := trimSuffix "/" .mountPath -}}
+{{- if has $folder $folders }}{{ fail (printf "%s: pod.volumeMounts: something is mounted at %s already" $path $folder) }}{{ end -}}
+{{- if not (has .name $volumes) }}{{ fail (printf "%s: pod.volumeMounts: there is no volume %s in pod.volumes" $path .name) }}{{ end -}}
+{{- $folders = append $folders $folder -}}
+{{- end -}}
+{{- $containers := list "edge" "worker" "migrate" "rate-limiter" "limits" "health" "dns-cache" (trimPrefix "services." $path) -}}
+{{- range concat ($pod.initContainers | default list) ($pod.sidecars | default list) -}}
+{{- if has .name $containers }}{{ fail (printf "%s: pod.initContainers and pod.sidecars: there is a container %s already" $path .name) }}{{ end -}}
+{{- $containers = append $containers .name -}}
+{{- end -}}
+{{- end -}}
+
 {{/* The variables for the address to listen on, the port of metrics, and the collector of traces. */}}
 {{- define "shop.listening" -}}
 {{- with include "shop.bothFamilies" . }}
@@ -327,7 +390,7 @@ strategy:
 {{/* `::`, on which a process listens on both families, if the values ask for IPv6. Else empty, because a node whose kernel
      has no IPv6 cannot listen on it. */}}
 {{- define "shop.bothFamilies" -}}
-{{- if or (has "IPv6" .Values.ipFamilies) (hasSuffix "DualStack" .Values.ipFamilyPolicy) }}::{{ end -}}
+{{- if or (has "IPv6" .Values.ipFamilies) (hasSuffix "DualStack" (.Values.ipFamilyPolicy | default "")) }}::{{ end -}}
 {{- end -}}
 
 {{/* The IP families of a Service. */}}
@@ -373,10 +436,13 @@ topologySpreadConstraints:
     {{- end }}
 {{- end -}}
 
-{{/* The same: to PostgreSQL. */}}
+{{/* The same: to PostgreSQL. Call with (list $ port port …); a port 0 counts as none. */}}
 {{- define "shop.toDatabase" -}}
-- ports: [{port: {{ .Values.database.port }}}]
-  {{- with .Values.database.cidrs }}
+- ports:
+    {{- range without (rest .) 0 0.0 | uniq }}
+    - {port: {{ . }}}
+    {{- end }}
+  {{- with (index . 0).Values.database.cidrs }}
   to:
     {{- range . }}
     - ipBlock: {cidr: {{ . | quote }}}
