@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import shutil
 import subprocess
 import sys
+import tomllib
 from typing import TYPE_CHECKING, Final
 
 from chassis.service import ROOT, SUFFIX, InvalidDeclaration, services
 from devstack.scaffold import files
-from devstack.scaffold.names import BadName, camel, names_of, require_free, snake
-from devstack.scaffold.rename import new_name, rename
+from devstack.scaffold.names import BadName, camel, names_of, require_free, snake, with_publishers
+from devstack.scaffold.removal import FILE, Drifted, removal_of
+from devstack.scaffold.rename import FORMATTING, new_name, rename
+from envoy.render import KEYS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
+    from chassis.service import Service
     from devstack.scaffold.names import Names
 
 
@@ -63,9 +66,8 @@ def _create(arguments: argparse.Namespace) -> None:
         print(f"{names.package} is there already: nothing was changed.")
         return
     require_free(names, services())
-    for service in services():
-        if names.reads and service.publishes == names.reads:
-            names = dataclasses.replace(names, reads_key=service.key, publisher=service.name)
+    names = with_publishers(names, services())
+    files.require_distinct(names)
     _require_clean()
     written: list[Path] = []
     try:
@@ -94,17 +96,60 @@ def _remove(arguments: argparse.Namespace) -> None:
     if name not in found:
         raise Refused(f"there is no service {name or 'without NAME'}; there are {', '.join(found)}")
     service = found[name]
-    for other in found.values():
-        if name in other.calls:
-            raise Refused(f"{other.name} calls {name}: remove that first, also from {other.file.relative_to(ROOT)}")
-        if service.publishes and service.publishes in other.reads:
-            raise Refused(f"{other.name} reads events of {service.publishes}: remove that first")
+    if KEYS.partition("/")[0] in service.serves:
+        raise Refused(
+            f"{name} issues the access tokens that the edge and every service verify: keep it, or see "
+            "docs/start-your-own.md for what takes its place"
+        )
+    removal = removal_of(service)
+    try:
+        edited = removal.edited()
+    except Drifted as error:
+        raise Refused(
+            f"{name}/{FILE} does not fit the tree. Correct these entries, or remove those whose text is yours now:\n"
+            f"{error}"
+        ) from error
+    _require_unused(service, found.values(), edited)
     _require_clean()
-    paths = files.of_service(service)
+    paths = removal.paths(service)
+    for path, content in edited.items():
+        path.write_text(content, encoding="utf-8")
     _delete(paths)
     _make("generate")
+    _tidy(path for path in edited if path.suffix == ".py")
     print(f"Removed {name}: {', '.join(str(path.relative_to(ROOT)) for path in paths)}.")
+    if edited:
+        print(f"Changed {len(edited)} other files. See them with `git diff --diff-filter=M`, then commit.")
     print("Its database, its stream in Redis and its secrets are left: remove them by hand when nobody needs them.")
+
+
+def _require_unused(service: Service, all_services: Iterable[Service], edited: Mapping[Path, str]) -> None:
+    """Return if no other service calls it or reads its events, once the files are edited.
+
+    Raises:
+        Refused: one does.
+    """
+    for other in all_services:
+        told = tomllib.loads(edited.get(other.file) or other.file.read_text(encoding="utf-8"))
+        where = other.file.relative_to(ROOT)
+        if service.name in told.get("calls", ()):
+            raise Refused(
+                f"{other.name} calls {service.name}: remove it first, or its client of {service.name} "
+                f"and the name from `calls` in {where}"
+            )
+        if service.publishes in told.get("reads", ()):
+            raise Refused(
+                f"{other.name} reads events of {service.publishes}: remove it first, or its consumer of them "
+                f"and the name from `reads` in {where}"
+            )
+
+
+def _tidy(python: Iterable[Path]) -> None:
+    """Remove the imports that an edit has left without a use, and format."""
+    files = [str(path) for path in python]
+    if files:
+        _require("ruff", "check", "--quiet", "--select", "F401,I,TC005", "--fix", *files)
+        _require("ruff", "format", "--quiet", *files)
 
 
 def _rename(arguments: argparse.Namespace) -> None:
@@ -113,15 +158,7 @@ def _rename(arguments: argparse.Namespace) -> None:
     changed = rename(name)
     shutil.rmtree(ROOT / "generated")
     _make("generate")
-    for command in (
-        # The new name sorts differently.
-        ("ruff", "check", "--quiet", "--select", "I,RUF022,RUF023", "--fix"),
-        ("ruff", "format", "--quiet"),
-        # Comments were wrapped for a shorter name.
-        ("ruff", "check", "--quiet", "--select", "E501", "--add-noqa"),
-        ("buf", "format", "--write", "protos"),
-        ("biome", "check", "--write"),
-    ):
+    for command in FORMATTING:
         _require(*command)
     _make("generate")
     print(f"{name} is its name now: {changed} files have changed. See them with `git diff --stat`, then commit.")
@@ -141,11 +178,11 @@ def _require_clean() -> None:
 
 def _regenerate(written: Iterable[Path]) -> None:
     python = [str(path) for path in written if path.suffix == ".py"]
-    _make("generate")
     for command in (
+        ("buf", "format", "--write", "protos"),
+        ("make", "--no-print-directory", "generate"),
         ("ruff", "check", "--quiet", "--select", "I", "--fix", *python),
         ("ruff", "format", "--quiet", *python),
-        ("buf", "format", "--write", "protos"),
     ):
         _require(*command)
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import keyword
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from sqlalchemy.dialects.postgresql.base import RESERVED_WORDS
+
 from chassis.service import KEYS, ROOT, SUFFIX
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from chassis.service import Service
 
@@ -28,6 +32,34 @@ class BadName(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
+class Read:
+    """A resource whose events the new service reads.
+
+    Attributes:
+        resource: its name: `order`.
+        resources: several of them.
+        key: the type of its key.
+        publisher: the package that publishes these events.
+    """
+
+    resource: str
+    resources: str
+    key: str = KEYS[0]
+    publisher: str = ""
+
+    def substitutions(self) -> Iterator[tuple[str, str]]:
+        """Yield the same as Names.substitutions(), for the parts of the template that are about this resource."""
+        for before, after in (
+            ("«cargo key»", self.key),
+            ("«cargo service»", self.publisher),
+            ("«cargo subject»", '"first-1"' if self.key == "text" else "new_id()"),
+            ("«cargos»", self.resources.replace("_", " ")),
+        ):
+            yield re.escape(before), after
+        yield from _spellings({"cargos": self.resources, "cargo": self.resource})
+
+
+@dataclass(frozen=True, slots=True)
 class Names:
     """The names of a new service, each in lower case with underscores.
 
@@ -35,40 +67,33 @@ class Names:
         service: without `_svc`: `stock`.
         resource: what it keeps: `stock_item`.
         resources: several of them: `stock_items`.
-        reads: the resource whose events it reads; empty for none.
+        reads: the resources whose events it reads.
         key: the type of the resource's key: a `uuid` that the service makes, or a `text` that callers choose.
-        reads_key: the same of the resource whose events it reads.
-        publisher: the package that publishes these events.
     """
 
     service: str
     resource: str
     resources: str
-    reads: str = ""
-    key: str = "uuid"
-    reads_key: str = "uuid"
-    publisher: str = ""
+    reads: tuple[Read, ...] = ()
+    key: str = KEYS[0]
 
     @property
     def package(self) -> str:
         """The folder of the service."""
         return f"{self.service}{SUFFIX}"
 
-    def substitutions(self) -> Iterator[tuple[re.Pattern[str], str]]:
-        """Yield what stands in the template, and the text that replaces it, in this order."""
+    def substitutions(self) -> Iterator[tuple[str, str]]:
+        """Yield patterns of what stands in the template, each with what replaces it; the first that matches counts."""
         words, plural = self.resource.replace("_", " "), self.resources.replace("_", " ")
         article = "an" if words[0] in "aeiou" else "a"
-        read, reads = self.reads.replace("_", " "), plural_of(self.reads).replace("_", " ") if self.reads else ""
+        known = [each.resources.replace("_", " ") for each in self.reads]
         for before, after in (
             ("«key»", self.key),
             ("«key in Python»", "str" if self.key == "text" else "UUID"),
             ("«key as text»", f"{self.resource}_id" if self.key == "text" else f"str({self.resource}_id)"),
-            ("«cargo key»", self.reads_key),
-            ("«cargo service»", self.publisher),
-            ("«cargo import»", "" if self.reads_key == "text" else ", new_id"),
-            ("«cargo subject»", '"first-1"' if self.reads_key == "text" else "new_id()"),
-            ("«cargo»", read),
-            ("«cargos»", reads),
+            ("«reads»", ", ".join(f'"{each.resource}"' for each in self.reads)),
+            ("«all cargos»", ", ".join(known[:-1]) + (" and " if known[1:] else "") + "".join(known[-1:])),
+            ("«import of ids»", ", new_id" if any(each.key == "uuid" for each in self.reads) else ""),
             ("«A parcel»", f"{article.capitalize()} {words}"),
             ("«a parcel»", f"{article} {words}"),
             ("«Parcels»", plural.capitalize()),
@@ -82,21 +107,18 @@ class Names:
             ("parcels/{", self.resources.replace("_", "-") + "/{"),
             ("depot-svc", self.package.replace("_", "-")),
         ):
-            yield re.compile(re.escape(before)), after
-        for word, name in (
-            ("cargos", plural_of(self.reads) if self.reads else ""),
-            ("cargo", self.reads),
-            ("parcels", self.resources),
-            ("parcel", self.resource),
-            ("depot", self.service),
-        ):
-            if not name:
-                continue
-            # Not inside of other words. In `parcelId` and `ParcelId` the next letter begins another word.
-            yield re.compile(rf"(?<![a-z]){word}(?=[A-Z])"), _in_json(name)
-            yield re.compile(rf"(?<![a-z]){word}(?![a-z])"), name
-            yield re.compile(rf"{word.capitalize()}(?![a-z])"), camel(name)
-            yield re.compile(rf"(?<![A-Z]){word.upper()}(?![A-Z])"), name.upper()
+            yield re.escape(before), after
+        yield from _spellings({"parcels": self.resources, "parcel": self.resource, "depot": self.service})
+
+
+def _spellings(names: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Yield a pattern of each spelling of the words, with the same spelling of the name that replaces it."""
+    for word, name in names.items():
+        # Not inside of other words. In `parcelId` and `ParcelId` the next letter begins another word.
+        yield rf"(?<![a-z]){word}(?=[A-Z])", _in_json(name)
+        yield rf"(?<![a-z]){word}(?![a-z])", name
+        yield rf"{word.capitalize()}(?![a-z])", camel(name)
+        yield rf"(?<![A-Z]){word.upper()}(?![A-Z])", name.upper()
 
 
 def _in_json(name: str) -> str:
@@ -110,7 +132,7 @@ def camel(name: str) -> str:
 
 def snake(name: str) -> str:
     """Return a name in any spelling in lower case with underscores: `StockItem`, `stock-item`, `stock item` alike."""
-    spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name.strip())
+    spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name.strip())
     return re.sub(r"[\s_-]+", "_", spaced).lower()
 
 
@@ -146,11 +168,37 @@ def names_of(name: str, *, resource: str = "", plural: str = "", reads: str = ""
             raise BadName(f"{variable}={value}: this is a keyword of Python; choose another word")
         if value in _RESERVED:
             raise BadName(f"{variable}={value}: this name has another meaning here; choose another word")
+    if several in RESERVED_WORDS:
+        raise BadName(
+            f"PLURAL={several}: PostgreSQL does not take this name for a table; name one, such as {single}_list"
+        )
     if key not in {"", *KEYS}:
         raise BadName(f"KEY={key}: use {' or '.join(KEYS)}: the type of the resource's key")
     if single == several:
         raise BadName(f"PLURAL={several}: the plural must differ from the resource; name one, such as {single}_list")
-    return Names(service, single, several, snake(reads) if reads else "", key or KEYS[0])
+    return Names(service, single, several, _reads_of(reads, own=single), key or KEYS[0])
+
+
+def _reads_of(typed: str, *, own: str) -> tuple[Read, ...]:
+    names = [snake(each) for each in typed.split(",")] if typed.strip() else []
+    if "" in names:
+        raise BadName(f"READS={typed}: write the resources with one comma between them, such as order,user")
+    if doubled := next((name for name in names if names.count(name) > 1), ""):
+        raise BadName(f"READS={typed}: {doubled} is there twice; name each resource once")
+    if own in names:
+        raise BadName(f"READS={typed}: {own} is what the new service keeps; it reads events of other services only")
+    return tuple(Read(name, plural_of(name)) for name in names)
+
+
+def with_publishers(names: Names, services: tuple[Service, ...]) -> Names:
+    """Return the names with what the publishers say about the resources that are read."""
+    publishers = {each.publishes: each for each in services if each.publishes}
+    reads = (
+        Read(read.resource, found.collection, found.key, found.name)
+        for read in names.reads
+        for found in (publishers[read.resource],)
+    )
+    return dataclasses.replace(names, reads=tuple(reads))
 
 
 def require_free(names: Names, services: tuple[Service, ...]) -> None:
@@ -172,6 +220,15 @@ def require_free(names: Names, services: tuple[Service, ...]) -> None:
     for path in taken:
         if path.exists():
             raise BadName(f"{path.relative_to(ROOT)} exists already: choose another name, or remove it")
+    contract = json.loads((ROOT / "generated" / "openapi.json").read_text(encoding="utf-8"))
+    served = {each["operationId"] for path in contract["paths"].values() for each in path.values()}
+    one, several = camel(names.resource), camel(names.resources)
+    there = served & {f"create{one}", f"get{one}", f"update{one}", f"list{several}"}
+    there |= contract["components"]["schemas"].keys() & {one, f"List{several}Response"}
+    if there:
+        raise BadName(
+            f"RESOURCE={names.resource}: the contract has {', '.join(sorted(there))} already; choose another one"
+        )
     published = [each.publishes for each in services if each.publishes]
-    if names.reads and names.reads not in published:
-        raise BadName(f"READS={names.reads}: no service publishes such events; there are {', '.join(published)}")
+    if unknown := [read.resource for read in names.reads if read.resource not in published]:
+        raise BadName(f"READS={', '.join(unknown)}: no service publishes such events; there are {', '.join(published)}")

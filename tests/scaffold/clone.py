@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 from devstack.settings import REPOSITORY
+from tests.support.own_stubs import OWN_STUBS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,18 +35,23 @@ class Clone:
             (root / name / "ready").unlink(missing_ok=True)
             (root / name / "ready").touch()
             os.utime(root / name / "ready", (_NEVER_OLD_S, _NEVER_OLD_S))
+        (root / ".venv" / "sitecustomize.py").write_text(OWN_STUBS)
         with (root / ".git" / "info" / "exclude").open("a") as excluded:
             excluded.write("\n".join(("", *_INSTALLED)))
         self.run("git", "config", "user.name", "Test")
         self.run("git", "config", "user.email", "test@example.com")
 
+    @property
+    def env(self) -> dict[str, str]:
+        """The environment of its commands."""
+        python_path = f"{self.root / '.venv'}:{self.root}:{self.root / 'generated'}"
+        path = f"{self.root / '.venv' / 'bin'}:{os.environ['PATH']}"
+        return {**os.environ, "PYTHONPATH": python_path, "PATH": path}
+
     def run(self, *command: str, fails: bool = False, timeout_s: float = 600) -> str:
         """Return what a command prints."""
-        python_path = f"{self.root}:{self.root / 'generated'}"
-        path = f"{self.root / '.venv' / 'bin'}:{os.environ['PATH']}"
-        env = {**os.environ, "PYTHONPATH": python_path, "PATH": path}
         done = subprocess.run(
-            command, cwd=self.root, env=env, capture_output=True, text=True, timeout=timeout_s, check=False
+            command, cwd=self.root, env=self.env, capture_output=True, text=True, timeout=timeout_s, check=False
         )
         assert bool(done.returncode) == fails, done.stdout[-8000:] + done.stderr[-4000:]
         return done.stdout + done.stderr

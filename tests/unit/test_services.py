@@ -32,10 +32,6 @@ ABOUT_ONE: Final = {
     "devstack/stack.py": "makes the admin by the command of the service that keeps users",
     "protos/client/money.py": "the amounts that an order takes",
     "protos/codegen/examples.py": "an example of a value",
-    **dict.fromkeys(
-        [f"protos/testing/{name}.py" for name in ("orders", "passwords", "refusals", "server", "sessions", "users")],
-        "serves the two examples from memory",
-    ),
 }
 # Code that names several services and is no list of them: a new service does not belong there.
 _BREAK_BOTH: Final = "breaks the two that call each other, while clients use them"
@@ -50,21 +46,15 @@ NO_LIST: Final = {
     "tests/containers/test_events.py": "the way of an order's event",
     "tests/e2e/test_traces.py": "the way of an order through both",
     "tests/failover/conftest.py": "settings of those that its clients use",
-    "tests/helm/test_alerts.py": "adds a third one to the two of the chart",
     "tests/helm/test_values.py": _EXAMPLES,
-    "tests/integration/devstack/test_postgres.py": "the owner of one database opens no other",
-    "tests/integration/conformance/test_conformance.py": "compares what is served from memory: the two examples",
-    "tests/integration/conformance/worlds.py": "compares what is served from memory: the two examples",
-    "tests/integration/test_client_wheel.py": "what the wheel is made of",
     "tests/perf/peer_processes.py": _MEASURED,
     "tests/perf/plan.py": _MEASURED,
     "tests/perf/progress.py": _MEASURED,
-    "tests/unit/docs/test_settings_page.py": _EXAMPLES,
-    "tests/unit/perf/test_peers.py": _EXAMPLES,
     "docs/observability/rules_days_test.yaml": _EXAMPLES,
     "docs/observability/rules_test.yaml": _EXAMPLES,
     "helm/shop/ci/production-values.yaml": _EXAMPLES,
     "tests/mutation/configuration.toml": "faults of one file each",
+    "tests/mutation/equivalents.toml": "faults of one line each",
 }
 
 

@@ -69,7 +69,7 @@ def test_a_password_is_random_and_stays(tmp_path: Path) -> None:
     first = PasswordFile(path).password_of("user_svc")
 
     assert len(first) == 48
-    assert PasswordFile(path).password_of("order_svc") != first
+    assert PasswordFile(path).password_of("example_svc") != first
     assert PasswordFile(path).password_of("user_svc") == first
 
 

@@ -12,12 +12,32 @@ from hypothesis import strategies as st
 
 from chassis.service import KEYS, Service
 from devstack.scaffold import files
-from devstack.scaffold.names import BadName, Names, camel, names_of, plural_of, require_free, snake
+from devstack.scaffold.names import (
+    BadName,
+    Names,
+    Read,
+    camel,
+    names_of,
+    plural_of,
+    require_free,
+    snake,
+    with_publishers,
+)
 
 WORDS = ("stock", "gift", "card", "item", "person", "box", "city", "day", "entry", "order", "news", "hero", "a1")
 NAMES = st.lists(st.sampled_from(WORDS), min_size=1, max_size=3).map("_".join)
 # Words and marks of the template; none may be left in a service.
-TOKENS = re.compile(r"depot|parcel|cargo|[«»]|\[reads|\[text key|\[uuid key|\[end\]", re.IGNORECASE)
+TOKENS = re.compile(r"depot|parcel|cargo|[«»]|\[reads|\[each read|\[text key|\[uuid key|\[end\]", re.IGNORECASE)
+EXAMPLES = Service(
+    name="example_svc",
+    collection="examples",
+    serves=("shop.example.v1.ExampleService",),
+    publishes="example",
+    modules={},
+)
+GEESE = Service(
+    name="zoo_svc", collection="geese", serves=("shop.zoo.v1.ZooService",), publishes="goose", key="text", modules={}
+)
 
 
 @pytest.mark.parametrize(
@@ -28,6 +48,9 @@ TOKENS = re.compile(r"depot|parcel|cargo|[«»]|\[reads|\[text key|\[uuid key|\[
         ("gift card", "gift_card"),
         ("gift-card", "gift_card"),
         ("GiftCard", "gift_card"),
+        ("XMLFile", "xml_file"),
+        ("STOCK", "stock"),
+        ("S3", "s3"),
     ],
 )
 def test_a_name_is_understood_in_any_spelling(typed: str, name: str) -> None:
@@ -71,6 +94,8 @@ def test_an_exception_of_english_can_be_given() -> None:
         ("stock;rm", "", "", "use words of letters"),
         ("x" * 21, "", "", "use at most 20 characters"),
         ("stock", "sheep", "sheep", "the plural must differ from the resource"),
+        ("a", "", "", "PLURAL=as: this is a keyword of Python"),
+        ("reference", "", "", "PLURAL=references: PostgreSQL does not take this name for a table"),
     ],
 )
 def test_a_name_that_cannot_be_is_refused_with_what_to_do(
@@ -78,6 +103,32 @@ def test_a_name_that_cannot_be_is_refused_with_what_to_do(
 ) -> None:
     with pytest.raises(BadName, match=re.escape(complaint)):
         names_of(name, resource=resource, plural=plural)
+
+
+@pytest.mark.parametrize(
+    ("resource", "plural"),
+    [
+        *(("List", ""), ("Object", ""), ("Any", "")),  # Python's own
+        *(("Key", ""), ("Page", ""), ("DepotService", ""), ("ErrorReason", "")),  # of the code and of the contract
+        *(("DeadLetter", ""), ("Melon", "fresh")),  # a table of the chassis, and a part of one of its statements
+    ],
+)
+def test_a_resource_whose_name_means_something_else_in_its_service_is_refused(resource: str, plural: str) -> None:
+    with pytest.raises(BadName, match=r"the code of a service has this name .* choose another one, such as \w+Record"):
+        files.require_distinct(names_of("depot", resource=resource, plural=plural))
+
+
+@pytest.mark.parametrize("key", KEYS)
+@pytest.mark.parametrize("name", ["Timestamp", "Empty", "Status", "s3", "b", "Struct", "Function", "interface"])
+def test_a_resource_may_have_the_name_of_something_that_its_service_does_not_use(name: str, key: str) -> None:
+    files.require_distinct(names_of(name, key=key))
+
+
+@pytest.mark.parametrize(("resource", "taken"), [("Session", "Session, createSession"), ("Jwk", "Jwk")])
+def test_a_resource_that_the_contract_has_in_another_service_is_refused(resource: str, taken: str) -> None:
+    # In the OpenAPI document the names of rpcs and messages are without their package.
+    with pytest.raises(BadName, match=f"RESOURCE={snake(resource)}: the contract has .*{taken}"):
+        require_free(names_of("login", resource=resource), (EXAMPLES,))
 
 
 def test_a_key_is_a_uuid_unless_it_is_said_to_be_a_text() -> None:
@@ -89,26 +140,53 @@ def test_a_key_is_a_uuid_unless_it_is_said_to_be_a_text() -> None:
 @pytest.mark.parametrize(
     ("names", "complaint"),
     [
-        (Names("order", "thing", "things"), "order_svc exists already"),
-        (Names("zzz", "order", "orders"), "order_svc keeps orders already"),
-        (Names("zzz", "order", "ordering"), "order_svc publishes events of order already"),
-        (Names("zzz", "zzz_item", "zzz_items", reads="ghost"), "READS=ghost: no service publishes such events"),
+        (Names("user", "thing", "things"), "user_svc exists already"),
+        (Names("zzz", "example", "examples"), "example_svc keeps examples already"),
+        (Names("zzz", "example", "exampling"), "example_svc publishes events of example already"),
+        (
+            names_of("zzz", reads="example,ghost,elf"),
+            "READS=ghost, elf: no service publishes such events; there are example",
+        ),
     ],
 )
 def test_a_name_that_is_taken_is_refused(names: Names, complaint: str) -> None:
-    taken = Service(
-        name="order_svc", collection="orders", serves=("shop.order.v1.OrderService",), publishes="order", modules={}
-    )
-
     with pytest.raises(BadName, match=re.escape(complaint)):
-        require_free(names, (taken,))
+        require_free(names, (EXAMPLES,))
 
 
-@given(NAMES, NAMES, st.sampled_from(["", "order", "gift_card"]), st.sampled_from(KEYS), st.sampled_from(KEYS))
-def test_every_file_is_about_the_new_service_only(
-    name: str, resource: str, reads: str, key: str, reads_key: str
-) -> None:
-    names = Names(name, resource, plural_of(resource), reads, key, reads_key)
+@pytest.mark.parametrize(
+    ("reads", "complaint"),
+    [
+        ("order,", "READS=order,: write the resources with one comma between them"),
+        ("order,,user", "one comma between them"),
+        ("order, Order", "READS=order, Order: order is there twice; name each resource once"),
+        ("StockItem,user,stock-item", "stock_item is there twice"),
+        ("order,GiftCard", "gift_card is what the new service keeps; it reads events of other services only"),
+    ],
+)
+def test_resources_to_read_that_cannot_be_are_refused(reads: str, complaint: str) -> None:
+    with pytest.raises(BadName, match=re.escape(complaint)):
+        names_of("gift card", reads=reads)
+
+
+def test_resources_to_read_are_as_their_services_declare_them() -> None:
+    names = with_publishers(names_of("nest", reads="Goose, example"), (EXAMPLES, GEESE))
+
+    examples = Read("example", "examples", "uuid", "example_svc")
+    assert names.reads == (Read("goose", "geese", "text", "zoo_svc"), examples)
+
+
+READS = st.lists(
+    st.builds(Read, st.just("example"), st.just("examples"), st.sampled_from(KEYS), st.just("example_svc"))
+    | st.builds(Read, st.just("goose"), st.just("geese"), st.sampled_from(KEYS), st.just("zoo_svc")),
+    max_size=2,
+    unique_by=lambda read: read.resource,
+).map(tuple)
+
+
+@given(NAMES, NAMES, READS, st.sampled_from(KEYS))
+def test_every_file_is_about_the_new_service_only(name: str, resource: str, reads: tuple[Read, ...], key: str) -> None:
+    names = Names(name, resource, plural_of(resource), reads, key)
 
     made = {str(path): text for path, text in files.of_new(names)}
 
@@ -119,9 +197,36 @@ def test_every_file_is_about_the_new_service_only(
     declared = tomllib.loads(made[f"{names.package}/service.toml"])
     assert declared["collection"] == names.resources
     assert declared["serves"] == [f"shop.{name}.v1.{camel(name)}Service"]
-    assert declared.get("reads", []) == ([reads] if reads else [])
+    assert declared.get("reads", []) == [read.resource for read in reads]
     assert declared.get("key", "uuid") == key
     assert (f"{names.package}/consumer.py" in made) == bool(reads)
+    for read in reads:
+        assert f'"{read.resource}": consumer.apply_{read.resources},' in made[f"{names.package}/worker.py"]
+        assert (
+            f"CREATE TABLE known_{read.resources} ("
+            in made[f"{names.package}/migrations/versions/0001_{names.resources}.py"]
+        )
+
+
+@pytest.mark.parametrize("name", ["a1", "stock", "ticket", "warehouse"])
+def test_a_contract_has_its_imports_in_order(name: str) -> None:
+    contracts = [text for path, text in files.of_new(names_of(name)) if path.suffix == ".proto"]
+
+    for text in contracts:
+        imports = re.findall(r'^import "([^"]+)";$', text, re.MULTILINE)
+        assert imports == sorted(imports)
+
+
+def test_a_name_can_be_a_word_of_the_template() -> None:
+    names = Names("cargo", "depot", "depots", (Read("parcel", "parcels", "uuid", "depot_svc"),))
+
+    made = {str(path): text for path, text in files.of_new(names)}
+
+    declared = tomllib.loads(made["cargo_svc/service.toml"])
+    assert (declared["collection"], declared["publishes"], declared["reads"]) == ("depots", "depot", ["parcel"])
+    assert '"parcel": consumer.apply_parcels,' in made["cargo_svc/worker.py"]
+    assert "CREATE TABLE known_parcels (" in made["cargo_svc/migrations/versions/0001_depots.py"]
+    assert "class DepotsInMemory:" in made["protos/testing/cargo_svc/__init__.py"]
 
 
 def test_lines_stay_within_the_limit_for_long_names() -> None:

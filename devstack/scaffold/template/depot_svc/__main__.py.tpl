@@ -1,7 +1,5 @@
 """`python -m depot_svc serve | worker | migrate | events …`: reads the settings and runs the service."""
 
-from __future__ import annotations
-
 from typing import Final
 
 from chassis.runtime import cli

@@ -9,7 +9,6 @@ from shop.depot.v1.depot_service_pb2_grpc import add_DepotServiceServicer_to_ser
 from shop.user.v1.session_service_pb2 import GetJwksRequest
 from shop.user.v1.session_service_pb2_grpc import SessionServiceStub
 
-from chassis.auth.remote_keys import published_by
 from chassis.composition import CLOCK, Foundation, ServiceSettings
 from chassis.settings import sections
 from depot_svc.rpc import DepotServicer
@@ -35,6 +34,6 @@ async def build(settings: Settings, *, clock: Clock = CLOCK) -> AsyncIterator[Ap
     """Put the «depot» service together; close its connections when the block ends."""
     async with Foundation.open("depot_svc", settings, clock=clock) as base:
         users = await base.connect(settings.user_service, to="user_svc")
-        keys = await base.keys(users, published_by(SessionServiceStub(users).GetJwks, GetJwksRequest()))
+        keys = await base.keys(users, SessionServiceStub(users).GetJwks, GetJwksRequest())
         servicer = DepotServicer(DepotService(base.database, clock), clock)
         yield base.application((add_DepotServiceServicer_to_server, servicer), keys=keys)

@@ -32,11 +32,11 @@ class ParcelNotFound(DepotError, NotFound):
     """There is no such «parcel»."""
 
     reason = "PARCEL_NOT_FOUND"
+    message = "There is no such «parcel»."
     resource_type = "shop.depot.v1.Parcel"
 
     def __init__(self, parcel_id: «key in Python») -> None:
-        metadata = {"parcelId": «key as text»}
-        super().__init__("There is no such «parcel».", metadata=metadata, subject=f"parcels/{parcel_id}")
+        super().__init__(metadata={"parcelId": «key as text»}, subject=f"parcels/{parcel_id}")
 # [text key]
 
 
@@ -44,11 +44,9 @@ class ParcelExists(DepotError, AlreadyExists):
     """There is «a parcel» with this id."""
 
     reason = "PARCEL_EXISTS"
+    message = "There is «a parcel» with this id. Choose another one."
 
     def __init__(self, parcel_id: str) -> None:
-        super().__init__(
-            "There is «a parcel» with this id. Choose another one.",
-            metadata={"parcelId": parcel_id},
-            violations=[FieldViolation("id", "belongs to another «parcel»")],
-        )
+        violations = [FieldViolation("id", "belongs to another «parcel»")]
+        super().__init__(metadata={"parcelId": parcel_id}, violations=violations)
 # [end]

@@ -29,6 +29,11 @@ class Parcel(Versioned):
     id: ParcelId
     display_name: str
 
+    @classmethod
+    def new(cls, parcel_id: ParcelId, display_name: str, *, now: datetime) -> Parcel:
+        """Return the first version."""
+        return cls(id=parcel_id, display_name=display_name, created_at=now, updated_at=now, version=1)
+
     def renamed(self, display_name: str, *, now: datetime) -> Parcel:
         """Return the next version, with another name."""
         return dataclasses.replace(self, display_name=display_name, updated_at=now, version=self.version + 1)

@@ -15,8 +15,8 @@ from typing_extensions import override
 from chassis.idempotency.key import IdempotencyKey, key_of
 from chassis.server.conversions import set_timestamp
 from chassis.server.pagination import ListRequest
+from depot_svc.commands import Rename
 from depot_svc.model import Parcel, ParcelId
-from depot_svc.service import Rename
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
@@ -39,22 +38,9 @@ if TYPE_CHECKING:
     from chassis.idempotency.key import IdempotencyKey
     from chassis.idempotency.transactions import Request
     from chassis.server.pagination import Page, PageRequest
+    from depot_svc.commands import Rename
 
 _PARCEL: Final = ResponseCodec.of(TypeAdapter(Parcel), resource_id=attrgetter("id"))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rename:
-    """Give «a parcel» another name.
-
-    Attributes:
-        display_name: the new name; None leaves the «parcel» as it is.
-        etag: of the version that the caller saw; empty for any version.
-    """
-
-    parcel_id: ParcelId
-    display_name: str | None
-    etag: str
 
 
 class DepotService:
@@ -84,8 +70,7 @@ class DepotService:
         Raises:
             RequestIdReused: the key was used with other content.
         """
-        now = self._clock.now()
-        parcel = Parcel(id=ParcelId(new_id()), display_name=display_name, created_at=now, updated_at=now, version=1)
+        parcel = Parcel.new(ParcelId(new_id()), display_name, now=self._clock.now())
         # [end]
     # [text key]
     async def create_parcel(self, parcel_id: ParcelId, display_name: str, *, key: IdempotencyKey) -> Parcel:
@@ -95,8 +80,7 @@ class DepotService:
             ParcelExists: there is one with this id.
             RequestIdReused: the key was used with other content.
         """
-        now = self._clock.now()
-        parcel = Parcel(id=parcel_id, display_name=display_name, created_at=now, updated_at=now, version=1)
+        parcel = Parcel.new(parcel_id, display_name, now=self._clock.now())
         # [end]
         return await self._inserts.submit(key, parcel, event=events.parcel_created(parcel))
 
@@ -140,10 +124,7 @@ class DepotService:
     def _apply(self, command: Rename, parcel: Parcel | None) -> Parcel:
         if parcel is None:
             raise ParcelNotFound(command.parcel_id)
-        parcel.require_etag(command.etag)
-        if command.display_name is None:
-            return parcel
-        return parcel.renamed(command.display_name, now=self._clock.now())
+        return command.apply(parcel, now=self._clock.now())
 
 
 def _lock(connection: Connection, commands: Sequence[Rename], *, wait: bool) -> list[Parcel | None]:

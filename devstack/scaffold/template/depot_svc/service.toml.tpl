@@ -7,5 +7,5 @@ publishes = "parcel"
 key = "text"
 # [end]
 # [reads]
-reads = ["cargo"]
+reads = [«reads»]
 # [end]

@@ -1,7 +1,5 @@
 """The commands that need the whole service: `serve`, `migrate`."""
 
-from __future__ import annotations
-
 from typing import Final
 
 from chassis.serving import serving_commands

@@ -1,7 +1,5 @@
 """The settings of the «depot» service."""
 
-from __future__ import annotations
-
 from chassis.client.settings import PeerSettings
 
 

@@ -1,7 +1,5 @@
 """The commands about events: `worker`, which publishes those of «parcels», and `events …`."""
 
-from __future__ import annotations
-
 from typing import Final
 
 from chassis.events.commands import EventCommands
@@ -10,7 +8,16 @@ from depot_svc import consumer
 # [end]
 
 # [reads]
-EVENTS: Final = EventCommands.of("depot_svc", handle=consumer.handle)
+EVENTS: Final = EventCommands.of(
+    "depot_svc",
+    handle={
+        # [end]
+        # [each read]
+        "cargo": consumer.apply_cargos,
+        # [end]
+        # [reads]
+    },
+)
 # [end]
 # [reads nothing]
 EVENTS: Final = EventCommands.of("depot_svc")

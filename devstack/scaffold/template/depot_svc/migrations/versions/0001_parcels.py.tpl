@@ -20,7 +20,7 @@ def upgrade() -> None:
             CONSTRAINT parcels_pkey PRIMARY KEY (id)
         )
     """)
-    # [reads]
+    # [each read]
     op.execute("""
         CREATE TABLE known_cargos (
             id «cargo key» NOT NULL,

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from shop.depot.v1.depot_service_pb2_grpc import DepotServiceAsyncStub
     from shop.depot.v1.parcel_pb2 import Parcel
 
-    from tests.integration.conftest import TestDatabase
+    from tests.integration.databases import TestDatabase
 
 
 # [uuid key]
@@ -41,13 +41,13 @@ async def test_a_new_parcel_can_be_read(depot: DepotServiceAsyncStub) -> None:
     assert await depot.GetParcel(pb.GetParcelRequest(id=created.id)) == created
 
 
-async def test_a_repeated_request_creates_one(depot: DepotServiceAsyncStub, depot_database: TestDatabase) -> None:
+async def test_a_repeated_request_creates_one(depot: DepotServiceAsyncStub, parcels_database: TestDatabase) -> None:
     request = request_of("First", request_id=new_uuid())
 
     answers = await asyncio.gather(*(depot.CreateParcel(request) for _ in range(5)))
 
     assert all(answer == answers[0] for answer in answers)
-    assert depot_database.query("SELECT count(*) FROM parcels") == [(1,)]
+    assert parcels_database.query("SELECT count(*) FROM parcels") == [(1,)]
     request.display_name = "Second"
     refusal = await refusal_of(depot.CreateParcel(request))
     assert (refusal.code, refusal.reason) == (StatusCode.ALREADY_EXISTS, "REQUEST_ID_REUSED")
@@ -84,12 +84,12 @@ async def test_a_change_of_nothing_changes_nothing(depot: DepotServiceAsyncStub)
 
 # [text key]
 async def test_an_id_belongs_to_the_first_who_takes_it(
-    depot: DepotServiceAsyncStub, depot_database: TestDatabase
+    depot: DepotServiceAsyncStub, parcels_database: TestDatabase
 ) -> None:
     answers = await asyncio.gather(*(create(depot) for _ in range(5)), return_exceptions=True)
 
     assert sum(not isinstance(answer, BaseException) for answer in answers) == 1
-    assert depot_database.query("SELECT count(*) FROM parcels") == [(1,)]
+    assert parcels_database.query("SELECT count(*) FROM parcels") == [(1,)]
     refusal = await refusal_of(create(depot))
     assert (refusal.code, refusal.reason) == (StatusCode.ALREADY_EXISTS, "PARCEL_EXISTS")
     assert refusal.metadata == {"parcelId": "first"}
@@ -117,11 +117,11 @@ async def test_pages_have_each_once_in_order(depot: DepotServiceAsyncStub) -> No
     assert refusal.reason == "INVALID_PAGE_TOKEN"
 
 
-async def test_every_change_writes_its_event(depot: DepotServiceAsyncStub, depot_database: TestDatabase) -> None:
+async def test_every_change_writes_its_event(depot: DepotServiceAsyncStub, parcels_database: TestDatabase) -> None:
     created = await create(depot)
     await depot.UpdateParcel(pb.UpdateParcelRequest(id=created.id, display_name="Second"))
 
-    written = depot_database.query("SELECT type, subject::text, sequence, data FROM outbox ORDER BY position")
+    written = parcels_database.query("SELECT type, subject::text, sequence, data FROM outbox ORDER BY position")
 
     assert written == [
         ("parcel.created", created.id, 1, {"parcelId": created.id}),

@@ -12,7 +12,7 @@
 
 [indexes]
 parcels = []
-# [reads]
+# [each read]
 known_cargos = []
 # [end]
 

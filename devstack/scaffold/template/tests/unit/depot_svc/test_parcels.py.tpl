@@ -12,10 +12,10 @@ NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 def a_parcel() -> Parcel:
     # [uuid key]
-    return Parcel(id=ParcelId(new_id()), display_name="First", created_at=NOW, updated_at=NOW, version=1)
+    return Parcel.new(ParcelId(new_id()), "First", now=NOW)
     # [end]
     # [text key]
-    return Parcel(id=ParcelId("first"), display_name="First", created_at=NOW, updated_at=NOW, version=1)
+    return Parcel.new(ParcelId("first"), "First", now=NOW)
     # [end]
 
 
