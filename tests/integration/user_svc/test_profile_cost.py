@@ -18,14 +18,15 @@ from user_svc.model import MAX_PROFILE_BYTES, UserId, require_small_profile
 from user_svc.service import UserService
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from shop.user.v1.user_service_pb2_grpc import UserServiceAsyncStub
 
     from chassis.testing import ManualClock
     from tests.integration.databases import TestDatabase
 
-# docs/limits.md: a turn of the event loop for one caller.
-TURN_S: Final = 0.1
 AT_ONCE: Final = 50
+GROUPS: Final = 9
 
 
 def is_kept(profile: dict[str, object]) -> bool:
@@ -61,15 +62,11 @@ async def test_profiles_that_are_read_at_once_leave_turns_of_the_loop_to_others(
     users: UserServiceAsyncStub, users_database: TestDatabase
 ) -> None:
     [user_id] = write_users(users_database, 1)
-    longest_s: list[float] = []
 
-    for _ in range(3):  # other work of this process may fall into one of them
-        async with counted_turns() as turns:
-            found = await asyncio.gather(*[users.GetUser(pb.GetUserRequest(id=user_id)) for _ in range(AT_ONCE)])
-        longest_s.append(turns.longest_s)
-        assert {each.id for each in found} == {user_id}
+    async def read() -> None:
+        assert (await users.GetUser(pb.GetUserRequest(id=user_id))).id == user_id
 
-    assert min(longest_s) < TURN_S
+    assert await longest_turn_s(read, at_once=AT_ONCE) < AT_ONCE / 4 * await longest_turn_s(read, at_once=1)
 
 
 async def test_largest_groups_that_are_read_at_once_leave_turns_of_the_loop_to_others(
@@ -77,17 +74,25 @@ async def test_largest_groups_that_are_read_at_once_leave_turns_of_the_loop_to_o
 ) -> None:
     ids = [UserId(UUID(each)) for each in write_users(users_database, 200)]
     unused: Any = None
-    longest_s: list[float] = []
 
     async with opened(users_database.url) as database:
         service = UserService(database, unused, unused, unused, clock=clock)
-        for _ in range(3):  # other work of this process may fall into one of them
-            async with counted_turns() as turns:
-                found = await asyncio.gather(*[service.get_users(ids) for _ in range(9)])
-            longest_s.append(turns.longest_s)
-            assert [len(each) for each in found] == [200] * 9
 
-    assert min(longest_s) < TURN_S
+        async def read() -> None:
+            assert len(await service.get_users(ids)) == 200
+
+        # One group takes some 30 ms, of the 100 that docs/limits.md allows for a turn.
+        assert await longest_turn_s(read, at_once=GROUPS) < GROUPS / 2 * await longest_turn_s(read, at_once=1)
+
+
+async def longest_turn_s(read: Callable[[], Awaitable[None]], *, at_once: int) -> float:
+    """Return the CPU time of the longest turn of the loop; of three, because other work may fall into one of them."""
+    longest_s: list[float] = []
+    for _ in range(3):
+        async with counted_turns() as turns:
+            await asyncio.gather(*[read() for _ in range(at_once)])
+        longest_s.append(turns.longest_s)
+    return min(longest_s)
 
 
 async def test_a_user_with_a_small_profile_does_not_wait_behind_large_ones(
