@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from shop.order.v1.order_pb2 import Order
     from shop.order.v1.order_service_pb2 import CreateOrderRequest
     from shop.user.v1.user_pb2 import User
 
@@ -74,6 +75,13 @@ def user_over_grpc(target: GrpcTarget, number: int = 1) -> User:
         return UserServiceStub(channel).GetUser(request, metadata=target.metadata, timeout=_TIMEOUT_S)
 
 
+def order_over_grpc(target: GrpcTarget) -> Order:
+    """Place an order of the user with number 7, and return it."""
+    with target.channel() as channel:
+        request = _order(dataset.user_id(7))
+        return OrderServiceStub(channel).CreateOrder(request, metadata=target.metadata, timeout=_TIMEOUT_S)
+
+
 def grpc_reads(target: GrpcTarget) -> None:
     """Check that users are found, each the right one.
 
@@ -108,11 +116,14 @@ def rest_reads(url: str, *, token: str) -> None:
             _require({"displayName", "profile", "state", "roles", "createdAt", "updatedAt", "etag"} <= set(user), user)
 
 
-def rest_reads_one(url: str) -> None:
-    """Check that every request for a user is answered over REST with the first one, also without a token."""
+def rest_is_empty(url: str) -> None:
+    """Check that each request over REST has the ready user or order for an answer, also without a token."""
     with _client(url, "") as http:
         user = http.get(f"/api/v1/users/{dataset.user_id(7)}").raise_for_status().json()
         _require((user["id"], user["email"]) == (dataset.user_id(1), _email(1)), user)
+        body = dataset.order_json(dataset.user_id(8))
+        first, second = (http.post("/api/v1/orders", json=body).raise_for_status().json() for _ in range(2))
+        _require(first == second and first["userId"] == dataset.user_id(7), first)
 
 
 def rest_writes(url: str, *, token: str, is_peer: bool) -> None:

@@ -267,13 +267,13 @@ def _address(port: int) -> str:
     return f"{{address: {LOOPBACK}, port_value: {port}}}"
 
 
-def empty(user: bytes, *, certificates: Certificates) -> System:
-    """Return two processes of the empty handler, which answers this message, behind an Envoy as bare as bare_edge()."""
+def empty(user: bytes, order: bytes, *, certificates: Certificates) -> System:
+    """Return two processes whose handlers answer these messages, behind an Envoy as bare as bare_edge()."""
     env = {
         "TLS_FOLDER": str(certificates.folder_of("user_svc").path),
         "PYTHONPATH": str(REPOSITORY / "generated"),
     }
-    command = (sys.executable, "empty.py", base64.b64encode(user).decode())
+    command = (sys.executable, "empty.py", *(base64.b64encode(answer).decode() for answer in (user, order)))
     ports = _free_ports()
     handlers = [_process("empty", command, port, cwd=tools.PEERS / "grpc_python", env=env) for port in ports]
     edge, port = _bare_envoy("empty-edge", ports, certificates=certificates)

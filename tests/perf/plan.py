@@ -66,7 +66,7 @@ def check(world: World) -> None:
     answer = checks.user_over_grpc(replace(shop[0], address=world.peers["empty"].users))
     if answer.id != dataset.user_id(1):
         raise checks.WrongAnswer(str(answer))
-    checks.rest_reads_one(_url(world, "empty"))
+    checks.rest_is_empty(_url(world, "empty"))
 
 
 def rest(world: World, samples: Samples) -> None:
@@ -77,7 +77,7 @@ def rest(world: World, samples: Samples) -> None:
     more = () if samples.is_quick else ("fastapi-same",)
     samples.take([_closed(world, GET, name) for name in (*some, *more)], concurrency=32)
     samples.take([_closed(world, GET, name) for name in some], concurrency=1)
-    placing = _SAME if samples.is_quick else ("express", *_SAME)
+    placing = _SAME if samples.is_quick else ("express", *_SAME, "empty")
     samples.take([_closed(world, POST, name) for name in placing], concurrency=128)
     if not samples.is_quick:
         samples.take([_closed(world, MIX, name) for name in _SAME], concurrency=128)
@@ -90,7 +90,7 @@ def steady(world: World, samples: Samples) -> None:
         samples.take(cases, concurrency=_STEADY_CONNECTIONS, pace=_STEADY_IF_QUICK)
         return
     for what in (GET, POST, MIX):
-        names = (*_SAME, "empty") if what == GET else _SAME
+        names = _SAME if what == MIX else (*_SAME, "empty")
         for share in _SHARES:
             cases = [_open(world, samples, what, name, share=share) for name in names]
             samples.take(cases, concurrency=_STEADY_CONNECTIONS, pace=_STEADY)
@@ -109,7 +109,7 @@ _SERVICE_OF: Final = {
     "express-same": {GET: "express-same users", POST: "express-same orders", MIX: "express-same orders"},
     "fastapi-same": {GET: "fastapi-same users", POST: "fastapi-same orders", MIX: "fastapi-same orders"},
     "bare": {GET: "bare edge"},
-    "empty": {GET: "empty"},
+    "empty": {GET: "empty", POST: "empty"},
 }
 
 

@@ -170,14 +170,16 @@ class World:
         self.meter.add({"postgres": [self.postgres.process]})
         dataset.fill_users(self.shop.superuser_url("users"), dataset.USERS)
         self.databases = Databases.create(self.postgres)
-        user, certificates = checks.user_over_grpc(self.shop.target("user_svc")), self.shop.stack.certificates
+        user = checks.user_over_grpc(self.shop.target("user_svc"))
+        order = checks.order_over_grpc(self.shop.target("order_svc"))
         self._add("express", peer_processes.express(self.databases))
         self._add("fastapi", peer_processes.fastapi(self.databases))
         self._add("naive", peer_processes.naive(self.databases))
         if server := tools.go_server("tutorial"):
             self._add("go", peer_processes.go(server, self.databases))
         self._add_those_that_do_the_same()
-        self._add("empty", peer_processes.empty(user.SerializeToString(), certificates=certificates))
+        answers, certificates = (user.SerializeToString(), order.SerializeToString()), self.shop.stack.certificates
+        self._add("empty", peer_processes.empty(*answers, certificates=certificates))
 
     def _add_those_that_do_the_same(self) -> None:
         certificates = self.shop.stack.certificates

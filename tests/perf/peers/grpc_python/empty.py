@@ -1,6 +1,6 @@
-"""What gRPC in Python costs at the least: a handler that looks at nothing and gives one answer, on grpc.aio and uvloop.
+"""What gRPC in Python costs at the least: handlers that look at nothing and give one answer, on grpc.aio and uvloop.
 
-GetUser answers a message as large as a real one; options and mutual TLS are the services' own.
+The answers are as large as real ones; options and mutual TLS are the services' own.
 """
 
 import base64
@@ -11,6 +11,7 @@ from pathlib import Path
 import grpc
 import uvloop
 from grpc import aio
+from shop.order.v1 import order_pb2, order_service_pb2_grpc
 from shop.user.v1 import user_pb2, user_service_pb2_grpc
 
 OPTIONS = (
@@ -31,18 +32,28 @@ class UserServicer(user_service_pb2_grpc.UserServiceServicer):
         return self.user
 
 
+class OrderServicer(order_service_pb2_grpc.OrderServiceServicer):
+    def __init__(self, order):
+        self.order = order
+
+    async def CreateOrder(self, request, context):
+        return self.order
+
+
 def credentials(folder):
     ca, key, certificate = (Path(folder, name).read_bytes() for name in ("ca.crt", "tls.key", "tls.crt"))
     return grpc.ssl_server_credentials([(key, certificate)], root_certificates=ca, require_client_auth=True)
 
 
-async def serve(user):
+async def serve(user, order):
     server = aio.server(options=OPTIONS)
     user_service_pb2_grpc.add_UserServiceServicer_to_server(UserServicer(user), server)
+    order_service_pb2_grpc.add_OrderServiceServicer_to_server(OrderServicer(order), server)
     server.add_secure_port(f"127.0.0.1:{os.environ['PORT']}", credentials(os.environ["TLS_FOLDER"]))
     await server.start()
     await server.wait_for_termination()
 
 
 if __name__ == "__main__":
-    uvloop.run(serve(user_pb2.User.FromString(base64.b64decode(sys.argv[1]))))
+    user, order = map(base64.b64decode, sys.argv[1:])
+    uvloop.run(serve(user_pb2.User.FromString(user), order_pb2.Order.FromString(order)))
