@@ -46,6 +46,10 @@ _END: Final = "end"
 _SENDING_S: Final = 1.0
 
 
+# A stream ends this long before its caller's deadline, at which gRPC would end it without a reason.
+_BEFORE_DEADLINE_S: Final = 0.02
+
+
 class NoEndField(Exception):
     """The message type of a stream has no field `google.rpc.Status end`."""
 
@@ -107,14 +111,14 @@ def wrap_stream(
 async def _send_until_expiry(
     stream: _ReplyStream, messages: AsyncGenerator[Message, None], call: Call, *, max_s: float
 ) -> None:
-    """Send the messages until they end, the access token expires, or `max_s` seconds have passed.
+    """Send the messages until they end, the access token expires, or the time of the call is up.
 
     Raises:
         TokenExpired: the token has expired.
-        DeadlineExceeded: `max_s` seconds have passed.
+        DeadlineExceeded: `max_s` seconds have passed, or the caller's deadline has come.
     """
     token_left_s = call.caller.expires_at_s - time.time()
-    left_s = min(max_s, token_left_s)
+    left_s = min(max_s, token_left_s, call.time_left_s() - _BEFORE_DEADLINE_S)
     call.deadline = min(call.deadline, time.monotonic() + left_s)
     loop = asyncio.get_running_loop()
     ends_at = loop.time() + left_s
@@ -130,7 +134,7 @@ async def _send_until_expiry(
     except TimeoutError:
         if loop.time() < ends_at:
             raise
-        raise TokenExpired if token_left_s <= max_s else DeadlineExceeded from None
+        raise TokenExpired if token_left_s == left_s else DeadlineExceeded from None
 
 
 class _ReplyStream:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from typing import TYPE_CHECKING, Any, Final
 
+import grpc
 import httpx
 import pytest
 from shop.order.v1 import order_service_pb2 as orders
@@ -112,6 +113,25 @@ def test_the_typed_client_watches_with_its_own_token(world: World, edge: Edge) -
         stream.cancel()
 
     assert first.change.order_id == order.id
+
+
+@pytest.mark.parametrize("timeout_s", [0.1, 1, 2])
+def test_a_stream_ends_at_its_callers_deadline_as_any_call_does(edge: Edge, timeout_s: float) -> None:
+    stream: Any = OrderServiceStub(edge.channel).WatchOrders(orders.WatchOrdersRequest(), timeout=timeout_s)
+
+    with pytest.raises(grpc.RpcError) as ended:
+        list(stream)
+
+    assert ended.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+def test_a_page_whose_stream_ends_at_its_deadline_is_told_so(edge: Edge) -> None:
+    headers = {"content-type": "application/grpc-web+proto", "x-grpc-web": "1", "grpc-timeout": "1S"}
+
+    body = edge.http.post(RPC, content=b"\0\0\0\0\0", headers=headers).content
+
+    assert b"DEADLINE_EXCEEDED" in body  # in the last message
+    assert b"grpc-status:4" in body
 
 
 async def test_the_typed_client_watches_under_asyncio(world: World, edge: Edge) -> None:

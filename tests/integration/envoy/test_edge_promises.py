@@ -112,6 +112,17 @@ def test_reads_are_sent_to_a_second_replica_after_a_second_and_nothing_else_is(e
 
 
 @EDGES
+def test_only_a_call_with_one_answer_is_timed_out_by_the_edge(edge: Edge) -> None:
+    # A stream's status has been sent by then: Envoy could only reset it, and callers would be told INTERNAL.
+    streams = {f"/{service}/{method}" for service in CONTRACT.services for method in CONTRACT.streams(service)}
+
+    for route in calls(edge):
+        match, limits = route["match"], route["route"]["max_stream_duration"]
+        is_stream = match.get("path") in streams or match.get("prefix") == "/grpc.reflection."
+        assert ("grpc_timeout_header_max" in limits) is not is_stream, match
+
+
+@EDGES
 def test_every_filter_precedes_the_filters_that_depend_on_it(edge: Edge) -> None:
     called_by_pages = connection_manager(replace(edge, cors_origins=("https://shop.example",)))
     names = [each["name"].removeprefix("envoy.filters.http.") for each in called_by_pages["http_filters"]]
