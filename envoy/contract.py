@@ -93,11 +93,13 @@ class Field:
         name: in the contract's spelling.
         holds: the message type of its values; None for scalars and for free fields.
         is_free: whether its values may have any names: maps, and the well-known types with a JSON form of their own.
+        is_list: whether it has a list of values.
     """
 
     name: str
     holds: str | None
     is_free: bool
+    is_list: bool
 
 
 class Contract:
@@ -201,7 +203,7 @@ class Contract:
         while wanted:
             name = wanted.pop()
             fields = [
-                (each, Field(each.name, self._message_of(each), is_free=self._is_free(each)))
+                (each, Field(each.name, self._message_of(each), is_free=self._is_free(each), is_list=_is_list(each)))
                 for each in self._messages[name].field
             ]
             found[name] = {spelling: field for each, field in fields for spelling in (each.name, each.json_name)}
@@ -234,7 +236,7 @@ class Contract:
                 verb=verb.upper(),
                 path=getattr(each, verb),
                 body=_body(each, request=request),
-                repeated=tuple(each.name for each in fields if each.label == each.LABEL_REPEATED),
+                repeated=tuple(each.name for each in fields if _is_list(each)),
                 secrets=tuple(each.name for each in fields if each.options.debug_redact),
                 is_public=method.options.Extensions[access].public,
                 is_stream=method.server_streaming,
@@ -252,6 +254,10 @@ class Contract:
         name = field.type_name.removeprefix(".")
         is_map = name in self._messages and self._messages[name].options.map_entry
         return field.type == FieldDescriptorProto.TYPE_MESSAGE and (is_map or name.startswith("google.protobuf."))
+
+
+def _is_list(field: FieldDescriptorProto) -> bool:
+    return field.label == FieldDescriptorProto.LABEL_REPEATED
 
 
 def _body(rule: HttpRule, *, request: str) -> str | None:

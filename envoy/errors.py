@@ -68,6 +68,17 @@ class EdgeError:
 NOT_LET_IN: Final = "There is no token, or it is not valid. Log in and send the access token as a bearer token."
 """The services use the same sentence."""
 
+# Why a gRPC call is refused, by a CEL expression over its headers.
+_MALFORMED_GRPC: Final = {
+    "request.headers[':authority'].contains(',')": "There must be one Host.",
+    "'grpc-timeout' in request.headers && !request.headers['grpc-timeout'].matches('^[0-9]{1,8}[HMSmun]$')": (
+        "grpc-timeout must be up to 8 digits and a unit, such as 500m."
+    ),
+    "'grpc-encoding' in request.headers && request.headers['grpc-encoding'] != 'identity'": (
+        "grpc-encoding must be identity: send messages uncompressed."
+    ),
+}
+
 EDGE_ERRORS: Final = (
     # The cluster has reached its limit of calls under way (max_requests in edge.yaml.j2).
     EdgeError(
@@ -172,9 +183,21 @@ EDGE_ERRORS: Final = (
         reason="UNSUPPORTED_MEDIA_TYPE",
         message="A body must be JSON, with the header content-type: application/json and without a content-encoding.",
     ),
+    *(
+        EdgeError(
+            statuses=(_only(400),),
+            condition=f"response.code_details == 'direct_response' && {is_malformed}",
+            http=400,
+            code=Code.INVALID_ARGUMENT,
+            rpc=Code.INVALID_ARGUMENT,
+            reason="MALFORMED_REQUEST",
+            message=message,
+        )
+        for is_malformed, message in _MALFORMED_GRPC.items()
+    ),
     EdgeError(
         statuses=(_only(400),),
-        condition="response.code_details.matches('lua|transcode|direct')",
+        condition="response.code_details.matches('lua|transcode|direct|base_64')",
         http=400,
         code=Code.INVALID_ARGUMENT,
         rpc=Code.INVALID_ARGUMENT,
@@ -204,7 +227,10 @@ EDGE_ERRORS: Final = (
         code=Code.INVALID_ARGUMENT,
         rpc=Code.INVALID_ARGUMENT,
         reason="MALFORMED_REQUEST",
-        message="The verb, the path or a header cannot be read: no escaped slashes, no underscores in header names.",
+        message=(
+            "The verb, the path or a header cannot be read: there must be one Host and one length, no escaped slashes, "
+            "and no underscores in header names."
+        ),
     ),
     EdgeError(
         statuses=(range(502, 504),),

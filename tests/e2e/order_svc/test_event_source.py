@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.e2e.callers import require_clean_error
+from tests.e2e.callers import require_clean_error, server_sent
 from tests.services.order_svc.placing import place_order
 
 if TYPE_CHECKING:
@@ -43,12 +43,21 @@ def test_a_browser_that_opens_a_stream_again_misses_nothing(world: World, query:
     assert order.id in "".join(again)
 
 
-def test_the_query_says_more_than_the_header(world: World) -> None:
-    begin = first_events(world.edge, "/api/v1/orders:watch")[0].removeprefix("id: ")
+@pytest.mark.parametrize("query", ["resumeToken={}", "resume_token={}", "resumeToken=", "userId={user}&resumeToken={}"])
+def test_a_stream_that_is_opened_again_with_its_first_url_repeats_and_loses_nothing(world: World, query: str) -> None:
+    buyer = world.user().id
+    with world.edge.http.stream("GET", "/api/v1/orders:watch") as response:
+        events = server_sent(response)
+        began = next(events)["resumeToken"]
+        seen = place_order(world, buyer)
+        last = next(each["resumeToken"] for each in events if seen.id in str(each))
+    missed = place_order(world, buyer)
 
-    again = first_events(world.edge, f"/api/v1/orders:watch?resumeToken={begin}", **{"last-event-id": "junk"})
+    url = "/api/v1/orders:watch?" + query.format(began, user=buyer)
+    again = "".join(first_events(world.edge, url, **{"last-event-id": last}))
 
-    assert again[0] == f"id: {begin}"
+    assert missed.id in again
+    assert seen.id not in again
 
 
 def test_a_last_event_id_cannot_inject_query_parameters(edge: Edge) -> None:
