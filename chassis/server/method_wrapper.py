@@ -31,13 +31,13 @@ from chassis.context import Call, set_current_call
 from chassis.errors import DeadlineExceeded, DomainError
 from chassis.server.call_facts import call_of, log_fields
 from chassis.server.receiving import Receiver
-from chassis.server.status import reject
+from chassis.server.status import reject, take_code_of_abort
 from chassis.server.stream_wrapper import wrap_stream
 from chassis.telemetry import tracing
 from chassis.telemetry.metrics.calls import CallMetrics
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
     from google.protobuf.message import Message
 
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
     Handler = grpc.RpcMethodHandler[Any, Any]
     Context = aio.ServicerContext[Any, Any]
+    Requests = AsyncIterator[bytes]
     Behaviour = Callable[[Message, Context], Awaitable[Message]]
     Handle = Callable[[Context, Call], Awaitable[Message]]
 
@@ -126,6 +127,9 @@ class MethodWrapper:
                 raise
             except TimeoutError:
                 await reject(DeadlineExceeded(), context, call)
+            except aio.AbortError:
+                take_code_of_abort(context, call)
+                raise
             except Exception as error:  # noqa: BLE001  a caller may see only what reject() answers
                 await reject(error, context, call)
             finally:
@@ -159,35 +163,31 @@ class MethodWrapper:
             return error
 
     def _wrap_grpc_stream(self, method: str, handler: Handler) -> Handler:
-        async def require_allowed_peer(context: Context) -> None:
-            try:
-                self._access.require_allowed_peer(context)
-            except DomainError as error:
-                await reject(error, context, Call(method=method, deadline=0))
-
-        if handler.stream_stream:
-            converse: Any = handler.stream_stream
-
-            async def serve_both(requests: Any, context: Any) -> Any:
-                await require_allowed_peer(context)
-                async for answer in converse(requests, context):
-                    yield answer
-
-            return grpc.stream_stream_rpc_method_handler(
-                serve_both, handler.request_deserializer, handler.response_serializer
-            )
-
-        watch: Any = handler.unary_stream
         receiver = Receiver(handler)
 
-        async def serve(_requests: object, context: Context) -> None:
-            await require_allowed_peer(context)
+        async def watch(_requests: Requests, context: Context) -> None:
             request = await self._received(receiver, context)
             if isinstance(request, DomainError):
-                await reject(request, context, Call(method=method, deadline=0))
-            await watch(request, context)
+                raise request
+            await cast("Any", handler.unary_stream)(request, context)
 
-        return grpc.stream_stream_rpc_method_handler(serve, None, handler.response_serializer)
+        async def converse(requests: Requests, context: Context) -> None:
+            decoded = (receiver.decode(data) async for data in requests)
+            async for answer in cast("Any", handler.stream_stream)(decoded, context):
+                await context.write(answer)
+
+        behaviour = converse if handler.stream_stream else watch
+
+        async def serve(requests: Requests, context: Context) -> None:
+            try:
+                self._access.require_allowed_peer(context)
+                await behaviour(requests, context)
+            except aio.AbortError:
+                raise
+            except Exception as error:  # noqa: BLE001  a caller may see only what reject() answers
+                await reject(error, context, Call(method=method, deadline=0))
+
+        return grpc.stream_stream_rpc_method_handler(cast("Any", serve), None, handler.response_serializer)
 
 
 class HandlerCollector:

@@ -41,8 +41,8 @@ class Receiver:
 
     def __init__(self, handler: grpc.RpcMethodHandler[Any, Any]) -> None:
         # `FromString` of the request's type.
-        self._decode: Final = cast("Callable[[bytes], Message]", handler.request_deserializer)
-        request = cast("Descriptor", self._decode.__self__.DESCRIPTOR)  # type: ignore[attr-defined]  # it is bound
+        self._from_bytes: Final = cast("Callable[[bytes], Message]", handler.request_deserializer)
+        request = cast("Descriptor", self._from_bytes.__self__.DESCRIPTOR)  # type: ignore[attr-defined]  # it is bound
         self.is_list: Final = "page_size" in request.fields_by_name
         self.deprecated: Final = deprecated_fields_of(request)
         self._max_bytes: Final = max_request_bytes(request)
@@ -56,21 +56,25 @@ class Receiver:
             MalformedRequest: the message is missing, incomplete, not of this type, or larger than any valid one.
             InvalidFields: it breaks rules of the contract.
         """
-        request = self._decode_within_limits(await _first_message(context))
+        request = self.decode(await _first_message(context))
         if if_match is not None:
             take_if_match(request, if_match)
         if not self._is_surely_valid(request):
             require_valid(request)
         return request
 
-    def _decode_within_limits(self, data: bytes) -> Message:
-        """Return the message; raise as receive() does if it has more bytes or elements than its rules allow."""
+    def decode(self, data: bytes) -> Message:
+        """Return the message, whose rules are not checked but for its numbers of bytes and elements.
+
+        Raises:
+            MalformedRequest, InvalidFields: as receive() does.
+        """
         if len(data) > self._max_bytes:
             raise MalformedRequest(
                 f"The request is over {self._max_bytes} bytes as a message, more than a valid one can have. Send less."
             )
         try:
-            request = self._decode(data)
+            request = self._from_bytes(data)
         except Exception as error:  # the decoder raises several types, which all mean the same
             raise MalformedRequest from error
         self._require_few_elements(request)

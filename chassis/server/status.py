@@ -111,6 +111,11 @@ def as_domain_error(error: Exception, call: Call) -> DomainError:
     return error
 
 
+def take_code_of_abort(context: aio.ServicerContext[Message, Message], call: Call) -> None:
+    """Set the code of a call that its servicer has aborted by itself, as gRPC's health does."""
+    call.code = context.code().name
+
+
 async def reject(error: Exception, context: aio.ServicerContext[Message, Message], call: Call) -> NoReturn:
     """Answer the call with the error; if it is a defect, log it first.
 

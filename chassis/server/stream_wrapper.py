@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import structlog
 from google.protobuf import descriptor_pool, message_factory
+from grpc import aio
 
 from chassis.context import set_current_call
 from chassis.errors import DeadlineExceeded, DomainError, TokenExpired
 from chassis.server.call_facts import call_of, log_fields
 from chassis.server.if_match import take_if_match
-from chassis.server.status import as_domain_error, reject, status_of
+from chassis.server.status import as_domain_error, reject, status_of, take_code_of_abort
 from chassis.telemetry import tracing
 from chassis.telemetry.metrics.calls import StreamMetrics
 
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
     import grpc
     from google.protobuf.message import Message
-    from grpc import aio
 
     from chassis.context import Call
     from chassis.server.deprecated_fields import DeprecatedFields
@@ -92,6 +92,9 @@ def wrap_stream(
             await handle(request, call, stream)
         except asyncio.CancelledError:
             call.code = "CANCELLED" if call.time_left_s() > 0 else "DEADLINE_EXCEEDED"
+            raise
+        except aio.AbortError:
+            take_code_of_abort(context, call)
             raise
         except Exception as error:  # noqa: BLE001  a caller may see only what reject() answers
             refusal = as_domain_error(error, call)

@@ -248,6 +248,21 @@ async def test_a_caller_that_does_not_read_gets_a_status_and_no_further_message(
     assert context.code is StatusCode.DEADLINE_EXCEEDED
 
 
+async def test_a_stream_that_its_servicer_aborts_has_that_code_and_is_no_defect() -> None:
+    context: Any = Context()
+    context.code = lambda: StatusCode.NOT_FOUND
+
+    async def behaviour(_request: Any, _context: Any) -> AsyncGenerator[Any, None]:
+        yield ONE
+        raise aio.AbortError
+
+    before = counted("NOT_FOUND")[1]
+    line = await serve(context, behaviour)
+
+    assert line["code"] == "NOT_FOUND"
+    assert counted("NOT_FOUND")[1] == before + 1
+
+
 @pytest.mark.parametrize(("time_left_s", "code"), [(None, "CANCELLED"), (0.5, "CANCELLED"), (0, "DEADLINE_EXCEEDED")])
 async def test_a_caller_that_leaves_before_its_deadline_has_cancelled(
     monkeypatch: pytest.MonkeyPatch, time_left_s: float | None, code: str
