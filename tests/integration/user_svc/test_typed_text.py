@@ -236,6 +236,33 @@ async def test_a_password_from_before_the_rules_still_counts(
     assert (await sessions.CreateSession(login)).user_id == user.id
 
 
+@pytest.mark.parametrize("character", ["é", "한", "\u1f82"], ids=["two", "three", "four"])
+async def test_the_longest_password_is_the_same_in_every_unicode_form(
+    users: UserServiceAsyncStub, sessions: SessionServiceAsyncStub, character: str
+) -> None:
+    in_nfc = character * 128
+    in_nfd = unicodedata.normalize("NFD", in_nfc)
+    user = await users.CreateUser(create_user_request(password=in_nfd))
+
+    for typed in (in_nfc, in_nfd):
+        session = await sessions.CreateSession(sessions_pb.CreateSessionRequest(email=user.email, password=typed))
+        assert session.user_id == user.id
+    await Callers(users, sessions, user).send("ChangePassword", current_password=in_nfd, new_password=in_nfd)
+
+
+async def test_the_longest_email_is_one_in_every_unicode_form(
+    users: UserServiceAsyncStub, sessions: SessionServiceAsyncStub
+) -> None:
+    domain = ".".join(["d" * 63, "d" * 63, "d" * 61])
+    email = f"{'é' * 64}@{domain}"
+    assert len(email) == 254
+    user = await users.CreateUser(create_user_request(email=email))
+
+    login = sessions_pb.CreateSessionRequest(email=unicodedata.normalize("NFD", email), password=PASSWORD)
+
+    assert (await sessions.CreateSession(login)).user_id == user.id
+
+
 @pytest.mark.parametrize("field", ["CreateUser", "ChangePassword"])
 @pytest.mark.parametrize(
     ("min_length", "password", "outcome"),
@@ -246,6 +273,8 @@ async def test_a_password_from_before_the_rules_still_counts(
         (15, "e\u0301" * 14, "refused"),
         (15, "e\u0301" * 15, "kept"),
         (15, "correct horse battery", "kept"),
+        (15, "x" * 129, "refused"),
+        (15, "e\u0301" * 129, "refused"),
         (8, "eightchr", "kept"),
         (8, "e\u0301ightch", "refused"),
         (8, "password", "refused"),

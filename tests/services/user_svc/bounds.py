@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from shop.user.v1 import session_service_pb2 as session_pb
 from shop.user.v1 import user_pb2
 from shop.user.v1 import user_service_pb2 as user_pb
 
@@ -25,8 +26,9 @@ def update_user(**changes: str) -> user_pb.UpdateUserRequest:
 ACCEPTED: Final[list[Message]] = [
     create_user_request(),
     create_user_request(password="p" * 8),
-    create_user_request(password="p" * 128),
-    create_user_request(password="é" * 128),
+    # 128 characters in NFC, if each is as long in NFD as a character can be; the service counts them.
+    create_user_request(password="p" * 512),
+    create_user_request(password="é" * 512),
     create_user_request(email="a@b"),  # whether it is an address, the service says
     create_user_request(email="a" * 254),
     create_user_request(display_name="n" * 100),
@@ -45,13 +47,16 @@ ACCEPTED: Final[list[Message]] = [
     update_user(display_name="n" * 100),
     update_user(etag="e" * 64),
     change_password(current="o"),
-    change_password(current="o" * 128, new="n" * 128),
+    change_password(current="o" * 512, new="n" * 512),
+    update_user(current_password="o" * 512),
+    user_pb.DeleteUserRequest(id=SOME_ID, current_password="o" * 512),
+    session_pb.CreateSessionRequest(email="e" * 1016, password="p" * 512),
     user_pb.DeleteUserRequest(id=SOME_ID, etag="e" * 64),
 ]
 
 REFUSED: Final[list[tuple[Message, str, str]]] = [
     (create_user_request(password="p" * 7), "password", "string.min_len"),
-    (create_user_request(password="p" * 129), "password", "string.max_len"),
+    (create_user_request(password="p" * 513), "password", "string.max_len"),
     (create_user_request(email="ab"), "email", "string.min_len"),
     (create_user_request(email="a" * 255), "email", "string.max_len"),
     (create_user_request(email="a\0@b.example"), "email", "string.no_nul"),
@@ -75,7 +80,11 @@ REFUSED: Final[list[tuple[Message, str, str]]] = [
     (update_user(display_name=""), "displayName", "string.not_blank"),
     (update_user(etag="e" * 65), "etag", "string.max_len"),
     (change_password(current=""), "currentPassword", "string.min_len"),
-    (change_password(current="o" * 129), "currentPassword", "string.max_len"),
+    (change_password(current="o" * 513), "currentPassword", "string.max_len"),
     (change_password(new="n" * 7), "newPassword", "string.min_len"),
-    (change_password(new="n" * 129), "newPassword", "string.max_len"),
+    (change_password(new="n" * 513), "newPassword", "string.max_len"),
+    (update_user(current_password="o" * 513), "currentPassword", "string.max_len"),
+    (user_pb.DeleteUserRequest(id=SOME_ID, current_password="o" * 513), "currentPassword", "string.max_len"),
+    (session_pb.CreateSessionRequest(email="e" * 1017, password="p"), "email", "string.max_len"),
+    (session_pb.CreateSessionRequest(email="e", password="p" * 513), "password", "string.max_len"),
 ]
