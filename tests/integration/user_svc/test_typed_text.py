@@ -60,8 +60,8 @@ BLANK = {
 
 
 def must_say_something(field: FieldDescriptor) -> bool:
-    rules = field.GetOptions().Extensions[validate_pb2.field].string
-    return bool(rules.min_len) or rules.Extensions[text_rules_pb2.not_blank]
+    rules = field.GetOptions().Extensions[validate_pb2.field]
+    return rules.required or bool(rules.string.min_len) or rules.string.Extensions[text_rules_pb2.not_blank]
 
 
 FIELDS = {
@@ -267,6 +267,7 @@ async def test_the_longest_email_is_one_in_every_unicode_form(
 @pytest.mark.parametrize(
     ("min_length", "password", "outcome"),
     [
+        (15, "", "refused"),
         (15, "x" * 14, "refused"),
         (15, "fourteen chars", "refused"),
         (15, "fifteen chars !", "kept"),

@@ -45,6 +45,21 @@ def test_a_log_in_takes_the_longest_email_in_its_longest_form() -> None:
     assert field.GetOptions().Extensions[validate_pb2.field].string.max_len == longest_in_nfd() * MAX_EMAIL
 
 
+@pytest.mark.parametrize("name", ["CreateUserRequest.password", "ChangePasswordRequest.new_password"])
+def test_the_contract_states_no_minimum_of_a_new_password_since_an_operator_sets_it(name: str) -> None:
+    rules = PASSWORDS[f"shop.user.v1.{name}"].GetOptions().Extensions[validate_pb2.field].string
+
+    assert rules.min_len == 0
+
+
+@pytest.mark.parametrize("password", ["p", "p" * 7, "p" * 14])
+def test_a_short_password_meets_the_true_minimum_at_once(password: str) -> None:
+    with pytest.raises(InvalidFields, match="must be at least 15 characters") as refused:
+        RULES.require_acceptable(password, field="password")
+
+    assert [each.rule for each in refused.value.violations] == ["password.min_length"]
+
+
 @pytest.mark.parametrize("password", ["p" * 128, unicodedata.normalize("NFD", "\u1f82" * 128), "\u0344" * 64])
 def test_a_new_password_may_have_128_characters_in_nfc(password: str) -> None:
     RULES.require_acceptable(password, field="password")
