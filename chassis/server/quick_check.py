@@ -60,7 +60,6 @@ _INTEGER: Final[Mapping[str, Rule]] = {
 }
 _ENUM: Final[Mapping[str, Rule]] = {
     "defined_only": lambda is_on, field: _values_of(field).__contains__ if is_on else None,
-    "not_in": lambda numbers, _: lambda number: number not in numbers,
 }
 _RULES: Final[Mapping[str, tuple[int, Mapping[str, Rule]]]] = {
     "string": (Field.TYPE_STRING, _TEXT),

@@ -80,11 +80,10 @@ def _keywords(rules: validate_pb2.FieldRules, *, field: FieldDescriptor) -> Json
             keywords["minLength"] = 1
         elif rule.name == "uuid":
             keywords["format"] = "uuid"
-        elif rule.name == "not_in" and field.enum_type is not None:
-            refused = set(rules.enum.not_in)
-            keywords["enum"] = [each.name for each in field.enum_type.values if each.number not in refused]
         elif not rule.is_extension and rule.name not in _SAID_ELSEWHERE:
             raise UnknownRule(f"{field.full_name}: how is its rule {rule.name} documented?")
+    if rules.required and field.enum_type is not None:
+        keywords["enum"] = [each.name for each in field.enum_type.values if each.number]
     return keywords
 
 

@@ -75,7 +75,7 @@ REFUSED: Final[list[tuple[Message, str, str]]] = [
     (order_pb.ListOrdersRequest(page_size=-1), "pageSize", "int32.gte"),
     (order_pb.ListOrdersRequest(user_id="1"), "userId", "string.uuid"),
     (order_pb.ListOrdersRequest(status=7), "status", "enum.defined_only"),  # type: ignore[arg-type]  # no such value
-    (move_order(status=0), "status", "enum.not_in"),
+    (move_order(status=0), "status", "required"),
     (move_order(status=7), "status", "enum.defined_only"),
     (move_order(reason="r" * 501), "reason", "string.max_len"),
     (order_pb.CancelOrderRequest(id=SOME_ID, reason="r" * 501), "reason", "string.max_len"),

@@ -10,13 +10,13 @@ from google.api import annotations_pb2
 from google.protobuf import descriptor_pool, message_factory
 from google.protobuf.descriptor import FieldDescriptor
 
-from chassis.errors import InvalidFields
+from chassis.errors import FieldViolation, InvalidFields
 from chassis.server.contract import service_names
 from chassis.server.validation import require_valid
 from tests.support.guards import all_facts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from google.protobuf.descriptor import Descriptor, MethodDescriptor
     from google.protobuf.message import Message
@@ -71,12 +71,16 @@ def with_value(root: Descriptor, path: Path, value: object) -> Message:
     return message
 
 
-def refused_fields(request: Message) -> list[str]:
+def violations_of(request: Message) -> Sequence[FieldViolation]:
     try:
         require_valid(request)
     except InvalidFields as error:
-        return [each.field for each in error.violations]
-    return []
+        return error.violations
+    return ()
+
+
+def refused_fields(request: Message) -> list[str]:
+    return [each.field for each in violations_of(request)]
 
 
 def is_refused(root: Descriptor, path: Path, value: object, *, unlike: object) -> bool:
@@ -194,6 +198,16 @@ def test_no_list_is_unbounded(root: Descriptor) -> None:
 def test_an_unknown_enum_value_is_refused(root: Descriptor) -> None:
     for path in paths_in(root, to=FieldDescriptor.TYPE_ENUM):
         assert is_refused(root, path, 99, unlike=1)
+
+
+@pytest.mark.parametrize("root", REQUESTS, ids=by_name)
+def test_an_enum_that_must_be_set_is_called_required(root: Descriptor) -> None:
+    for path in paths_in(root, to=FieldDescriptor.TYPE_ENUM):
+        name = ".".join(field.json_name for field in path)
+        rules = {each.rule for each in violations_of(with_value(root, path, 0)) if each.field == name}
+
+        # `not_in: [0]` is told as "must not be in list [0]", which says nothing to callers who left the field out.
+        assert rules <= {"required"}
 
 
 @pytest.mark.parametrize("root", [*REQUESTS, *ANSWERS], ids=by_name)
