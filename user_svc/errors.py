@@ -11,6 +11,8 @@ from chassis.errors import (
     FieldViolation,
     NotFound,
     ResourceExhausted,
+    TokenExpired,
+    TokenInvalid,
     Unauthenticated,
 )
 
@@ -62,6 +64,12 @@ class InvalidCredentials(UserError, Unauthenticated):
     message = "The password is not correct."
 
 
+class LoginRefused(InvalidCredentials):
+    """A log-in whose email and password are not those of a user who may log in. It does not say which is wrong."""
+
+    message = "The email and password do not belong together, or the user may not log in. Check both."
+
+
 class TooManyAttempts(UserError, ResourceExhausted):
     """Too many wrong passwords for this email, or more at once than may be wrong."""
 
@@ -70,6 +78,18 @@ class TooManyAttempts(UserError, ResourceExhausted):
 
     def __init__(self, *, retry_after_s: float) -> None:
         super().__init__(retry_after_s=retry_after_s)
+
+
+class RefreshTokenInvalid(TokenInvalid):
+    """A refresh token that was not issued here, or whose session has ended. The call takes no access token."""
+
+    message = "The refresh token is unknown, or its session has ended. Log in again."
+
+
+class SessionOver(TokenExpired):
+    """A refresh token of a session that has reached its end, which no refresh can move."""
+
+    message = "The session is over. Log in again."
 
 
 class TokenReused(UserError, Unauthenticated):

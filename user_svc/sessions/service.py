@@ -12,11 +12,11 @@ from pydantic import Field
 
 from chassis.auth.claims import ALGORITHM, TYPE, Claims
 from chassis.clock import new_id
-from chassis.errors import Overloaded, TokenExpired, TokenInvalid
+from chassis.errors import Overloaded
 from chassis.settings import Section
 from user_svc import repository
 from user_svc.attempts import Attempt, account_of
-from user_svc.errors import InvalidCredentials, TokenReused
+from user_svc.errors import LoginRefused, RefreshTokenInvalid, SessionOver, TokenReused
 from user_svc.model import User, UserState
 from user_svc.sessions import repository as session_repository
 from user_svc.sessions.model import (
@@ -80,7 +80,7 @@ class SessionService:
         An unknown email takes as long as a wrong password, and counts like one.
 
         Raises:
-            InvalidCredentials: the email and the password do not belong together.
+            LoginRefused: the email and the password do not belong together.
             InvalidFields: the email is blank or too long.
             TooManyAttempts: there were too many wrong passwords for this email.
             Overloaded: too many others wait for a hash.
@@ -93,7 +93,7 @@ class SessionService:
             attempt = Attempt(account=account_of(key), password=password, password_hash=password_hash)
             match = await self._attempts.check(attempt)
         if user is None or not match.is_correct:
-            raise InvalidCredentials
+            raise LoginRefused
         rehashed = await self._rehashed(password) if match.is_outdated else ""
         now = self._clock.now()
         session = Session(
@@ -109,7 +109,7 @@ class SessionService:
             [locked] = repository.lock_users(connection, [user.id])
             # Suspended, deleted, or given another password while we were hashing.
             if locked.state is not UserState.ACTIVE or not locked.has_password_of(user):
-                raise InvalidCredentials
+                raise LoginRefused
             if rehashed:
                 repository.rehash(connection, user.id, password_hash=rehashed)
             session_repository.insert_session(connection, session, token_hash=hash_token(token))
@@ -122,8 +122,8 @@ class SessionService:
         """Exchange a refresh token for the next one.
 
         Raises:
-            TokenInvalid: the token is unknown, or its session has ended.
-            TokenExpired: its session is over.
+            RefreshTokenInvalid: the token is unknown, or its session has ended.
+            SessionOver: its session is over.
             TokenReused: it was used before. The session has ended by this.
         """
 
@@ -131,12 +131,12 @@ class SessionService:
             now = self._clock.now()
             found = session_repository.lock_token(connection, hash_token(token))
             if found is None:
-                raise TokenInvalid
+                raise RefreshTokenInvalid
             used_at, session = found
             if session.ended_at is not None:
-                raise TokenInvalid
+                raise RefreshTokenInvalid
             if session.expires_at <= now:
-                raise TokenExpired
+                raise SessionOver
             successor = session.next_token(token)
             if used_at is None:
                 session_repository.mark_used(connection, hash_token(token), now=now)
@@ -146,7 +146,7 @@ class SessionService:
                 return session  # returned and not raised, so that the end is committed
             user = repository.find_user(connection, session.user_id)
             if user is None or user.state is not UserState.ACTIVE:
-                raise TokenInvalid
+                raise RefreshTokenInvalid
             return session, user, successor
 
         outcome = await self._database.transaction(work)

@@ -9,11 +9,10 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from chassis.clock import new_id
-from chassis.errors import TokenExpired, TokenInvalid
 from protos.testing.tokens import TokensInMemory
 from protos.testing.user_svc.passwords import Attempts
 from protos.testing.user_svc.users import UsersInMemory
-from user_svc.errors import InvalidCredentials, TokenReused
+from user_svc.errors import LoginRefused, RefreshTokenInvalid, SessionOver, TokenReused
 from user_svc.model import UserState
 from user_svc.sessions.model import (
     LOST_ANSWER,
@@ -63,7 +62,7 @@ class SessionsInMemory:
         password_hash = user.password_hash if user and user.state is UserState.ACTIVE else ""
         is_correct = self._attempts.is_correct(password, password_hash=password_hash, account=key)
         if user is None or not is_correct:
-            raise InvalidCredentials
+            raise LoginRefused
         return self.begin(user)
 
     def begin(self, user: User) -> LoggedIn:
@@ -86,12 +85,12 @@ class SessionsInMemory:
         now = self._clock.now()
         kept = self._refresh_tokens.get(hash_token(token))
         if kept is None:
-            raise TokenInvalid
+            raise RefreshTokenInvalid
         session = self._sessions[kept.session_id]
         if session.ended_at is not None:
-            raise TokenInvalid
+            raise RefreshTokenInvalid
         if session.expires_at <= now:
-            raise TokenExpired
+            raise SessionOver
         successor = session.next_token(token)
         if kept.used_at is not None and (
             now - kept.used_at > LOST_ANSWER or self._refresh_tokens[hash_token(successor)].used_at is not None
@@ -100,7 +99,7 @@ class SessionsInMemory:
             raise TokenReused
         user = self._users.find(session.user_id)
         if user is None or user.state is not UserState.ACTIVE:
-            raise TokenInvalid
+            raise RefreshTokenInvalid
         if kept.used_at is None:
             self._refresh_tokens[hash_token(token)] = _RefreshToken(session.id, used_at=now)
             self._refresh_tokens[hash_token(successor)] = _RefreshToken(session.id)

@@ -62,7 +62,7 @@ async def test_with_a_wrong_password_nothing_happens(
     )
 
     assert (refusal.code, refusal.domain) == (StatusCode.UNAUTHENTICATED, "shop.user.v1")
-    assert refusal.reason == "INVALID_CREDENTIALS"
+    assert (refusal.reason, refusal.message) == ("INVALID_CREDENTIALS", "The password is not correct.")
     assert users_database.query("SELECT users::text FROM users") == before
 
 

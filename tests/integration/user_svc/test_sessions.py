@@ -119,6 +119,7 @@ async def test_every_refused_login_has_the_same_answer(
 
     assert {outcome(each) for each in refusals} == {INVALID_CREDENTIALS}
     assert len({each.status.SerializeToString() for each in refusals}) == 1
+    assert "email and password do not belong together" in refusals[0].message
     assert users_database.query("SELECT count(*) FROM sessions") == [(0,)]
 
 
@@ -227,6 +228,28 @@ async def test_a_session_is_over_after_30_days_however_often_it_is_refreshed(
 @pytest.mark.parametrize("token", ["made up", "x" * 43, "x" * 128, "nul \0", "ünïcode"])
 async def test_an_unknown_refresh_token_is_invalid(sessions: SessionServiceAsyncStub, token: str) -> None:
     assert outcome(await refusal_of(refresh(sessions, token))) == TOKEN_INVALID
+
+
+async def test_a_refused_refresh_asks_for_a_log_in_and_for_nothing_that_the_call_does_not_take(
+    sessions: SessionServiceAsyncStub, ada: User, clock: ManualClock
+) -> None:
+    first = await log_in(sessions)
+    await refresh(sessions, first.refresh_token)
+    clock.advance(GRACE * 2)
+    over = await log_in(sessions)
+
+    refusals = [
+        await refusal_of(refresh(sessions, "made up")),
+        await refusal_of(refresh(sessions, first.refresh_token)),  # used
+        await refusal_of(refresh(sessions, first.refresh_token)),  # its session has ended
+    ]
+    clock.advance(timedelta(days=31))
+    refusals.append(await refusal_of(refresh(sessions, over.refresh_token)))
+
+    assert [each.reason for each in refusals] == ["TOKEN_INVALID", "TOKEN_REUSED", "TOKEN_INVALID", "TOKEN_EXPIRED"]
+    for each in refusals:
+        assert each.message.endswith("Log in again.")
+        assert "bearer" not in each.message
 
 
 async def test_a_session_of_a_suspended_user_cannot_be_refreshed(
