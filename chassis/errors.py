@@ -184,12 +184,16 @@ class RequestIdReused(AlreadyExists):
 
 
 class AnswerErased(RequestIdReused):
-    """A repeated request whose stored response is erased. It is not executed again."""
+    """A request whose id was used by one whose stored response is erased, with its fingerprint. It is not executed.
+
+    Without the fingerprint a repetition cannot be told from a request with other content: the message is for both.
+    """
 
     reason = "ANSWER_ERASED"
     message = (
-        "This request was done, and its answer was erased when a user was deleted. Do not repeat it: read the "
-        "resource, or choose a new request id for a new request."
+        "This request, or another one with its request id, was done, and its answer was erased when a user was "
+        "deleted. Nothing was done now. Do not repeat it: read the resource, or choose a new request id for a new "
+        "request."
     )
 
 

@@ -135,3 +135,5 @@ async def test_an_erased_request_cannot_be_recovered_by_guessing_its_content(use
     refusals = [await refusal_of(users.CreateUser(each, metadata=as_caller)) for each in (request, other)]
 
     assert len({each.status.SerializeToString() for each in refusals}) == 1
+    # So it must be true of both.
+    assert refusals[1].message.startswith("This request, or another one with its request id, was done")

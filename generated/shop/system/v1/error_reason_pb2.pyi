@@ -95,8 +95,9 @@ class _ErrorReasonEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_ErrorReaso
     existed. Open the stream without a token, then list the resources again.
     """
     ERROR_REASON_ANSWER_ERASED: _ErrorReason.ValueType  # 21
-    """ALREADY_EXISTS, 409. The request with this request id took effect, but its stored response was erased when a user
-    was deleted. Do not repeat it: read the resource. A new request needs a new request id. Metadata: `requestId`.
+    """ALREADY_EXISTS, 409. A request with this request id took effect, but its stored response was erased when a user was
+    deleted, together with what could tell whether this request has the same content. This call did nothing. Do not
+    repeat it: read the resource. A new request needs a new request id. Metadata: `requestId`.
     """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
@@ -179,6 +180,7 @@ ERROR_REASON_RESUME_TOKEN_EXPIRED: ErrorReason.ValueType  # 20
 existed. Open the stream without a token, then list the resources again.
 """
 ERROR_REASON_ANSWER_ERASED: ErrorReason.ValueType  # 21
-"""ALREADY_EXISTS, 409. The request with this request id took effect, but its stored response was erased when a user
-was deleted. Do not repeat it: read the resource. A new request needs a new request id. Metadata: `requestId`.
+"""ALREADY_EXISTS, 409. A request with this request id took effect, but its stored response was erased when a user was
+deleted, together with what could tell whether this request has the same content. This call did nothing. Do not
+repeat it: read the resource. A new request needs a new request id. Metadata: `requestId`.
 """

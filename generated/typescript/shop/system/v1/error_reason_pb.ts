@@ -184,8 +184,9 @@ export enum ErrorReason {
   RESUME_TOKEN_EXPIRED = 20,
 
   /**
-   * ALREADY_EXISTS, 409. The request with this request id took effect, but its stored response was erased when a user
-   * was deleted. Do not repeat it: read the resource. A new request needs a new request id. Metadata: `requestId`.
+   * ALREADY_EXISTS, 409. A request with this request id took effect, but its stored response was erased when a user was
+   * deleted, together with what could tell whether this request has the same content. This call did nothing. Do not
+   * repeat it: read the resource. A new request needs a new request id. Metadata: `requestId`.
    *
    * @generated from enum value: ERROR_REASON_ANSWER_ERASED = 21;
    */
