@@ -171,7 +171,7 @@ def _profile(struct: Struct) -> dict[str, object]:
     # Checked first: turning a megabyte into objects would block every other call.
     if struct.ByteSize() > _MAX_PROFILE_MESSAGE_BYTES:
         raise profile_too_large()
-    return struct_to_dict(struct)
+    return struct_to_dict(struct, field="profile")
 
 
 def _to_message(user: User) -> user_pb2.User:

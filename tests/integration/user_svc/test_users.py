@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from google.protobuf.json_format import MessageToDict
+from google.protobuf.struct_pb2 import Struct, Value
 from grpc import StatusCode
 from shop.system.v1 import access_pb2
 from shop.user.v1 import user_pb2
@@ -127,6 +128,7 @@ async def test_users_can_write_their_own_email_differently(users: UserServiceAsy
         ({"profile": {"a": [float("inf")]}}, "profile.a[0]"),
         ({"profile": {"a": {"b": float("-inf")}}}, "profile.a.b"),
         ({"profile": {"a": 2.0**53}}, "profile.a"),
+        ({"profile": Struct(fields={"a": Value()})}, "profile"),
         ({"request_id": "1"}, "requestId"),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
+from google.protobuf.struct_pb2 import Struct, Value
 from shop.user.v1 import session_service_pb2 as sessions
 from shop.user.v1 import user_pb2
 from shop.user.v1 import user_service_pb2 as users
@@ -122,6 +123,7 @@ async def accounts(world: World) -> None:
             users.UpdateUserRequest(id=ada.id, profile=struct({"likes": ["tea", 2.5, None, True]})),
             ada.token,
         ),
+        ("UpdateUser", users.UpdateUserRequest(id=ada.id, profile=Struct(fields={"no kind": Value()})), ada.token),
         ("GetUser", users.GetUserRequest(id=ada.id), ada.token),
         ("DeleteUser", users.DeleteUserRequest(id=ada.id), ada.token),
         ("DeleteUser", users.DeleteUserRequest(id=ada.id, current_password="wrong"), ada.token),

@@ -5,11 +5,12 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 from google.protobuf import json_format
-from google.protobuf.struct_pb2 import Struct, Value
+from google.protobuf.struct_pb2 import ListValue, Struct, Value
 from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chassis.errors import InvalidFields
 from chassis.server.conversions import set_timestamp, struct_to_dict
 
 json_values = st.recursive(
@@ -29,7 +30,7 @@ def a_struct(values: dict[str, object]) -> Struct:
 
 @given(st.dictionaries(st.text(max_size=5), json_values, max_size=5))
 def test_a_struct_becomes_the_json_it_came_from(values: dict[str, object]) -> None:
-    assert struct_to_dict(a_struct(values)) == values
+    assert struct_to_dict(a_struct(values), field="f") == values
 
 
 @pytest.mark.parametrize(
@@ -45,16 +46,33 @@ def test_a_struct_becomes_the_json_it_came_from(values: dict[str, object]) -> No
     ],
 )
 def test_a_whole_number_is_written_without_a_fraction(number: float, expected: str) -> None:
-    assert json.dumps(struct_to_dict(a_struct({"n": number}))["n"]) == expected
+    assert json.dumps(struct_to_dict(a_struct({"n": number}), field="f")["n"]) == expected
 
 
 def test_a_bool_stays_a_bool() -> None:
-    assert struct_to_dict(a_struct({"yes": True, "no": False})) == {"yes": True, "no": False}
-    assert struct_to_dict(a_struct({"yes": True}))["yes"] is True
+    assert struct_to_dict(a_struct({"yes": True, "no": False}), field="f") == {"yes": True, "no": False}
+    assert struct_to_dict(a_struct({"yes": True}), field="f")["yes"] is True
 
 
-def test_a_value_without_a_kind_is_null() -> None:
-    assert struct_to_dict(Struct(fields={"unset": Value()})) == {"unset": None}
+@pytest.mark.parametrize(
+    "value",
+    [
+        Value(),
+        Value(list_value=ListValue(values=[Value(bool_value=True), Value()])),
+        Value(struct_value=Struct(fields={"inner": Value()})),
+        Value(struct_value=Struct(fields={"inner": Value(list_value=ListValue(values=[Value()]))})),
+    ],
+    ids=["direct", "in a list", "in an object", "deeper"],
+)
+def test_a_value_without_a_kind_is_refused_under_the_name_of_the_field(value: Value) -> None:
+    with pytest.raises(InvalidFields) as refused:
+        struct_to_dict(Struct(fields={"a": value}), field="settings")
+
+    assert [(each.field, each.rule) for each in refused.value.violations] == [("settings", "struct.kind")]
+
+
+def test_a_null_is_null() -> None:
+    assert struct_to_dict(a_struct({"a": None, "b": [None]}), field="f") == {"a": None, "b": [None]}
 
 
 @given(st.datetimes(timezones=offsets, min_value=datetime(1, 1, 2), max_value=datetime(9999, 12, 30)))  # noqa: DTZ001  zones are drawn
