@@ -82,7 +82,10 @@ class Receiver:
 
 
 async def _first_message(context: Context) -> bytes:
-    """Return the first message of a call, not decoded; later messages are never read.
+    """Return the first message of a call, not decoded.
+
+    Later messages are never read, although their caller breaks the contract: a second read, which finds the end of an
+    ordinary call, takes 17 to 75 µs of CPU, 6 to 14 % of an empty call.
 
     Raises:
         MalformedRequest: the caller ended the call without a complete message.
