@@ -171,17 +171,16 @@ class SyncCalls(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientIntercep
         warn_if_deprecated(client_call_details.method)
         session = self._session
         if session is None or not _needs_token(client_call_details):
-            return _ended(continuation(client_call_details, request))
+            return _Outcome(continuation(client_call_details, request), _no_token)
         request = with_request_id(request)
         token = session.token()
-        try:
-            return _ended(continuation(_with_token(client_call_details, token), request))
-        except ShopError as error:
-            if not _is_refused(error):
-                raise
+        call = continuation(_with_token(client_call_details, token), request)
+        # A future is still running and is not made again: a callback may not wait for a second call.
+        if _has_been_refused(call):
             session.refuse(token)
             token = session.token()
-        return _ended(continuation(_with_token(client_call_details, token), request))
+            call = continuation(_with_token(client_call_details, token), request)
+        return _Outcome(call, functools.partial(session.refuse, token))
 
     @override
     def intercept_unary_stream(self, continuation: Callable[..., Any], client_call_details: Any, request: Any) -> Any:
@@ -194,28 +193,38 @@ class SyncCalls(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientIntercep
         return _Messages(call, functools.partial(session.refuse, token))
 
 
-def _ended(call: Any) -> Any:
-    """Return a call that succeeded, or one that runs still because its caller asked for a future."""
-    if isinstance(call, grpc.RpcError) and call.done() and call.code() is not grpc.StatusCode.OK:  # type: ignore[attr-defined]  # it is a call too
-        raise ShopError.of(call) from call
-    return _Result(call)
+def _has_been_refused(call: Any) -> bool:
+    return isinstance(call, grpc.RpcError) and call.done() and _is_refused(ShopError.of(call))  # type: ignore[attr-defined]  # it is a future too
 
 
-class _Result:
-    """The result of a call that may still run; everything else is the call's."""
+class _Outcome:
+    """The outcome of a call, which may still run; everything else is the call's.
 
-    def __init__(self, call: Any) -> None:
+    An exception that is not gRPC's, such as one of the token function, is raised as it is.
+    """
+
+    def __init__(self, call: Any, refuse_token: Callable[[], None]) -> None:
         self._call = call
+        self._refuse_token = refuse_token
 
     def result(self, timeout: float | None = None) -> Any:
         try:
             return self._call.result(timeout)
         except grpc.RpcError as failure:
-            raise ShopError.of(failure) from failure
+            raise self._error_of(failure) from failure
 
     def exception(self, timeout: float | None = None) -> Exception | None:
         failure: Exception | None = self._call.exception(timeout)
-        return ShopError.of(failure) if isinstance(failure, grpc.RpcError) else failure
+        return self._error_of(failure) if isinstance(failure, grpc.RpcError) else failure
+
+    def add_done_callback(self, callback: Callable[[Any], None]) -> None:
+        self._call.add_done_callback(lambda _call: callback(self))
+
+    def _error_of(self, failure: grpc.RpcError) -> ShopError:
+        error = ShopError.of(failure)
+        if _is_refused(error):
+            self._refuse_token()
+        return error
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._call, name)
@@ -237,12 +246,8 @@ def _sync_details(given: Any, *, timeout_s: float | None, metadata: Any) -> Sync
     )
 
 
-class _Messages:
+class _Messages(_Outcome):
     """The messages of a stream; everything else is the call's."""
-
-    def __init__(self, call: Any, refuse_token: Callable[[], None]) -> None:
-        self._call = call
-        self._refuse_token = refuse_token
 
     def __iter__(self) -> Iterator[Any]:
         return self
@@ -251,10 +256,4 @@ class _Messages:
         try:
             return next(self._call)
         except grpc.RpcError as failure:
-            error = ShopError.of(failure)
-            if _is_refused(error):
-                self._refuse_token()
-            raise error from failure
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._call, name)
+            raise self._error_of(failure) from failure
