@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 import grpc
 
 from chassis.client import channel as channels
 from chassis.client.policy import DEFAULT_POLICY, CallPolicy
+from protos.client.closing import SyncClosing
 from protos.client.credentials import Login
 from protos.client.interceptors import AioCalls, AioStreams, SyncCalls, SyncDefaults
 
@@ -74,7 +75,8 @@ def connect_sync(
     else:
         plain = grpc.secure_channel(target, credentials, options=options)
     defaults = SyncDefaults(policy, None if isinstance(token, Login) else token)
-    channel = grpc.intercept_channel(plain, SyncCalls(session), defaults)
+    refusing = cast("grpc.Channel", SyncClosing(plain))
+    channel = grpc.intercept_channel(refusing, SyncCalls(session), defaults)
     if session is not None:
         session.open_on(channel)
     return channel
