@@ -1,15 +1,21 @@
-"""What a closed channel says to its calls. grpcio has several answers, of which one ends the process."""
+"""One answer of a closed channel to its calls. grpcio has several, and one of them ends the process."""
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import threading
+import weakref
 from typing import TYPE_CHECKING, Any, Final
+
+import grpc
+
+from protos.client.errors import ShopError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import grpc
+    from grpc import aio
 
 _LOOK_UPS: Final = frozenset({"unary_unary", "unary_stream", "stream_unary", "stream_stream"})
 
@@ -45,3 +51,39 @@ class SyncClosing:
     def __getattr__(self, name: str) -> Any:
         own = getattr(self._channel, name)
         return functools.partial(self._looked_up, own) if name in _LOOK_UPS else own
+
+
+class AioClosing:
+    """The closing of a channel of grpc.aio, for its interceptors. They exist before the channel: see of()."""
+
+    _channel: weakref.ref[aio.Channel]
+
+    def of(self, channel: aio.Channel) -> None:
+        """Observe this channel, which may be dropped."""
+        self._channel = weakref.ref(channel)
+
+    def require_open(self) -> None:
+        """Return if the channel is open.
+
+        Raises:
+            ValueError: it is closed.
+        """
+        if self._is_closed():
+            raise _closed()
+
+    def require_cancelled(self, *, times: int) -> None:
+        """Return if the task, to which CancelledError has come, was cancelled by another than close().
+
+        Args:
+            times: how often close() cancels this task.
+
+        Raises:
+            ShopError: close() alone has ended the call.
+        """
+        task = asyncio.current_task()
+        if task is not None and task.cancelling() <= times and self._is_closed():
+            raise ShopError("The channel was closed.", code=grpc.StatusCode.CANCELLED)
+
+    def _is_closed(self) -> bool:
+        channel = self._channel()
+        return channel is None or channel.get_state() is grpc.ChannelConnectivity.SHUTDOWN

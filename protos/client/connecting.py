@@ -9,7 +9,7 @@ import grpc
 
 from chassis.client import channel as channels
 from chassis.client.policy import DEFAULT_POLICY, CallPolicy
-from protos.client.closing import SyncClosing
+from protos.client.closing import AioClosing, SyncClosing
 from protos.client.credentials import Login
 from protos.client.interceptors import AioCalls, AioStreams, SyncCalls, SyncDefaults
 
@@ -44,13 +44,15 @@ def connect(
         from protos.client.login import AioSession  # noqa: PLC0415  needs the contract of sessions
 
         session = AioSession(token)
+    closing = AioClosing()
     channel = channels.connect(
         target,
         policy=policy,
         credentials=credentials,
         token=None if isinstance(token, Login) else token,
-        around=[AioCalls(session), AioStreams(session)],
+        around=[AioCalls(session, closing), AioStreams(session, closing)],
     )
+    closing.of(channel)
     if session is not None:
         session.open_on(channel)
     return channel

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from chassis.client.interceptors import Token
     from chassis.client.policy import CallPolicy
+    from protos.client.closing import AioClosing
     from protos.client.login import AioSession, SyncSession
 
 
@@ -48,16 +50,28 @@ class AioCalls(aio.UnaryUnaryClientInterceptor):
 
     Args:
         session: gives the tokens; None if the channel has another source of them.
+        closing: of the channel.
     """
 
-    def __init__(self, session: AioSession | None) -> None:
+    def __init__(self, session: AioSession | None, closing: AioClosing) -> None:
         self._session = session
+        self._closing = closing
 
     @override
     async def intercept_unary_unary(
         self, continuation: Callable[..., Any], client_call_details: aio.ClientCallDetails, request: Any
     ) -> Any:
         warn_if_deprecated(client_call_details.method)
+        self._closing.require_open()
+        try:
+            return await self._called(continuation, client_call_details, request)
+        except asyncio.CancelledError:
+            self._closing.require_cancelled(times=1)  # interceptors run in a task of the call
+            raise
+
+    async def _called(
+        self, continuation: Callable[..., Any], client_call_details: aio.ClientCallDetails, request: Any
+    ) -> Any:
         session = self._session
         if session is None or not _needs_token(client_call_details):
             return await _made(continuation, client_call_details, request)
@@ -95,28 +109,42 @@ def _aio_details(given: aio.ClientCallDetails, token: str) -> aio.ClientCallDeta
 
 
 class AioStreams(aio.UnaryStreamClientInterceptor):
-    """Opens streams. `session` as in AioCalls. If a token is refused, the next stream gets another one."""
+    """Opens streams. Arguments as in AioCalls. If a token is refused, the next stream gets another one."""
 
-    def __init__(self, session: AioSession | None) -> None:
+    def __init__(self, session: AioSession | None, closing: AioClosing) -> None:
         self._session = session
+        self._closing = closing
 
     @override
     async def intercept_unary_stream(
         self, continuation: Callable[..., Any], client_call_details: aio.ClientCallDetails, request: Any
     ) -> Any:
         warn_if_deprecated(client_call_details.method)
+        self._closing.require_open()
+        try:
+            return await self._opened(continuation, client_call_details, request)
+        except asyncio.CancelledError:
+            self._closing.require_cancelled(times=1)
+            raise
+
+    async def _opened(
+        self, continuation: Callable[..., Any], client_call_details: aio.ClientCallDetails, request: Any
+    ) -> Any:
         session = self._session
         if session is None or not _needs_token(client_call_details):
-            return _aio_messages(await continuation(client_call_details, request), _no_token)
+            return _aio_messages(await continuation(client_call_details, request), _no_token, self._closing)
         token = await session.token()
         call = await continuation(_aio_details(client_call_details, token), request)
-        return _aio_messages(call, functools.partial(session.refuse, token))
+        return _aio_messages(call, functools.partial(session.refuse, token), self._closing)
 
 
-async def _aio_messages(call: Any, refuse_token: Callable[[], None]) -> AsyncIterator[Any]:
+async def _aio_messages(call: Any, refuse_token: Callable[[], None], closing: AioClosing) -> AsyncIterator[Any]:
     try:
         async for message in call:
             yield message
+    except asyncio.CancelledError:
+        closing.require_cancelled(times=0)  # messages are read in the caller's task
+        raise
     except aio.AioRpcError as failure:
         error = ShopError.of(failure)
         if _is_refused(error):

@@ -61,6 +61,7 @@ def watch(rpc: Any, request: Any, *, patience_s: float = 300) -> Any:
     Raises:
         ShopError: trying again does not help, as with RESUME_TOKEN_EXPIRED or ROLE_REQUIRED, or the patience has
             ended.
+        ValueError: the channel is closed.
     """
     reopening = _Reopening(request, patience_s=patience_s)
     return _aio_watch(rpc, reopening) if isinstance(rpc, aio.UnaryStreamMultiCallable) else _sync_watch(rpc, reopening)

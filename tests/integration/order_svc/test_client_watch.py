@@ -123,6 +123,31 @@ async def test_a_watch_ends_with_an_error_that_another_try_cannot_help(
     assert ended.value.reason == reason
 
 
+async def test_a_watch_ends_with_an_error_when_its_channel_is_closed(orders_address: str) -> None:
+    channel = connect(orders_address, token=admins_token())
+    stream = watch(OrderServiceStub(channel).WatchOrders, WatchOrdersRequest())
+    await anext(stream)
+    waiting = asyncio.ensure_future(anext(stream))
+    await asyncio.sleep(0)
+
+    await channel.close()
+
+    with pytest.raises(ValueError, match="the channel is closed"):
+        await asyncio.wait_for(waiting, 20)
+
+
+async def test_a_watch_without_asyncio_ends_with_an_error_when_its_channel_is_closed(orders_address: str) -> None:
+    channel = connect_sync(orders_address, token=admins_token())
+    stream = watch(OrderServiceStub(channel).WatchOrders, WatchOrdersRequest())
+    await asyncio.to_thread(next, stream)
+    waiting = asyncio.ensure_future(asyncio.to_thread(next, stream))
+
+    await asyncio.to_thread(channel.close)
+
+    with pytest.raises(ValueError, match="the channel is closed"):
+        await asyncio.wait_for(waiting, 20)
+
+
 @both
 @pytest.mark.parametrize("refused", ["garbage", "expired"])
 async def test_a_watch_whose_token_is_refused_is_opened_with_another_one(

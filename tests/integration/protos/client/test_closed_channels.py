@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ import grpc
 import pytest
 
 from chassis.testing import LOOPBACK
-from protos.client import connect_sync
+from protos.client import Login, ShopError, connect, connect_sync
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -33,12 +34,15 @@ class Toys:
     def watch(self, request: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
         yield self.get(request, context)
 
-    def handlers(self) -> grpc.GenericRpcHandler:
-        handlers = {
-            "Get": grpc.unary_unary_rpc_method_handler(self.get),
-            "Watch": grpc.unary_stream_rpc_method_handler(self.watch),
-        }
-        return grpc.method_handlers_generic_handler("closing.v1.Toys", handlers)
+    def handlers(self) -> list[grpc.GenericRpcHandler]:
+        get = grpc.unary_unary_rpc_method_handler(self.get)
+        watch = grpc.unary_stream_rpc_method_handler(self.watch)
+        # With a Login a call waits first for its log-in.
+        log_in = {"CreateSession": get}
+        return [
+            grpc.method_handlers_generic_handler("closing.v1.Toys", {"Get": get, "Watch": watch}),
+            grpc.method_handlers_generic_handler("shop.user.v1.SessionService", log_in),
+        ]
 
 
 @pytest.fixture
@@ -49,7 +53,7 @@ def toys() -> Toys:
 @pytest.fixture
 def address(toys: Toys) -> Iterator[str]:
     server = grpc.server(ThreadPoolExecutor(2))
-    server.add_generic_rpc_handlers([toys.handlers()])
+    server.add_generic_rpc_handlers(toys.handlers())
     port = server.add_insecure_port(f"{LOOPBACK}:0")
     server.start()
     yield f"{LOOPBACK}:{port}"
@@ -103,3 +107,81 @@ def test_a_channel_that_is_closed_twice_is_closed(address: str) -> None:
 
     with pytest.raises(ValueError, match="the channel is closed"):
         unary(channel)(b"")
+
+
+async def first(messages: Any) -> object:
+    return await anext(aiter(messages))
+
+
+both_kinds = pytest.mark.parametrize(
+    ("rpc_of", "call"),
+    [(unary, lambda rpc: rpc(b"")), (stream, lambda rpc: first(rpc(b"")))],
+    ids=["call", "stream"],
+)
+
+
+@both_kinds
+@pytest.mark.parametrize("token", ["token", Login("ada@example.com", "correct horse battery")], ids=["token", "login"])
+async def test_a_closed_channel_of_asyncio_refuses_calls(
+    address: str, rpc_of: Callable[[Any], Any], call: Callable[[Any], Any], token: Any
+) -> None:
+    async with connect(address, token=token) as channel:
+        rpc = rpc_of(channel)
+
+    with pytest.raises(ValueError, match="the channel is closed: make calls before it is closed, or connect again"):
+        await call(rpc)
+
+
+@both_kinds
+@pytest.mark.parametrize("token", [None, Login("ada@example.com", "correct horse battery")], ids=["open", "login"])
+async def test_the_calls_of_a_channel_end_with_an_error_when_it_is_closed(
+    address: str, toys: Toys, rpc_of: Callable[[Any], Any], call: Callable[[Any], Any], token: Any
+) -> None:
+    channel = connect(address, token=token)
+    calling = asyncio.ensure_future(call(rpc_of(channel)))
+    await asyncio.to_thread(toys.is_asked.wait, 5)
+
+    await channel.close()
+
+    with pytest.raises(ShopError, match=r"CANCELLED: The channel was closed\."):
+        await calling
+
+
+@both_kinds
+async def test_a_caller_that_is_cancelled_as_its_channel_is_closed_is_cancelled(
+    address: str, toys: Toys, rpc_of: Callable[[Any], Any], call: Callable[[Any], Any]
+) -> None:
+    channel = connect(address)
+    calling = asyncio.ensure_future(call(rpc_of(channel)))
+    await asyncio.to_thread(toys.is_asked.wait, 5)
+
+    calling.cancel()
+    await channel.close()
+
+    with pytest.raises(asyncio.CancelledError):
+        await calling
+
+
+@both_kinds
+async def test_a_caller_that_is_cancelled_is_cancelled(
+    address: str, toys: Toys, rpc_of: Callable[[Any], Any], call: Callable[[Any], Any]
+) -> None:
+    async with connect(address) as channel:
+        calling = asyncio.ensure_future(call(rpc_of(channel)))
+        await asyncio.to_thread(toys.is_asked.wait, 5)
+
+        calling.cancel()
+
+        with pytest.raises(asyncio.CancelledError):
+            await calling
+
+
+async def test_a_call_that_is_cancelled_itself_is_cancelled(address: str, toys: Toys) -> None:
+    async with connect(address) as channel:
+        call = unary(channel)(b"")
+        await asyncio.to_thread(toys.is_asked.wait, 5)
+
+        call.cancel()
+
+        with pytest.raises(asyncio.CancelledError):
+            await call
