@@ -29,8 +29,9 @@ def connect(
     """Return a channel for typed stubs under asyncio. Close it, or use it in `async with`.
 
     A call that fails raises ShopError. Every call has a deadline, 10 s unless it names one; a stream has one only if it
-    names one. If the server is UNAVAILABLE, a call is tried again, three times in all. A write without a `request_id`
-    gets one, so that its tries take effect once; to repeat a call after an error, set the request_id yourself.
+    names one. If the shop is UNAVAILABLE and does not say when to come back, a call is tried again, three times in all;
+    while many calls fail, it is not. A write without a `request_id` gets one, so that its tries take effect once; to
+    repeat a call after an error, set the request_id yourself.
 
     Args:
         target: `host:port`, or any gRPC target: `dns:///host:port`, `ipv4:10.0.0.1:50051,10.0.0.2:50051`.
