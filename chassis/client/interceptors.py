@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 # A call ends this long before the deadline of the call being served, so that its caller learns the reason.
 _MARGIN_S: Final = 0.1
+# Three years, as `grpc-timeout` has eight digits. gRPC takes infinity for a deadline that has passed.
+_LONGEST_S: Final = 99_999_999.0
 
 _Request = TypeVar("_Request")
 
@@ -84,17 +86,24 @@ class AioStreamDefaults(aio.UnaryStreamClientInterceptor):
     async def intercept_unary_stream(
         self, continuation: Callable[..., Any], client_call_details: Any, request: Any
     ) -> Any:
+        named_s = client_call_details.timeout
+        timeout_s = None if named_s is None else finite_timeout(named_s)
         metadata = aio.Metadata(*with_metadata(client_call_details.metadata, self._token))
-        return await continuation(client_call_details._replace(metadata=metadata), request)
+        return await continuation(client_call_details._replace(timeout=timeout_s, metadata=metadata), request)
 
 
 def timeout_within_call(given_s: float | None, policy: CallPolicy) -> float:
     """Return the timeout of a call, by default the policy's; within a call being served it ends before that one."""
-    timeout_s = policy.timeout_s if given_s is None else given_s
+    timeout_s = finite_timeout(policy.timeout_s if given_s is None else given_s)
     serving = current_call()
     if serving is None:
         return timeout_s
     return max(min(timeout_s, serving.time_left_s() - _MARGIN_S), 0)
+
+
+def finite_timeout(timeout_s: float) -> float:
+    """Return the timeout, or the longest that gRPC can have."""
+    return min(timeout_s, _LONGEST_S)
 
 
 def with_metadata(given: Any, token: Token | None) -> list[tuple[str, str | bytes]]:

@@ -13,7 +13,7 @@ from grpc import aio
 from shop.system.v1.access_pb2 import access
 from typing_extensions import override
 
-from chassis.client.interceptors import timeout_within_call, with_metadata, with_request_id
+from chassis.client.interceptors import finite_timeout, timeout_within_call, with_metadata, with_request_id
 from protos.client.deprecation import warn_if_deprecated
 from protos.client.errors import REFUSED_TOKEN, ShopError
 
@@ -182,7 +182,9 @@ class SyncDefaults(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInter
 
     @override
     def intercept_unary_stream(self, continuation: Callable[..., Any], client_call_details: Any, request: Any) -> Any:
-        return continuation(self._details(client_call_details, timeout_s=client_call_details.timeout), request)
+        named_s = client_call_details.timeout
+        timeout_s = None if named_s is None else finite_timeout(named_s)
+        return continuation(self._details(client_call_details, timeout_s=timeout_s), request)
 
     def _details(self, given: Any, *, timeout_s: float | None) -> SyncCallDetails:
         return _sync_details(given, timeout_s=timeout_s, metadata=with_metadata(given.metadata, self._token))

@@ -178,6 +178,12 @@ def test_a_call_ends_at_its_deadline_or_with_its_signal(run: Run) -> None:
     assert facts == {"timeoutS": 10, "late": "DeadlineExceeded", "aborted": "Canceled", "before": "Canceled"}
 
 
+def test_a_timeout_may_be_as_long_as_a_caller_likes(bundle: Path) -> None:
+    facts = in_node(bundle, "longTimeouts", {})
+
+    assert facts == {"codes": ["Unavailable"] * 9, "timeouts": ["99999999m"] * 9}
+
+
 def test_a_login_begins_renews_and_replaces_its_session_once_for_all_calls(run: Run) -> None:
     """The counts are of CreateSession, RefreshSession and ListOrders."""
     facts = run("sessions")

@@ -33,6 +33,8 @@ export interface ConnectOptions {
 }
 
 const TIMEOUT_MS = 10_000;
+// 28 hours: the header `grpc-timeout` has eight digits, and setTimeout runs at once above 2^31.
+const LONGEST_TIMEOUT_MS = 99_999_999;
 const MAX_ATTEMPTS = 3;
 const FIRST_PAUSE_MS = 50;
 // As gRPC's retryThrottling: a failed try takes one of ten, a call that succeeds gives back a tenth, and with five or
@@ -80,7 +82,7 @@ class ShopTransport implements Transport {
     // One id for all tries.
     const message = withRequestId(method.input, input);
     const send = (headers: Headers) =>
-      this.#tried(timeoutMs ?? this.#timeoutMs, signal, (leftMs) =>
+      this.#tried(Math.min(timeoutMs ?? this.#timeoutMs, LONGEST_TIMEOUT_MS), signal, (leftMs) =>
         this.#web.unary<I, O>(method, signal, leftMs, headers, message, contextValues),
       );
     const [headers, token] = await this.#authorized(method, header, signal);
@@ -109,7 +111,8 @@ class ShopTransport implements Transport {
       return error;
     };
     try {
-      const response = await this.#web.stream(method, signal, timeoutMs, headers, input, contextValues);
+      const boundedMs = timeoutMs && Math.min(timeoutMs, LONGEST_TIMEOUT_MS);
+      const response = await this.#web.stream(method, signal, boundedMs, headers, input, contextValues);
       return { ...response, message: failing(response.message, noted) };
     } catch (failure) {
       throw noted(failure);

@@ -214,6 +214,24 @@ export async function deadlines(world: World) {
   };
 }
 
+/** A timeout may be as long as a caller likes. */
+export async function longTimeouts() {
+  const network = new Network();
+  network.fault = async () => {
+    throw new TypeError("there is no connection");
+  };
+  const codes: string[] = [];
+  for (const timeoutMs of [Number.POSITIVE_INFINITY, 2 ** 31, 1e30]) {
+    const options = { token: "none", maxAttempts: 1, fetch: network.fetch };
+    const orders = createClient(OrderService, connect("http://127.0.0.1:1", options));
+    const bounded = createClient(OrderService, connect("http://127.0.0.1:1", { ...options, timeoutMs }));
+    codes.push((await refusalOf(orders.listOrders({}, { timeoutMs }))).code);
+    codes.push((await refusalOf(bounded.listOrders({}))).code);
+    codes.push((await refusalOf(orders.watchOrders({}, { timeoutMs })[Symbol.asyncIterator]().next())).code);
+  }
+  return { codes, timeouts: network.sent.map((each) => each.headers.get("grpc-timeout")) };
+}
+
 /** The life of a session: one log-in for all, one renewal for all, and another log-in when the shop has ended it. */
 export async function sessions(world: World) {
   const network = new Network();
