@@ -212,6 +212,16 @@ def test_rest_has_types_and_errors_of_the_same_contract(run: Run) -> None:
     assert facts["strange"] == "Unavailable"
 
 
+def test_the_answer_of_another_party_is_not_taken_for_the_shops(bundle: Path) -> None:
+    assert in_node(bundle, "foreignErrors", {}) == {
+        "foreign": [
+            "Unavailable true: An answer that is not the shop's, with status 503.",
+            "Unknown true: An answer that is not the shop's, with status 404.",
+        ],
+        "own": "Unauthenticated",
+    }
+
+
 def test_amounts_are_exact(bundle: Path) -> None:
     assert in_node(bundle, "amounts", {}) == {
         "round": ["4.5", "0", "-0.000000001", "9223372036854775807.999999999", "12", "-3.25"],

@@ -83,6 +83,9 @@ export class ShopError extends Error {
     try {
       const options = { registry: DETAILS, ignoreUnknownFields: true };
       const status = fromJson(StatusSchema, JSON.parse(text) as JsonValue, options);
+      if (Code[status.code] === undefined) {
+        throw new RangeError(`there is no status code ${status.code}`); // JSON of another party, which has names of its own
+      }
       const failure = new ConnectError(status.message, status.code, response.headers);
       failure.details = status.details.map((each) => ({
         type: each.typeUrl.slice(each.typeUrl.lastIndexOf("/") + 1),

@@ -348,6 +348,36 @@ export async function rest({ url, email, password }: World) {
   };
 }
 
+/** Errors of a proxy or of another server, which are none of the shop's. */
+export async function foreignErrors() {
+  const bodies = [
+    "<html>Bad gateway</html>",
+    "",
+    "null",
+    "[]",
+    "{}",
+    '"Service Unavailable"',
+    '{"message":"Service Unavailable"}',
+    '{"code":0,"message":"OK"}',
+    '{"code":404,"message":"x"}',
+    '{"code":17,"message":"x"}',
+    '{"code":-1,"message":"x"}',
+    '{"code":"NOT_FOUND","message":"x"}',
+    '{"error":"upstream"}',
+    '{"code":5,"message":"x","details":[{"reason":"none"}]}',
+    '{"code":5,"message":"x","details":[{"@type":"type.example.com/none.such"}]}',
+  ];
+  const facts: string[] = [];
+  for (const status of [503, 404]) {
+    for (const body of bodies) {
+      const { code, message, mayPass } = await ShopError.ofResponse(new Response(body, { status }));
+      facts.push(`${Code[code]} ${mayPass}: ${message}`);
+    }
+  }
+  const own = await ShopError.ofResponse(new Response('{"code":16,"message":"x","more":1}', { status: 401 }));
+  return { foreign: [...new Set(facts)], own: Code[own.code] };
+}
+
 /** Amounts, to and from text. */
 export async function amounts() {
   const texts = ["4.50", "0", "-0.000000001", "9223372036854775807.999999999", "12", "-3.25"];
