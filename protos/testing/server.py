@@ -24,7 +24,7 @@ from chassis.server.system import SystemServicer
 from protos.client import Login, connect, connect_sync
 from protos.testing import refusals
 from protos.testing.shop import Shop, services
-from protos.testing.tokens import TokensInMemory
+from protos.testing.tokens import LEEWAY, TokensInMemory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
@@ -148,11 +148,13 @@ class ShopServer:
 
         Raises:
             LookupError: no service of the shop keeps users; token() needs none.
+            ValueError: there is no such role.
         """
         users = self._users
+        held = _roles(roles)
         email = email or f"user-{next(_numbers)}@example.com"
         user_id = self._call(
-            lambda: users.create(email=email, password=password, display_name=display_name, roles=roles)
+            lambda: users.create(email=email, password=password, display_name=display_name, roles=held)
         )
         return TestUser(id=str(user_id), email=email, password=password)
 
@@ -174,10 +176,14 @@ class ShopServer:
             roles: names of shop.system.v1.Role, without prefix.
             subject: the user's id; by default one that no user has.
             expires_in_s: from now, by the clock; negative for a token that has expired.
+
+        Raises:
+            ValueError: there is no such role, or the subject is no UUID.
         """
-        caller = UUID(subject) if subject else uuid4()
-        held = [Role(role) for role in roles]
-        lifetime = timedelta(seconds=expires_in_s)
+        caller = _user_id(subject) if subject else uuid4()
+        held = _roles(roles)
+        # The shop takes a token for some seconds longer, because the clocks of its machines differ.
+        lifetime = timedelta(seconds=expires_in_s) - (LEEWAY if expires_in_s < 0 else timedelta(0))
         return self._call(lambda: self._tokens.issue(caller, roles=held, session_id=uuid4(), lifetime=lifetime))
 
     def refuse(self, reason: str, *, rpc: str = "") -> None:
@@ -291,6 +297,21 @@ class _Handlers(HandlerCollector):
         return grpc.unary_stream_rpc_method_handler(
             cast("Any", serve_stream), handler.request_deserializer, handler.response_serializer
         )
+
+
+def _roles(names: Sequence[str]) -> list[Role]:
+    if isinstance(names, str):
+        raise ValueError(f"write roles as a tuple, such as ({names!r},), not {names!r}")  # noqa: TRY004  as for a name
+    if unknown := [name for name in names if name not in Role.__members__]:
+        raise ValueError(f"there is no role {', '.join(unknown)}: it is one of {', '.join(Role)}")
+    return [Role(name) for name in names]
+
+
+def _user_id(subject: str) -> UUID:
+    try:
+        return UUID(subject)
+    except ValueError:
+        raise ValueError(f"a subject is the id of a user, such as create_user().id, not {subject!r}") from None
 
 
 def _ignore_other_loops(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from chassis.auth.access_tokens import TokenSettings
     from protos.testing.shop import Shop
 
-# The default of the user service.
-_LEEWAY: Final = timedelta(seconds=5)
+LEEWAY: Final = timedelta(seconds=5)
+"""How long a token is taken after it has expired: the default of the user service."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ class TokensInMemory:
         if token not in self._issued:
             raise TokenInvalid
         caller, expires_at = self._issued[token]
-        left = expires_at + _LEEWAY - self._clock.now()
+        left = expires_at + LEEWAY - self._clock.now()
         if left <= timedelta(0):
             raise TokenExpired
         return dataclasses.replace(caller, expires_at_s=time.time() + left.total_seconds())

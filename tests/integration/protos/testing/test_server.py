@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import statistics
 import subprocess
@@ -25,7 +26,7 @@ from protos.testing import ShopServer, refusals
 from tests.support.own_stubs import OWN_STUBS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 
@@ -129,6 +130,34 @@ def test_tokens_expire_by_the_clock_and_are_renewed(shop: ShopServer) -> None:
 
         assert before == [ada.id, ada.id]
         assert UserServiceStub(own).GetUser(request).id == ada.id
+
+
+@pytest.mark.parametrize("expires_in_s", [-0.001, -1, -900])
+def test_a_token_whose_time_is_negative_has_expired(shop: ShopServer, expires_in_s: float) -> None:
+    token = shop.token("ADMIN", expires_in_s=expires_in_s)
+    with shop.connect_sync(token=token) as channel, pytest.raises(ShopError, match="TOKEN_EXPIRED"):
+        UserServiceStub(channel).ListUsers(ListUsersRequest())
+
+
+@pytest.mark.parametrize(
+    ("make", "complaint"),
+    [
+        (lambda shop: shop.token("FOO"), "there is no role FOO: it is one of USER, SUPPORT, ADMIN, SERVICE"),
+        (
+            lambda shop: shop.token("USER", "ROLE_ADMIN", "user"),
+            "there is no role ROLE_ADMIN, user: it is one of USER,",
+        ),
+        (lambda shop: shop.create_user(roles=("FOO",)), "there is no role FOO: it is one of USER, SUPPORT, ADMIN"),
+        (lambda shop: shop.create_user(roles="USER"), "write roles as a tuple, such as ('USER',), not 'USER'"),
+        (
+            lambda shop: shop.token("USER", subject="x"),
+            "a subject is the id of a user, such as create_user().id, not 'x'",
+        ),
+    ],
+)
+def test_a_mistake_in_a_test_is_said(shop: ShopServer, make: Callable[[ShopServer], object], complaint: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(complaint)):
+        make(shop)
 
 
 def test_a_suspended_user_cannot_log_in(shop: ShopServer) -> None:
