@@ -229,6 +229,10 @@ def require_free(names: Names, services: tuple[Service, ...]) -> None:
         raise BadName(
             f"RESOURCE={names.resource}: the contract has {', '.join(sorted(there))} already; choose another one"
         )
+    collection = re.escape(names.resources.replace("_", "-"))
+    bindings = (each for each in contract["paths"] if re.match(rf"/api/v1/{collection}(?![\w-])", each))
+    if binding := next(bindings, ""):
+        raise BadName(f"PLURAL={names.resources}: the contract has the path {binding} already; choose another one")
     published = [each.publishes for each in services if each.publishes]
     if unknown := [read.resource for read in names.reads if read.resource not in published]:
         raise BadName(f"READS={', '.join(unknown)}: no service publishes such events; there are {', '.join(published)}")

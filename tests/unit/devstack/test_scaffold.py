@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import tomllib
 
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chassis.service import KEYS, Service
+from chassis.service import KEYS, ROOT, Service
 from devstack.scaffold import files
 from devstack.scaffold.names import (
     BadName,
@@ -129,6 +130,23 @@ def test_a_resource_that_the_contract_has_in_another_service_is_refused(resource
     # In the OpenAPI document the names of rpcs and messages are without their package.
     with pytest.raises(BadName, match=f"RESOURCE={snake(resource)}: the contract has .*{taken}"):
         require_free(names_of("login", resource=resource), (EXAMPLES,))
+
+
+def test_a_plural_whose_path_the_contract_has_is_refused() -> None:
+    # Two services would have the same binding, and the edge would send its calls to the later one.
+    paths = json.loads((ROOT / "generated" / "openapi.json").read_text())["paths"]
+    taken = {found[1] for path in paths if (found := re.match(r"/api/v1/([\w-]+)", path))}
+
+    assert "sessions" in taken
+    for plural in taken:
+        with pytest.raises(BadName, match=r"the contract has .* already"):
+            require_free(names_of("zzz", plural=plural), (EXAMPLES,))
+    with pytest.raises(BadName, match="PLURAL=sessions: the contract has the path /api/v1/sessions already"):
+        require_free(names_of("login", resource="entry", plural="sessions"), (EXAMPLES,))
+
+
+def test_a_plural_may_begin_as_a_path_of_the_contract_does() -> None:
+    require_free(names_of("login", resource="entry", plural="sessions_list"), (EXAMPLES,))
 
 
 def test_a_key_is_a_uuid_unless_it_is_said_to_be_a_text() -> None:
