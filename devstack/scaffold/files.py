@@ -52,6 +52,20 @@ def require_distinct(names: Names) -> None:
     Raises:
         BadName: one is.
     """
+    if not _is_taken(names):
+        return
+    if _is_taken(dataclasses.replace(names, resource="unheard_of", resources="unheard_ofs")):
+        raise BadName(
+            f"NAME={names.service}: the code of a service has this name for something else; choose another one, such "
+            f"as {camel(names.service)}Store"
+        )
+    raise BadName(
+        f"RESOURCE={names.resource}: the code of a service has this name or its plural for something else; choose "
+        f"another one, such as {camel(names.resource)}Record"
+    )
+
+
+def _is_taken(names: Names) -> bool:
     # With names that nothing else has the files have the most different ones: fewer are left if two fall together.
     service = "unheard_of" if names.service == names.resource else "unheard_depot"
     unheard = dataclasses.replace(names, service=service, resource="unheard_of", resources="unheard_ofs")
@@ -62,11 +76,7 @@ def require_distinct(names: Names) -> None:
     tables = [
         name for text in (*made.values(), *_of_chassis()) for found in _TABLE.findall(text) for name in found if name
     ]
-    if taken or tables.count(names.resources) > 1:
-        raise BadName(
-            f"RESOURCE={names.resource}: the code of a service has this name or its plural for something else; choose "
-            f"another one, such as {camel(names.resource)}Record"
-        )
+    return taken or tables.count(names.resources) > 1
 
 
 def _of_chassis() -> Iterator[str]:

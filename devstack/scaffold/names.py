@@ -176,6 +176,8 @@ def names_of(name: str, *, resource: str = "", plural: str = "", reads: str = ""
         raise BadName(f"KEY={key}: use {' or '.join(KEYS)}: the type of the resource's key")
     if single == several:
         raise BadName(f"PLURAL={several}: the plural must differ from the resource; name one, such as {single}_list")
+    if service == several:
+        raise BadName(f"NAME={service}: this is the plural of the resource; use NAME={single}")
     return Names(service, single, several, _reads_of(reads, own=single), key or KEYS[0])
 
 

@@ -95,6 +95,8 @@ def test_an_exception_of_english_can_be_given() -> None:
         ("stock;rm", "", "", "use words of letters"),
         ("x" * 21, "", "", "use at most 20 characters"),
         ("stock", "sheep", "sheep", "the plural must differ from the resource"),
+        ("tickets", "Ticket", "", "NAME=tickets: this is the plural of the resource; use NAME=ticket"),
+        ("people", "Person", "", "NAME=people: this is the plural of the resource; use NAME=person"),
         ("a", "", "", "PLURAL=as: this is a keyword of Python"),
         ("reference", "", "", "PLURAL=references: PostgreSQL does not take this name for a table"),
     ],
@@ -117,6 +119,35 @@ def test_a_name_that_cannot_be_is_refused_with_what_to_do(
 def test_a_resource_whose_name_means_something_else_in_its_service_is_refused(resource: str, plural: str) -> None:
     with pytest.raises(BadName, match=r"the code of a service has this name .* choose another one, such as \w+Record"):
         files.require_distinct(names_of("depot", resource=resource, plural=plural))
+
+
+@pytest.mark.parametrize(
+    ("name", "resource"),
+    [
+        *((name, "Foo") for name in ("type", "print", "list", "filter")),  # Python's own
+        *((name, "Foo") for name in ("errors", "testing", "settings", "server", "model", "base", "protos", "v1")),
+        *((name, "Foo") for name in ("key", "keys", "token", "reason", "value", "name", "page", "request", "change")),
+        ("key", ""),
+    ],
+)
+def test_a_service_whose_name_means_something_else_in_its_code_is_refused_with_one_that_does_not(
+    name: str, resource: str
+) -> None:
+    advice = rf"NAME={name}: the code of a service has this name .* choose another one, such as (\w+)"
+
+    with pytest.raises(BadName, match=advice) as refused:
+        files.require_distinct(names_of(name, resource=resource))
+
+    found = re.search(advice, str(refused.value))
+    assert found
+    files.require_distinct(names_of(found[1], resource=resource))
+
+
+def test_the_advice_for_a_resource_helps() -> None:
+    for resource in ("List", "Key", "DeadLetter"):
+        with pytest.raises(BadName, match=f"RESOURCE={snake(resource)}: .* such as {resource}Record"):
+            files.require_distinct(names_of("stock", resource=resource))
+        files.require_distinct(names_of("stock", resource=f"{resource}Record"))
 
 
 @pytest.mark.parametrize("key", KEYS)
