@@ -52,7 +52,7 @@ def main() -> None:
 
 
 def _create(arguments: argparse.Namespace) -> None:
-    if not arguments.name:
+    if not arguments.name.strip():
         raise BadName("NAME is missing: make service NAME=stock RESOURCE=StockItem")
     names = names_of(
         arguments.name,
@@ -91,10 +91,12 @@ def _write_new(file: Path, text: str) -> Path:
 
 
 def _remove(arguments: argparse.Namespace) -> None:
-    name = f"{snake(arguments.name).removesuffix(SUFFIX)}{SUFFIX}"
     found = {service.name: service for service in services()}
+    if not arguments.name.strip():
+        raise BadName(f"NAME is missing: make service-remove NAME=stock; there are {', '.join(found)}")
+    name = f"{snake(arguments.name).removesuffix(SUFFIX)}{SUFFIX}"
     if name not in found:
-        raise Refused(f"there is no service {name or 'without NAME'}; there are {', '.join(found)}")
+        raise Refused(f"there is no service {name}; there are {', '.join(found)}")
     service = found[name]
     if KEYS.partition("/")[0] in service.serves:
         raise Refused(

@@ -42,6 +42,8 @@ def new_name(typed: str) -> str:
         BadName: it cannot be a package, a DNS name and a prefix of variables, or could not be found again.
     """
     name = typed.strip()
+    if not name:
+        raise BadName(f"NAME is missing: make rename NAME={_EXAMPLE}")
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9]*", name) or len(name) > _MAX:
         raise BadName(f"NAME={name}: use one word of at most {_MAX} letters and digits, such as {_EXAMPLE}")
     # All in capitals it would be spelled alike in the name of a class and of a variable.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import re
+import sys
 import tomllib
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chassis.service import KEYS, ROOT, Service
+from devstack.scaffold import __main__ as scaffold
 from devstack.scaffold import files
 from devstack.scaffold.names import (
     BadName,
@@ -255,6 +257,24 @@ def test_every_file_is_about_the_new_service_only(name: str, resource: str, read
             f"CREATE TABLE known_{read.resources} ("
             in made[f"{names.package}/migrations/versions/0001_{names.resources}.py"]
         )
+
+
+@pytest.mark.parametrize(
+    ("command", "complaint"),
+    [
+        ("create", "NAME is missing: make service NAME="),
+        ("remove", "NAME is missing: make service-remove NAME=stock; there are "),
+        ("rename", "NAME is missing: make rename NAME=Acme"),
+    ],
+)
+@pytest.mark.parametrize("name", ["", " "])
+def test_a_command_without_a_name_asks_for_it(
+    monkeypatch: pytest.MonkeyPatch, command: str, complaint: str, name: str
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["scaffold", command, name])
+
+    with pytest.raises(SystemExit, match=complaint):
+        scaffold.main()
 
 
 @pytest.mark.parametrize("name", ["a1", "stock", "ticket", "warehouse"])
