@@ -8,22 +8,34 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Final
 
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine, event, text
 
 from chassis.database import connections, locks
 from chassis.errors import StartupError
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
+    from sqlalchemy import Connection, Engine
+    from sqlalchemy.engine.interfaces import DBAPICursor
 
     from chassis.database.settings import DatabaseSettings
 
 # The comment on Alembic's table names the package. The versions of all services count from 0001, so that without it the
 # database of another service would pass for a newer or an older one of this service.
 _OWNER: Final = text("SELECT obj_description(to_regclass('alembic_version'), 'pg_class')")
+# A migration that waits for a table blocks all statements behind it: better to fail and try again.
+_LOCK_TIMEOUT_S: Final = 5
+# CREATE and DROP INDEX CONCURRENTLY wait for every older transaction, such as pg_dump's. Reads and writes do not wait
+# for them meanwhile. Below the 270 s that the chart gives a migration, so that its log says what it waited for.
+_CONCURRENT_TIMEOUT_S: Final = 240
 
 
-def upgrade(package: str, settings: DatabaseSettings) -> None:
+def upgrade(
+    package: str,
+    settings: DatabaseSettings,
+    *,
+    lock_timeout_s: float = _LOCK_TIMEOUT_S,
+    concurrent_timeout_s: float = _CONCURRENT_TIMEOUT_S,
+) -> None:
     """Bring the database to the newest version. Does nothing when it is there already, or newer than this code.
 
     Code that went back to an earlier version works with the newer tables, because migrations expand them first.
@@ -31,6 +43,8 @@ def upgrade(package: str, settings: DatabaseSettings) -> None:
     Args:
         package: the service's package; its migrations are in `migrations/`.
         settings: the database, with a role that owns its tables.
+        lock_timeout_s: how long a statement waits for a lock.
+        concurrent_timeout_s: how long a CONCURRENTLY waits for other transactions.
 
     Raises:
         StartupError: the URL leads through a pooler, which has no session for a lock that outlives a transaction; or to
@@ -44,14 +58,14 @@ def upgrade(package: str, settings: DatabaseSettings) -> None:
     config = Config()
     config.set_main_option("script_location", f"{package}:migrations")
     engine = create_engine("postgresql+psycopg://", creator=lambda: connections.connect_for_long(settings))
+    _wait_longer_for_concurrently(engine, lock_timeout_s=lock_timeout_s, concurrent_timeout_s=concurrent_timeout_s)
     try:
         with engine.connect() as connection:
             # Polled: CREATE INDEX CONCURRENTLY would wait for every statement that waits for the lock.
             while not connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": locks.MIGRATIONS}):
                 connection.commit()
                 time.sleep(0.2)
-            # A migration that waits for a lock blocks all statements behind it: better to fail and try again.
-            connection.execute(text("SET lock_timeout = '5s'"))
+            connection.execute(text(_lock_timeout(lock_timeout_s)))
             connection.commit()
             _require_own(connection, package)
             script = ScriptDirectory.from_config(config)
@@ -67,6 +81,23 @@ def upgrade(package: str, settings: DatabaseSettings) -> None:
                 connection.commit()
     finally:
         engine.dispose()
+
+
+def _wait_longer_for_concurrently(engine: Engine, *, lock_timeout_s: float, concurrent_timeout_s: float) -> None:
+    def lengthen(_connection: Connection, cursor: DBAPICursor, statement: str, *_others: object) -> None:
+        if "CONCURRENTLY" in statement:
+            cursor.execute(_lock_timeout(concurrent_timeout_s))
+
+    def shorten(_connection: Connection, cursor: DBAPICursor, statement: str, *_others: object) -> None:
+        if "CONCURRENTLY" in statement:
+            cursor.execute(_lock_timeout(lock_timeout_s))
+
+    event.listen(engine, "before_cursor_execute", lengthen)
+    event.listen(engine, "after_cursor_execute", shorten)
+
+
+def _lock_timeout(seconds: float) -> str:
+    return f"SET lock_timeout = {1000 * seconds:.0f}"
 
 
 def _require_own(connection: Connection, package: str) -> None:

@@ -8,7 +8,7 @@ import inspect
 import os
 import signal
 import sys
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import psycopg
 import sqlalchemy.exc
@@ -22,6 +22,28 @@ if TYPE_CHECKING:
     from types import FrameType
 
     Command = Callable[..., Coroutine[Any, Any, None] | None]
+
+# Classes of SQLSTATE with which a server ends the connection: it is lost, or the server starts or stops.
+_NO_ANSWER: Final = ("08", "57P")
+# What an operator can do about errors of the server; the first entry that fits counts.
+_SAID: Final[dict[tuple[type[psycopg.Error], ...], str]] = {
+    (errors.UndefinedTable,): "The database is not ready: run `python -m {package} migrate` first.",
+    (errors.InsufficientPrivilege,): (
+        "The database refuses: {error}. Use the URL of a role that may, as the tables' owner."
+    ),
+    (errors.ReadOnlySqlTransaction,): ("The database refuses: {error}. Use the URL of the server that takes writes."),
+    (errors.DuplicateTable, errors.DuplicateObject): (
+        "The database refuses: {error}. Give the service a database of its own."
+    ),
+    (errors.LockNotAvailable,): (
+        "Another transaction holds a lock on what this needs. Run it again when that transaction has ended."
+    ),
+    (errors.DeadlockDetected, errors.SerializationFailure): (
+        "Another transaction was in the way: {error}. Run it again."
+    ),
+    (errors.DiskFull,): "The database's disk is full: {error}. Make room on it, and run this again.",
+    (errors.QueryCanceled,): "The database has ended the statement: {error}. Run it again.",
+}
 
 
 def modules_of(package: str, *, serving: Iterable[str] = ()) -> dict[str, str]:
@@ -89,18 +111,13 @@ def _database_error(error: BaseException | None) -> psycopg.Error | None:
 
 def _said_of(error: psycopg.Error | None, package: str) -> str:
     """Return what to do about an error that an operator can repair; an empty text for others, which are defects."""
-    match error:
-        case errors.UndefinedTable():
-            return f"The database is not ready: run `python -m {package} migrate` first."
-        case errors.InsufficientPrivilege():
-            return f"The database refuses: {_in_one_line(error)}. Use the URL of a role that may, as the tables' owner."
-        case errors.ReadOnlySqlTransaction():
-            return f"The database refuses: {_in_one_line(error)}. Use the URL of the server that takes writes."
-        case errors.DuplicateTable() | errors.DuplicateObject():
-            return f"The database refuses: {_in_one_line(error)}. Give the service a database of its own."
-        case psycopg.OperationalError():
-            return f"The database does not answer: {_in_one_line(error)}"
-    return ""
+    for kinds, said in _SAID.items():
+        if isinstance(error, kinds):
+            return said.format(package=package, error=_in_one_line(error))
+    if not isinstance(error, psycopg.OperationalError):
+        return ""
+    is_answer = error.sqlstate and not error.sqlstate.startswith(_NO_ANSWER)
+    return f"The database {'refuses' if is_answer else 'does not answer'}: {_in_one_line(error)}"
 
 
 def _in_one_line(error: psycopg.Error) -> str:

@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from sqlalchemy import Engine, event
+from sqlalchemy.exc import OperationalError
 
 from chassis.database import migrations
 from chassis.service import services
-from tests.integration.inprocess import database_settings
+from chassis.testing import until
+from tests.integration.inprocess import NOTES_PACKAGE, database_settings
+from tests.integration.replica import run
 from tests.support.guards import facts, file_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import psycopg
+
     from tests.integration.databases import TestDatabase
 
 SERVICES = [service.name for service in services()]
+
+INVALID = "SELECT indexrelid::regclass FROM pg_index WHERE NOT indisvalid OR NOT indisready"
 
 # Each holds up a lookup that would read the whole table without it. Those of a service's own tables are in its
 # guards.toml, in [indexes].
@@ -45,7 +56,7 @@ def test_every_lookup_has_its_index(service: str, shared_databases: dict[str, Te
 
     for table in (OF_EVERY_SERVICE.keys() & tables) | own.keys():
         assert {*OF_EVERY_SERVICE.get(table, ()), *own.get(table, ())} <= found.get(table, set()), table
-    assert database.query("SELECT indexrelid::regclass FROM pg_index WHERE NOT indisvalid OR NOT indisready") == []
+    assert database.query(INVALID) == []
 
 
 def statements_of(service: str, database: TestDatabase) -> list[str]:
@@ -83,3 +94,62 @@ def test_migrations_set_a_lock_timeout_before_their_first_table(service: str, em
     limits = [statement for statement in statements if "lock_timeout" in statement]
     assert limits
     assert statements.index(limits[0]) < next(n for n, each in enumerate(statements) if "CREATE TABLE" in each)
+
+
+@pytest.fixture
+def older(empty_database: TestDatabase) -> Iterator[psycopg.Connection[Any]]:
+    """A transaction with a snapshot, as pg_dump holds one for as long as it runs."""
+    with empty_database.connect() as connection:
+        connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+        connection.execute("SELECT 1 FROM pg_class LIMIT 1")
+        yield connection
+
+
+def has_waited(database: TestDatabase, *, seconds: float) -> bool:
+    """Return whether a CREATE INDEX has waited for another transaction for this time."""
+    [(count,)] = database.query(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        " AND query LIKE '%%CONCURRENTLY%%' AND query_start < now() - %s * interval '1 second'",
+        seconds,
+    )
+    return bool(count)
+
+
+@pytest.mark.parametrize("service", SERVICES)
+async def test_an_index_waits_longer_for_an_older_transaction_than_a_table_for_its_lock(
+    service: str, empty_database: TestDatabase, older: psycopg.Connection[Any]
+) -> None:
+    upgrade = partial(migrations.upgrade, service, database_settings(empty_database.url), lock_timeout_s=0.1)
+    migration = asyncio.create_task(asyncio.to_thread(upgrade))
+
+    await until(lambda: asyncio.to_thread(has_waited, empty_database, seconds=0.5))
+    older.execute("COMMIT")
+    await migration
+
+    assert empty_database.query(INVALID) == []
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_an_index_that_waited_too_long_is_made_by_the_next_try(
+    service: str, empty_database: TestDatabase, older: psycopg.Connection[Any]
+) -> None:
+    settings = database_settings(empty_database.url)
+    with pytest.raises(OperationalError, match="lock timeout"):
+        migrations.upgrade(service, settings, concurrent_timeout_s=0.1)
+    older.execute("COMMIT")
+
+    migrations.upgrade(service, settings)
+
+    assert empty_database.query(INVALID) == []
+
+
+def test_no_table_is_waited_for_as_long_as_an_older_transaction(empty_database: TestDatabase) -> None:
+    migrations.upgrade(NOTES_PACKAGE, database_settings(empty_database.url))
+    with empty_database.connect() as other:
+        other.execute("BEGIN")
+        other.execute("LOCK TABLE alembic_version IN ACCESS EXCLUSIVE MODE")
+
+        ended = run(NOTES_PACKAGE, "migrate", DATABASE_URL=empty_database.url)
+
+    said = "Another transaction holds a lock on what this needs. Run it again when that transaction has ended."
+    assert (ended.returncode, ended.stdout, ended.stderr) == (1, "", f"{said}\n")
