@@ -14,6 +14,7 @@ import structlog
 from psycopg.pq import TransactionStatus
 from typing_extensions import override
 
+from chassis.database.failures import hide_values
 from chassis.errors import StartupError
 
 if TYPE_CHECKING:
@@ -67,8 +68,10 @@ class ThreadConnection(psycopg.Connection[tuple[Any, ...]]):
     def wait(self, gen: PQGen[T], interval: float = 0.1, timeout: float | None = None) -> T:
         try:
             result = super().wait(gen, interval, timeout or self.answer_timeout_s)
-        except psycopg.OperationalError:
-            if self.pgconn.transaction_status == TransactionStatus.ACTIVE:
+        except psycopg.Error as error:
+            hide_values(error)
+            is_lost = isinstance(error, psycopg.OperationalError)
+            if is_lost and self.pgconn.transaction_status == TransactionStatus.ACTIVE:
                 self.close()  # the answer would be taken for the next statement's
             raise
         if self.is_on_one_disk:
@@ -80,6 +83,18 @@ class ThreadConnection(psycopg.Connection[tuple[Any, ...]]):
         """Remember a commit that no standby has; the server sends such notices beside its answers."""
         if is_not_replicated(notice):
             self.is_on_one_disk = True
+
+
+class LongConnection(psycopg.Connection[tuple[Any, ...]]):
+    """A connection whose statements may take any time."""
+
+    @override
+    def wait(self, gen: PQGen[T], interval: float = 0.1, timeout: float | None = None) -> T:
+        try:
+            return super().wait(gen, interval, timeout)
+        except psycopg.Error as error:
+            hide_values(error)
+            raise
 
 
 class Connector:
@@ -178,7 +193,7 @@ class Connector:
         self.is_pooled = True
 
 
-def connect_for_long(settings: DatabaseSettings) -> psycopg.Connection[tuple[Any, ...]]:
+def connect_for_long(settings: DatabaseSettings) -> LongConnection:
     """Return a connection to the server itself, by `direct_url` if there is one; its statements may take any time.
 
     Raises:
@@ -189,7 +204,7 @@ def connect_for_long(settings: DatabaseSettings) -> psycopg.Connection[tuple[Any
     options = f"{parameters.get('options', '')} -c shop.connection={mark}".strip()
     arguments: dict[str, Any] = {**parameters, "options": options, "autocommit": True}
     try:
-        connection = psycopg.connect(**arguments | {"connect_timeout": settings.connect_timeout_s})
+        connection = LongConnection.connect(**arguments | {"connect_timeout": settings.connect_timeout_s})
     except psycopg.OperationalError as error:
         if are_options_refused(error):
             raise StartupError(_NO_SESSION) from None

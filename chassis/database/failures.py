@@ -1,6 +1,7 @@
 """The meaning of a database error: for the caller, for the transaction, for the connection."""
 
 import random
+import re
 from typing import Final
 
 import psycopg
@@ -20,8 +21,30 @@ _CHANGED: Final = "cached plan must not change result type"
 # Classes of SQLSTATE for conditions that pass: connection, credentials, rollback, resources, locks and recovery,
 # shutdown and timeouts, the server's disk.
 _PASSES: Final = frozenset({"08", "28", "40", "53", "55", "57", "58", "F0"})
+# The messages of this class quote the value: `invalid input syntax for type uuid: "ada@example.com"`.
+_DATA_EXCEPTION: Final = "22"
+_LINE: Final = re.compile(r"^LINE \d+: .*", re.MULTILINE)
 # The server also ends a transaction that waits too long for something else, as a relay's for a Redis that hangs.
 _ENDED: Final = (errors.IdleInTransactionSessionTimeout, errors.TransactionTimeout, errors.SnapshotTooOld)
+
+
+def hide_values(error: psycopg.Error, *, is_statement_shown: bool = True) -> None:
+    """Remove the values of rows from the text of a server's error, which ends up in logs and tracebacks.
+
+    The server's first line stays, without DETAIL (`Key (email)=(ada@example.com) already exists.`) and CONTEXT.
+
+    Args:
+        error: its text is replaced; `diag` keeps all of it.
+        is_statement_shown: whether the line of the statement that the server names stays too. It must not if the driver
+            has put the values into the statement.
+    """
+    text = error.diag.message_primary
+    if text is None:  # the driver's own error
+        return
+    if (error.sqlstate or "").startswith(_DATA_EXCEPTION):
+        text = re.sub('".*"', '"…"', text, flags=re.DOTALL)
+    line = _LINE.search(str(error)) if is_statement_shown else None
+    error.args = (f"{text}\n{line[0]}" if line else text,)
 
 
 def is_session_unusable(error: BaseException | None) -> bool:

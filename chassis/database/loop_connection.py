@@ -17,6 +17,7 @@ from psycopg.waiting import READY_R, READY_W, WAIT_W
 from typing_extensions import override
 
 from chassis.database.connections import NotReplicated, is_not_replicated
+from chassis.database.failures import hide_values
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -109,6 +110,9 @@ class LoopConnection(psycopg.AsyncConnection[tuple[Any, ...]]):
                 raise NotReplicated from None
             result: T = ended.value
             return result
+        except psycopg.Error as error:
+            hide_values(error, is_statement_shown=not self.is_pooled)
+            raise
         except asyncio.CancelledError:
             self.end()  # the answer will come when no statement waits for it
             raise

@@ -57,7 +57,9 @@ def upgrade(
 
     config = Config()
     config.set_main_option("script_location", f"{package}:migrations")
-    engine = create_engine("postgresql+psycopg://", creator=lambda: connections.connect_for_long(settings))
+    engine = create_engine(
+        "postgresql+psycopg://", creator=lambda: connections.connect_for_long(settings), hide_parameters=True
+    )
     _wait_longer_for_concurrently(engine, lock_timeout_s=lock_timeout_s, concurrent_timeout_s=concurrent_timeout_s)
     try:
         with engine.connect() as connection:
