@@ -10,9 +10,10 @@ from chassis.settings import Constant, Section
 class PasswordSettings(Section, env_prefix="ARGON2_"):
     """The cost of a password hash: OWASP's argon2id with 46 MiB, one pass, one lane (Password Storage Cheat Sheet)."""
 
-    memory_kib: Annotated[int, Field(ge=8)] = 47_104
-    """Memory of one hash: 46 MiB, as OWASP recommends with one pass. An older hash is replaced at the next log-in."""
-    passes: Annotated[int, Field(ge=1)] = 1
+    memory_kib: Annotated[int, Field(ge=8, le=4_194_304)] = 47_104
+    """Memory of one hash: 46 MiB, as OWASP recommends with one pass. An older hash is replaced at the next log-in. At
+    most 4 GiB, more than a container of the service has."""
+    passes: Annotated[int, Field(ge=1, le=100)] = 1
     """Passes over that memory. OWASP allows less memory with more passes: 19,456 KiB with 2."""
     lanes: Constant[int] = 1
     """The degree of parallelism of one hash; 1 in each of OWASP's recommendations."""

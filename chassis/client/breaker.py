@@ -33,11 +33,11 @@ log = structlog.get_logger(__name__)
 class BreakerSettings(Section, env_prefix="BREAKER_"):
     """When to stop calling a dependency and when to try it again."""
 
-    fail_max: Annotated[int, Field(ge=1)] = 5
+    fail_max: Annotated[int, Field(ge=1, le=1000)] = 5
     """Failures in a row that open the circuit breaker before the user service."""
-    success_threshold: Annotated[int, Field(ge=1)] = 2
+    success_threshold: Annotated[int, Field(ge=1, le=1000)] = 2
     """Successes in a row that close it, once it is half-open."""
-    reset_timeout_s: Annotated[float, Field(gt=0)] = 60
+    reset_timeout_s: Annotated[float, Field(gt=0, le=3600)] = 60
     """How long it stays open before one call is let through to try."""
 
 

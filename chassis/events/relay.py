@@ -47,6 +47,8 @@ _LONGEST_BACKOFF_S: Final = 5.0
 # A reader that is behind asks for one page after the other. For this time after a page, the relay looks for the next
 # request at each poll instead of each tick.
 _SERVES_FOR_S: Final = 5.0
+# Ten years.
+_LONGEST_KEPT_S: Final = 10 * 365 * 24 * 3600
 
 
 class RelaySettings(Section, env_prefix="RELAY_"):
@@ -56,13 +58,13 @@ class RelaySettings(Section, env_prefix="RELAY_"):
     """How often an idle relay polls the outbox: the longest delay of an event; on average it is half of it."""
     batch: Constant[int] = 500
     """Events sent at a time: some hundred KiB to Redis, and a transaction of some ten milliseconds."""
-    stream_max_length: Annotated[int, Field(ge=1000)] = 100_000
+    stream_max_length: Annotated[int, Field(ge=1000, le=100_000_000)] = 100_000
     """Entries of a stream, some 60 MB. Above this, the relay removes entries that every group has read."""
-    stream_longest: Annotated[int, Field(ge=1000)] = 200_000
+    stream_longest: Annotated[int, Field(ge=1000, le=100_000_000)] = 200_000
     """Entries of a stream above which the relay removes the oldest, read or not ([StreamCut](runbook.md#streamcut)). A
     group that had not read them gets them from the outbox, which is slower. Two such streams fill a Redis of 256 MB,
     and a full Redis takes no events."""
-    keep_s: Annotated[int, Field(ge=60)] = 7 * 24 * 3600
+    keep_s: Annotated[int, Field(ge=60, le=_LONGEST_KEPT_S)] = 7 * 24 * 3600
     """How long published events stay in the outbox: 7 days, for a fault before a long weekend. A replay, or a Redis
     that lost everything, gets them from there."""
     sweep_s: Constant[float] = 60

@@ -22,6 +22,6 @@ class WatchSettings(Section, env_prefix="WATCH_", validate_by_name=True):
     """Rows that one statement scans, in a millisecond or two. Each stream that catches up holds at most one page."""
     max_watchers: Annotated[int, Field(ge=1, le=100_000)] = 2000
     """Streams of a replica; further ones are refused with `OVERLOADED`. Twice what one replica was measured with."""
-    max_of_one_caller: Annotated[int, Field(ge=1)] = 20
+    max_of_one_caller: Annotated[int, Field(ge=1, le=100_000)] = 20
     """Streams of one user at one replica; further ones are refused with `OVERLOADED`. More than a person has browser
     tabs."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from datetime import timedelta
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import jwt
 import structlog
@@ -42,13 +42,16 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
+# Ten years.
+_LONGEST_SESSION_S: Final = 10 * 365 * 24 * 3600
+
 
 class SessionSettings(Section, env_prefix="SESSION_"):
     """How long tokens and sessions live."""
 
     access_lifetime_s: Annotated[int, Field(ge=10, le=3600)] = 900
     """How long an access token works, and so a stolen one."""
-    lifetime_s: Annotated[int, Field(ge=60)] = 30 * 24 * 3600
+    lifetime_s: Annotated[int, Field(ge=60, le=_LONGEST_SESSION_S)] = 30 * 24 * 3600
     """How long a session lasts from the log-in, however often it is refreshed: 30 days. Then the user logs in again."""
 
 

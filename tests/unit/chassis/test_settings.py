@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import pytest
+from annotated_types import Le
 from pydantic import ValidationError
 
 from chassis.auth.access_tokens import TokenSettings
@@ -273,6 +274,9 @@ def test_a_mistake_in_a_file_is_named_without_the_value(
 
 
 VARIABLES: Final = {name: section for section in SECTIONS for name in settings_page.variables(section)}
+NUMBERS: Final = [
+    name for name in VARIABLES if settings_page.variables(VARIABLES[name])[name].annotation in {int, float}
+]
 
 
 def value_of(name: str) -> str:
@@ -332,6 +336,46 @@ def test_quotes_that_an_env_file_keeps_are_refused(
     monkeypatch.setenv(name, f"{quote}{value_of(name) or SECRET}{quote}")
 
     assert mistakes_of(VARIABLES[name], capsys) == [f"{name}: must not be in quotes"]
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+@pytest.mark.parametrize("absurd", ["1e300", f"{10**30}", "9" * 5000, "inf", "-inf", "nan"])
+@pytest.mark.usefixtures("required")
+def test_a_number_that_makes_no_sense_is_one_line(
+    name: str, absurd: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(name, absurd)
+
+    mistakes = mistakes_of(VARIABLES[name], capsys)
+
+    assert [mistake.partition(":")[0] for mistake in mistakes] == [name]
+    assert absurd not in mistakes[0]
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+@pytest.mark.parametrize("small", ["-1", "0", "0.0001"])
+@pytest.mark.usefixtures("required")
+def test_a_small_number_is_taken_or_one_line(
+    name: str, small: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(name, small)
+
+    try:
+        taken = load(VARIABLES[name])
+    except SystemExit:
+        assert [mistake.partition(":")[0] for mistake in capsys.readouterr().err.splitlines()] == [name]
+    else:
+        assert float(small) in [value for _, value in taken if isinstance(value, (int, float))]
+        assert float(small) >= 0
+
+
+def test_every_number_of_the_stack_is_bounded() -> None:
+    numbers = {name: field for name, field in stack_variables().items() if "int" in str(field.annotation)}
+
+    unbounded = [name for name, field in numbers.items() if not any(isinstance(each, Le) for each in field.metadata)]
+
+    assert len(numbers) > 3
+    assert unbounded == []
 
 
 @pytest.mark.parametrize("name", [name for name in VARIABLES if not name.startswith("OTEL_")])

@@ -26,7 +26,7 @@ from tests.support.stepped_loop import SteppedLoop
 HEARTBEAT_S: Final = 1.0
 POLL_S: Final = 0.1
 # Small, so that pages end and buffers overflow within a few events.
-SETTINGS: Final = WatchSettings(poll_s=POLL_S, heartbeat_s=HEARTBEAT_S, buffer=3, page=2, max_of_one_caller=10**6)
+SETTINGS: Final = WatchSettings(poll_s=POLL_S, heartbeat_s=HEARTBEAT_S, buffer=3, page=2, max_of_one_caller=100_000)
 OWNERS: Final = ("ada", "bob")
 OWNER_OR_ALL: Final = st.sampled_from((*OWNERS, None))
 REPLICAS: Final = 2
