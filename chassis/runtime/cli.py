@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     Command = Callable[..., Coroutine[Any, Any, None] | None]
 
+# Commands of earlier releases. Supervisors may still start them.
+_REPLACED_BY_WORKER: Final = ("relay", "consume")
 # Classes of SQLSTATE with which a server ends the connection: it is lost, or the server starts or stops.
 _NO_ANSWER: Final = ("08", "57P")
 # What an operator can do about errors of the server; the first entry that fits counts.
@@ -73,6 +75,8 @@ def _run(package: str, modules: Mapping[str, str]) -> None:
     if not os.environ.get("SERVICE_NAME", "").strip():
         os.environ["SERVICE_NAME"] = package.rpartition(".")[2]
     word = "".join(sys.argv[1:2])
+    if word in _REPLACED_BY_WORKER and word not in modules:
+        sys.exit(f"`{word}` is replaced: run `python -m {package} worker`, which publishes and consumes.")
     # All of them for the help, and for the error that lists the commands.
     commands = commands_of([modules[word]] if word in modules else modules.values())
     parser = argparse.ArgumentParser(prog=f"python -m {package}")

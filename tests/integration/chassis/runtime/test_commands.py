@@ -127,6 +127,17 @@ def test_the_help_describes_every_command(command: str, told: list[str]) -> None
     assert [each for each in told if each not in " ".join(ended.stdout.split())] == []
 
 
+@pytest.mark.parametrize("package", [*(service.name for service in services()), NOTES_PACKAGE])
+@pytest.mark.parametrize("command", ["relay", "consume", "consume --help"])
+def test_a_command_of_an_earlier_release_names_the_one_that_replaces_it(command: str, package: str) -> None:
+    word = command.partition(" ")[0]
+
+    ended = run(package, command)
+
+    said = f"`{word}` is replaced: run `python -m {package} worker`, which publishes and consumes.\n"
+    assert (ended.returncode, ended.stdout, ended.stderr) == (1, "", said)
+
+
 @pytest.mark.parametrize(
     "command",
     ["", "rotate", "events", "events dlq", "events dlq list more", "events replay"],
