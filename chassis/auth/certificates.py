@@ -35,6 +35,8 @@ log = structlog.get_logger(__name__)
 
 # Certificates are renewed hours before they expire, so any interval is short enough; three stat() calls cost nothing.
 _POLL_S: Final = 1.0
+# The names in certificates are those of packages, and `edge`.
+_NAME: Final = re.compile(r"[a-z][a-z0-9_]*")
 
 
 def _split(names: object) -> object:
@@ -58,8 +60,8 @@ class TlsSettings(Section, env_prefix="TLS_"):
     @field_validator("allowed_peers")
     @classmethod
     def _are_identities(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        # A Kubernetes name such as notes-svc, or names without commas between them, would match no certificate.
-        if any(re.search(r"[\s;/:]|-svc$", name) for name in names):
+        # A Kubernetes name such as notes-svc, one in capitals or in brackets, would match no certificate.
+        if not all(_NAME.fullmatch(name) for name in names):
             raise ValueError("must be `edge` and names as in certificates, which end in `_svc`, separated by commas")
         return names
 
@@ -67,7 +69,7 @@ class TlsSettings(Section, env_prefix="TLS_"):
     def _all_or_none(self) -> Self:
         named = [self.cert_file, self.key_file, self.ca_file, self.allowed_peers]
         if any(named) and not all(named):
-            raise ValueError("set CERT_FILE, KEY_FILE, CA_FILE and ALLOWED_PEERS, or none of them")
+            raise ValueError("set TLS_CERT_FILE, TLS_KEY_FILE, TLS_CA_FILE and TLS_ALLOWED_PEERS, or none of them")
         return self
 
 

@@ -1,12 +1,15 @@
 """The settings of logs, metrics and traces."""
 
+import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from chassis.settings import Section
+
+_HOST: Final = re.compile(r"[\w.:%\[\]-]+")
 
 
 def _level(given: object) -> object:
@@ -23,6 +26,15 @@ def _receiver(url: str) -> str:
     if url and not is_of_http:
         raise ValueError("must look like http://collector:4317 or https://collector:4317")
     return url
+
+
+def _host(name: str) -> str:
+    # The resolver takes `*` for this machine and gRPC does not, so that the port would seem to be taken.
+    if not _HOST.fullmatch(name):
+        raise ValueError(
+            "must be an address or a name of this machine: 0.0.0.0 is every address of IPv4, :: of both families"
+        )
+    return name
 
 
 class TelemetrySettings(Section):
@@ -43,7 +55,7 @@ class TelemetrySettings(Section):
     metrics_port: Annotated[int, Field(ge=0, le=65535)] = 0
     """The port of `/metrics`, in clear text and without authentication: for a network that only Prometheus can reach. 0
     is off. Commands that end by themselves ignore it."""
-    host: str = "0.0.0.0"  # noqa: S104  Prometheus comes from elsewhere
+    host: Annotated[str, AfterValidator(_host)] = "0.0.0.0"  # noqa: S104  Prometheus comes from elsewhere
     """The address to listen on for calls, health checks and metrics; `::` is every address of both families."""
     otel_exporter_otlp_endpoint: Annotated[str, AfterValidator(_receiver)] = ""
     """The receiver of traces, OTLP over gRPC: `http://collector:4317`, or `https://…`. If neither variable is set, no

@@ -138,6 +138,14 @@ def test_a_variable_that_is_missing_is_named(capsys: pytest.CaptureFixture[str])
         (TelemetrySettings, "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", f"grpc://{SECRET}:4317"),
         (TlsSettings, "TLS_ALLOWED_PEERS", f"edge {SECRET}"),
         (TlsSettings, "TLS_ALLOWED_PEERS", "edge,notes-svc"),
+        (TlsSettings, "TLS_ALLOWED_PEERS", "Edge"),
+        (TlsSettings, "TLS_ALLOWED_PEERS", "[edge]"),
+        (TlsSettings, "TLS_ALLOWED_PEERS", '["edge"]'),
+        (TlsSettings, "TLS_ALLOWED_PEERS", "edge,*"),
+        (TlsSettings, "TLS_ALLOWED_PEERS", "spiffe://shop/edge"),
+        (TelemetrySettings, "HOST", "*"),
+        (TelemetrySettings, "HOST", f"http://{SECRET}"),
+        (TelemetrySettings, "HOST", "a b"),
         (PeerSettings, "URL", ""),
         (BreakerSettings, "BREAKER_SUCCESS_THRESHOLD", SECRET),
     ],
@@ -155,6 +163,64 @@ def test_a_mistake_names_the_variable_and_never_its_value(
 
     assert [line.partition(":")[0] for line in mistakes] == [name]
     assert SECRET not in mistakes[0]
+
+
+TARGETS: Final = {
+    "notes-host:50051": True,
+    "notes_host:1": True,
+    "127.0.0.1:65535": True,
+    "[::1]:50051": True,
+    "dns:notes-host:50051": True,
+    "dns:///notes-host:50051": True,
+    "dns:///[::1]:50051": True,
+    "dns://10.0.0.10/notes-host.shop.svc.cluster.local.:50051": True,
+    "ipv4:10.0.0.1:50051,10.0.0.2:50051": True,
+    "ipv6:[::1]:50051,[::2]:50051": True,
+    "unix:/run/notes.sock": True,
+    "unix:///run/notes.sock": True,
+    "unix-abstract:notes": True,
+    "xds:///notes-host": True,
+    "dns://notes-host:50051": False,
+    "http://notes-host:50051": False,
+    "https://notes-host:50051": False,
+    "grpc://u:1": False,
+    "notes-host": False,
+    "dns:///notes-host": False,
+    "notes-host:": False,
+    "notes-host:0": False,
+    "notes-host:65536": False,
+    "notes-host:grpc": False,
+    "notes-host:50051/": False,
+    "ada:password@notes-host:50051": False,
+    "a:1,b:2": False,
+    "::1:50051": False,
+    "ipv4:notes-host:50051": False,
+    ":50051": False,
+}
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_the_url_of_a_peer_is_a_target_that_grpc_reaches(
+    target: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("URL", target)
+
+    if TARGETS[target]:
+        assert load(PeerSettings).url == target
+    else:
+        expected = "URL: must be host:port or dns:///host:port"
+        assert mistakes_of(PeerSettings, capsys) == [expected]
+
+
+def test_the_variables_that_a_mistake_names_exist(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "tls.crt").touch()
+    monkeypatch.setenv("TLS_CERT_FILE", str(tmp_path / "tls.crt"))
+
+    [mistake] = mistakes_of(TlsSettings, capsys)
+
+    assert set(re.findall(r"[A-Z]+(?:_[A-Z]+)+", mistake)) == set(settings_page.variables(TlsSettings))
 
 
 SECTIONS: Final = settings_page.sections().values()

@@ -165,6 +165,15 @@ def test_an_address_of_another_machine_is_one_clear_line(host: str) -> None:
 
 
 @pytest.mark.parametrize("command", ["serve", "worker"])
+def test_a_host_that_is_no_address_is_one_clear_line(command: str) -> None:
+    redis = f"redis://{LOOPBACK}:1"
+    ended = run(NOTES_PACKAGE, command, DATABASE_URL=NO_DATABASE, REDIS_URL=redis, HOST="*")
+
+    said = "must be an address or a name of this machine: 0.0.0.0 is every address of IPv4, :: of both families"
+    assert (ended.returncode, ended.stdout, ended.stderr) == (1, "", f"HOST: {said}\n")
+
+
+@pytest.mark.parametrize("command", ["serve", "worker"])
 @pytest.mark.parametrize("folder", ["/proc/nowhere", "/dev/null"])
 def test_a_folder_of_logs_that_cannot_be_written_is_one_clear_line(command: str, folder: str) -> None:
     redis = f"redis://{LOOPBACK}:1"
