@@ -94,7 +94,7 @@ test-helm: setup ## Test the chart (with helm, if `make helm` has built it)
 
 .PHONY: test-scaffold
 test-scaffold: setup ## Make two services of one's own in a clone, test and run them, and remove them again
-	$(BIN)/pytest tests/scaffold --timeout 1200
+	$(BIN)/pytest tests/scaffold --timeout 2400
 
 mutants: setup ## Plant faults into the code and see whether a test notices (MODULE=chassis/concurrency/batcher.py …, SURVIVORS=1, CONFIGURATION=1)
 	PYTHONPATH=$(CURDIR):$(CURDIR)/generated $(BIN)/python -m tests.mutation $(if $(CONFIGURATION),--configuration) $(if $(SURVIVORS),--survivors) $(MODULE)
