@@ -238,6 +238,11 @@ LEGAL: Final = {
     "a budget": ("edge: {disruptionBudget: {maxUnavailable: 25%}}", "maxUnavailable: 25%"),
     "a budget of pods that stay": ("edge: {disruptionBudget: {minAvailable: 1}}", "minAvailable: 1"),
     "a budget of a share that stays": ("edge: {disruptionBudget: {minAvailable: 50%}}", "minAvailable: 50%"),
+    "a budget of a share that rounds up to fewer than all": (
+        "serviceDefaults: {disruptionBudget: {minAvailable: 66%}}",
+        "minAvailable: 66%",
+    ),
+    "a budget that lets all pods go": ("edge: {disruptionBudget: {minAvailable: 0}}", "spec:\n  minAvailable: 0\n"),
     "a sidecar of a scaled pod": (
         "edge: {autoscaling: {enabled: true}, pod: {sidecars: [" + _PROXY + "]}}",
         "container: edge",
@@ -416,6 +421,11 @@ NONSENSE: Final = {
     "edge: {replicas: 1, disruptionBudget: {minAvailable: 1}}": "edge.disruptionBudget: no pod could ever be evicted",
     "edge: {disruptionBudget: {minAvailable: 100%}}": "edge.disruptionBudget: no pod could ever be evicted",
     "edge: {autoscaling: {enabled: true, minReplicas: 2}, disruptionBudget: {minAvailable: 2}}": "ever be evicted",
+    # Kubernetes rounds a share up.
+    "serviceDefaults: {disruptionBudget: {minAvailable: 67%}}": "disruptionBudget: no pod could ever be evicted",
+    "edge: {disruptionBudget: {minAvailable: 60%}}": "edge.disruptionBudget: no pod could ever be evicted",
+    "edge: {replicas: 1, disruptionBudget: {minAvailable: 1%}}": "edge.disruptionBudget: no pod could ever be evicted",
+    "edge: {autoscaling: {enabled: true, minReplicas: 4}, disruptionBudget: {minAvailable: 76%}}": "ever be evicted",
     "edge: {autoscaling: {enabled: true}, resources: {requests: {cpu: null}, limits: {cpu: null}}}": (
         "edge.autoscaling: set resources.requests.cpu"
     ),

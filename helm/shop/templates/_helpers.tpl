@@ -319,6 +319,16 @@ strategy:
   rollingUpdate: {maxSurge: {{ .rollout.maxSurge }}, maxUnavailable: {{ .rollout.maxUnavailable }}}
 {{- end -}}
 
+{{/* How many pods a drain of nodes may take, `minAvailable: n` or `maxUnavailable: n`. Call with the disruptionBudget. */}}
+{{- define "shop.budget" -}}
+{{- /* A number 0 is one that is set. */ -}}
+{{- if has (toString .minAvailable) (list "" "<nil>") -}}
+maxUnavailable: {{ .maxUnavailable }}
+{{- else -}}
+minAvailable: {{ .minAvailable }}
+{{- end -}}
+{{- end -}}
+
 {{/* Refuses an IPv4 network with bits set after its prefix, `10.0.0.5/8`, as Kubernetes does. Call with
      (list path network). */}}
 {{- define "shop.requireNetwork" -}}
