@@ -162,7 +162,7 @@ def test_every_secret_of_the_file_is_made(tmp_path: Path) -> None:
     assert wanted <= {path.name for path in tmp_path.iterdir()}
 
 
-def test_in_production_every_service_has_three_replicas_limits_and_restarts() -> None:
+def test_in_production_every_service_has_three_replicas_and_limits() -> None:
     services = _services("compose.prod.yaml")
 
     for name in SERVICES:
@@ -170,17 +170,25 @@ def test_in_production_every_service_has_three_replicas_limits_and_restarts() ->
         assert deploy["replicas"] == 3
         assert deploy["resources"]["limits"] == {"cpus": 0.5, "memory": str(512 * 1024**2)}
         assert deploy["resources"]["reservations"]["memory"] == str(256 * 1024**2)
-        assert deploy["restart_policy"]["condition"] == "on-failure"
-        assert {"delay", "max_attempts"} <= deploy["restart_policy"].keys()
 
 
-def test_in_production_workers_have_limits_and_restarts() -> None:
+def test_in_production_workers_have_limits() -> None:
     services = _services("compose.prod.yaml")
 
     for name in WORKERS:
         deploy = services[name]["deploy"]
         assert deploy["resources"]["limits"] == {"cpus": 1, "memory": str(256 * 1024**2)}
-        assert deploy["restart_policy"]["condition"] == "on-failure"
+
+
+@pytest.mark.parametrize(
+    "file", ["", "compose.dev.yaml", "compose.prod.yaml", "compose.observe.yaml", "compose.limits.yaml"]
+)
+def test_whatever_serves_starts_again_after_every_end_and_every_reboot(file: str) -> None:
+    for name, service in _services(*filter(None, [file])).items():
+        # The engine takes it from here instead of `restart`, and `on-failure` starts nothing after a reboot.
+        assert "restart_policy" not in service.get("deploy", {}), name
+        ends_by_itself = name.endswith("-migrate") or name in {"databases", "rate-limiter-config"}
+        assert service["restart"] == ("no" if ends_by_itself else "unless-stopped"), name
 
 
 def test_only_relays_and_consumers_know_redis() -> None:
