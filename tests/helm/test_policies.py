@@ -202,3 +202,11 @@ def test_the_certificates_are_the_ones_that_the_other_side_expects() -> None:
         if variable["name"] == "TLS_ALLOWED_PEERS"
     }
     assert peers == {service.host: ",".join(callers_of(service, services())) for service in services()}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_certificate_says_whether_a_renewal_makes_a_new_key(shape: str) -> None:
+    for each in manifests(shape, "Certificate"):
+        # cert-manager's default has changed. With a new key the old and the new CA refuse each other's certificates.
+        expected = "Never" if each["spec"].get("isCA") else "Always"
+        assert each["spec"]["privateKey"]["rotationPolicy"] == expected, each["metadata"]["name"]
