@@ -116,6 +116,13 @@ def test_every_flag_of_helm_exists() -> None:
     assert wrong == []
 
 
+def test_every_way_back_works_beside_an_autoscaler() -> None:
+    asked = [each for each in commands("helm") if each.words[1:3] == ("rollback", "shop")]
+
+    assert len(asked) > 2
+    assert [each.where for each in asked if "--force-conflicts" not in each.words] == []
+
+
 @cache
 def _flags(subcommand: str) -> set[str]:
     done = helm(subcommand, "--help")

@@ -126,5 +126,14 @@ class Cluster:
             headers={"Content-Type": "application/merge-patch+json"},
         ).raise_for_status()
 
+    def raise_minimum(self, autoscaler: str, number: int) -> None:
+        """Have an autoscaler add pods, as if there were load: metrics there are none."""
+        self.control_plane.api.patch(
+            f"{self._path('horizontalpodautoscalers')}/{autoscaler}",
+            params={"fieldManager": "kubectl"},
+            json={"spec": {"minReplicas": number}},
+            headers={"Content-Type": "application/merge-patch+json"},
+        ).raise_for_status()
+
     def _path(self, kind: str) -> str:
         return f"{_GROUPS.get(kind, '/api/v1')}/namespaces/{self.namespace}/{kind}"

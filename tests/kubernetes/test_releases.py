@@ -114,6 +114,34 @@ def test_the_way_back_after_an_emergency_is_the_one_of_the_manual(cluster: Clust
     assert cluster.replicas("edge") == 2
 
 
+def test_the_way_back_beside_an_autoscaler_is_the_one_of_the_manual(cluster: Cluster) -> None:
+    autoscaling = ("--set", "edge.autoscaling.enabled=true")
+    cluster.upgrade(*autoscaling)
+    until(lambda: cluster.replicas("edge") == 2)
+    cluster.upgrade(*autoscaling, "--set", "image.tag=0.2.0")
+    cluster.upgrade(*autoscaling, "--set", "image.tag=0.3.0")
+    cluster.raise_minimum("edge", 4)
+    until(lambda: cluster.replicas("edge") == 4)
+
+    refused = cluster.helm("rollback", "shop", "2")
+    done = cluster.helm("rollback", "shop", "2", "--force-conflicts")
+
+    assert 'conflict with "kube-controller-manager"' in refused.stderr
+    assert done.returncode == 0, done.stderr
+    assert cluster.replicas("edge") == 2
+
+
+@with_either_helm
+def test_an_upgrade_of_a_stopped_system_starts_no_pod(cluster: Cluster) -> None:
+    cluster.upgrade()
+    for name in DEPLOYMENTS:
+        cluster.scale(name, 0)
+
+    cluster.upgrade()
+
+    assert {cluster.replicas(name) for name in DEPLOYMENTS} == {0}
+
+
 @with_either_helm
 def test_a_new_number_in_the_values_counts(cluster: Cluster) -> None:
     cluster.upgrade()
