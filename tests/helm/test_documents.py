@@ -123,6 +123,28 @@ def test_every_way_back_works_beside_an_autoscaler() -> None:
     assert [each.where for each in asked if "--force-conflicts" not in each.words] == []
 
 
+def test_a_restore_on_kubernetes_migrates_between_the_dump_and_the_pods() -> None:
+    [steps] = [
+        each.text.splitlines()
+        for each in code()
+        if "kubectl scale --replicas=0" in each.text and "pg_restore" in each.text
+    ]
+    kinds = [next(kind for kind in _STEPS if step.startswith(kind)) for step in steps]
+
+    assert [kind for at, kind in enumerate(kinds) if kind != kinds[at - 1]] == list(_STEPS)  # none of them comes again
+
+
+_STEPS: Final = (
+    "kubectl scale --replicas=0",
+    "kubectl wait --for=delete",
+    'psql "$SUPERUSER_URL" --command "SELECT pg_terminate_backend',
+    "pg_restore",
+    "helm upgrade",
+    "kubectl scale",
+)
+"""The steps of a restore: a dump has the schema of its day, and a session keeps a database from being dropped."""
+
+
 @cache
 def _flags(subcommand: str) -> set[str]:
     done = helm(subcommand, "--help")
