@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
+import pytest
 import yaml
 
 from chassis.service import services
 from devstack.settings import REPOSITORY
-from tests.helm.chart import CHART, helm
+from tests.helm.chart import CHART, helm, manifests
 
 _PLAIN = (REPOSITORY / "docs" / "observability" / "rules.yaml").read_text()
 _ON = ("image.registry=r/s", "observability.prometheusRule.enabled=true")
@@ -64,6 +66,27 @@ def test_each_service_of_the_release_is_missed() -> None:
         f'absent(shop_process_info{{namespace="live", job="{job}", command="serve"}})'
         for job in sorted(service.name for service in services())
     ]
+
+
+@pytest.mark.parametrize("alert", ["EdgeMissing", "ServiceMissing", "WorkerMissing"])
+def test_what_a_release_misses_no_other_one_of_its_namespace_hides(alert: str) -> None:
+    monitored = "observability.podMonitors.enabled=true", "observability.scrapers[0].podSelector.matchLabels.a=b"
+    rules = rules_of("redis.existingSecret=r", "fullnameOverride=staging", *monitored)
+
+    selectors = re.findall(r"absent\((?:\w+)\{(.+?)\}\)", rules[alert]["expr"])
+
+    assert selectors
+    assert all('namespace="live", installation="staging"' in each for each in selectors)
+
+
+def test_every_monitor_names_its_installation() -> None:
+    for each in manifests("production", "PodMonitor"):
+        [endpoint] = each["spec"]["podMetricsEndpoints"]
+        assert {"targetLabel": "installation", "replacement": "shop"} in endpoint["relabelings"]
+
+
+def test_without_the_chart_s_monitors_no_label_of_theirs_is_asked_for() -> None:
+    assert not [name for name, rule in rules_of("redis.existingSecret=r").items() if "installation=" in rule["expr"]]
 
 
 def tidy(rule: dict[str, Any]) -> dict[str, Any]:

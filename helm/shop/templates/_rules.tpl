@@ -2,6 +2,7 @@
 {{- define "shop.rules" -}}
 {{- $options := .Values.observability.prometheusRule -}}
 {{- $text := .Files.Get "files/rules.yaml" | replace "namespace=~\".*\"" (printf "namespace=%q" .Release.Namespace) -}}
+{{- $text = regexReplaceAll "absent\\((\\w+){namespace=\"[^\"]*\"" $text (printf "absent(${1}{%s" (include "shop.ofInstallation" .)) -}}
 {{- $text = $text | replace "https://shop.example/docs/runbook.md" $options.runbookUrl -}}
 {{- $text = $text | replace "10737418240" (int64 $options.outboxBytes | toString) -}}
 {{- $processes := dict "ServiceMissing" "serve" "WorkerMissing" "worker" -}}
@@ -26,12 +27,18 @@
 {{- dict "groups" $groups | toYaml -}}
 {{- end -}}
 
+{{/* The matchers of an installation: a second one in its namespace, of another release or another alias, must not hide that
+     this one is missing. Only the chart's own monitors set the label. */}}
+{{- define "shop.ofInstallation" -}}
+namespace={{ .Release.Namespace | quote }}{{ if .Values.observability.podMonitors.enabled }}, installation={{ include "shop.fullname" . | quote }}{{ end }}
+{{- end -}}
+
 {{/* An expression for each service that has no process with this command. Call with (list $ command). */}}
 {{- define "shop.missing" -}}
 {{- $root := index . 0 -}}
 {{- $absent := list -}}
 {{- range $name := keys $root.Values.services | sortAlpha -}}
-{{- $labels := printf "namespace=%q, job=%q, command=%q" $root.Release.Namespace (include "shop.identity" $name) (index $ 1) -}}
+{{- $labels := printf "%s, job=%q, command=%q" (include "shop.ofInstallation" $root) (include "shop.identity" $name) (index $ 1) -}}
 {{- $absent = append $absent (printf "absent(shop_process_info{%s})" $labels) -}}
 {{- end -}}
 {{- join "\nor " $absent -}}
