@@ -23,6 +23,8 @@ _REDIS: Final = "redis: {existingSecret: shop-redis}\n"
 
 _LIMITER: Final = "edge: {globalRateLimit: {enabled: true, redis: {address: r:6379}}}\n"
 
+_SECRET: Final = "extraObjects: [{apiVersion: KIND, metadata: {name: shop-user-svc}}]"
+
 LEGAL: Final = {
     # Images
     "tag that YAML takes for a number": ("image: {registry: r.example/shop, tag: 20261128}", "edge:20261128"),
@@ -352,6 +354,32 @@ LEGAL: Final = {
         "extraObjects: [{apiVersion: v1, kind: ConfigMap, metadata: {name: '{{ .Release.Name }}-x'}}]",
         "name: shop-x",
     ),
+    "a Secret of the migrations before them": (
+        (
+            "extraObjects: [{apiVersion: v1, kind: Secret, metadata: {name: shop-user-svc, annotations:"
+            " {helm.sh/hook: 'pre-install,pre-upgrade', helm.sh/hook-weight: '-20'}}}]"
+        ),
+        "helm.sh/hook-weight: '-20'",
+    ),
+    "a Secret that no migration needs": (
+        "extraObjects: [{apiVersion: v1, kind: Secret, metadata: {name: edge-public-tls}}]",
+        "kind: Secret",
+    ),
+    "a Secret of a system without migrations": (
+        "serviceDefaults: {migrations: {enabled: false}}\n" + _SECRET.replace("KIND", "v1, kind: Secret"),
+        "kind: Secret",
+    ),
+    "a template for another controller": (
+        "extraObjects: [{apiVersion: v1, kind: ConfigMap, metadata: {name: x}, data: {a: 'x{{ \"{{ .token }}\" }}'}}]",
+        "a: x{{ .token }}",
+    ),
+    "a template with a scope of its own": (
+        (
+            "extraObjects: [{apiVersion: v1, kind: ConfigMap, metadata: {name: x}, data:"
+            " {a: '{{ with .Values.image }}{{ .registry }}{{ end }}', b: '{{ (index .Values.edge.hosts 0) }}'}}]"
+        ),
+        "a: registry.example/shop",
+    ),
 }
 """Values, the text that the manifests must have, and in which workloads, if it matters."""
 
@@ -537,6 +565,30 @@ NONSENSE: Final = {
     "pod: {affinity: {podAntiAffinty: {}}}": "affinity",
     "pod: {serviceAccount: {name: shop}}": "several components would create shop",
     "extraObjects: [{metadata: {name: x}}]": "extraObjects",
+    # Helm makes them after the migrations, which would wait for them.
+    _SECRET.replace(
+        "KIND", "v1, kind: Secret"
+    ): "the migrations need shop-user-svc, which this Secret would make after",
+    _SECRET.replace("KIND", "external-secrets.io/v1, kind: ExternalSecret"): "helm.sh/hook: pre-install,pre-upgrade",
+    _SECRET.replace("KIND", "bitnami.com/v1alpha1, kind: SealedSecret"): "helm.sh/hook: pre-install,pre-upgrade",
+    _SECRET.replace("KIND", "onepassword.com/v1, kind: OnePasswordItem"): "helm.sh/hook: pre-install,pre-upgrade",
+    (
+        "extraObjects: [{apiVersion: external-secrets.io/v1, kind: ExternalSecret, metadata: {name: x},"
+        " spec: {target: {name: shop-order-svc}}}]"
+    ): "the migrations need shop-order-svc",
+    (
+        "extraObjects: [{apiVersion: csi.x-k8s.io/v1, kind: SecretProviderClass, metadata: {name: vault}}]\n"
+        "serviceDefaults: {pod: {volumes: [{name: a, csi: {volumeAttributes: {secretProviderClass: vault}}}]}}"
+    ): "the migrations need vault",
+    (
+        "extraObjects: [{apiVersion: v1, kind: Secret, metadata: {name: shop-user-svc, annotations:"
+        " {helm.sh/hook: pre-install}}}]"
+    ): 'helm.sh/hook-weight: "-20"',
+    # Helm renders what it does not know as nothing.
+    (
+        "extraObjects: [{apiVersion: v1, kind: ConfigMap, metadata: {name: x}, data: {a: 'x{{ .token }}'}}]"
+    ): 'helm would render {{ .token }} as nothing; for another controller write {{ "{{ .token }}" }}',
+    "extraObjects: [{apiVersion: v1, kind: ConfigMap, metadata: {name: x}, data: {a: '{{ $.a }}'}}]": "as nothing",
     "extraObjects: [{apiVersion: v1, kind: ConfigMap}]": "metadata",
 }
 """Values, and the text of the refusal."""

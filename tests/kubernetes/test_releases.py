@@ -253,6 +253,24 @@ def test_a_second_release_in_a_namespace_needs_names_of_its_own(cluster: Cluster
     assert not [each for kind in KINDS for each in cluster.names(kind) if each.startswith("second")]
 
 
+@with_either_helm
+def test_an_object_that_becomes_a_hook_stays(cluster: Cluster) -> None:
+    about: dict[str, object] = {"name": "beside"}
+    beside = {"extraObjects": [{"apiVersion": "v1", "kind": "Secret", "metadata": about}]}
+    with values_file(BASE + yaml.safe_dump(beside)) as values:
+        cluster.upgrade(values=values)
+    about["annotations"] = {
+        "helm.sh/hook": "pre-install,pre-upgrade",
+        "helm.sh/hook-weight": "-20",
+        "helm.sh/resource-policy": "keep",
+    }
+
+    with values_file(BASE + yaml.safe_dump(beside)) as values:
+        cluster.upgrade(values=values)
+
+    assert "beside" in cluster.names("secrets")
+
+
 class _Fewest:
     """The smallest number of replicas of a Deployment that was observed."""
 

@@ -383,6 +383,42 @@ minAvailable: {{ .minAvailable }}
 {{- end -}}
 {{- end -}}
 
+{{/* Refuses a template in extraObjects with a field that charts do not have: helm would render `{{ .token }}`, which another
+     controller is to read, as nothing. Call with the text. */}}
+{{- define "shop.requireKnownFields" -}}
+{{- $known := list "Capabilities" "Chart" "Files" "Release" "Subcharts" "Template" "Values" -}}
+{{- $text := regexReplaceAll "{{-? *(\"[^\"]*\"|`[^`]*`) *-?}}" . "" -}}
+{{- /* Within range and with a field is another's. */ -}}
+{{- if not (regexMatch "{{-? *(range|with|define|block) " $text) -}}
+{{- range $action := regexFindAll "{{.*?}}" $text -1 -}}
+{{- range regexFindAll "(^|[^A-Za-z0-9_.)])[.][A-Za-z_][A-Za-z0-9_]*" (regexReplaceAll "\"[^\"]*\"" $action "") -1 -}}
+{{- if not (has (regexFind "[A-Za-z0-9_]+$" .) $known) -}}
+{{- fail (printf "extraObjects: helm would render %s as nothing; for another controller write {{ %q }}" $action $action) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Refuses an object that makes a Secret for the migrations after them: at the first installation they would wait for it in
+     vain. Call with (list $ object). */}}
+{{- define "shop.requireBeforeMigrations" -}}
+{{- $root := index . 0 -}}
+{{- $object := index . 1 -}}
+{{- $hook := $object.metadata.annotations | default dict -}}
+{{- $isBefore := and (contains "pre-install" (get $hook "helm.sh/hook")) (lt (get $hook "helm.sh/hook-weight" | int) 0) -}}
+{{- if and $root.Release.IsInstall (not $isBefore) (regexMatch "Secret|^OnePasswordItem$" $object.kind) -}}
+{{- $makes := list $object.metadata.name (dig "spec" "target" "name" "" $object) (dig "spec" "destination" "name" "" $object) -}}
+{{- range dig "spec" "secretObjects" list $object }}{{ $makes = append $makes .secretName }}{{ end -}}
+{{- $jobs := include (print $root.Template.BasePath "/migrations.yaml") $root -}}
+{{- range $name := compact $makes -}}
+{{- if regexMatch (printf "[ {](name|secretName|secretProviderClass): \"?%s\"?[\\s,}]" (regexQuoteMeta $name)) $jobs -}}
+{{- fail (printf "extraObjects: the migrations need %s, which this %s would make after them: annotate it with helm.sh/hook: pre-install,pre-upgrade and helm.sh/hook-weight: \"-20\"" $name $object.kind) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{/* The variables for the address to listen on, the port of metrics, and the collector of traces. */}}
 {{- define "shop.listening" -}}
 {{- with include "shop.bothFamilies" . }}
