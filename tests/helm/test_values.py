@@ -32,6 +32,24 @@ LEGAL: Final = {
     "tag that ends as no label may": ("image: {registry: r.example/shop, tag: v1-}", "edge:v1-"),
     "registry on this machine": ("image: {registry: localhost/shop}", "localhost/shop/edge:0.1.0"),
     "global registry": ("global: {imageRegistry: mirror.example:5000}", "mirror.example:5000/shop/edge"),
+    "a registry without a path, in a mirror": (
+        "image: {registry: 'registry.example:5000'}\nglobal: {imageRegistry: mirror.example}",
+        "image: mirror.example/edge:",
+        ["edge"],
+    ),
+    "a registry by a name without a dot, in a mirror": (
+        "image: {registry: localhost/shop}\nglobal: {imageRegistry: 'mirror:5000/hub'}",
+        "image: mirror:5000/hub/shop/edge:",
+    ),
+    "a path of Docker Hub, in a mirror": (
+        "image: {registry: example/shop}\nglobal: {imageRegistry: mirror.example}",
+        "image: mirror.example/example/shop/edge:",
+    ),
+    "a registry with a long path": (
+        "image: {registry: 'R.example:5000/a/b__c/d--e.f'}",
+        "R.example:5000/a/b__c/d--e.f/edge",
+    ),
+    "a version of the limiter alone": (_LIMITER.replace("redis:", "image: 'r:5000/l:1', redis:"), "image: r:5000/l:1"),
     "global pull secrets": ("global: {imagePullSecrets: [mirror]}", "imagePullSecrets:\n      - name: mirror"),
     "pull secrets as in a pod": (
         "image: {registry: r.example/shop, pullSecrets: [{name: mirror}]}",
@@ -395,6 +413,17 @@ NONSENSE: Final = {
     # Images
     "image: {registry: ''}": "image.registry: set the registry and path of the images",
     "image: {tag: latest}": "tag",
+    "image: {registry: 'https://ghcr.io/x'}": "registry",
+    "image: {registry: ghcr.io/Example/Shop}": "registry",
+    "image: {registry: Example/shop}": "registry",
+    "image: {registry: 'a:::b//c'}": "registry",
+    "image: {registry: ghcr.io/x/}": "registry",
+    "image: {registry: 'ghcr.io/x:1'}": "registry",
+    "global: {imageRegistry: 'https://mirror.example'}": "imageRegistry",
+    "global: {imageRegistry: mirror.example/}": "imageRegistry",
+    "edge: {globalRateLimit: {image: 'a:::b//c:1'}}": "image",
+    "edge: {globalRateLimit: {image: 'https://r.example/a:1'}}": "image",
+    "image: {tag: 1234e56}": "tag",
     "image: {tag: a b}": "tag",
     "image: {digests: {edge: sha256:abc}}": "digests",
     f"image: {{digests: {{egde: 'sha256:{'a' * 64}'}}}}": "image.digests.egde: there is no such image",

@@ -35,20 +35,23 @@
 {{- $root := index . 0 -}}
 {{- $name := index . 1 -}}
 {{- $digest := get ($root.Values.image.digests | default dict) $name -}}
-{{- $registry := $root.Values.image.registry -}}
-{{- with ($root.Values.global).imageRegistry -}}
-{{- $registry = printf "%s/%s" . (regexReplaceAll "^[^/]*/" $registry "") -}}
-{{- end -}}
-{{ $registry }}/{{ $name }}{{ if $digest }}@{{ $digest }}{{ else }}:{{ include "shop.tag" $root }}{{ end }}
+{{- $repository := include "shop.mirrored" (list $root (printf "%s/%s" $root.Values.image.registry $name)) -}}
+{{ $repository }}{{ if $digest }}@{{ $digest }}{{ else }}:{{ include "shop.tag" $root }}{{ end }}
 {{- end -}}
 
 {{/* The image of the rate limiter, which is not ours. */}}
 {{- define "shop.rateLimiterImage" -}}
-{{- $image := .Values.edge.globalRateLimit.image -}}
-{{- with (.Values.global).imageRegistry -}}
-{{- $image = printf "%s/%s" . (regexReplaceAll "^[^/]*/" $image "") -}}
+{{ include "shop.mirrored" (list . .Values.edge.globalRateLimit.image) }}
 {{- end -}}
-{{ $image }}
+
+{{/* The name of an image in `global.imageRegistry`, if there is one: it takes the place of the host, which has a dot or a port, or
+     is localhost. Call with (list $ name). */}}
+{{- define "shop.mirrored" -}}
+{{- $name := index . 1 -}}
+{{- with ((index . 0).Values.global).imageRegistry -}}
+{{- $name = printf "%s/%s" . (regexReplaceAll "^([^/]*[.:][^/]*|localhost)/" $name "") -}}
+{{- end -}}
+{{ $name }}
 {{- end -}}
 
 {{/* The options of the edge that say how much one address may ask for: the rate limiter's file is made from the same. */}}
