@@ -332,18 +332,50 @@ minAvailable: {{ .minAvailable }}
 {{- end -}}
 {{- end -}}
 
-{{/* Refuses an IPv4 network with bits set after its prefix, `10.0.0.5/8`, as Kubernetes does. Call with
-     (list path network). */}}
+{{/* The address of a network in bits, 32 or 128 of them. Call with the network. */}}
+{{- define "shop.bits" -}}
+{{- $address := regexReplaceAll "/.*" . "" | lower -}}
+{{- if contains ":" $address -}}
+{{- $digits := dict "0" "0000" "1" "0001" "2" "0010" "3" "0011" "4" "0100" "5" "0101" "6" "0110" "7" "0111" -}}
+{{- $digits = merge $digits (dict "8" "1000" "9" "1001" "a" "1010" "b" "1011" "c" "1100" "d" "1101" "e" "1110" "f" "1111") -}}
+{{- $halves := splitList "::" $address -}}
+{{- $left := first $halves | splitList ":" | compact -}}
+{{- $right := rest $halves | join "" | splitList ":" | compact -}}
+{{- $groups := $left -}}
+{{- range until (sub 8 (add (len $left) (len $right)) | int) }}{{ $groups = append $groups "0" }}{{ end -}}
+{{- range concat $groups $right -}}
+{{- range printf "%4s" . | replace " " "0" | splitList "" }}{{ get $digits . }}{{ end -}}
+{{- end -}}
+{{- else -}}
+{{- range splitList "." $address }}{{ int . | printf "%08b" }}{{ end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Refuses a network with bits set after its prefix, `10.0.0.5/8`, as Kubernetes does. Call with (list path network). */}}
 {{- define "shop.requireNetwork" -}}
-{{- $path := index . 0 -}}
 {{- $network := index . 1 -}}
-{{- if not (contains ":" $network) -}}
-{{- $address := 0 -}}
-{{- range splitList "." (regexReplaceAll "/.*" $network "") }}{{ $address = add (mul $address 256) (int .) }}{{ end -}}
-{{- $size := 1 -}}
-{{- range until (sub 32 (regexFind "[0-9]+$" $network | int) | int) }}{{ $size = mul $size 2 }}{{ end -}}
-{{- if mod $address $size -}}
-{{- fail (printf "%s: %s is an address in a network: name the network, without bits behind the prefix" $path $network) -}}
+{{- $bits := include "shop.bits" $network -}}
+{{- if contains "1" (substr (regexFind "[0-9]+$" $network | int) (len $bits) $bits) -}}
+{{- fail (printf "%s: %s is an address in a network: name the network, without bits behind the prefix" (index . 0) $network) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Refuses peers of a network policy that Kubernetes refuses. Call with (list path peers). */}}
+{{- define "shop.requirePeers" -}}
+{{- $path := index . 0 -}}
+{{- range index . 1 -}}
+{{- with .ipBlock -}}
+{{- $network := .cidr -}}
+{{- $size := regexFind "[0-9]+$" $network | int -}}
+{{- $bits := include "shop.bits" $network -}}
+{{- include "shop.requireNetwork" (list $path $network) -}}
+{{- range .except -}}
+{{- include "shop.requireNetwork" (list $path .) -}}
+{{- $own := include "shop.bits" . -}}
+{{- if not (and (eq (len $own) (len $bits)) (gt (regexFind "[0-9]+$" . | int) $size) (hasPrefix (substr 0 $size $bits) $own)) -}}
+{{- fail (printf "%s: %s is not inside %s, from which it is excepted" $path . $network) -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
@@ -360,22 +392,55 @@ minAvailable: {{ .minAvailable }}
 {{- end -}}
 {{- end -}}
 
-{{/* Refuses a pod whose volumes, mounts and containers do not fit together or with the chart's own. Call with (list path pod). */}}
+{{/* The folders of the chart's own volumes in a pod, by volume. Call with (list $ path), the path of its part of the values. */}}
+{{- define "shop.folders" -}}
+{{- $path := index . 1 -}}
+{{- $folders := dict "tls" "/etc/shop/tls" -}}
+{{- $authorities := list -}}
+{{- if eq $path "edge" -}}
+{{- $folders = merge $folders (dict "configuration" "/tmp" "public-tls" "/etc/shop/public-tls") -}}
+{{- $authorities = list "traces" -}}
+{{- else if eq $path "edge.globalRateLimit" -}}
+{{- $_ := set $folders "limits" "/etc/limits/config" -}}
+{{- $authorities = list "limits" -}}
+{{- else -}}
+{{- $_ := set $folders "secrets" "/run/secrets/shop" -}}
+{{- $authorities = list "database" "traces" -}}
+{{- if hasSuffix ".migrations" $path -}}
+{{- $authorities = list "database" -}}
+{{- $folders = omit $folders "tls" -}}
+{{- else if hasSuffix ".worker" $path -}}
+{{- $authorities = list "database" "redis" "traces" -}}
+{{- $folders = omit $folders "tls" -}}
+{{- end -}}
+{{- end -}}
+{{- $given := include "shop.authorities" (index . 0) | fromYaml -}}
+{{- range $authorities -}}
+{{- if (get $given .).existingSecret }}{{ $_ := set $folders (printf "%s-authority" .) (printf "/etc/shop/%s" .) }}{{ end -}}
+{{- end -}}
+{{- toYaml $folders -}}
+{{- end -}}
+
+{{/* Refuses a pod whose volumes, mounts and containers do not fit together or with the chart's own. Call with
+     (list $ path pod). */}}
 {{- define "shop.requireFitting" -}}
-{{- $path := index . 0 -}}
-{{- $pod := index . 1 -}}
-{{- $volumes := list "secrets" "tls" "public-tls" "configuration" "limits" "database-authority" "redis-authority" "limits-authority" "traces-authority" -}}
-{{- $ours := $volumes -}}
+{{- $path := index . 1 -}}
+{{- $pod := index . 2 -}}
+{{- $ours := include "shop.folders" (list (index . 0) $path) | fromYaml -}}
+{{- $volumes := keys $ours -}}
+{{- $reserved := list "secrets" "tls" "public-tls" "configuration" "limits" "database-authority" "redis-authority" "limits-authority" "traces-authority" -}}
 {{- range $pod.volumes -}}
-{{- if has .name $ours }}{{ fail (printf "%s: pod.volumes: the name %s is the chart's own: choose another" $path .name) }}{{ end -}}
+{{- if has .name $reserved }}{{ fail (printf "%s: pod.volumes: the name %s is the chart's own: choose another" $path .name) }}{{ end -}}
 {{- if has .name $volumes }}{{ fail (printf "%s: pod.volumes: the name %s is there twice" $path .name) }}{{ end -}}
 {{- $volumes = append $volumes .name -}}
 {{- end -}}
-{{- $folders := list "/run/secrets/shop" "/etc/shop/tls" "/etc/shop/public-tls" "/etc/shop/database" "/etc/shop/redis" "/etc/shop/limits" "/etc/shop/traces" "/etc/limits/config" -}}
-{{- if eq $path "edge" }}{{ $folders = append $folders "/tmp" }}{{ end -}}
+{{- $folders := values $ours -}}
 {{- range $pod.volumeMounts -}}
-{{- $folder := trimSuffix "/" .mountPath -}}
+{{- $folder := clean .mountPath -}}
 {{- if has $folder $folders }}{{ fail (printf "%s: pod.volumeMounts: something is mounted at %s already" $path $folder) }}{{ end -}}
+{{- range values $ours -}}
+{{- if hasPrefix (printf "%s/" $folder) . }}{{ fail (printf "%s: pod.volumeMounts: something is mounted at %s already, below %s" $path . $folder) }}{{ end -}}
+{{- end -}}
 {{- if not (has .name $volumes) }}{{ fail (printf "%s: pod.volumeMounts: there is no volume %s in pod.volumes" $path .name) }}{{ end -}}
 {{- $folders = append $folders $folder -}}
 {{- end -}}
@@ -418,6 +483,31 @@ minAvailable: {{ .minAvailable }}
 {{- if regexMatch (printf "[ {](name|secretName|secretProviderClass): \"?%s\"?[\\s,}]" (regexQuoteMeta $name)) $jobs -}}
 {{- fail (printf "extraObjects: the migrations need %s, which this %s would make after them: annotate it with helm.sh/hook: pre-install,pre-upgrade and helm.sh/hook-weight: \"-20\"" $name $object.kind) -}}
 {{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Refuses settings of a pod of which each is legal and not all of them together. Call with (list path pod). */}}
+{{- define "shop.requireRunnable" -}}
+{{- $path := index . 0 -}}
+{{- $pod := index . 1 -}}
+{{- if and (eq ($pod.dnsPolicy | default "") "None") (not ($pod.dnsConfig).nameservers) -}}
+{{- fail (printf "%s: pod.dnsPolicy: None needs pod.dnsConfig.nameservers" $path) -}}
+{{- end -}}
+{{- $container := $pod.containerSecurityContext | default dict -}}
+{{- $context := $pod.securityContext | default dict -}}
+{{- range $key := list "runAsUser" "runAsNonRoot" -}}
+{{- if not (kindIs "invalid" (dig $key nil $container)) }}{{ $context = set (deepCopy $context) $key (get $container $key) }}{{ end -}}
+{{- end -}}
+{{- if and $context.runAsNonRoot (eq (get $context "runAsUser" | toString) "0") -}}
+{{- fail (printf "%s: pod.securityContext and pod.containerSecurityContext: runAsUser is 0, which runAsNonRoot forbids" $path) -}}
+{{- end -}}
+{{- if eq (get $container "allowPrivilegeEscalation" | toString) "false" -}}
+{{- if $container.privileged -}}
+{{- fail (printf "%s: pod.containerSecurityContext: a privileged container needs allowPrivilegeEscalation" $path) -}}
+{{- end -}}
+{{- if has "CAP_SYS_ADMIN" (($container.capabilities).add | default list) -}}
+{{- fail (printf "%s: pod.containerSecurityContext: CAP_SYS_ADMIN needs allowPrivilegeEscalation" $path) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
