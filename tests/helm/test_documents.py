@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import yaml
 
+from devstack.settings import REPOSITORY
 from envoy.environments import ADMIN_PORT
 from tests.helm.chart import CHART, helm, manifests, pods
 from tests.support.documents import code, commands
@@ -41,7 +42,7 @@ def labels() -> set[str]:
     return {
         f"{name}={value}"
         for shape in SHAPES
-        for each in manifests(shape, "Deployment")
+        for each in (*manifests(shape, "Deployment"), *manifests(shape, "Job"))
         for name, value in each["spec"]["template"]["metadata"]["labels"].items()
     }
 
@@ -114,6 +115,20 @@ def test_every_flag_of_helm_exists() -> None:
 
     assert len(asked) > 5
     assert wrong == []
+
+
+def test_no_command_needs_what_is_in_pods_alone() -> None:
+    # redis-cli knows two of the six forms of REDIS_URL, and a file of the URL of a database is in pods only.
+    assert not [each.where for each in code() if "redis-cli -u" in each.text and "REDIS_URL" in each.text]
+    connecting = [each for each in code() if "psql" in each.text and ".data.DATABASE_URL" in each.text]
+    assert [each for each in connecting if "/etc/shop/database/ca.crt" in each.text]
+
+
+def test_the_logs_of_a_job_are_not_the_only_way_to_its_end() -> None:
+    text = (REPOSITORY / "docs" / "runbook.md").read_text()
+
+    for job in re.findall(r"kubectl logs\s+job/([\w-]+)", text):
+        assert f"kubectl describe job {job}" in text
 
 
 def test_every_way_back_works_beside_an_autoscaler() -> None:
