@@ -8,7 +8,7 @@ import itertools
 import math
 import re
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from google.protobuf import descriptor_pool, message_factory
@@ -26,7 +26,6 @@ from tests.support.requests import PASSWORD
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-    from datetime import timedelta
 
     from google.protobuf.descriptor import MethodDescriptor
     from google.protobuf.message import Message
@@ -255,7 +254,9 @@ class Memory(World):
         return self.server.token(Role.USER, expires_in_s=-60)
 
     def short_token(self) -> str:
-        return self.server.token(Role.USER, expires_in_s=1.5 - LEEWAY_S)
+        token = self.server.token(Role.USER, expires_in_s=1.5)
+        self.advance(timedelta(seconds=LEEWAY_S))
+        return token
 
     def advance(self, by: timedelta) -> None:
         self.server.clock.advance(by)

@@ -14,7 +14,7 @@ def test_streams_last_longer_than_calls_and_do_not_count_among_them() -> None:
     over_rest = [each for each in routes(edge) if "orders:watch" in str(each["match"])]
 
     assert over_grpc["route"]["cluster"] == "order_svc_streams"
-    assert over_grpc["route"]["max_stream_duration"]["grpc_timeout_header_max"] == "3660s"
+    assert over_grpc["route"]["max_stream_duration"] == {"max_stream_duration": "3660s"}
     assert all(each["route"] == over_grpc["route"] for each in others)
     assert over_rest
     assert all("'key': 'grpc-timeout', 'value': '3660S'" in str(each) for each in over_rest)
