@@ -38,8 +38,9 @@ def connect(  # noqa: PLR0913  each has a default, and a call names what it chan
     """Return a channel for typed stubs under asyncio. Close it, or use it in `async with`.
 
     Every call has a deadline; inside a call that is being served it ends before that call's deadline. If the server is
-    UNAVAILABLE, a call is tried again. A write without a `request_id` gets one, so that its tries take effect once; to
-    repeat a call after an error, set the request_id yourself. A stream has a deadline only if it names one.
+    UNAVAILABLE and does not say when to come again, a call is tried again. A write without a `request_id` gets one, so
+    that its tries take effect once; to repeat a call after an error, set the request_id yourself. A stream has a
+    deadline only if it names one.
 
     Args:
         target: `host:port`, or any gRPC target: `dns:///host:port`, `ipv4:10.0.0.1:50051,10.0.0.2:50051`.

@@ -31,7 +31,8 @@ class CallPolicy:
 
     Attributes:
         timeout_s: the deadline of a call that names none.
-        max_attempts: how often a call is tried in all if the server is UNAVAILABLE. 1 to 5.
+        max_attempts: how often a call is tried in all if the server is UNAVAILABLE and does not say when to come again.
+            1 to 5.
         hedge_after_s: if a read has no answer after this time, it is sent to the next replica too, and the first answer
             counts. At most three tries, within the call's deadline. None disables hedging. Writes and streams are never
             hedged.
