@@ -135,7 +135,8 @@ async def _send_until_expiry(
                     raise TimeoutError  # noqa: TRY301  handled as the timeout's own is
                 limit.reschedule(ends_at)
     except TimeoutError:
-        if loop.time() < ends_at:
+        # Also if it expired early: uvloop rounds timers to milliseconds.
+        if not limit.expired() and loop.time() < ends_at:
             raise
         raise TokenExpired if token_left_s == left_s else DeadlineExceeded from None
 

@@ -209,6 +209,20 @@ async def test_a_stream_ends_with_its_token_or_after_its_time_whichever_is_first
     assert line["duration_ms"] >= 10
 
 
+async def test_a_timer_that_fires_early_ends_the_stream_as_a_punctual_one_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    punctual = asyncio.timeout_at
+    monkeypatch.setattr(asyncio, "timeout_at", lambda when: punctual(when - 0.02))
+    context = Context()
+
+    async def no_message(_request: Any, _context: Any) -> AsyncGenerator[Any, None]:
+        await asyncio.Event().wait()
+        yield ONE
+
+    await serve(context, no_message, max_s=0.05)
+
+    assert context.code is StatusCode.DEADLINE_EXCEEDED
+
+
 async def test_a_timeout_within_a_stream_is_a_defect_and_not_the_end_of_its_time() -> None:
     context = Context()
 
