@@ -47,8 +47,9 @@ async def opened(url: str, **settings: Any) -> AsyncIterator[Database]:
         await database.close()
 
 
-def settings_of(url: str) -> BrokerSettings:
-    return BrokerSettings(url=RedisUrl.parse(url), timeout_s=1)
+def settings_of(url: str, *, timeout_s: float = 1) -> BrokerSettings:
+    """Return the settings for this Redis; a call that blocks needs a longer timeout than it may take."""
+    return BrokerSettings(url=RedisUrl.parse(url), timeout_s=timeout_s)
 
 
 @contextlib.asynccontextmanager

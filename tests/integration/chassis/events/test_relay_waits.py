@@ -141,8 +141,8 @@ async def test_a_reader_that_is_behind_gets_each_page_without_waiting_for_a_tick
     calls = counting(monkeypatch, (relay_state, "try_lock"))
     write(notes_database, 1)
 
-    async with connect_async(settings_of(redis_url)) as client, asyncio.timeout(60):
-        asking = asyncio.create_task(replay.ask(client, stream=STREAM, group="test", after=START, wait_s=30))
+    async with connect_async(settings_of(redis_url, timeout_s=30)) as client, asyncio.timeout(60):
+        asking = asyncio.create_task(replay.ask(client, stream=STREAM, group="test", after=START, wait_s=20))
         await until(lambda: is_there(stored, f"{STREAM}:replay"))
         async with relay(notes_database.url, redis=redis_url, resource="note") as ours, running(ours.run):
             pages = [await asking]
@@ -174,7 +174,7 @@ async def test_an_event_has_the_epoch_in_which_it_was_first_published_whenever_i
     async with (
         relay(notes_database.url, redis=redis_url, resource="note") as ours,
         running(ours.run),
-        connect_async(settings_of(redis_url)) as client,
+        connect_async(settings_of(redis_url, timeout_s=30)) as client,
     ):
         await until_published(notes_database)
         first = [event.epoch for event in sent(stored)]

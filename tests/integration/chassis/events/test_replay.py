@@ -46,7 +46,7 @@ async def test_pages_have_every_event_once_and_in_the_order_of_the_stream(
     async with (
         relay(notes_database.url, redis=redis_url, resource="note") as ours,
         running(ours.run),
-        connect_async(settings_of(redis_url)) as client,
+        connect_async(settings_of(redis_url, timeout_s=30)) as client,
     ):
         await published(notes_database)
         after, is_last = START, False
