@@ -141,6 +141,13 @@ def test_the_calls_of_the_ready_screen_work_when_pasted(
     assert f'id: "{json.loads(listed)["orders"][0]["id"]}"' in order
 
 
+def test_the_readme_shows_how_the_ready_screen_begins(stack: Stack) -> None:
+    [promised] = re.findall(r"```\n(Ready\. .*?)```", (REPOSITORY / "README.md").read_text(), flags=re.DOTALL)
+
+    screen = re.sub(r"(?<=trust ).*(?=/tls/)", ".devstack", ready_screen(stack).lstrip())
+    assert re.sub(r":\d+", ":8", screen).startswith(re.sub(r":\d+", ":8", promised))
+
+
 def _snippets(screen: str) -> list[str]:
     """Return the three calls as a person would copy them: from below their headings to the next one."""
     calls = re.split(r"^\d\. .*\n", screen, flags=re.MULTILINE)[1:]
