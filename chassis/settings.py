@@ -1,7 +1,7 @@
 """The base of all settings: environment variables, read once, frozen.
 
-Each package of the chassis has its own section. A service reads its sections in `__main__` and hands them on; nothing
-else looks at the environment.
+Each package of the chassis has its own section. A command of a service reads those that it needs, in `serving.py` or
+`worker.py`, and hands them on.
 """
 
 from __future__ import annotations

@@ -189,7 +189,7 @@ def shown(default: object) -> str:
 
 
 def _readers() -> dict[str, str]:
-    """Return which commands of which services read each section: `serve` and `relay` of both services."""
+    """Return which commands of which services read each section."""
     reading: dict[str, dict[str, tuple[str, ...]]] = defaultdict(dict)
     for service in _SERVICES:
         found: dict[str, list[str]] = defaultdict(list)

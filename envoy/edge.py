@@ -136,8 +136,8 @@ class Edge:
     access_log_path: str = "/dev/stdout"
     drain_s: int = 5
     has_reflection: bool = False
-    token_issuer: str = "https://shop.local"  # noqa: S105 - a name
-    token_audience: str = "shop"  # noqa: S105 - a name
+    token_issuer: str = "https://shop.local"  # noqa: S105  a name
+    token_audience: str = "shop"  # noqa: S105  a name
     rate_limit: int = 100
     public_write_limit: int = 20
     rate_limiter: Address | None = None

@@ -56,7 +56,7 @@ def kubernetes(*, prefix: str = "") -> Edge:
 
 def _container(names: Mapping[str, str]) -> Edge:
     return Edge(
-        address="0.0.0.0",  # noqa: S104 - callers of a container are outside of it
+        address="0.0.0.0",  # noqa: S104  callers of a container are outside of it
         port=PORT,
         admin_port=ADMIN_PORT,
         keys_port=KEYS_PORT,

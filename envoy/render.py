@@ -72,7 +72,7 @@ def render(edge: Edge, *, descriptor_set: Path = DESCRIPTOR_SET) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
-        autoescape=False,  # noqa: S701 - this is YAML: escaping for HTML would break it
+        autoescape=False,  # noqa: S701  this is YAML: escaping for HTML would break it
     )
     templates.filters["quoted"] = json.dumps  # a JSON text is YAML; Jinja's own `tojson` escapes for HTML
     return templates.get_template("edge.yaml.j2").render(

@@ -46,7 +46,7 @@ def run(edge: Edge, *, concurrency: int) -> int:
     with tempfile.TemporaryDirectory(prefix="edge-") as folder:
         envoy = None
         try:
-            envoy = Popen(_command(edge, Path(folder), concurrency=concurrency))  # noqa: S603 - the arguments are ours
+            envoy = Popen(_command(edge, Path(folder), concurrency=concurrency))  # noqa: S603  the arguments are ours
             return envoy.wait()
         except _StopRequested:
             if envoy is None:

@@ -1,4 +1,4 @@
-"""`python -m order_svc serve | worker | migrate | events …`: reads the settings and runs the service."""
+"""`python -m order_svc serve | worker | migrate | events …`."""
 
 from typing import Final
 

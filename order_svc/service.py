@@ -46,7 +46,7 @@ _TRANSITION: Final[ResponseCodec[Transition]] = ResponseCodec(
     resource_id=attrgetter("order.id"),
 )
 
-# The orders of a batch are made in one turn of the loop: 128 of the largest ones would block it for 0.2 s.
+# The responses of a batch are made in one turn of the loop: 128 of the largest ones would hold it for 0.1 s.
 _LOOKUPS_AT_ONCE: Final = 32
 
 

@@ -1,7 +1,4 @@
-"""`python -m user_svc serve | worker | migrate | events … | keys … | sessions … | admin …`.
-
-Reads the settings and runs the service.
-"""
+"""`python -m user_svc serve | worker | migrate | events … | keys … | sessions … | admin …`."""
 
 from typing import Final
 

@@ -61,7 +61,6 @@ class ThreadConnection(psycopg.Connection[tuple[Any, ...]]):
 
     is_pooled: bool = False
     answer_timeout_s: float | None = None
-
     is_on_one_disk: bool = False
 
     @override

@@ -51,8 +51,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-# Calls of one list method at a time, as many as the shared pool has connections. gRPC takes one new call per turn of
-# the loop, and each page that is made lengthens the turns: with hundreds at once even refusing would take seconds.
+# Calls of one list method at a time; the shared pool has a connection more. gRPC takes one new call per turn of the
+# loop, and each page that is made lengthens the turns: with hundreds at once even refusing would take seconds.
 LISTS_AT_ONCE: Final = 4
 # Calls of one list method that wait. A large page takes some 10 ms of CPU, so a hundred are a second of work.
 MAX_LISTS_WAITING: Final = 100

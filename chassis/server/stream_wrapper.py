@@ -45,7 +45,6 @@ _END: Final = "end"
 # How long the message that is being sent when the time is up may take. If it were cut off, the error could not follow.
 _SENDING_S: Final = 1.0
 
-
 # A stream ends this long before its caller's deadline, at which gRPC would end it without a reason.
 _BEFORE_DEADLINE_S: Final = 0.02
 

@@ -1,4 +1,4 @@
-"""`python -m tests.support.notes_svc serve | worker | migrate | events …`: reads the settings and runs the service."""
+"""`python -m tests.support.notes_svc serve | worker | migrate | events …`."""
 
 from __future__ import annotations
 

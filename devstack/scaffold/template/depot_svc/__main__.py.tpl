@@ -1,4 +1,4 @@
-"""`python -m depot_svc serve | worker | migrate | events …`: reads the settings and runs the service."""
+"""`python -m depot_svc serve | worker | migrate | events …`."""
 
 from typing import Final
 
