@@ -1,13 +1,14 @@
-"""Migrations of a service's database, by Alembic.
-
-Alembic is imported where it is used and not above: to load it takes a fifth of a second too.
-"""
+"""Migrations of a service's database, by Alembic."""
 
 from __future__ import annotations
 
 import time
 from typing import TYPE_CHECKING, Final
 
+from alembic import command, context
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, event, text
 
 from chassis.database import connections, locks
@@ -50,11 +51,6 @@ def upgrade(
         StartupError: the URL leads through a pooler, which has no session for a lock that outlives a transaction; or to
             the database of another service.
     """
-    from alembic import command  # noqa: PLC0415  11 MB that a server has no use for
-    from alembic.config import Config  # noqa: PLC0415  11 MB that a server has no use for
-    from alembic.runtime.migration import MigrationContext  # noqa: PLC0415  11 MB that a server has no use for
-    from alembic.script import ScriptDirectory  # noqa: PLC0415  11 MB that a server has no use for
-
     config = Config()
     config.set_main_option("script_location", f"{package}:migrations")
     engine = create_engine(
@@ -63,10 +59,7 @@ def upgrade(
     _wait_longer_for_concurrently(engine, lock_timeout_s=lock_timeout_s, concurrent_timeout_s=concurrent_timeout_s)
     try:
         with engine.connect() as connection:
-            # Polled: CREATE INDEX CONCURRENTLY would wait for every statement that waits for the lock.
-            while not connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": locks.MIGRATIONS}):
-                connection.commit()
-                time.sleep(0.2)
+            _take_lock(connection)
             connection.execute(text(_lock_timeout(lock_timeout_s)))
             connection.commit()
             _require_own(connection, package)
@@ -83,6 +76,13 @@ def upgrade(
                 connection.commit()
     finally:
         engine.dispose()
+
+
+def _take_lock(connection: Connection) -> None:
+    # Polled: CREATE INDEX CONCURRENTLY would wait for every statement that waits for the lock.
+    while not connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": locks.MIGRATIONS}):
+        connection.commit()
+        time.sleep(0.2)
 
 
 def _wait_longer_for_concurrently(engine: Engine, *, lock_timeout_s: float, concurrent_timeout_s: float) -> None:
@@ -110,8 +110,6 @@ def _require_own(connection: Connection, package: str) -> None:
 
 def run_in_env() -> None:
     """Run the migrations that Alembic asks for; the whole of a service's `migrations/env.py`."""
-    from alembic import context  # noqa: PLC0415  11 MB that a server has no use for
-
     context.configure(connection=context.config.attributes["connection"])
     with context.begin_transaction():
         context.run_migrations()
