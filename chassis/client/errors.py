@@ -1,11 +1,19 @@
 """The errors of calls: the reason that a service gave, and whether the service itself has failed."""
 
+from __future__ import annotations
+
 import asyncio
-from typing import Final, cast
+from typing import TYPE_CHECKING, Final, TypeVar, cast
 
 import grpc
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
+    from google.rpc.status_pb2 import Status
+
+DetailT = TypeVar("DetailT", bound="Message")
 
 DEPENDENCY_FAILURES: Final = frozenset(
     {
@@ -30,11 +38,14 @@ def reason_of(error: grpc.RpcError) -> str:
         status = rpc_status.from_call(cast("grpc.Call", error))
     except ValueError:  # details that contradict the status: not from one of our services
         return ""
-    info = error_details_pb2.ErrorInfo()
-    for detail in status.details if status else ():
-        if detail.Unpack(info):
-            return str(info.reason)
-    return ""
+    info = detail_of(status, error_details_pb2.ErrorInfo) if status else None
+    return str(info.reason) if info else ""
+
+
+def detail_of(status: Status, kind: type[DetailT]) -> DetailT | None:
+    """Return the first detail of the kind."""
+    detail = kind()
+    return next((detail for packed in status.details if packed.Unpack(detail)), None)
 
 
 def is_dependency_failure(error: Exception) -> bool:

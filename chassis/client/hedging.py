@@ -16,10 +16,20 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     import grpc
+    from google.protobuf.descriptor import MethodDescriptor
 
 # One more than the replicas of the smallest system: round robin counts the calls of others too, so that the second try
 # can reach the same replica as the first.
 _TRIES: Final = 3
+
+
+def rpc_of(method: str | bytes) -> MethodDescriptor | None:
+    """Return the rpc of this path; None if its stubs are not imported in this process."""
+    path = method.decode() if isinstance(method, bytes) else method
+    try:
+        return descriptor_pool.Default().FindMethodByName(path.strip("/").replace("/", "."))
+    except KeyError:
+        return None
 
 
 @functools.cache
@@ -28,12 +38,8 @@ def is_read(method: str | bytes) -> bool:
 
     False for an rpc whose stubs are not imported in this process.
     """
-    service, _, name = (method.decode() if isinstance(method, bytes) else method).strip("/").partition("/")
-    try:
-        rpc = descriptor_pool.Default().FindServiceByName(service).FindMethodByName(name)
-    except KeyError:
-        return False
-    return not rpc.server_streaming and bool(rpc.GetOptions().Extensions[http].get)
+    rpc = rpc_of(method)
+    return rpc is not None and not rpc.server_streaming and bool(rpc.GetOptions().Extensions[http].get)
 
 
 async def hedged(send: Callable[[float], Awaitable[Any]], *, timeout_s: float, after_s: float) -> Any:

@@ -11,7 +11,7 @@ import time
 import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import grpc
 import jwt
@@ -23,6 +23,7 @@ from typing_extensions import override
 
 from chassis.auth.access_tokens import TokenSettings
 from chassis.auth.claims import ALGORITHM, TYPE, Claims
+from chassis.client.errors import detail_of
 from chassis.client.interceptors import AioStreamDefaults
 from chassis.context import Role
 from chassis.server.settings import ServerSettings
@@ -31,13 +32,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
     from datetime import timedelta
 
-    from google.protobuf.message import Message
-
     from chassis.server.server import Server
 
 LOOPBACK: Final = "127.0.0.1"
-
-_Detail = TypeVar("_Detail", bound="Message")
 
 
 class ManualClock:
@@ -183,10 +180,10 @@ def refusal_from(error: grpc.RpcError) -> Refusal:
     # The trailers are pairs, whatever grpcio's types say.
     trailers = dict(cast("Iterable[tuple[str, Any]]", error.trailing_metadata() or ()))
     status = Status.FromString(trailers.get("grpc-status-details-bin", b""))
-    info = _detail(status, error_details_pb2.ErrorInfo)
+    info = detail_of(status, error_details_pb2.ErrorInfo)
     assert info is not None, f"no ErrorInfo: {error}"  # noqa: S101  this is for tests
-    bad_request = _detail(status, error_details_pb2.BadRequest)
-    retry = _detail(status, error_details_pb2.RetryInfo)
+    bad_request = detail_of(status, error_details_pb2.BadRequest)
+    retry = detail_of(status, error_details_pb2.RetryInfo)
     return Refusal(
         code=error.code(),
         message=error.details() or "",
@@ -211,9 +208,3 @@ async def refusal_of(call: Awaitable[object]) -> Refusal:
     except aio.AioRpcError as error:
         return refusal_from(error)
     raise AssertionError(f"answered instead of refused: {answer}")
-
-
-def _detail(status: Status, kind: type[_Detail]) -> _Detail | None:
-    """Return the first detail of the kind."""
-    detail = kind()
-    return next((detail for packed in status.details if packed.Unpack(detail)), None)

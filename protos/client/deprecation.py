@@ -7,8 +7,7 @@ import inspect
 import warnings
 from typing import Final
 
-from google.protobuf import descriptor_pool
-
+from chassis.client.hedging import rpc_of
 from protos.deprecation import deprecation_of
 
 # Packages between the caller's code and this module: a warning is shown where the caller's code is.
@@ -22,15 +21,12 @@ def warn_if_deprecated(method: str | bytes) -> None:
     Raises:
         DeprecationWarning: the filters of Python's warnings turn it into an error.
     """
-    path = method.decode() if isinstance(method, bytes) else method
-    service_name, _, name = path.strip("/").partition("/")
-    try:
-        service = descriptor_pool.Default().FindServiceByName(service_name)
-        rpc = service.FindMethodByName(name)
-    except KeyError:
+    rpc = rpc_of(method)
+    if rpc is None:
         return
+    service = rpc.containing_service
     if deprecation := deprecation_of(rpc.GetOptions(), service.GetOptions(), service.file.GetOptions()):
-        message = f"{service_name}.{name}: {deprecation.in_words()}"
+        message = f"{rpc.full_name}: {deprecation.in_words()}"
         warnings.warn(message, DeprecationWarning, stacklevel=_level_of_caller())
 
 

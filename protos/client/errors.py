@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Final, cast
 
 import grpc
 from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 from typing_extensions import override
 
+from chassis.client.errors import detail_of
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from typing import Self
-
-    from google.protobuf.message import Message
-
-_Detail = TypeVar("_Detail", bound="Message")
 
 _DETAILS: Final = "grpc-status-details-bin"
 
@@ -98,9 +96,9 @@ class ShopError(Exception):
         """Return what an error of gRPC says, for channels that connect() did not make."""
         failed = cast("grpc.Call", error)
         status = _status(failed)
-        info = _detail(status, error_details_pb2.ErrorInfo)
-        bad_request = _detail(status, error_details_pb2.BadRequest)
-        retry = _detail(status, error_details_pb2.RetryInfo)
+        info = detail_of(status, error_details_pb2.ErrorInfo)
+        bad_request = detail_of(status, error_details_pb2.BadRequest)
+        retry = detail_of(status, error_details_pb2.RetryInfo)
         return cls(
             failed.details() or "",
             code=failed.code(),
@@ -130,12 +128,3 @@ def _status(failed: grpc.Call) -> status_pb2.Status:
             except DecodeError:  # not from the shop
                 break
     return status_pb2.Status()
-
-
-def _detail(status: status_pb2.Status, kind: type[_Detail]) -> _Detail | None:
-    """Return the first detail of the kind."""
-    for packed in status.details:
-        detail = kind()
-        if packed.Unpack(detail):
-            return detail
-    return None

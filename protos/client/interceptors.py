@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import grpc
-from google.protobuf import descriptor_pool
 from grpc import aio
 from shop.system.v1.access_pb2 import access
 from typing_extensions import override
 
+from chassis.client.hedging import rpc_of
 from chassis.client.interceptors import finite_timeout, timeout_within_call, with_metadata, with_request_id
 from protos.client.deprecation import warn_if_deprecated
 from protos.client.errors import REFUSED_TOKEN, ShopError
@@ -29,12 +29,8 @@ if TYPE_CHECKING:
 @functools.cache
 def _is_public(method: str | bytes) -> bool:
     """Return whether the rpc of this path is public in the contract, so that it needs no token."""
-    service, _, name = (method.decode() if isinstance(method, bytes) else method).strip("/").partition("/")
-    try:
-        rpc = descriptor_pool.Default().FindServiceByName(service).FindMethodByName(name)
-    except KeyError:
-        return False
-    return bool(rpc.GetOptions().Extensions[access].public)
+    rpc = rpc_of(method)
+    return rpc is not None and bool(rpc.GetOptions().Extensions[access].public)
 
 
 def _needs_token(details: Any) -> bool:
