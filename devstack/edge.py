@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import http.client
 import os
-import time
 from dataclasses import dataclass
+from functools import partial
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
 from devstack.errors import StackError
@@ -14,7 +14,7 @@ from devstack.process import Command, Hooks, Process
 from devstack.settings import REPOSITORY
 from envoy.binary import EnvoyMissing, envoy_command
 from envoy.edge import Address, Cluster, Edge
-from envoy.in_flight import STATS_PATH, calls_in_flight
+from envoy.in_flight import ask, drain
 from envoy.render import render, render_secrets
 
 if TYPE_CHECKING:
@@ -69,7 +69,9 @@ class EdgeServer:
         self.admin_url: Final = f"http://{LOOPBACK}:{self._admin.number}"
         self.process: Final = Process(
             self._command(home.logs / "envoy.log"),
-            hooks=Hooks(is_ready=self._is_healthy, before_stop=self._drain),
+            hooks=Hooks(
+                is_ready=self._is_healthy, before_stop=partial(drain, self._admin.number, drain_s=0, finish_s=_DRAIN_S)
+            ),
             report=report,
         )
 
@@ -109,9 +111,7 @@ class EdgeServer:
         self._config.write_text(render(edge))
 
     def release_ports(self) -> None:
-        """Release the ports; call it when Envoy is not needed any more."""
-        self._ports.plain.release()
-        self._ports.tls.release()
+        """Release the ports that no caller knows; call it when Envoy is not needed any more."""
         self._admin.release()
         self._keys.release()
         self._metrics.release()
@@ -130,32 +130,9 @@ class EdgeServer:
         )
 
     def _is_healthy(self) -> bool:
-        if self._ask("GET", "/healthz", port=self._ports.plain.number)[0] != http.client.OK:
+        if ask("GET", "/healthz", port=self._ports.plain.number)[0] != HTTPStatus.OK:
             return False
         # The edge is ready once it can verify tokens. It fetches the keys in the background and keeps them.
         path = "/stats?filter=^http\\.edge\\.jwt_authn\\.jwks_fetch_success$"
-        _status, stat = self._ask("GET", path, port=self._admin.number)
+        _status, stat = ask("GET", path, port=self._admin.number)
         return bool(stat.strip()) and not stat.strip().endswith(" 0")
-
-    def _drain(self) -> None:
-        """Let running calls finish, for at most a second."""
-        self._ask("POST", "/drain_listeners?graceful&skip_exit", port=self._admin.number)
-        deadline = time.monotonic() + _DRAIN_S
-        while self._is_busy() and time.monotonic() < deadline:
-            time.sleep(0.05)
-
-    def _is_busy(self) -> bool:
-        _status, stats = self._ask("GET", STATS_PATH, port=self._admin.number)
-        return calls_in_flight(stats) > 0
-
-    def _ask(self, method: str, path: str, *, port: int) -> tuple[int, str]:
-        """Return the status and body of Envoy's answer; status 0 without an answer."""
-        connection = http.client.HTTPConnection(LOOPBACK, port, timeout=2)
-        try:
-            connection.request(method, path)
-            response = connection.getresponse()
-            return response.status, response.read().decode()
-        except (OSError, http.client.HTTPException):
-            return 0, ""
-        finally:
-            connection.close()

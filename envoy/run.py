@@ -3,9 +3,7 @@
 import signal
 import sys
 import tempfile
-import time
 from dataclasses import replace
-from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from subprocess import Popen
 from types import FrameType
@@ -13,15 +11,12 @@ from typing import Final, NoReturn
 
 from envoy.binary import envoy_command
 from envoy.edge import Edge
-from envoy.in_flight import STATS_PATH, calls_in_flight
+from envoy.in_flight import drain
 from envoy.render import render, render_secrets
 
 _FINISH_S: Final = 16
 """How long calls in flight may take after the drain: the longest REST call, 15 s, and 1 s of margin. Streams do not
 count."""
-
-_POLL_S: Final = 0.1
-_ADMIN_TIMEOUT_S: Final = 2
 
 
 class _StopRequested(BaseException):
@@ -51,7 +46,8 @@ def run(edge: Edge, *, concurrency: int) -> int:
         except _StopRequested:
             if envoy is None:
                 return 0
-            _drain(edge)
+            sys.stderr.write("Draining.\n")
+            drain(edge.admin_port, drain_s=edge.drain_s, finish_s=_FINISH_S)
             envoy.terminate()
             return envoy.wait()
 
@@ -70,25 +66,3 @@ def _command(edge: Edge, folder: Path, *, concurrency: int) -> tuple[str, ...]:
     for name, secret in render_secrets(edge).items():
         (folder / name).write_text(secret)
     return envoy_command(config, drain_s=edge.drain_s, concurrency=concurrency)
-
-
-def _drain(edge: Edge) -> None:
-    """Send GOAWAY for `drain_s` seconds, so that callers leave; then let running calls finish (README.md, "Stop")."""
-    sys.stderr.write("Draining.\n")
-    _ask(edge, "POST", "/drain_listeners?graceful&skip_exit")
-    time.sleep(edge.drain_s)
-    deadline = time.monotonic() + _FINISH_S
-    while calls_in_flight(_ask(edge, "GET", STATS_PATH)) > 0 and time.monotonic() < deadline:
-        time.sleep(_POLL_S)
-
-
-def _ask(edge: Edge, method: str, path: str) -> str:
-    """Return the answer of Envoy's admin interface; an empty text if it does not answer."""
-    connection = HTTPConnection("127.0.0.1", edge.admin_port, timeout=_ADMIN_TIMEOUT_S)
-    try:
-        connection.request(method, path)
-        return connection.getresponse().read().decode()
-    except (OSError, HTTPException):
-        return ""
-    finally:
-        connection.close()
