@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import base64
-import secrets
 import shutil
 from typing import TYPE_CHECKING, Final
 
 from devstack.certificates import SUBJECTS, Certificates
-from devstack.passwords import write_secret
+from devstack.passwords import new_key, new_password, write_secret
 from devstack.services import SERVICES
 
 if TYPE_CHECKING:
@@ -31,13 +29,13 @@ def prepare(folder: Path) -> None:
     """
     folder.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
     folder.chmod(_FOLDER_MODE)
-    _keep(folder / "postgres_password", _password)
+    _keep(folder / "postgres_password", new_password)
     for service in SERVICES:
-        password = _keep(folder / f"{service.name}_password", _password)
+        password = _keep(folder / f"{service.name}_password", new_password)
         url = f"postgresql://{service.name}:{password}@{_POSTGRES}/{service.database}"
         _write(folder / f"{service.name}_database_url", url)
-    _keep(folder / "keys_secret", _fernet_key)
-    redis = _keep(folder / "redis_password", _password)
+    _keep(folder / "keys_secret", new_key)
+    redis = _keep(folder / "redis_password", new_password)
     _write(folder / "redis_conf", _redis_conf(redis))
     _write(folder / "redis_url", f"redis://:{redis}@{_REDIS}/0")
     _prepare_certificates(folder)
@@ -73,15 +71,6 @@ def _write(path: Path, text: str) -> None:
     unfinished.replace(path)
 
 
-def _password() -> str:
-    # Hex, so that it needs no escaping in a URL, in SQL or in redis.conf.
-    return secrets.token_hex(24)
-
-
 def _redis_conf(password: str) -> str:
     # devstack/redis.py has the reasons for these settings.
     return f'requirepass {password}\nappendonly yes\nsave ""\nmaxmemory 256mb\nmaxmemory-policy noeviction\n'
-
-
-def _fernet_key() -> str:
-    return base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import secrets
 from typing import TYPE_CHECKING, Final
@@ -23,8 +24,7 @@ class PasswordFile:
         """Return the role's password; it stays the same as long as the file exists."""
         passwords = self._read()
         if role not in passwords:
-            # Hex, so that it needs no escaping in this file, in a URL or in SQL.
-            passwords[role] = secrets.token_hex(24)
+            passwords[role] = new_password()
             self._write(passwords)
         return passwords[role]
 
@@ -40,6 +40,17 @@ class PasswordFile:
         unfinished = self.path.with_suffix(".new")
         write_secret(unfinished, "".join(lines))
         unfinished.replace(self.path)
+
+
+def new_password() -> str:
+    """Return a random password."""
+    # Hex, so that it needs no escaping in a URL, in SQL, in redis.conf or in libpq's file.
+    return secrets.token_hex(24)
+
+
+def new_key() -> str:
+    """Return a random key for Fernet."""
+    return base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
 
 
 def kept_secret(path: Path, make: Callable[[], str]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import secrets
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final, Self
@@ -11,7 +10,7 @@ from urllib.parse import urlsplit
 from devstack.certificates import Certificates
 from devstack.edge import EdgePorts, EdgeServer
 from devstack.home import Home
-from devstack.passwords import kept_secret, write_secret
+from devstack.passwords import kept_secret, new_key, write_secret
 from devstack.ports import reserve_edge_port
 from devstack.postgres import PostgresServer
 from devstack.process import no_report
@@ -291,7 +290,7 @@ class Stack:
     def _keys_secret(self) -> str:
         if theirs := self.settings.keys_secret:
             return theirs.get_secret_value()
-        return kept_secret(self.home.keys_secret, lambda: base64.urlsafe_b64encode(secrets.token_bytes(32)).decode())
+        return kept_secret(self.home.keys_secret, new_key)
 
 
 def _without_password(netloc: str) -> str:
