@@ -53,6 +53,26 @@ def rate(metric: str, labels: str, by: str) -> str:
     return f"sum by ({by}) (rate({metric}{{{labels}}}[$__rate_interval]))"
 
 
+def rates(metric: str, labels: str, by: str) -> dict[str, str]:
+    """Return the query of a rate for each value of a label."""
+    return {f"{{{{{by}}}}}": rate(metric, labels, by)}
+
+
+def p95(metric: str, labels: str, by: str) -> dict[str, str]:
+    """Return the query of a quantile of a histogram for each value of a label."""
+    return {f"{{{{{by}}}}}": quantile(0.95, metric, labels, by)}
+
+
+def percentiles(metric: str, labels: str) -> dict[str, str]:
+    """Return the queries of three quantiles of a histogram."""
+    return {f"p{q * 100:g}": quantile(q, metric, labels) for q in (0.5, 0.95, 0.99)}
+
+
+def of_jobs(metric: str) -> dict[str, str]:
+    """Return the query of the greatest value of each job."""
+    return {"{{job}}": f"max by (job) ({metric}{{{_ALL}}})"}
+
+
 _CALLS: Final = "rpc_server_call_duration_seconds"
 
 SERVICE: Final = [
@@ -71,24 +91,14 @@ SERVICE: Final = [
         {"5 min": f"job:calls_slow:ratio_rate5m{{{_JOB}}}", "1 h": f"job:calls_slow:ratio_rate1h{{{_JOB}}}"},
         0.01,
     ),
-    Panel("Calls by method", "reqps", {"{{rpc_method}}": rate(f"{_CALLS}_count", _SHOP, "rpc_method")}),
+    Panel("Calls by method", "reqps", rates(f"{_CALLS}_count", _SHOP, "rpc_method")),
     Panel(
         "Calls by code, but for OK",
         "reqps",
-        {
-            "{{rpc_response_status_code}}": rate(
-                f"{_CALLS}_count", f'{_SHOP}, rpc_response_status_code!="OK"', "rpc_response_status_code"
-            )
-        },
+        rates(f"{_CALLS}_count", f'{_SHOP}, rpc_response_status_code!="OK"', "rpc_response_status_code"),
     ),
-    Panel(
-        "Duration",
-        "s",
-        {f"p{q * 100:g}": quantile(q, _CALLS, _SHOP) for q in (0.5, 0.95, 0.99)},
-        0.25,
-        has_examples=True,
-    ),
-    Panel("Duration by method, p95", "s", {"{{rpc_method}}": quantile(0.95, _CALLS, _SHOP, "rpc_method")}),
+    Panel("Duration", "s", percentiles(_CALLS, _SHOP), 0.25, has_examples=True),
+    Panel("Duration by method, p95", "s", p95(_CALLS, _SHOP, "rpc_method")),
     Panel("Calls being served", "short", {"{{instance}}": f"sum by (instance) (shop_calls_active{{{_JOB}}})"}),
     Panel(
         "Streams",
@@ -98,11 +108,7 @@ SERVICE: Final = [
             "{{rpc_response_status_code}}/s": rate("shop_streams_ended_total", _JOB, "rpc_response_status_code"),
         },
     ),
-    Panel(
-        "Calls to other services, p95",
-        "s",
-        {"{{rpc_method}}": quantile(0.95, "rpc_client_call_duration_seconds", _JOB, "rpc_method")},
-    ),
+    Panel("Calls to other services, p95", "s", p95("rpc_client_call_duration_seconds", _JOB, "rpc_method")),
     Panel(
         "Breaker",
         "short",
@@ -111,11 +117,7 @@ SERVICE: Final = [
             "{{dependency}} rejects": rate("shop_breaker_rejections_total", _JOB, "dependency"),
         },
     ),
-    Panel(
-        "Writes answered again",
-        "reqps",
-        {"{{rpc_method}}": rate("shop_idempotent_replays_total", _JOB, "rpc_method")},
-    ),
+    Panel("Writes answered again", "reqps", rates("shop_idempotent_replays_total", _JOB, "rpc_method")),
     Panel(
         "Orders by status",
         "ops",
@@ -160,12 +162,7 @@ EDGE: Final = [
         "reqps",
         {"{{envoy_response_code_class}}xx": rate("envoy_http_downstream_rq_xx", _EDGE, "envoy_response_code_class")},
     ),
-    Panel(
-        "Duration",
-        "ms",
-        {f"p{q * 100:g}": quantile(q, "envoy_http_downstream_rq_time", _EDGE) for q in (0.5, 0.95, 0.99)},
-        250,
-    ),
+    Panel("Duration", "ms", percentiles("envoy_http_downstream_rq_time", _EDGE), 250),
     Panel(
         "Connections",
         "short",
@@ -182,29 +179,17 @@ EDGE: Final = [
     Panel(
         "Overloaded: calls and tries that were refused",
         "reqps",
-        {"{{envoy_cluster_name}}": rate("envoy_cluster_upstream_rq_active_overflow", _CLUSTERS, "envoy_cluster_name")},
+        rates("envoy_cluster_upstream_rq_active_overflow", _CLUSTERS, "envoy_cluster_name"),
     ),
-    Panel(
-        "Healthy replicas",
-        "short",
-        {"{{envoy_cluster_name}}": f"envoy_cluster_membership_healthy{{{_CLUSTERS}}}"},
-    ),
+    Panel("Healthy replicas", "short", {"{{envoy_cluster_name}}": f"envoy_cluster_membership_healthy{{{_CLUSTERS}}}"}),
     Panel(
         "Certificates: days left",
         "d",
         {"{{instance}}": f"envoy_server_days_until_first_cert_expiring{{{_ALL}}}"},
         red_below=3,
     ),
-    Panel(
-        "Duration of services, p95",
-        "ms",
-        {"{{envoy_cluster_name}}": quantile(0.95, "envoy_cluster_upstream_rq_time", _CLUSTERS, "envoy_cluster_name")},
-    ),
-    Panel(
-        "Tries again",
-        "reqps",
-        {"{{envoy_cluster_name}}": rate("envoy_cluster_upstream_rq_retry", _CLUSTERS, "envoy_cluster_name")},
-    ),
+    Panel("Duration of services, p95", "ms", p95("envoy_cluster_upstream_rq_time", _CLUSTERS, "envoy_cluster_name")),
+    Panel("Tries again", "reqps", rates("envoy_cluster_upstream_rq_retry", _CLUSTERS, "envoy_cluster_name")),
 ]
 DATABASE: Final = [
     Panel(
@@ -221,16 +206,12 @@ DATABASE: Final = [
         {"{{instance}}": f"db_client_connection_pending_requests{{{_JOB}}}"},
         0,
     ),
-    Panel(
-        "Statements, p95",
-        "s",
-        {"{{db_query_summary}}": quantile(0.95, "db_client_operation_duration_seconds", _JOB, "db_query_summary")},
-    ),
-    Panel("Calls in a batch, p95", "short", {"{{batch}}": quantile(0.95, "shop_batch_size", _JOB, "batch")}),
-    Panel("Batches", "ops", {"{{batch}}": rate("shop_batch_size_count", _JOB, "batch")}),
-    Panel("Events that wait", "short", {"{{job}}": f"max by (job) (shop_outbox_unpublished_events{{{_ALL}}})"}),
-    Panel("Disk of the outbox", "bytes", {"{{job}}": f"max by (job) (shop_outbox_size_bytes{{{_ALL}}})"}),
-    Panel("Age of the oldest event", "s", {"{{job}}": f"max by (job) (shop_outbox_oldest_age_seconds{{{_ALL}}})"}, 60),
+    Panel("Statements, p95", "s", p95("db_client_operation_duration_seconds", _JOB, "db_query_summary")),
+    Panel("Calls in a batch, p95", "short", p95("shop_batch_size", _JOB, "batch")),
+    Panel("Batches", "ops", rates("shop_batch_size_count", _JOB, "batch")),
+    Panel("Events that wait", "short", of_jobs("shop_outbox_unpublished_events")),
+    Panel("Disk of the outbox", "bytes", of_jobs("shop_outbox_size_bytes")),
+    Panel("Age of the oldest event", "s", of_jobs("shop_outbox_oldest_age_seconds"), 60),
     Panel(
         "Consumers behind",
         "s",
