@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import Connection, Row, func, select, text
 
 from chassis.clock import new_id
-from chassis.database.database import as_json, execute
 from chassis.database.keyed import KeyedRows
+from chassis.database.statements import as_json, execute
 from chassis.events import outbox
 from chassis.idempotency.inserts import insert_once
 from chassis.server.pagination import Page

@@ -20,7 +20,7 @@ from pydantic import SecretStr, field_validator
 from sqlalchemy import Connection, delete, insert, select, text
 
 from chassis.database import locks
-from chassis.database.database import execute
+from chassis.database.statements import execute
 from chassis.errors import DatabaseUnavailable, StartupError
 from chassis.settings import Constant, Section
 from user_svc.tables import signing_keys

@@ -9,8 +9,8 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import IntegrityError
 
 from chassis.context import Role
-from chassis.database.database import broken_constraint, uuid_array
 from chassis.database.keyed import KeyedRows, Lookup
+from chassis.database.statements import broken_constraint, uuid_array
 from user_svc.errors import EmailTaken
 from user_svc.model import Email, User, UserId, UserState
 from user_svc.tables import users

@@ -11,10 +11,8 @@ import asyncio
 import math
 import time
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Final, TypeVar, cast
 
-import orjson
-import psycopg
 from sqlalchemy import Connection, create_engine, event, exc
 
 from chassis.concurrency.batcher import Answer, Batcher, BatchLimits
@@ -23,17 +21,17 @@ from chassis.context import time_left_s
 from chassis.database.connections import Connector
 from chassis.database.failures import ATTEMPTS, is_retryable, is_session_unusable, pause_s, to_domain_error
 from chassis.database.statement_pool import StatementPool
+from chassis.database.statements import execute
 from chassis.database.telemetry import StatementTelemetry
 from chassis.database.threads import DatabaseThreads
 from chassis.errors import DatabaseUnavailable, OutcomeUnknown
 from chassis.telemetry.metrics.database import watch_connections
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
     from datetime import datetime
-    from uuid import UUID
 
-    from sqlalchemy import ExceptionContext, Row
+    from sqlalchemy import ExceptionContext
     from sqlalchemy.pool import QueuePool
 
     from chassis.clock import Clock
@@ -263,37 +261,6 @@ def allow(connection: Connection, *, timeout_s: float) -> None:
     """Set the timeout of each statement of this transaction, instead of the settings' `statement_timeout_s`."""
     connection.exec_driver_sql(f"SET LOCAL statement_timeout = {timeout_s * 1000:.0f}")
     _driven(connection).answer_timeout_s = timeout_s + 1
-
-
-def execute(connection: Connection, statement: str, *parameters: object) -> Sequence[Row[Any]]:
-    """Return the rows of a statement in the driver's own syntax, `%s` for each parameter; none for one that gives none.
-
-    For the statements of batches: SQLAlchemy takes longer to build a statement than a short one takes to run.
-    """
-    result = connection.exec_driver_sql(statement, parameters)
-    return result.all() if result.returns_rows else ()
-
-
-def uuid_array(ids: Iterable[UUID | None]) -> str:
-    """Return ids as one parameter, to be cast to `uuid[]`: a fraction of the cost of a list."""
-    return "{" + ",".join(["NULL" if each is None else str(each) for each in ids]) + "}"
-
-
-def text_array(texts: Iterable[str]) -> str:
-    """Return texts as one parameter, to be cast to `text[]`."""
-    quoted = [each.replace("\\", "\\\\").replace('"', '\\"') for each in texts]
-    return "{" + ",".join([f'"{each}"' for each in quoted]) + "}"
-
-
-def as_json(rows: Sequence[Mapping[str, object]]) -> str:
-    """Return rows as one parameter, for `json_to_recordset`: a tenth of the cost of an array for each column."""
-    return orjson.dumps(rows).decode()
-
-
-def broken_constraint(error: exc.IntegrityError) -> str:
-    """Return the name of the constraint that a write broke, such as `users_email_key`."""
-    cause = error.orig
-    return (cause.diag.constraint_name or "") if isinstance(cause, psycopg.Error) else ""
 
 
 def _driven(connection: Connection) -> ThreadConnection:

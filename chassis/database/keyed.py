@@ -7,7 +7,7 @@ from uuid import UUID
 
 from sqlalchemy import Uuid
 
-from chassis.database.database import execute, text_array, uuid_array
+from chassis.database.statements import execute, text_array, uuid_array
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from chassis.database.database import as_json, execute
+from chassis.database.statements import as_json, execute
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from chassis.clock import new_id
 from chassis.context import current_call
-from chassis.database.database import as_json, execute
+from chassis.database.statements import as_json, execute
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

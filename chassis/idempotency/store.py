@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 import structlog
 from sqlalchemy import text
 
-from chassis.database.database import as_json, earlier_now, execute
+from chassis.database.database import earlier_now
+from chassis.database.statements import as_json, execute
 from chassis.errors import AnswerErased, RequestIdReused
 from chassis.keys import uuid_of
 from chassis.runtime.periodic import Failures, every

@@ -13,8 +13,8 @@ from pydantic import TypeAdapter
 from sqlalchemy import Text, column, table
 
 from chassis.clock import SystemClock
-from chassis.database.database import as_json
 from chassis.database.keyed import KeyedRows, Lookup
+from chassis.database.statements import as_json
 from chassis.errors import AlreadyExists, AnswerErased
 from chassis.events import outbox
 from chassis.events.outbox import Event

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Uuid, column, select, table, text
 
-from chassis.database.database import as_json, execute, uuid_array
 from chassis.database.keyed import KeyedRows, Lookup
+from chassis.database.statements import as_json, execute, uuid_array
 from chassis.events import outbox
 from chassis.idempotency.inserts import insert_once
 from tests.support.notes_svc.model import AuthorId, Note, NoteFilter, NoteId, NoteState

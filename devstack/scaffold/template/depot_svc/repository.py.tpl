@@ -11,8 +11,8 @@ from sqlalchemy import Uuid, column, select, table
 from sqlalchemy import Text, column, select, table
 # [end]
 
-from chassis.database.database import as_json, execute
 from chassis.database.keyed import KeyedRows, Lookup
+from chassis.database.statements import as_json, execute
 from chassis.events import outbox
 from chassis.idempotency.inserts import insert_once
 from depot_svc.model import Parcel, ParcelId

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import text
 
 from chassis.database import Database, migrations
-from chassis.database.database import execute
+from chassis.database.statements import execute
 from chassis.database.url import DatabaseUrl
 from chassis.errors import DatabaseUnavailable, StartupError
 from chassis.testing import plain_channel

@@ -15,7 +15,7 @@ import pytest
 
 from chassis.context import set_batch_deadline
 from chassis.database import Database
-from chassis.database.database import execute
+from chassis.database.statements import execute
 from chassis.errors import DatabaseUnavailable, OutcomeUnknown
 from chassis.testing import plain_channel
 from tests.integration.chassis.notes import notes_service
