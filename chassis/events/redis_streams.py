@@ -4,32 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
-import time
-from contextvars import ContextVar
 from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple, Self
 
 from pydantic import Field, PlainValidator
 from pydantic_settings import NoDecode
-from redis import Redis, RedisCluster, Sentinel
-from redis.asyncio import Redis as AsyncRedis
+from redis import RedisCluster
 from redis.asyncio import RedisCluster as AsyncRedisCluster
-from redis.asyncio import Sentinel as AsyncSentinel
-from redis.asyncio.cluster import ClusterNode as AsyncClusterNode
-from redis.asyncio.retry import Retry as AsyncRetry
-from redis.asyncio.sentinel import SentinelConnectionPool as AsyncSentinelConnectionPool
-from redis.backoff import ExponentialBackoff, NoBackoff
-from redis.cluster import ClusterNode
+from redis.backoff import ExponentialBackoff
 from redis.exceptions import ReadOnlyError, RedisClusterException, RedisError
-from redis.retry import Retry
-from redis.sentinel import SentinelConnectionPool
 from typing_extensions import override
 
+from chassis.events.redis_clients import ASYNC, SYNC
 from chassis.events.redis_url import RedisUrl
 from chassis.settings import Section
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
+
+    from redis import Redis
+    from redis.asyncio import Redis as AsyncRedis
+
+    from chassis.events.redis_clients import Classes
 
 BrokerDown: Final = (RedisError, RedisClusterException)
 """Redis does not answer, or answers with an error: the classes for an except clause."""
@@ -60,7 +55,6 @@ class EntryId(NamedTuple):
 
 START: Final = EntryId(0, 0)
 """Precedes every entry."""
-
 
 _FILES: Final = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 
@@ -121,130 +115,11 @@ _CLUSTER: Final[dict[str, Any]] = {
 }
 
 
-class _Cluster(RedisCluster):
-    """A Cluster's client that connects at its first command, as the other clients do."""
-
-    def __init__(self, **options: Any) -> None:
-        self._options: Final = options
-        self._connecting: Final = threading.RLock()
-        self._is_connected = False
-
-    @override
-    def execute_command(self, *args: Any, **kwargs: Any) -> Any:
-        with self._connecting:
-            if not self._is_connected:
-                # Before the connection is there, because connecting calls this method to load the Cluster's commands.
-                self._is_connected = True
-                try:
-                    super().__init__(**self._options)
-                except BaseException:
-                    self._is_connected = False
-                    raise
-        return super().execute_command(*args, **kwargs)  # type: ignore[no-untyped-call]  # redis-py has no types there
-
-    @override
-    def close(self) -> None:
-        if self._is_connected:
-            super().close()
-
-
-# How often the Sentinels are asked for the primary beside open connections.
-_ASKS_S: Final = 1.0
-
-
-class _SentinelPool(SentinelConnectionPool):
-    """Closes its connections once the Sentinels name another primary; redis-py notices that only when it connects.
-
-    A primary that was frozen and replaced takes writes when it resumes, for some ten seconds, until a Sentinel demotes
-    it. Of relays with connections to both primaries each would send again what its own primary lacks, and consumers
-    would wait for events that only the other one has.
-    """
-
-    _asks_at = 0.0
-
-    @override
-    def get_connection(self, *arguments: Any, **options: Any) -> Any:
-        if time.monotonic() >= self._asks_at:
-            with contextlib.suppress(RedisError):  # without an answer the open connection is the best there is
-                self.get_master_address()  # type: ignore[no-untyped-call]  # redis-py has no types there
-            self._asks_at = time.monotonic() + _ASKS_S
-        return super().get_connection(*arguments, **options)
-
-
-class _AsyncSentinelPool(AsyncSentinelConnectionPool):
-    """The same for asyncio."""
-
-    _asks_at = 0.0
-
-    @override
-    async def get_connection(self, *arguments: Any, **options: Any) -> Any:
-        if time.monotonic() >= self._asks_at:
-            with contextlib.suppress(RedisError):
-                await self.get_master_address()  # type: ignore[no-untyped-call]  # redis-py has no types there
-            self._asks_at = time.monotonic() + _ASKS_S
-        return await super().get_connection(*arguments, **options)  # type: ignore[no-untyped-call]  # as above
-
-
-# Whether the call being made is repeated already, as a whole.
-_IS_REPEATED: Final = ContextVar("_IS_REPEATED", default=False)
-
-
-class _OuterRetry(Retry):
-    """Repeats a call as a whole, and nothing that it consists of.
-
-    redis-py uses one Retry for a call, for connecting, and for the PING that precedes the first command of a connection
-    without a password. If each of them were repeated three times, a call to a frozen server would take nine timeouts:
-    longer than the 10 s after which PostgreSQL ends the relay's transaction.
-    """
-
-    @override
-    def call_with_retry(self, do: Any, fail: Any, *arguments: Any, **options: Any) -> Any:
-        if _IS_REPEATED.get():
-            return Retry(NoBackoff(), 0, self._supported_errors).call_with_retry(do, fail, *arguments, **options)
-        is_repeated = _IS_REPEATED.set(True)
-        try:
-            return super().call_with_retry(do, fail, *arguments, **options)
-        finally:
-            _IS_REPEATED.reset(is_repeated)
-
-
-class _AsyncOuterRetry(AsyncRetry):
-    """The same for asyncio."""
-
-    @override
-    async def call_with_retry(self, do: Any, fail: Any, *arguments: Any, **options: Any) -> Any:
-        if _IS_REPEATED.get():
-            once = AsyncRetry(NoBackoff(), 0, self._supported_errors)
-            return await once.call_with_retry(do, fail, *arguments, **options)
-        is_repeated = _IS_REPEATED.set(True)
-        try:
-            return await super().call_with_retry(do, fail, *arguments, **options)
-        finally:
-            _IS_REPEATED.reset(is_repeated)
-
-
-class _Classes(NamedTuple):
-    """The classes of redis-py that a client is made of: the same names with and without asyncio."""
-
-    server: Any
-    sentinel: Any
-    sentinel_pool: Any
-    cluster: Any
-    cluster_node: Any
-    retry: Any
-
-
-_SYNC: Final = _Classes(Redis, Sentinel, _SentinelPool, _Cluster, ClusterNode, _OuterRetry)
-_ASYNC: Final = _Classes(
-    AsyncRedis, AsyncSentinel, _AsyncSentinelPool, AsyncRedisCluster, AsyncClusterNode, _AsyncOuterRetry
-)
-
-
 @contextlib.contextmanager
 def connect(settings: BrokerSettings) -> Iterator[Redis]:
     """Yield a client; it connects when it is used, and reconnects after a connection was lost."""
     with contextlib.ExitStack() as ends:
-        clients = _clients(settings, _SYNC)
+        clients = _clients(settings, SYNC)
         for each in clients:
             ends.callback(each.close)
         yield clients[-1]
@@ -254,13 +129,13 @@ def connect(settings: BrokerSettings) -> Iterator[Redis]:
 async def connect_async(settings: BrokerSettings) -> AsyncIterator[AsyncRedis]:
     """Yield the same for asyncio."""
     async with contextlib.AsyncExitStack() as ends:
-        clients = _clients(settings, _ASYNC)
+        clients = _clients(settings, ASYNC)
         for each in clients:
             ends.push_async_callback(each.aclose)
         yield clients[-1]
 
 
-def _clients(settings: BrokerSettings, of: _Classes) -> Sequence[Any]:
+def _clients(settings: BrokerSettings, of: Classes) -> Sequence[Any]:
     """Return what has to be closed, the client itself last. A Cluster's client has the commands of a server's."""
     target = settings.url
     options = {**_options(settings), "retry": of.retry(_BACKOFF, _RETRIES[target.topology])}
