@@ -3,39 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import threading
 from dataclasses import dataclass, field
 from datetime import timedelta
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 from uuid import UUID, uuid4
 
 import grpc
 from grpc import aio
 from shop.system.v1.system_service_pb2_grpc import add_SystemServiceServicer_to_server
-from typing_extensions import override
 
 from chassis.auth.access import AccessControl
 from chassis.context import Role
-from chassis.server.method_wrapper import HandlerCollector, MethodWrapper
+from chassis.server.method_wrapper import MethodWrapper
 from chassis.server.system import SystemServicer
 from protos.client import Login, connect, connect_sync
-from protos.testing import refusals
+from protos.testing.handlers import Handlers
 from protos.testing.shop import Shop, services
 from protos.testing.tokens import LEEWAY, TokensInMemory
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Sequence
+    from collections.abc import Callable, Sequence
     from types import TracebackType
     from typing import Self
 
-    from google.protobuf.message import Message
-
     from protos.testing.shop import Users
-
-    Handler = grpc.RpcMethodHandler[Any, Any]
 
 T = TypeVar("T")
 
@@ -94,12 +87,11 @@ class ShopServer:
         system = SystemServicer(cast("Any", _Telemetry()), cast("Any", _NoDatabase()))
         self._shop.serve(add_SystemServiceServicer_to_server, system)
         self._tokens = self._shop.part(TokensInMemory)
-        self._handlers = _Handlers(self._refuse_if_told)
+        self._handlers = Handlers()
         for add, servicer in self._shop.servicers:
             add(servicer, cast("aio.Server", self._handlers))
         self.clock: Final = self._shop.clock
         self.served: Final = self._handlers.names
-        self._refusals: list[tuple[str, str]] = []
         self._loop = asyncio.new_event_loop()
         self._loop.set_exception_handler(_ignore_other_loops)
         self._started = threading.Event()
@@ -199,11 +191,7 @@ class ShopServer:
         Raises:
             ValueError: no service gives this reason, or there is no such rpc.
         """
-        if rpc and rpc not in self._handlers.rpcs:
-            raise ValueError(f"there is no rpc {rpc}: it is one of {', '.join(sorted(self._handlers.rpcs))}")
-        if reason not in refusals.reasons():
-            raise ValueError(f"no service refuses with {reason}: it is one of {', '.join(sorted(refusals.reasons()))}")
-        self._refusals.append((reason, rpc))
+        self._handlers.refuse_next(reason, rpc=rpc)
 
     def _call(self, work: Callable[[], T]) -> T:
         """Run the work in the server's loop, where nothing else runs meanwhile."""
@@ -239,64 +227,6 @@ class ShopServer:
             task.cancel()
         await asyncio.gather(*pushing, return_exceptions=True)
         await server.stop(None)
-
-    def _refuse_if_told(self, method: str, request: Message, *, is_open: bool = False) -> None:
-        name = method.rpartition("/")[2]
-        is_only_named = is_open or "SessionService/" in method
-        for told in self._refusals:
-            reason, rpc = told
-            if rpc == name or (not rpc and not is_only_named):
-                self._refusals.remove(told)
-                raise refusals.refusal(reason, method=method, request=request)
-
-
-class _Handlers(HandlerCollector):
-    """Collects handlers that ask first whether the call is to fail.
-
-    Attributes:
-        names: the full names of their services.
-        rpcs: the names of their rpcs.
-    """
-
-    def __init__(self, refuse: Callable[..., None]) -> None:
-        super().__init__()
-        self._refuse = refuse
-        self.names: Final[list[str]] = []
-        self.rpcs: Final[set[str]] = set()
-
-    @override
-    def add_registered_method_handlers(self, service_name: str, method_handlers: Any) -> None:
-        """Keep the handlers of a service."""
-        self.names.append(service_name)
-        self.rpcs.update(method_handlers)
-        wrapped = {name: self._refusing(f"/{service_name}/{name}", each) for name, each in method_handlers.items()}
-        super().add_registered_method_handlers(service_name, wrapped)
-
-    def _refusing(self, method: str, handler: Handler) -> Handler:
-        refuse = partial(self._refuse, method)
-        if handler.unary_unary:
-            answer: Callable[..., Coroutine[Any, Any, Any]] = cast("Any", handler.unary_unary)
-
-            async def serve(request: Message, context: Any) -> Any:
-                refuse(request)
-                return await answer(request, context)
-
-            return grpc.unary_unary_rpc_method_handler(
-                cast("Any", serve), handler.request_deserializer, handler.response_serializer
-            )
-        stream: Any = handler.unary_stream
-
-        async def serve_stream(request: Any, context: Any) -> Any:
-            refuse(request)
-            async with contextlib.aclosing(stream(request, context)) as messages:
-                async for message in messages:
-                    refuse(request, is_open=True)
-                    yield message
-                    request.resume_token = message.resume_token
-
-        return grpc.unary_stream_rpc_method_handler(
-            cast("Any", serve_stream), handler.request_deserializer, handler.response_serializer
-        )
 
 
 def _roles(names: Sequence[str]) -> list[Role]:
