@@ -6,6 +6,7 @@ import functools
 import hashlib
 import re
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Final, TypeAlias
 from uuid import UUID
 
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
 
     from chassis.keys import Key
+
+LIFETIME: Final = timedelta(hours=24)
+"""How long a response is kept under its key."""
 
 _HEADER: Final = "idempotency-key"
 _UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)

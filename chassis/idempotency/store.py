@@ -8,7 +8,7 @@ refused instead of being executed again.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 import structlog
@@ -17,6 +17,7 @@ from sqlalchemy import text
 from chassis.database.database import earlier_now
 from chassis.database.statements import as_json, execute
 from chassis.errors import AnswerErased, RequestIdReused
+from chassis.idempotency.key import LIFETIME
 from chassis.keys import uuid_of
 from chassis.runtime.periodic import Failures, every
 from chassis.telemetry.metrics.calls import write_replayed
@@ -37,7 +38,6 @@ T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
 
-LIFETIME: Final = timedelta(hours=24)
 _LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
 
 # The first version of the table, for a service's migration. A later change is another constant, never an edit.

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
-from typing import TYPE_CHECKING, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from chassis.errors import AnswerErased, RequestIdReused
+from chassis.idempotency.key import LIFETIME
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from chassis.idempotency.key import IdempotencyKey, KeyTuple
 
 T = TypeVar("T")
-
-_LIFETIME: Final = timedelta(hours=24)
 
 
 @dataclass(slots=True)
@@ -47,7 +45,7 @@ class Answers(Generic[T]):
             RequestIdReused: the key was used with other content.
         """
         kept = self._kept.get(key.identity) if key.identity else None
-        if kept is None or kept.created_at < key.received_at - _LIFETIME:
+        if kept is None or kept.created_at < key.received_at - LIFETIME:
             return None
         if kept.answer is None:
             raise AnswerErased(str(key.request_id))

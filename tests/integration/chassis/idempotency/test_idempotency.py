@@ -15,8 +15,8 @@ from pydantic import TypeAdapter
 
 from chassis.database import Database
 from chassis.errors import RequestIdReused
-from chassis.idempotency.key import IdempotencyKey
-from chassis.idempotency.store import LIFETIME, ResponseCodec, sweep_forever
+from chassis.idempotency.key import LIFETIME, IdempotencyKey
+from chassis.idempotency.store import ResponseCodec, sweep_forever
 from chassis.idempotency.transactions import write_once
 from chassis.testing import admins_token, bearer, new_uuid, plain_channel, refusal_of, until
 from tests.integration.chassis.notes import notes_service

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from chassis.idempotency.store import LIFETIME, sweep_forever
+from chassis.idempotency.key import LIFETIME
+from chassis.idempotency.store import sweep_forever
 from chassis.testing import until
 from tests.integration.event_flow import opened
 from tests.integration.row_locks import holding, locking
