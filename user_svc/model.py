@@ -194,6 +194,11 @@ class User(Versioned):
     password_hash: str = field(repr=False)
     order_count: int = 0
 
+    @property
+    def email_key(self) -> str:
+        """The key of the email address, for which attempts to log in count; empty for a deleted user."""
+        return self.email.key if self.email else ""
+
     def has_password_of(self, earlier: User) -> bool:
         """Return whether the password is still the one of an earlier reading; its hash may be a newer one."""
         # A login that hashes the password anew does not change the user, and so leaves the version.

@@ -111,7 +111,7 @@ def _to_row(user: User) -> dict[str, object]:
     return {
         "id": user.id,
         "email": user.email.text if user.email else None,
-        "email_key": user.email.key if user.email else None,
+        "email_key": user.email_key or None,
         "display_name": user.display_name,
         "profile": user.profile,
         "state": user.state,

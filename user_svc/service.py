@@ -172,7 +172,7 @@ class UserService:
         user = await self.get_user(change.user_id, owner=owner)
         stored = await self._stored(key)
         user.require_not_deleted()
-        account = _account_of(user)
+        account = account_of(user.email_key)
         if stored is None and not await self._is_password(change.current, of=user, key=key):
             stored = await self._stored(key)
             if stored is None:
@@ -254,7 +254,10 @@ class UserService:
             return await self._stored(key) is not None
 
         attempt = Attempt(
-            account=_account_of(of), password=password, password_hash=of.password_hash, is_excused=is_repetition
+            account=account_of(of.email_key),
+            password=password,
+            password_hash=of.password_hash,
+            is_excused=is_repetition,
         )
         return (await self._attempts.check(attempt)).is_correct
 
@@ -281,11 +284,6 @@ async def _find_groups(fetch: Fetch, groups: Sequence[Sequence[Lookup[UserId]]])
 async def _find_states(fetch: Fetch, groups: Sequence[Collection[UserId]]) -> list[Mapping[UserId, UserState]]:
     """Return for each group the states of all users of all groups, which one statement found."""
     return [await repository.find_states(fetch, set(itertools.chain.from_iterable(groups)))] * len(groups)
-
-
-def _account_of(user: User) -> Account:
-    """Return the account whose attempts count for this user's password: the one that logins count for."""
-    return account_of(user.email.key if user.email else "")
 
 
 def _require_unchanged_password(user: User, confirmed: User | None) -> None:

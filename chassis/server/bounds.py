@@ -16,7 +16,6 @@ from google.protobuf.descriptor import FieldDescriptor as Field
 from google.protobuf.struct_pb2 import ListValue, Struct, Value
 
 from chassis.errors import InvalidFields
-from chassis.server.validation import json_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -103,6 +102,7 @@ class _BoundedField:
     """
 
     name: str
+    json_name: str
     max_items: int | None
     fields: tuple[_BoundedField, ...]
     is_struct: bool
@@ -132,6 +132,7 @@ def _bounded_field(field: Field, *, parents: tuple[Descriptor, ...]) -> _Bounded
     has_messages = kind is not None and not is_struct and kind not in parents and not kind.GetOptions().map_entry
     return _BoundedField(
         name=field.name,
+        json_name=field.json_name,
         max_items=_max_items(_rules_of(field)) if field.is_repeated else None,
         fields=_bounded_fields(kind, parents=parents) if has_messages and kind is not None else (),
         is_struct=is_struct,
@@ -140,7 +141,7 @@ def _bounded_field(field: Field, *, parents: tuple[Descriptor, ...]) -> _Bounded
 
 def _require_within(request: Message, fields: Sequence[_BoundedField], *, path: str) -> None:
     for field in fields:
-        here = f"{path}{json_name(field.name)}"
+        here = f"{path}{field.json_name}"
         value = getattr(request, field.name)
         if field.max_items is not None and len(value) > field.max_items:
             message = f"must contain no more than {field.max_items} item(s)"

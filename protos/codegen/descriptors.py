@@ -136,7 +136,7 @@ def bindings(method: MethodDescriptor) -> list[Binding]:
 
 def json_path(path: str) -> str:
     """Return a path's template with its fields as JSON spells them: `/api/v1/cards/{cardId}`."""
-    return re.sub(r"\{([a-z0-9_]+)\}", lambda field: f"{{{_json_name(field[1])}}}", path)
+    return re.sub(r"\{([a-z0-9_]+)\}", lambda field: f"{{{json_name(field[1])}}}", path)
 
 
 def behaves(field: FieldDescriptor, *, as_any_of: Sequence[str]) -> bool:
@@ -145,7 +145,7 @@ def behaves(field: FieldDescriptor, *, as_any_of: Sequence[str]) -> bool:
     return any(FieldBehavior.Name(mark) in as_any_of for mark in marks)
 
 
-def fields_of(message: Descriptor, *, without: Sequence[str] = ()) -> list[FieldDescriptor]:
+def fields_of(message: Descriptor, *, without: Sequence[str]) -> list[FieldDescriptor]:
     """Return the message's fields in the order of the file, without those named."""
     return [field for field in message.fields if field.name not in without]
 
@@ -172,8 +172,9 @@ def _full_name(file: FileDescriptorProto, *, path: Sequence[int]) -> str | None:
 
 def _with_json_names(text: str) -> str:
     """Return the text with `snake_case` in backquotes as `snakeCase`."""
-    return re.sub(r"`[a-z]+(?:_[a-z]+)+`", lambda match: _json_name(match[0]), text)
+    return re.sub(r"`[a-z]+(?:_[a-z]+)+`", lambda match: json_name(match[0]), text)
 
 
-def _json_name(field: str) -> str:
+def json_name(field: str) -> str:
+    """Return a name of a field as JSON has it: `display_name` becomes `displayName`."""
     return re.sub(r"_([a-z0-9])", lambda letter: letter[1].upper(), field)

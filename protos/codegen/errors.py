@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from google.rpc.code_pb2 import Code
 
 from chassis.service import services
+from protos.codegen.descriptors import json_name
 from protos.codegen.examples import metadata_example
 
 if TYPE_CHECKING:
@@ -89,11 +90,11 @@ def _subject_of(reason: Reason) -> str:
     """Return the name of the resource that the reason is about; empty if it is about none."""
     if reason.name == "RESUME_TOKEN_EXPIRED":
         return "resumeToken"
-    ids = {f"{_camel(service.publishes)}Id": service.path_name for service in services() if service.publishes}
+    ids = {f"{json_name(service.publishes)}Id": service.path_name for service in services() if service.publishes}
     for name in reason.metadata:
         if name in ids:
             return f"{ids[name]}/{metadata_example(name, domain=reason.domain)}"
-    own = [f"{_camel(service.publishes)}Id" for service in services() if _is_of(service, reason.domain)]
+    own = [f"{json_name(service.publishes)}Id" for service in services() if _is_of(service, reason.domain)]
     # A failed precondition is about the state of the service's own resource, if its facts do not say about which.
     if reason.code == "FAILED_PRECONDITION" and own:
         return f"{ids[own[0]]}/{metadata_example(own[0], domain=reason.domain)}"
@@ -102,11 +103,6 @@ def _subject_of(reason: Reason) -> str:
 
 def _is_of(service: Service, package: str) -> bool:
     return bool(service.publishes) and any(served.startswith(f"{package}.") for served in service.serves)
-
-
-def _camel(words: str) -> str:
-    first, *rest = words.split("_")
-    return first + "".join(word.title() for word in rest)
 
 
 def _detail(name: str, *, says: str, properties: JsonObject) -> JsonObject:

@@ -98,7 +98,7 @@ class UsersInMemory:
         """Return a page of users, newest first."""
 
         def is_wanted(user: User) -> bool:
-            is_named = email is None or (user.email is not None and user.email.key == email.key)
+            is_named = email is None or user.email_key == email.key
             return is_named and (user.state is not UserState.DELETED if state is None else user.state is state)
 
         return self._users.newest_first(page, where=is_wanted)
@@ -130,11 +130,10 @@ class UsersInMemory:
         user = await self.get_user(change.user_id, owner=owner)
         answered = self._users.answers.find(key)
         user.require_not_deleted()
-        account = user.email.key if user.email else ""
         if answered is not None:
-            self._require_repetition(answered, account, password=change.new, key=key)
+            self._require_repetition(answered, user.email_key, password=change.new, key=key)
             return answered
-        if not self._attempts.is_correct(change.current, password_hash=user.password_hash, account=account):
+        if not self._attempts.is_correct(change.current, password_hash=user.password_hash, account=user.email_key):
             raise InvalidCredentials
         changed = self.put(user.with_password(hash_of(change.new), now=self._clock.now()))
         self.end_sessions(user.id, change.session_id)
@@ -164,8 +163,7 @@ class UsersInMemory:
             return
         if not password:
             raise password_needed()
-        account = user.email.key if user.email else ""
-        if not self._attempts.is_correct(password, password_hash=user.password_hash, account=account):
+        if not self._attempts.is_correct(password, password_hash=user.password_hash, account=user.email_key):
             raise InvalidCredentials
 
     def _require_repetition(self, answered: User, account: str, *, password: str, key: IdempotencyKey) -> None:
