@@ -59,13 +59,8 @@ def render(edge: Edge, *, descriptor_set: Path = DESCRIPTOR_SET) -> str:
         MethodNotGuarded: the contract has a method that requires a token, at a path outside `GUARDED`.
     """
     contract = Contract(descriptor_set.read_bytes())
-    routed = {service for services in SERVED_BY.values() for service in services} | SERVED_BY_ALL
-    if routed != set(contract.services):
-        names = ", ".join(sorted(routed ^ set(contract.services)))
-        raise ServiceNotRouted(f"`serves` in the files service.toml and the contract differ in {names}")
-    for binding in contract.bindings:
-        if not binding.is_public and not (binding.path.startswith(GUARDED) and binding.rpc.startswith(GUARDED)):
-            raise MethodNotGuarded(f"{binding.rpc} needs a token, and {binding.path} is not in GUARDED")
+    _require_served(contract)
+    _require_guarded(contract)
     templates = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         undefined=StrictUndefined,
@@ -101,6 +96,19 @@ def render(edge: Edge, *, descriptor_set: Path = DESCRIPTOR_SET) -> str:
         health_paths=HEALTH_PATHS,
         default_cluster=DEFAULT_CLUSTER,
     )
+
+
+def _require_served(contract: Contract) -> None:
+    routed = {service for services in SERVED_BY.values() for service in services} | SERVED_BY_ALL
+    if routed != set(contract.services):
+        names = ", ".join(sorted(routed ^ set(contract.services)))
+        raise ServiceNotRouted(f"`serves` in the files service.toml and the contract differ in {names}")
+
+
+def _require_guarded(contract: Contract) -> None:
+    for binding in contract.bindings:
+        if not binding.is_public and not (binding.path.startswith(GUARDED) and binding.rpc.startswith(GUARDED)):
+            raise MethodNotGuarded(f"{binding.rpc} needs a token, and {binding.path} is not in GUARDED")
 
 
 def render_rate_limiter(edge: Edge) -> str:
