@@ -61,7 +61,6 @@ class TraceReceiver:
     """Receives the spans that processes export: `with TraceReceiver() as receiver: ...`.
 
     Args:
-        port: the TCP port; 0 for any free one.
         credentials: for TLS; without them it listens in clear text.
 
     Attributes:
@@ -70,8 +69,7 @@ class TraceReceiver:
 
     endpoint: str
 
-    def __init__(self, port: int = 0, *, credentials: grpc.ServerCredentials | None = None) -> None:
-        self._port: Final = port
+    def __init__(self, *, credentials: grpc.ServerCredentials | None = None) -> None:
         self._credentials: Final = credentials
         self._lock: Final = threading.Lock()
         self._traces: Final[OrderedDict[str, list[ReceivedSpan]]] = OrderedDict()
@@ -85,7 +83,7 @@ class TraceReceiver:
 
     def __enter__(self) -> Self:
         """Listen."""
-        address = f"{LOOPBACK}:{self._port}"
+        address = f"{LOOPBACK}:0"
         if self._credentials:
             self.endpoint = f"https://{LOOPBACK}:{self._server.add_secure_port(address, self._credentials)}"
         else:

@@ -46,7 +46,7 @@ class WaterfallPage:
         url: of the list.
     """
 
-    def __init__(self, receiver: TraceReceiver, *, port: int = 0) -> None:
+    def __init__(self, receiver: TraceReceiver) -> None:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 _, _, trace_id = self.path.partition("/trace/")
@@ -61,7 +61,7 @@ class WaterfallPage:
             def log_message(self, format: str, *args: object) -> None:
                 """Log nothing: the terminal is for the stack."""
 
-        self._server: Final = ThreadingHTTPServer((LOOPBACK, port), Handler)
+        self._server: Final = ThreadingHTTPServer((LOOPBACK, 0), Handler)
         self.url: Final = f"http://{LOOPBACK}:{self._server.server_port}"
 
     def __enter__(self) -> Self:

@@ -96,9 +96,9 @@ class Removal:
     edits: tuple[Edit, ...]
     words: Mapping[str, Mapping[str, str]]
 
-    def paths(self, service: Service, *, root: Path = ROOT) -> list[Path]:
+    def paths(self, service: Service) -> list[Path]:
         """Return the files and folders that go: the service's own, then the others."""
-        return [*files.of_service(service), *(root / path for path in self.gone)]
+        return [*files.of_service(service), *(ROOT / path for path in self.gone)]
 
     def edited(self, *, root: Path = ROOT) -> dict[Path, str]:
         """Return the new content of each file that stays and changes.

@@ -22,7 +22,6 @@ from tests.perf.cpu import processes_below
 from tests.perf.peer_processes import free_port
 from tests.support.logins import admins_token_at
 
-_READY_S: Final = 60
 _CALLS: Final = 50
 _RESTS_S: Final = 5.0
 

@@ -12,7 +12,6 @@ from user_svc.sessions.model import FAILURES_KEPT, FREE_ATTEMPTS, wait_after
 from user_svc.text import composed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from datetime import datetime
 
     from protos.testing.shop import Shop
@@ -48,10 +47,8 @@ class Attempts:
         self._clock = shop.clock
         self._failures: dict[str, _Failures] = {}
 
-    def is_correct(
-        self, password: str, *, password_hash: str, account: str, is_excused: Callable[[], bool] = bool
-    ) -> bool:
-        """Return whether this is the password; a wrong one counts, unless it is excused.
+    def is_correct(self, password: str, *, password_hash: str, account: str) -> bool:
+        """Return whether this is the password; a wrong one counts.
 
         Raises:
             TooManyAttempts: the account has to wait.
@@ -65,7 +62,6 @@ class Attempts:
         if password_hash and hash_of(password) == password_hash:
             self._failures.pop(account, None)
             return True
-        if not is_excused():
-            count = (failures.count if failures else 0) + 1
-            self._failures[account] = _Failures(count, now, now + wait_after(count))
+        count = (failures.count if failures else 0) + 1
+        self._failures[account] = _Failures(count, now, now + wait_after(count))
         return False
