@@ -50,14 +50,14 @@ _longest = {"seconds": 0.0, "statement": ""}
 def _begin(
     _connection: object, _cursor: object, _statement: str, _parameters: object, context: object, _m: object
 ) -> None:
-    context.began = time.perf_counter()  # type: ignore[attr-defined]  # any object
+    context.began = time.perf_counter()
 
 
 def _end(
     _connection: object, _cursor: object, statement: str, _parameters: object, context: object, _m: object
 ) -> None:
-    took = time.perf_counter() - context.began  # type: ignore[attr-defined]  # set above
-    if took > _longest["seconds"]:  # type: ignore[operator]  # a number
+    took = time.perf_counter() - context.began
+    if took > _longest["seconds"]:
         _longest.update(seconds=took, statement=" ".join(statement.split())[:60])
 
 

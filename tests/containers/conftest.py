@@ -100,4 +100,4 @@ def edge(system: ComposedSystem, admin_token: str) -> Iterator[Edge]:
 
 @pytest.fixture(scope="session")
 def world(system: ComposedSystem, edge: Edge) -> World:
-    return World(system, edge)  # type: ignore[arg-type]  # what the tests that run here use of a stack, it has
+    return World(system, edge)

@@ -99,7 +99,7 @@ class Meter:
         for process in (self._stack.edge.process, *self._replicas):
             _forget_peak(process)
         watchers: list[Callable[[], None]] = [self._be_a_bystander]
-        watchers += [lambda each=each: self._call_alone(each) for each in self._replicas]  # type: ignore[misc]  # bound
+        watchers += [lambda each=each: self._call_alone(each) for each in self._replicas]
         self._threads = [threading.Thread(target=watcher, daemon=True) for watcher in watchers]
         for thread in self._threads:
             thread.start()

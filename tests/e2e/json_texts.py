@@ -262,7 +262,7 @@ def message_of(text: bytes, kind: type[Message]) -> Message | None:
     if isinstance(said.get("status"), bool):  # Python's True is its 1
         return None
     profile = said.get("profile")
-    is_exact = profile is None or json_format.MessageToDict(message.profile) == profile  # type: ignore[attr-defined]  # it has what it was parsed from
+    is_exact = profile is None or json_format.MessageToDict(message.profile) == profile
     return message if is_exact else None
 
 

@@ -386,7 +386,7 @@ def test_a_forged_page_token_is_refused(world: World, binding: Binding, token: s
 @pytest.mark.parametrize("rpc", [each for each in RPCS if each.has_request_id], ids=name_of)
 def test_a_request_id_with_other_content_is_refused(world: World, rpc: Rpc) -> None:
     first, other = world.request(rpc.name), world.request(rpc.name)
-    other.request_id = first.request_id  # type: ignore[attr-defined]  # every request here has one
+    other.request_id = first.request_id
     if isinstance(first, users.ChangePasswordRequest) and isinstance(other, users.ChangePasswordRequest):
         # A key belongs to one caller, and no caller changes two passwords.
         other.id, other.new_password = first.id, first.new_password + "!"

@@ -158,4 +158,4 @@ def test_an_error_over_grpc_says_it_too(world: World) -> None:
         world.edge.channel.unary_unary(rpc.path)(request.SerializeToString(), timeout=30)
 
     # An answer without a message has only trailers.
-    assert said(failed.value.trailing_metadata()) == headers_of("Users/getUser")  # type: ignore[attr-defined]  # it is a call too
+    assert said(failed.value.trailing_metadata()) == headers_of("Users/getUser")

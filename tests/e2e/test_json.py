@@ -67,12 +67,12 @@ def difference(world: World, binding: Binding, request: Json, *, text: bytes) ->
             return f"is no message, but answered {by_rest}"
         return None
     if "id" in request:
-        message.id = request["id"]  # type: ignore[attr-defined]  # the field that the path names
+        message.id = request["id"]
     by_grpc = edge.grpc(rpc, message)
     if by_rest.is_refusal and by_grpc.is_refusal:
         # Text that protobuf cannot hold has no message of gRPC to compare with.
         return None if by_rest.reason == by_grpc.reason else f"{by_rest.reason}, over gRPC {by_grpc.reason}"
-    if not by_rest.is_refusal and not message.request_id:  # type: ignore[attr-defined]  # every message here has one
+    if not by_rest.is_refusal and not message.request_id:
         return None  # done twice
     return None if by_rest.body == by_grpc.body else f"{by_rest}, over gRPC {by_grpc}"
 

@@ -51,7 +51,7 @@ PLACES: Final = [
 
 
 def label(value: object) -> str:
-    return name_of(value) if isinstance(value, Binding) else ".".join(str(each) for each in value)  # type: ignore[attr-defined]  # a place
+    return name_of(value) if isinstance(value, Binding) else ".".join(str(each) for each in value)
 
 
 def at(body: Any, place: Place) -> Any:

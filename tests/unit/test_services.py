@@ -115,7 +115,7 @@ def without_docstrings(source: str) -> ast.Module:
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if isinstance(body, list):
-            node.body = [each for each in body if not _is_text(each)]  # type: ignore[attr-defined]  # it has one
+            node.body = [each for each in body if not _is_text(each)]
     return tree
 
 

@@ -104,6 +104,6 @@ def test_every_amount_has_the_decimals_of_its_currency(minor_units: int, quantit
     amount, total = str(told["amount"]), to_money(order.total_amount, currency_code=code)
 
     assert Decimal(amount) == quantity * price
-    assert -Decimal(amount).as_tuple().exponent == DECIMALS[code]  # type: ignore[operator]  # it is a number
+    assert -Decimal(amount).as_tuple().exponent == DECIMALS[code]
     assert told["total"] == {"units": str(total.units), "nanos": total.nanos}
     assert total.nanos % 10 ** (9 - DECIMALS[code]) == 0

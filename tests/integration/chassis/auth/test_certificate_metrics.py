@@ -60,12 +60,12 @@ def reissue(certificates: Certificates, path: Path, *, ends_in: timedelta) -> No
     builder = x509.CertificateBuilder(
         issuer_name=authority.subject,
         subject_name=was.subject,
-        public_key=was.public_key(),  # type: ignore[arg-type]  # of the kinds that may sign, as it was before
+        public_key=was.public_key(),
         serial_number=x509.random_serial_number(),
         not_valid_before=was.not_valid_before_utc,
         not_valid_after=datetime.now(UTC) + ends_in,
     )
     for extension in was.extensions:
         builder = builder.add_extension(extension.value, critical=extension.critical)
-    signed = builder.sign(key, hashes.SHA256())  # type: ignore[arg-type]  # an elliptic curve's, which devstack made
+    signed = builder.sign(key, hashes.SHA256())
     path.write_bytes(signed.public_bytes(Encoding.PEM))

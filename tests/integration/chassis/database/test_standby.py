@@ -57,7 +57,7 @@ async def test_a_commit_whose_wait_for_the_standby_is_cancelled_has_an_unknown_o
     if way == "a transaction":
         writing = asyncio.ensure_future(database.transaction(lambda connection: connection.execute(text(WRITE))))
     else:
-        writing = asyncio.ensure_future(database.fetch_for_write(WRITE))  # type: ignore[arg-type]  # rows of either kind
+        writing = asyncio.ensure_future(database.fetch_for_write(WRITE))
 
     await cancel_the_wait(lonely)
 

@@ -223,7 +223,7 @@ async def test_a_statement_whose_plan_was_outdated_by_a_migration_is_planned_ane
     empty_database.query("ALTER TABLE scratch ALTER COLUMN number TYPE text")
 
     for way in ways:
-        assert [tuple(row) for row in await way()] == [("1",)]  # type: ignore[attr-defined]  # rows of either kind
+        assert [tuple(row) for row in await way()] == [("1",)]
 
 
 async def test_a_server_without_a_free_connection_is_unavailable(

@@ -283,4 +283,4 @@ async def test_pages_begin_where_the_request_says(users_address: str, users: Use
 async def test_pages_of_something_else_are_a_mistake() -> None:
     async with connect(NOWHERE) as channel:
         with pytest.raises(TypeError, match=r"shop.user.v1.GetUserRequest has no page_token: this rpc is no list"):
-            pages(UserServiceStub(channel).GetUser, GetUserRequest())  # type: ignore[type-var]  # mypy refuses it too
+            pages(UserServiceStub(channel).GetUser, GetUserRequest())  # mypy refuses it too

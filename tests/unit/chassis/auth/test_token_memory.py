@@ -41,7 +41,7 @@ def checked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def watched(token: str, *args: object, **options: object) -> object:
         seen.append(token)
-        return decode(token, *args, **options)  # type: ignore[arg-type]  # handed on as they came
+        return decode(token, *args, **options)
 
     monkeypatch.setattr(jwt, "decode", watched)
     return seen

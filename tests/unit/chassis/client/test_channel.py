@@ -180,7 +180,7 @@ async def test_an_observer_sees_method_and_code_and_its_trace_is_sent(
         return Ended(details, request)
 
     set_current_call(a_call(traceparent="00-served"))
-    details = aio.ClientCallDetails(method, None, None, None, None)  # type: ignore[arg-type]  # grpc.aio passes both
+    details = aio.ClientCallDetails(method, None, None, None, None)
     interceptor = AioUnaryDefaults(CallPolicy(observer=observer), None)
     await interceptor.intercept_unary_unary(continuation, details, create_note_request())
 

@@ -90,7 +90,7 @@ async def serve(
     handler: Any = SimpleNamespace(unary_stream=behaviour)
     stream = wrap_stream(METHOD, handler, admit, max_s=max_s, deprecated=lambda _request: ["a.B.old"])
     with capture_logs() as logs:
-        await asyncio.gather(stream(request, context), return_exceptions=True)  # type: ignore[arg-type]
+        await asyncio.gather(stream(request, context), return_exceptions=True)
     [line] = [entry for entry in logs if entry["event"] == "rpc.handled"]
     return dict(line)
 
