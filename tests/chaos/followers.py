@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import grpc
 import httpx
+import psycopg
 from google.protobuf import json_format
 from shop.order.v1 import order_service_pb2 as pb
 from shop.order.v1.order_service_pb2_grpc import OrderServiceStub
@@ -19,7 +20,9 @@ from chassis.testing import until
 from tests.chaos.clients import rest_client
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+
+    from devstack.stack import Stack
 
 # Connections that ended without a status.
 CUT: Final = "cut"
@@ -89,6 +92,22 @@ async def following(edge_url: str, *, token: str) -> AsyncIterator[dict[str, Fol
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)
+
+
+def changes_of(stack: Stack) -> list[str]:
+    """Return the ids of all changes of orders, in their order."""
+    with psycopg.connect(stack.database_url("orders")) as connection:
+        rows = connection.execute("SELECT id FROM outbox ORDER BY transaction, position")
+        return [str(event_id) for (event_id,) in rows]
+
+
+async def until_told(followers: Collection[Follower], *, number: int) -> None:
+    """Return once each has received this number of changes."""
+
+    async def are_told() -> bool:
+        return all(len(follower.told) >= number for follower in followers)
+
+    await until(are_told, timeout_s=30)
 
 
 async def _server_sent(http: httpx.AsyncClient, follower: Follower, resume_token: str) -> str:

@@ -17,7 +17,7 @@ from chassis.testing import until
 from tests.chaos.clients import CallFailed, refusal, rest_client
 from tests.chaos.clocks import LIBRARY, Clock, clean_up
 from tests.chaos.conftest import ROUNDS, running_stack
-from tests.chaos.followers import following
+from tests.chaos.followers import changes_of, following, until_told
 from tests.chaos.record import now_s
 from tests.chaos.traffic import Load, under_load
 from tests.chaos.validation import until_counted, validate
@@ -84,12 +84,6 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[_World]:
     clean_up()
 
 
-def _changes(stack: Stack) -> list[str]:
-    with psycopg.connect(stack.database_url("orders")) as connection:
-        rows = connection.execute("SELECT id FROM outbox ORDER BY transaction, position")
-        return [str(event_id) for (event_id,) in rows]
-
-
 async def _has_jumped(world: _World, victim: str, *, ahead_s: int) -> bool:
     """Return whether the victim goes by its clock, as far as that is seen from outside."""
     if victim == "workers":
@@ -118,7 +112,7 @@ async def _log_in_and_look(stack: Stack) -> str:
 
 
 async def _answer_to(http: httpx.AsyncClient, method: str, path: str, **how: object) -> dict[str, str]:
-    response = await http.request(method, path, **how)  # type: ignore[arg-type]  # httpx types each of them
+    response = await http.request(method, path, **how)
     if not response.is_success:
         raise refusal(response)
     return dict(response.json())
@@ -130,7 +124,7 @@ async def test_a_clock_that_jumps_loses_doubles_and_disorders_nothing(
 ) -> None:
     stack = world.stack
     jumping = [world.clocks[name] for name in (_WORKERS if victim == "workers" else (victim,))]
-    token, before = admins_token(stack), len(_changes(stack))
+    token, before = admins_token(stack), len(changes_of(stack))
     logins: list[str] = []
 
     try:
@@ -147,12 +141,8 @@ async def test_a_clock_that_jumps_loses_doubles_and_disorders_nothing(
                     await until(lambda: _has_jumped(world, victim, ahead_s=0), timeout_s=30)
                     right_s = now_s()
                     await traffic.goes_on(100)
-            written = _changes(stack)[before:]
-
-            async def are_told() -> bool:
-                return all(len(follower.told) >= len(written) for follower in followers.values())
-
-            await until(are_told, timeout_s=30)
+            written = changes_of(stack)[before:]
+            await until_told(followers.values(), number=len(written))
         await until_counted(traffic.record, edge_url=stack.edge_url, token=token, timeout_s=30)
     finally:
         for clock in jumping:

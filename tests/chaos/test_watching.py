@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import psycopg
 import pytest
 
-from chassis.testing import until
 from tests.chaos import faults
 from tests.chaos.conftest import running_stack
-from tests.chaos.followers import CUT, following
+from tests.chaos.followers import CUT, changes_of, following, until_told
 from tests.chaos.traffic import Load, under_load
 from tests.support.logins import admins_token
 
@@ -31,12 +29,6 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         yield stack
 
 
-def events_in(stack: Stack) -> list[str]:
-    with psycopg.connect(stack.database_url("orders")) as connection:
-        rows = connection.execute("SELECT id FROM outbox ORDER BY transaction, position")
-        return [str(event_id) for (event_id,) in rows]
-
-
 async def test_watchers_receive_each_change_exactly_once(stack: Stack, rounds: range, report: Report) -> None:
     token = admins_token(stack)
     load = Load(rest_buyers=2, grpc_buyers=1, patience_s=20)
@@ -54,12 +46,8 @@ async def test_watchers_receive_each_change_exactly_once(stack: Stack, rounds: r
                 await traffic.goes_on(50)
                 await faults.kill_database(stack.postgres)
                 await traffic.goes_on(50)
-        written = events_in(stack)
-
-        async def have_all() -> bool:
-            return all(len(follower.told) >= len(written) for follower in followers.values())
-
-        await until(have_all, timeout_s=30)
+        written = changes_of(stack)
+        await until_told(followers.values(), number=len(written))
 
     for how, follower in followers.items():
         assert follower.told == written, how

@@ -41,6 +41,14 @@ def rendered(shape: str) -> str:
     return done.stdout
 
 
+def named(shape: str, *arguments: str) -> list[Json]:
+    """Return the manifests of the release `second` for values of this shape, with further arguments of helm."""
+    values = str(CHART / "ci" / f"{shape}-values.yaml")
+    done = helm("template", "second", str(CHART), "--values", values, *arguments)
+    assert done.returncode == 0, done.stderr
+    return [each for each in yaml.safe_load_all(done.stdout) if each]
+
+
 def notes(shape: str) -> str:
     """Return the notes that helm prints after an installation with values of this shape."""
     values = str(CHART / "ci" / f"{shape}-values.yaml")
@@ -54,7 +62,7 @@ class _UniqueKeys(yaml.SafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> Json:  # noqa: FBT001, FBT002  PyYAML's
         """Return the mapping."""
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]  # type: ignore[no-untyped-call]  # PyYAML's
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         twice = {key for key in keys if keys.count(key) > 1}
         assert not twice, f"{node.start_mark}: {twice}"
         return super().construct_mapping(node, deep=deep)

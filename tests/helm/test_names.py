@@ -10,7 +10,7 @@ import yaml
 
 from chassis.service import services
 from envoy.environments import kubernetes
-from tests.helm.chart import CHART, SHAPES, Json, helm, manifests, refusal
+from tests.helm.chart import CHART, SHAPES, Json, helm, manifests, named, refusal
 
 if TYPE_CHECKING:
     import subprocess
@@ -21,14 +21,6 @@ REFERENCES = {"secretName", "serviceAccountName"}
 """Keys by which one object names another; `name` below the keys of `NAMING` does too."""
 
 NAMING = {"issuerRef", "scaleTargetRef", "service", "backendRefs"}
-
-
-def named(shape: str, *arguments: str) -> list[Json]:
-    """Return the manifests for values of this shape, with further arguments of helm."""
-    values = str(CHART / "ci" / f"{shape}-values.yaml")
-    done = helm("template", "second", str(CHART), "--values", values, *arguments)
-    assert done.returncode == 0, done.stderr
-    return [each for each in yaml.safe_load_all(done.stdout) if each]
 
 
 def references(node: Any, *, within: str = "") -> Iterator[str]:

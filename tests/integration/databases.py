@@ -78,6 +78,14 @@ class TestDatabase:
         """Return a connection of its own; each statement is committed at once, outside of BEGIN."""
         return contextlib.closing(psycopg.connect(self.url, autocommit=True))
 
+    @contextlib.contextmanager
+    def locked(self, statement: str, *parameters: object) -> Iterator[None]:
+        """Hold the locks of the statement while the block runs."""
+        with self.connect() as other:
+            other.execute("BEGIN")
+            other.execute(statement.encode(), parameters)
+            yield
+
     def everything(self) -> str:
         """Return every row of every table, as text."""
         tables = self.query("SELECT quote_ident(tablename) FROM pg_tables WHERE schemaname = 'public' ORDER BY 1")

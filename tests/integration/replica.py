@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from grpc import aio
 from grpc_health.v1 import health_pb2
+from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from chassis.testing import LOOPBACK, plain_channel, until
 from devstack.ports import ReservedPort
@@ -54,16 +55,10 @@ class Replica:
     async def health(self) -> int | None:
         """Return its health status; None if it does not answer."""
         async with plain_channel(self.address) as channel:
-            ask = channel.unary_unary(
-                "/grpc.health.v1.Health/Check",
-                request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
-                response_deserializer=health_pb2.HealthCheckResponse.FromString,
-            )
             try:
-                answer: health_pb2.HealthCheckResponse = await ask(health_pb2.HealthCheckRequest(), timeout=1)
+                return (await HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=1)).status
             except aio.AioRpcError:
                 return None
-            return answer.status
 
     async def until_health(self, wanted: int) -> None:
         """Return once its health has this status."""

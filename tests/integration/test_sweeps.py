@@ -246,18 +246,9 @@ async def test_a_sweep_that_fails_half_way_keeps_its_batches_and_the_next_one_co
     many_sessions(users_copy, 300, tokens=2, over_since="now() - interval '3 days'", column="ended_at")
     many_sessions(users_copy, 1, tokens=1, over_since="now() - interval '2 days'", column="ended_at")
 
-    with users_copy.connect() as blocker:
-        blocker.execute("BEGIN")
-        blocker.execute("SELECT * FROM refresh_tokens FOR UPDATE")
-        with pytest.raises(DatabaseUnavailable):
-            await sweeps.sweep(database, now=clock.now())
-        blocker.execute("ROLLBACK")
-        blocker.execute("BEGIN")
-        blocker.execute(
-            "SELECT * FROM refresh_tokens WHERE session_id IN (SELECT id FROM sessions ORDER BY ended_at DESC LIMIT 1)"
-            " FOR UPDATE"
-        )
-        with pytest.raises(DatabaseUnavailable):
+    last = "(SELECT id FROM sessions ORDER BY ended_at DESC LIMIT 1)"
+    for tokens in ("SELECT * FROM refresh_tokens", f"SELECT * FROM refresh_tokens WHERE session_id IN {last}"):
+        with users_copy.locked(f"{tokens} FOR UPDATE"), pytest.raises(DatabaseUnavailable):
             await sweeps.sweep(database, now=clock.now())
     left = count(users_copy, "sessions")
     await sweeps.sweep(database, now=clock.now())
@@ -301,9 +292,7 @@ async def test_a_locked_session_does_not_stop_the_command_that_ends_all(
     many_sessions(users_copy, 3, tokens=0, over_since="now() + interval '9 days'", column="expires_at")
     waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 
-    with users_copy.connect() as blocker:
-        blocker.execute("BEGIN")
-        blocker.execute("SELECT * FROM sessions LIMIT 1 FOR UPDATE")
+    with users_copy.locked("SELECT * FROM sessions LIMIT 1 FOR UPDATE"):
         ending = asyncio.create_task(sweeps.end_all_sessions(database, clock))
         for number in (1, 0):  # until the statement has waited for longer than it may
 
@@ -311,7 +300,6 @@ async def test_a_locked_session_does_not_stop_the_command_that_ends_all(
                 return users_copy.query(waiting) == [(number,)]
 
             await until(is_so)
-        blocker.execute("ROLLBACK")
 
     assert await ending == 3
 

@@ -2,17 +2,7 @@
 
 from __future__ import annotations
 
-import yaml
-
-from tests.helm.chart import CHART, Json, helm
-
-
-def named(shape: str, *arguments: str) -> list[Json]:
-    """Return the manifests for values of this shape, with further arguments of helm."""
-    values = str(CHART / "ci" / f"{shape}-values.yaml")
-    done = helm("template", "second", str(CHART), "--values", values, *arguments)
-    assert done.returncode == 0, done.stderr
-    return [each for each in yaml.safe_load_all(done.stdout) if each]
+from tests.helm.chart import named
 
 
 def test_the_order_service_is_configured_with_the_user_services_name() -> None:

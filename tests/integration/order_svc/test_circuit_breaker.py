@@ -71,10 +71,7 @@ async def test_a_user_service_with_a_stuck_database_opens_the_breaker_too(
     orders: OrderServiceAsyncStub, users_database: TestDatabase, buyer: User
 ) -> None:
     create = create_order_request(buyer.id)
-    with users_database.connect() as other:
-        other.execute("BEGIN")
-        other.execute("LOCK TABLE users")
-
+    with users_database.locked("LOCK TABLE users"):
         # One after the other: concurrent orders share one call of the user service, and would be one failure.
         for _ in range(5):
             require_user_service_unavailable(await refusal_of(orders.CreateOrder(create)), retry_after_header="1")

@@ -279,9 +279,7 @@ async def test_20_callers_who_leave_at_once_do_not_lock(slow_sessions: SessionSe
 async def test_a_database_error_after_the_hash_counts_as_nothing(
     sessions: SessionServiceAsyncStub, ada: User, users_database: TestDatabase
 ) -> None:
-    with users_database.connect() as blocker:
-        blocker.execute("BEGIN")
-        blocker.execute("LOCK TABLE sessions IN ACCESS EXCLUSIVE MODE")
+    with users_database.locked("LOCK TABLE sessions IN ACCESS EXCLUSIVE MODE"):
         refusals = await asyncio.gather(*(refusal_of(log_in(sessions)) for _ in range(2 * FREE)))
 
     assert {each.reason for each in refusals} == {"DATABASE_UNAVAILABLE"}

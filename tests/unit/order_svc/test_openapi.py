@@ -3,22 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from envoy.files import REPOSITORY
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-
 DOCUMENT: dict[str, Any] = json.loads((REPOSITORY / "generated" / "openapi.json").read_text())
 SCHEMAS: dict[str, dict[str, Any]] = DOCUMENT["components"]["schemas"]
-
-
-def properties() -> Iterator[tuple[str, str, dict[str, Any]]]:
-    for message, schema in SCHEMAS.items():
-        for name, each in schema.get("properties", {}).items():
-            yield message, name, each
 
 
 def test_a_reason_is_documented_with_its_status_and_an_example() -> None:

@@ -8,6 +8,7 @@ import grpc
 import pytest
 from grpc import aio
 from grpc_health.v1 import health_pb2
+from grpc_health.v1.health_pb2_grpc import HealthStub
 from shop.system.v1.system_service_pb2 import GetHealthRequest
 from shop.system.v1.system_service_pb2_grpc import SystemServiceStub
 
@@ -34,12 +35,7 @@ NO_CONNECTION: Final = (grpc.StatusCode.UNAVAILABLE, "")
 
 
 def check_health(channel: aio.Channel) -> Any:
-    ask = channel.unary_unary(
-        "/grpc.health.v1.Health/Check",
-        request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
-        response_deserializer=health_pb2.HealthCheckResponse.FromString,
-    )
-    return ask(health_pb2.HealthCheckRequest(), timeout=5)
+    return HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=5)
 
 
 def get_health(channel: aio.Channel) -> Any:

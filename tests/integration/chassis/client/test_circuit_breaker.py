@@ -86,10 +86,7 @@ async def test_a_library_with_a_stuck_database_opens_the_breaker_too(
     notes: NoteServiceStub, library: str, authors_database: TestDatabase
 ) -> None:
     create = create_note_request(quoted_note_id=await a_quoted_note(library))
-    with authors_database.connect() as other:
-        other.execute("BEGIN")
-        other.execute("LOCK TABLE notes")
-
+    with authors_database.locked("LOCK TABLE notes"):
         # One after the other: concurrent notes share one call of the library, and would be one failure.
         for _ in range(5):
             require_library_unavailable(await refusal_of(notes.CreateNote(create)), retry_after_header="1")

@@ -115,10 +115,7 @@ async def test_owners_and_other_callers_in_one_batch_each_see_their_own_notes(no
 
 async def test_a_locked_note_delays_no_other(notes: NoteServiceStub, notes_database: TestDatabase, author: str) -> None:
     ids = [(await notes.CreateNote(create_note_request(author))).id for _ in range(10)]
-    with notes_database.connect() as other:
-        other.execute("BEGIN")
-        other.execute("SELECT 1 FROM notes WHERE id = %s FOR UPDATE", (ids[0],))
-
+    with notes_database.locked("SELECT 1 FROM notes WHERE id = %s FOR UPDATE", ids[0]):
         stuck = asyncio.ensure_future(outcomes_of([archive(notes, ids[0])]))
         others = await outcomes_of(archive(notes, note_id) for note_id in ids[1:])
         assert not stuck.done()
@@ -187,9 +184,7 @@ async def test_a_list_delays_no_read_of_a_single_row(notes_database: TestDatabas
     async with notes_service(settings) as address, plain_channel(address) as channel:
         notes = NoteServiceStub(channel)
         note = await notes.CreateNote(create_note_request())
-        with notes_database.connect() as other:
-            other.execute("BEGIN")
-            other.execute("SELECT 1 FROM notes FOR UPDATE")
+        with notes_database.locked("SELECT 1 FROM notes FOR UPDATE"):
             slow = asyncio.ensure_future(notes.UpdateNote(an_update(note.id)))
             await notes_database.until_waiting()
 
@@ -206,9 +201,7 @@ async def test_too_many_calls_are_refused_and_the_others_answered(notes_database
         notes = NoteServiceStub(channel)
         note = await notes.CreateNote(create_note_request())
         get = pb.GetNoteRequest(id=note.id)
-        with notes_database.connect() as other:
-            other.execute("BEGIN")
-            other.execute("LOCK TABLE notes")
+        with notes_database.locked("LOCK TABLE notes"):
             first = asyncio.ensure_future(notes.GetNote(get))
             await notes_database.until_waiting()
             waiting = [asyncio.ensure_future(notes.GetNote(get)) for _ in range(50)]
@@ -233,9 +226,7 @@ async def test_calls_whose_deadline_passed_before_their_batch_change_nothing(
     async with notes_service(settings) as address, plain_channel(address) as channel:
         notes = NoteServiceStub(channel)
         ids = [(await notes.CreateNote(create_note_request(author))).id for _ in range(4)]
-        with notes_database.connect() as other:
-            other.execute("BEGIN")
-            other.execute("LOCK TABLE idempotency_keys")
+        with notes_database.locked("LOCK TABLE idempotency_keys"):
             stuck = [asyncio.ensure_future(archive(notes, ids[0]))]
             await notes_database.until_waiting()
             stuck.append(asyncio.ensure_future(archive(notes, ids[1])))  # not in the batch that waits already
@@ -394,10 +385,7 @@ async def test_a_lock_timeout_is_an_unavailable_database(notes_database: TestDat
         return [await fetch("TABLE notes")] * len(items)
 
     reads = database.batched_reads(find, name="test")
-    with notes_database.connect() as other:
-        other.execute("BEGIN")
-        other.execute("LOCK TABLE notes")
-
+    with notes_database.locked("LOCK TABLE notes"):
         answers = await asyncio.gather(*(reads.submit(n) for n in range(50)), return_exceptions=True)
 
     assert {type(answer) for answer in answers} == {DatabaseUnavailable}

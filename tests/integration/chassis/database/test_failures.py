@@ -103,10 +103,7 @@ async def test_without_a_database_calls_are_refused_soon_and_recover_with_it(
 
 async def test_a_wait_for_a_locked_row_is_bounded(notes: NoteServiceStub, notes_database: TestDatabase) -> None:
     note = await notes.CreateNote(create_note_request())
-    with notes_database.connect() as other:
-        other.execute("BEGIN")
-        other.execute("SELECT 1 FROM notes FOR UPDATE")
-
+    with notes_database.locked("SELECT 1 FROM notes FOR UPDATE"):
         began = time.monotonic()
         refusal = await refusal_of(notes.UpdateNote(an_update(note.id)))
         took_s = time.monotonic() - began
@@ -208,11 +205,8 @@ async def test_a_caller_that_gives_up_can_find_out_with_its_request_id(notes_dat
         notes = NoteServiceStub(channel)
         note = await notes.CreateNote(create_note_request())
         update = an_update(note.id, request_id=new_uuid())
-        with notes_database.connect() as other:
-            other.execute("BEGIN")
-            other.execute("SELECT 1 FROM notes FOR UPDATE")
-            with pytest.raises(aio.AioRpcError) as failure:
-                await notes.UpdateNote(update, timeout=0.2)
+        with notes_database.locked("SELECT 1 FROM notes FOR UPDATE"), pytest.raises(aio.AioRpcError) as failure:
+            await notes.UpdateNote(update, timeout=0.2)
 
         answer = await notes.UpdateNote(update)
 
@@ -228,10 +222,7 @@ async def test_a_call_without_a_deadline_gets_the_services(notes_database: TestD
     async with notes_service(settings, server=server) as address, plain_channel(address) as channel:
         notes = NoteServiceStub(channel)
         note = await notes.CreateNote(create_note_request())
-        with notes_database.connect() as other:
-            other.execute("BEGIN")
-            other.execute("SELECT 1 FROM notes FOR UPDATE")
-
+        with notes_database.locked("SELECT 1 FROM notes FOR UPDATE"):
             refusal = await refusal_of(notes.UpdateNote(an_update(note.id)))
 
     assert (refusal.code, refusal.domain) == (StatusCode.DEADLINE_EXCEEDED, "shop.system.v1")
@@ -243,9 +234,7 @@ async def test_a_call_whose_caller_left_before_its_turn_does_nothing(notes_datab
     async with notes_service(settings) as address, plain_channel(address) as channel:
         notes = NoteServiceStub(channel)
         note = await notes.CreateNote(create_note_request())
-        with notes_database.connect() as other:
-            other.execute("BEGIN")
-            other.execute("SELECT 1 FROM notes FOR UPDATE")
+        with notes_database.locked("SELECT 1 FROM notes FOR UPDATE"):
             waiting = asyncio.ensure_future(notes.UpdateNote(an_update(note.id)))
             await notes_database.until_waiting()
 

@@ -51,7 +51,7 @@ def test_every_lookup_has_its_index(service: str, shared_databases: dict[str, Te
     assert unknown == set(), f"name their indexes, if only [], in [indexes] of {file_of(service)}"
     found: dict[str, set[str]] = {}
     for table, definition in database.query("SELECT tablename, indexdef FROM pg_indexes WHERE schemaname = 'public'"):
-        columns, condition = re.fullmatch(r".* USING btree \((.*?)\)( WHERE .*)?", definition).groups()  # type: ignore[union-attr]  # it matches
+        columns, condition = re.fullmatch(r".* USING btree \((.*?)\)( WHERE .*)?", definition).groups()
         found.setdefault(table, set()).add(columns + (condition or ""))
 
     for table in (OF_EVERY_SERVICE.keys() & tables) | own.keys():
@@ -145,10 +145,7 @@ def test_an_index_that_waited_too_long_is_made_by_the_next_try(
 
 def test_no_table_is_waited_for_as_long_as_an_older_transaction(empty_database: TestDatabase) -> None:
     migrations.upgrade(NOTES_PACKAGE, database_settings(empty_database.url))
-    with empty_database.connect() as other:
-        other.execute("BEGIN")
-        other.execute("LOCK TABLE alembic_version IN ACCESS EXCLUSIVE MODE")
-
+    with empty_database.locked("LOCK TABLE alembic_version IN ACCESS EXCLUSIVE MODE"):
         ended = run(NOTES_PACKAGE, "migrate", DATABASE_URL=empty_database.url)
 
     said = "Another transaction holds a lock on what this needs. Run it again when that transaction has ended."

@@ -30,9 +30,7 @@ async def test_lists_run_four_at_a_time_and_a_hundred_of_them_wait(
     settings = database_settings(notes_database.url, lock_timeout_s=20, statement_timeout_s=20)
     async with notes_service(settings) as address, plain_channel(address) as channel:
         notes = NoteServiceStub(channel)
-        with notes_database.connect() as other:
-            other.execute("BEGIN")
-            other.execute("LOCK TABLE notes")
+        with notes_database.locked("LOCK TABLE notes"):
             left = [
                 notes.ListNotes(pb.ListNotesRequest()) for _ in range(LISTS_AT_ONCE + MAX_LISTS_WAITING + _TOO_MANY)
             ]
@@ -58,9 +56,7 @@ async def test_a_list_whose_turn_does_not_come_in_time_is_refused(notes_database
     settings = database_settings(notes_database.url, lock_timeout_s=20, statement_timeout_s=20)
     async with notes_service(settings) as address, plain_channel(address) as channel:
         notes = NoteServiceStub(channel)
-        with notes_database.connect() as other:
-            other.execute("BEGIN")
-            other.execute("LOCK TABLE notes")
+        with notes_database.locked("LOCK TABLE notes"):
             calls = [notes.ListNotes(pb.ListNotesRequest()) for _ in range(LISTS_AT_ONCE + 1)]
             first, _ = await asyncio.wait(
                 [asyncio.ensure_future(failure(call)) for call in calls],

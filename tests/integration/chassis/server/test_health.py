@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 from grpc import StatusCode, aio
 from grpc_health.v1 import health_pb2
+from grpc_health.v1.health_pb2_grpc import HealthStub
 from grpc_reflection.v1alpha import reflection_pb2
+from grpc_reflection.v1alpha.reflection_pb2_grpc import ServerReflectionStub
 from shop.system.v1 import system_service_pb2 as pb
 from shop.system.v1.system_service_pb2_grpc import SystemServiceStub
 
@@ -79,21 +81,11 @@ async def test_reflection_is_off_unless_switched_on(notes_address: str) -> None:
 
 async def check(address: str, service: str) -> int:
     async with plain_channel(address) as channel:
-        ask = channel.unary_unary(
-            "/grpc.health.v1.Health/Check",
-            request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
-            response_deserializer=health_pb2.HealthCheckResponse.FromString,
-        )
-        answer: health_pb2.HealthCheckResponse = await ask(health_pb2.HealthCheckRequest(service=service))
-        return answer.status
+        return (await HealthStub(channel).Check(health_pb2.HealthCheckRequest(service=service))).status
 
 
 async def reflected(address: str) -> set[str]:
     async with plain_channel(address) as channel:
-        ask = channel.stream_stream(
-            "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
-            request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,
-            response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
-        )
-        answers = ask(iter([reflection_pb2.ServerReflectionRequest(list_services="")]))
+        questions = [reflection_pb2.ServerReflectionRequest(list_services="")]
+        answers = ServerReflectionStub(channel).ServerReflectionInfo(iter(questions))
         return {each.name async for answer in answers for each in answer.list_services_response.service}

@@ -76,9 +76,7 @@ async def test_a_call_that_is_under_way_is_finished(notes_database: TestDatabase
     ):
         notes = NoteServiceStub(channel)
         note = await notes.CreateNote(create_note_request())
-        with notes_database.connect() as other:
-            other.execute("BEGIN")
-            other.execute("SELECT 1 FROM notes FOR UPDATE")
+        with notes_database.locked("SELECT 1 FROM notes FOR UPDATE"):
             update = asyncio.ensure_future(notes.UpdateNote(an_update(note.id)))
             await notes_database.until_waiting()
             replica.process.terminate()
@@ -99,9 +97,7 @@ async def test_a_call_that_takes_too_long_does_not_keep_a_replica(notes_database
     ):
         notes = NoteServiceStub(channel)
         note = await notes.CreateNote(create_note_request())
-        with notes_database.connect() as other:
-            other.execute("BEGIN")
-            other.execute("SELECT 1 FROM notes FOR UPDATE")
+        with notes_database.locked("SELECT 1 FROM notes FOR UPDATE"):
             update = asyncio.ensure_future(notes.UpdateNote(an_update(note.id)))
             await notes_database.until_waiting()
             replica.process.terminate()
