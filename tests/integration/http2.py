@@ -55,20 +55,23 @@ class Answer:
 class Caller:
     """One connection."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, is_strict: bool) -> None:
         self._reader = reader
         self._writer = writer
-        self._connection = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding="utf-8"))
+        config = h2.config.H2Configuration(
+            header_encoding="utf-8", validate_outbound_headers=is_strict, normalize_outbound_headers=is_strict
+        )
+        self._connection = h2.connection.H2Connection(config)
         self._answers: dict[int, Answer] = {}
         self._ended: dict[int, asyncio.Event] = {}
         self._connection.initiate_connection()
         self._listening = asyncio.create_task(self._listen())
 
     @classmethod
-    async def connect(cls, address: str) -> Self:
-        """Return a caller that is connected to host:port."""
+    async def connect(cls, address: str, *, is_strict: bool = True) -> Self:
+        """Return a caller that is connected to host:port; if it is not strict, it may send malformed headers."""
         host, port = address.rsplit(":", 1)
-        return cls(*await asyncio.open_connection(host, int(port)))
+        return cls(*await asyncio.open_connection(host, int(port)), is_strict=is_strict)
 
     async def close(self) -> None:
         """Close the connection."""
@@ -120,12 +123,21 @@ class Caller:
         return self._answers[stream]
 
     async def call(
-        self, method: str, body: bytes, *, headers: Sequence[tuple[str, str]] = (), timeout_s: float = 10
+        self,
+        method: str,
+        body: bytes,
+        *,
+        headers: Sequence[tuple[str, str]] = (),
+        trailers: Sequence[tuple[str, str]] = (),
+        timeout_s: float = 10,
     ) -> Answer:
         """Return the answer to a call with this body, whatever it is."""
         stream = await self.begin(method, headers=headers, ends=not body)
         if body:
-            await self.send(stream, body, ends=True)
+            await self.send(stream, body, ends=not trailers)
+        if trailers:
+            self._connection.send_headers(stream, trailers, end_stream=True)
+            await self._flush()
         return await self.answer(stream, timeout_s=timeout_s)
 
     async def _listen(self) -> None:
@@ -155,9 +167,9 @@ class Caller:
 
 
 @contextlib.asynccontextmanager
-async def caller_of(address: str) -> AsyncIterator[Caller]:
-    """Be connected to host:port while the block runs."""
-    caller = await Caller.connect(address)
+async def caller_of(address: str, *, is_strict: bool = True) -> AsyncIterator[Caller]:
+    """Be connected to host:port while the block runs; `is_strict` as for Caller.connect()."""
+    caller = await Caller.connect(address, is_strict=is_strict)
     try:
         yield caller
     finally:
