@@ -25,6 +25,10 @@ SessionId = NewType("SessionId", UUID)
 # A refresh that is repeated within this time is a retry after a lost answer; later, a second holder of the token.
 LOST_ANSWER: Final = timedelta(seconds=10)
 
+# Open sessions of one user. A person has fewer devices, and a change of the password must end all others in one
+# statement: without a bound, callers who know it could log in until the user cannot change it.
+MOST_OPEN: Final = 1000
+
 FREE_ATTEMPTS: Final = 5
 LONGEST_WAIT: Final = timedelta(minutes=5)
 # After this long an account's failures are forgotten.

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _SESSIONS_AT_ONCE: Final = 100
 _TOKENS_AT_ONCE: Final = 5_000
 _ENDED_AT_ONCE: Final = 2_000
+_OLDEST_AT_ONCE: Final = 100
 
 _OUTDATED: Final = """
     SELECT id, {0}
@@ -117,6 +118,19 @@ def end_session(connection: Connection, session_id: SessionId, *, owner: UserId 
     if owner is not None:
         query = query.where(sessions.c.user_id == owner)
     connection.execute(query)
+
+
+def end_oldest_sessions_of(connection: Connection, user_id: UserId, *, but_newest: int, now: datetime) -> None:
+    """End the oldest open sessions of a user, 100 at most, and leave as many of the newest as said."""
+    # Ids are in the order of time.
+    oldest = (
+        select(sessions.c.id)
+        .where(sessions.c.user_id == user_id, sessions.c.ended_at.is_(None))
+        .order_by(sessions.c.id.desc())
+        .offset(but_newest)
+        .limit(_OLDEST_AT_ONCE)
+    )
+    connection.execute(update(sessions).where(sessions.c.id.in_(oldest)).values(ended_at=now))
 
 
 def end_sessions_of(

@@ -21,6 +21,7 @@ from user_svc.model import User, UserState
 from user_svc.sessions import repository as session_repository
 from user_svc.sessions.model import (
     LOST_ANSWER,
+    MOST_OPEN,
     LoggedIn,
     Session,
     SessionId,
@@ -78,7 +79,7 @@ class SessionService:
         self._tokens = tokens
 
     async def log_in(self, *, email: str, password: str) -> LoggedIn:
-        """Begin a session.
+        """Begin a session. Of more than 1,000 open ones of a user the oldest end.
 
         An unknown email takes as long as a wrong password, and counts like one.
 
@@ -116,6 +117,7 @@ class SessionService:
             if rehashed:
                 repository.rehash(connection, user.id, password_hash=rehashed)
             session_repository.insert_session(connection, session, token_hash=hash_token(token))
+            session_repository.end_oldest_sessions_of(connection, user.id, but_newest=MOST_OPEN, now=now)
 
         await self._database.transaction(write)
         log.info("session.begun", user_id=str(user.id), session_id=str(session.id))

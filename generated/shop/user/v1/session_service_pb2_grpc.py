@@ -70,7 +70,8 @@ class SessionServiceServicer:
 
     def CreateSession(self, request, context):
         """Logs a user in. After five wrong passwords in a row each further attempt has to wait: 1 s, then twice as long each
-        time, at most 5 minutes. Only wrong passwords count, those of all rpcs together.
+        time, at most 5 minutes. Only wrong passwords count, those of all rpcs together. A user has at most 1,000 open
+        sessions: the oldest of more end.
 
         Reasons: INVALID_CREDENTIALS, TOO_MANY_ATTEMPTS.
         """

@@ -40,7 +40,8 @@ class SessionServiceStub:
     def __new__(cls, channel: _aio.Channel) -> SessionServiceAsyncStub: ...
     CreateSession: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.CreateSessionRequest, _session_service_pb2.Session]
     """Logs a user in. After five wrong passwords in a row each further attempt has to wait: 1 s, then twice as long each
-    time, at most 5 minutes. Only wrong passwords count, those of all rpcs together.
+    time, at most 5 minutes. Only wrong passwords count, those of all rpcs together. A user has at most 1,000 open
+    sessions: the oldest of more end.
 
     Reasons: INVALID_CREDENTIALS, TOO_MANY_ATTEMPTS.
     """
@@ -70,7 +71,8 @@ class SessionServiceAsyncStub(SessionServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateSession: _aio.UnaryUnaryMultiCallable[_session_service_pb2.CreateSessionRequest, _session_service_pb2.Session]  # type: ignore[assignment]
     """Logs a user in. After five wrong passwords in a row each further attempt has to wait: 1 s, then twice as long each
-    time, at most 5 minutes. Only wrong passwords count, those of all rpcs together.
+    time, at most 5 minutes. Only wrong passwords count, those of all rpcs together. A user has at most 1,000 open
+    sessions: the oldest of more end.
 
     Reasons: INVALID_CREDENTIALS, TOO_MANY_ATTEMPTS.
     """
@@ -104,7 +106,8 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_session_service_pb2.Session, _abc.Awaitable[_session_service_pb2.Session]]:
         """Logs a user in. After five wrong passwords in a row each further attempt has to wait: 1 s, then twice as long each
-        time, at most 5 minutes. Only wrong passwords count, those of all rpcs together.
+        time, at most 5 minutes. Only wrong passwords count, those of all rpcs together. A user has at most 1,000 open
+        sessions: the oldest of more end.
 
         Reasons: INVALID_CREDENTIALS, TOO_MANY_ATTEMPTS.
         """
