@@ -77,6 +77,19 @@ def lock_users(connection: Connection, ids: Sequence[UserId], *, owner: UserId |
     return [user for user in locked if user is not None]
 
 
+def require_free_email(connection: Connection, email: Email, *, of: UserId) -> None:
+    """Return if no other user has the email. Another transaction may still take it: the constraint decides.
+
+    Asked first, because PostgreSQL's own log quotes the email if the constraint refuses it.
+
+    Raises:
+        EmailTaken: another user has the email.
+    """
+    query = select(users.c.id).where(users.c.email_key == email.key, users.c.id != of)
+    if connection.execute(query).one_or_none() is not None:
+        raise EmailTaken
+
+
 def replace_users(connection: Connection, changed: Sequence[User]) -> None:
     """Write the next version of users that this transaction has locked.
 

@@ -147,6 +147,8 @@ class UserService:
             user.require_etag(change.etag)
             if not change.changed_fields():
                 return user
+            if change.email is not None:
+                repository.require_free_email(connection, change.email, of=user.id)
             changed = user.changed(
                 now=self._clock.now(),
                 email=change.email,

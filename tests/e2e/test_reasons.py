@@ -189,6 +189,7 @@ def test_every_reason_is_answered_as_the_contract_says(world: World, key: tuple[
 
     outcomes = scenario.cause(world)
 
+    assert world.rows_in_the_log_of_postgresql() == []
     for outcome in outcomes:
         require_clean(outcome)
         over_rest = outcome.http is not None

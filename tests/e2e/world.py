@@ -142,6 +142,11 @@ class World:
             until(self._edge_reaches_every_replica)
             until(lambda: all(each.has_recovered(self.stack) for each in modules("recovery")))
 
+    def rows_in_the_log_of_postgresql(self) -> list[str]:
+        """Return the lines of PostgreSQL's own log that quote a row, as for a constraint that refused it."""
+        log = self.stack.home.logs / "postgres.log"
+        return [line for line in log.read_text().splitlines() if "DETAIL:" in line] if log.exists() else []
+
     def _edge_is_healthy(self) -> bool:
         return self.edge.http.get("/healthz").is_success
 

@@ -23,7 +23,12 @@ USER: Final = "shop.user.v1"
 
 @produces(USER, "EMAIL_TAKEN", fields=("email",))
 def an_email_is_taken(world: World) -> list[Outcome]:
-    return world.both("CreateUser", create_user_request(email=world.user().email.upper()))
+    taken = world.user().email.upper()
+
+    return [
+        *world.both("CreateUser", create_user_request(email=taken)),
+        *world.both("UpdateUser", users.UpdateUserRequest(id=world.user().id, email=taken)),
+    ]
 
 
 @produces(USER, "USER_NOT_ACTIVE")
