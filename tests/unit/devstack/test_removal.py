@@ -13,6 +13,7 @@ import pytest
 
 from chassis.service import ROOT, Service, services
 from devstack.scaffold.__main__ import Refused, _require_unused
+from devstack.scaffold.files import of_service
 from devstack.scaffold.removal import FILE, Drifted, Edit, removal_of
 from devstack.scaffold.rename import FORMATTING, replaced
 
@@ -31,9 +32,14 @@ of_each_example = pytest.mark.parametrize("service", EXAMPLES, ids=lambda servic
 
 @cache
 def staying(service: Service) -> dict[str, str]:
-    """Return the text of each file that stays, as it is after the removal."""
+    """Return the text of each file that stays, as it is after the removal.
+
+    Services that need this one do not stay: the removal is refused until they are removed.
+    """
     removal = removal_of(service)
-    gone = [str(path.relative_to(ROOT)) for path in removal.paths(service)]
+    needing = [each for each in services() if is_needed(service, by=each)]
+    paths = [*removal.paths(service), *(path for each in needing for path in of_service(each))]
+    gone = [str(path.relative_to(ROOT)) for path in paths]
     edited = {str(path.relative_to(ROOT)): text for path, text in removal.edited().items()}
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     texts = {}
@@ -42,6 +48,15 @@ def staying(service: Service) -> dict[str, str]:
         if path.is_file() and not any(name == each or name.startswith(f"{each}/") for each in gone):
             texts[name] = edited[name] if name in edited else path.read_text(encoding="utf-8", errors="replace")
     return texts
+
+
+def is_needed(service: Service, *, by: Service) -> bool:
+    """Return whether the other service calls it or reads its events, also after the edits of the removal."""
+    try:
+        _require_unused(service, [by], removal_of(service).edited())
+    except Refused:
+        return True
+    return False
 
 
 def is_made(name: str) -> bool:
@@ -88,20 +103,28 @@ def test_who_reads_its_events_is_told_what_to_change_first(service: Service) -> 
 
 @of_each_example
 def test_no_file_that_stays_names_what_is_removed(service: Service) -> None:
-    packages = {served.rpartition(".")[0] for served in service.serves}
-    words = {service.name, service.host, service.url_variable, *service.serves, *packages}
-    words |= {served.rpartition(".")[2] for served in service.serves} | {f"{service.publishes}_events_pb2"}
-    words |= {package.rpartition(".")[0].replace(".", "/") for package in packages}
-    named = re.compile("|".join(rf"(?<![a-z]){re.escape(word)}(?![a-z])" for word in sorted(words)))
+    words = words_of(service)
+    others = {word for other in services() if other != service for word in words_of(other)}
+    # The name of another service can end with this one's: of an order and a purchase order the longer one counts.
+    longest_first = sorted(words | others, key=len, reverse=True)
+    named = re.compile("|".join(rf"(?<![a-z]){re.escape(word)}(?![a-z])" for word in longest_first))
 
     found = {
-        name: sorted({*named.findall(text)})
+        name: sorted(of_this)
         for name, text in staying(service).items()
-        if not is_made(name) and named.search(text)
+        if not is_made(name) and (of_this := words & {*named.findall(text)})
     }
 
     where = f"move it into a folder named {service.name}, or say in {service.name}/{FILE} what becomes of it"
     assert found == {}, where
+
+
+def words_of(service: Service) -> set[str]:
+    """Return the names by which code and texts know the service."""
+    packages = {served.rpartition(".")[0] for served in service.serves}
+    words = {service.name, service.host, service.url_variable, *service.serves, *packages}
+    words |= {served.rpartition(".")[2] for served in service.serves} | {f"{service.publishes}_events_pb2"}
+    return words | {package.rpartition(".")[0].replace(".", "/") for package in packages}
 
 
 @of_each_example
