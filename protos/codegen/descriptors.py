@@ -13,6 +13,7 @@ from google.protobuf.descriptor_pool import DescriptorPool
 
 from chassis.service import services
 from protos.codegen.deprecation import deprecations
+from protos.codegen.refusals import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -55,6 +56,10 @@ class Binding:
     def json_path(self) -> str:
         """The path with its fields as JSON spells them, as the parameters of an OpenAPI document are named."""
         return json_path(self.path)
+
+
+class BadBody(Refusal):
+    """The body of an rpc over REST is a part of its message."""
 
 
 class Contract:
@@ -118,7 +123,7 @@ def bindings(method: MethodDescriptor) -> list[Binding]:
     """Return the rpc's REST bindings, the main one first. `*` in a path stands for what each service keeps.
 
     Raises:
-        ValueError: one has a body that is not the whole message.
+        BadBody: one has a body that is not the whole message.
     """
     rule = method.GetOptions().Extensions[http]
     found = []
@@ -127,7 +132,7 @@ def bindings(method: MethodDescriptor) -> list[Binding]:
         if verb is None:
             continue
         if each.body not in {"", "*"}:
-            raise ValueError(f"{method.full_name}: a body can only be the whole message, not its field {each.body}")
+            raise BadBody(f"{method.full_name}: a body can only be the whole message, not its field {each.body}")
         path = getattr(each, verb)
         paths = [path.replace("*", service.path_name) for service in services()] if "*" in path else [path]
         found += [Binding(verb=verb, path=path, has_body=each.body == "*") for path in paths]
@@ -148,6 +153,11 @@ def behaves(field: FieldDescriptor, *, as_any_of: Sequence[str]) -> bool:
 def fields_of(message: Descriptor, *, without: Sequence[str]) -> list[FieldDescriptor]:
     """Return the message's fields in the order of the file, without those named."""
     return [field for field in message.fields if field.name not in without]
+
+
+def entry_of(field: FieldDescriptor) -> Descriptor | None:
+    """Return the message with a key and a value of which descriptors have a list for a map; None for another field."""
+    return field.message_type if field.message_type and field.message_type.GetOptions().map_entry else None
 
 
 def _comments(file: FileDescriptorProto) -> Iterator[tuple[str, str]]:

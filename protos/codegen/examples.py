@@ -9,9 +9,10 @@ from __future__ import annotations
 import functools
 import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
-from protos.codegen.descriptors import fields_of
+from protos.codegen.descriptors import entry_of, fields_of
+from protos.codegen.refusals import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -61,41 +62,58 @@ _LEFT_OUT: Final = frozenset({"etag", "request_id", "page_token", "resume_token"
 """Fields whose example must not be sent: it names another resource or user, or makes a second call a repetition."""
 
 
-class NoExample(Exception):
+class NoExample(Refusal):
     """A field of the contract has no example."""
 
 
-def example_of(message: Descriptor, *, is_request: bool, without: Sequence[str] = ()) -> Mapping[str, Json]:
+def example_of(
+    message: Descriptor, *, is_request: bool, without: Sequence[str] = (), within: Sequence[Descriptor] = ()
+) -> Mapping[str, Json]:
     """Return a message as JSON.
+
+    Args:
+        message: the message.
+        is_request: whether a caller sends it.
+        without: fields that come another way.
+        within: the messages around it, of which it holds no further one.
 
     Raises:
         NoExample: a field of it has none.
     """
+    around = (*within, message)
     return {
-        field.json_name: example(field, is_request=is_request)
+        field.json_name: example(field, is_request=is_request, within=around)
         for field in fields_of(message, without=without)
-        if not (is_request and field.name in _LEFT_OUT) and not _is_error(field)
+        if not ((is_request and field.name in _LEFT_OUT) or _is_error(field) or _is_alternative(field))
+        and field.message_type not in around
     }
 
 
-def example(field: FieldDescriptor, *, is_request: bool) -> Json:
+def example(field: FieldDescriptor, *, is_request: bool, within: Sequence[Descriptor] = ()) -> Json:
     """Return the field's value as JSON.
 
     Raises:
-        NoExample: the field is a scalar without one; a message's fields, an enum's first value speak for themselves.
+        NoExample: the field has none. A message's fields and an enum's first value after zero speak for themselves;
+            a scalar, a map and the messages of Google's that have a form of their own in JSON do not.
     """
-    package, message, _ = field.full_name.rsplit(".", 2)
+    message_type = cast("Descriptor", field.containing_type)
+    package, message = message_type.file.package, message_type.name
     values = _values_of(package)
     for name in (f"{package}.{message}.{field.name}", f"{message}.{field.name}", field.name):
         if name in values:
             return values[name]
-    if field.message_type is not None:
-        value: Json = example_of(field.message_type, is_request=is_request)
-    elif field.enum_type is not None:
-        value = field.enum_type.values[1].name
+    if field.enum_type is not None:
+        value: Json = field.enum_type.values[:2][-1].name
+    elif field.message_type and not entry_of(field) and field.message_type.file.package != "google.protobuf":
+        value = example_of(field.message_type, is_request=is_request, within=within)
     else:
         raise NoExample(f"name an example of {field.full_name} in {_file_of(package)}")
     return [value] if field.is_repeated else value
+
+
+def _is_alternative(field: FieldDescriptor) -> bool:
+    """Return whether the field is one of a oneof, of which the example has the first."""
+    return field.containing_oneof is not None and field.containing_oneof.fields[0].number != field.number
 
 
 def _is_error(field: FieldDescriptor) -> bool:

@@ -11,6 +11,8 @@ from buf.validate import validate_pb2
 # Imported for its extensions: protobuf reads only those of imported files.
 from shop.system.v1 import text_rules_pb2 as _text_rules  # noqa: F401  registers the extensions
 
+from protos.codegen.refusals import Refusal
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
@@ -25,16 +27,18 @@ _KEYWORDS: Final[Mapping[str, str]] = {
     "lte": "maximum",
     "max_items": "maxItems",
     "max_len": "maxLength",
+    "max_pairs": "maxProperties",
     "min_items": "minItems",
     "min_len": "minLength",
+    "min_pairs": "minProperties",
     "pattern": "pattern",
     "unique": "uniqueItems",
 }
-# By the schema of the enum, and by the schema of the items.
-_SAID_ELSEWHERE: Final = frozenset({"defined_only", "items"})
+# By the schema of the enum, by the schema of the items, and of the keys and values of a map.
+_SAID_ELSEWHERE: Final = frozenset({"defined_only", "items", "keys", "values"})
 
 
-class UnknownRule(Exception):
+class UnknownRule(Refusal):
     """A validation rule that this module cannot document yet."""
 
 
@@ -43,8 +47,8 @@ class Rules:
     """The rules for the value of a field.
 
     Attributes:
-        keywords: JSON Schema for the value; of a repeated field for the array.
-        items: JSON Schema for each item of a repeated field.
+        keywords: JSON Schema for the value; of a repeated field for the array, of a map for the object.
+        items: JSON Schema for each item of a repeated field, and for each value of a map.
         words: the rest, each as the rest of a sentence: `must not be blank`.
     """
 
@@ -67,7 +71,10 @@ def rules_of(field: FieldDescriptor) -> Rules:
             keywords["pattern"] = pattern
         else:
             words.append(rule.message)
-    return Rules(keywords=keywords, items=_keywords(rules.repeated.items, field=field), words=tuple(words))
+    if names := _keywords(rules.map.keys, field=field):
+        keywords["propertyNames"] = names
+    items = rules.map.values if rules.HasField("map") else rules.repeated.items
+    return Rules(keywords=keywords, items=_keywords(items, field=field), words=tuple(words))
 
 
 def _keywords(rules: validate_pb2.FieldRules, *, field: FieldDescriptor) -> JsonObject:

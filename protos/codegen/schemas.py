@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Final
 
 from google.protobuf.descriptor import FieldDescriptor
 
-from protos.codegen.descriptors import behaves, fields_of
+from protos.codegen.descriptors import behaves, entry_of, fields_of
 from protos.codegen.errors import ERROR_SCHEMAS
 from protos.codegen.examples import example
+from protos.codegen.refusals import Refusal
 from protos.codegen.rules import rules_of
 
 if TYPE_CHECKING:
@@ -23,16 +24,27 @@ if TYPE_CHECKING:
     from protos.codegen.descriptors import Contract
     from protos.codegen.json_types import JsonObject
 
+_INT32: Final[JsonObject] = {"type": "integer", "format": "int32"}
+_UINT32: Final[JsonObject] = {"type": "integer", "minimum": 0, "maximum": 2**32 - 1}
+# A string, because a number in JavaScript holds only 53 bits.
+_INT64: Final[JsonObject] = {"type": "string", "format": "int64", "pattern": "^-?[0-9]{1,19}$"}
+_UINT64: Final[JsonObject] = {"type": "string", "format": "uint64", "pattern": "^[0-9]{1,20}$"}
 _SCALARS: Final[Mapping[int, JsonObject]] = {
     FieldDescriptor.TYPE_STRING: {"type": "string"},
     FieldDescriptor.TYPE_BOOL: {"type": "boolean"},
     FieldDescriptor.TYPE_BYTES: {"type": "string", "contentEncoding": "base64"},
     FieldDescriptor.TYPE_DOUBLE: {"type": "number", "format": "double"},
-    FieldDescriptor.TYPE_INT32: {"type": "integer", "format": "int32"},
-    FieldDescriptor.TYPE_UINT32: {"type": "integer", "minimum": 0, "maximum": 2**32 - 1},
-    # A string, because a number in JavaScript holds only 53 bits.
-    FieldDescriptor.TYPE_INT64: {"type": "string", "format": "int64", "pattern": "^-?[0-9]{1,19}$"},
-    FieldDescriptor.TYPE_UINT64: {"type": "string", "format": "uint64", "pattern": "^[0-9]{1,20}$"},
+    FieldDescriptor.TYPE_FLOAT: {"type": "number", "format": "float"},
+    FieldDescriptor.TYPE_INT32: _INT32,
+    FieldDescriptor.TYPE_SINT32: _INT32,
+    FieldDescriptor.TYPE_SFIXED32: _INT32,
+    FieldDescriptor.TYPE_UINT32: _UINT32,
+    FieldDescriptor.TYPE_FIXED32: _UINT32,
+    FieldDescriptor.TYPE_INT64: _INT64,
+    FieldDescriptor.TYPE_SINT64: _INT64,
+    FieldDescriptor.TYPE_SFIXED64: _INT64,
+    FieldDescriptor.TYPE_UINT64: _UINT64,
+    FieldDescriptor.TYPE_FIXED64: _UINT64,
 }
 _WELL_KNOWN: Final[Mapping[str, JsonObject]] = {
     "google.protobuf.Duration": {"type": "string", "pattern": r"^-?[0-9]+(\.[0-9]{1,9})?s$"},
@@ -43,8 +55,12 @@ _WELL_KNOWN: Final[Mapping[str, JsonObject]] = {
 }
 
 
-class NameTaken(Exception):
+class NameTaken(Refusal):
     """Two messages or enums would have the same name in the document."""
+
+
+class UnknownForm(Refusal):
+    """A message of Google's has a form of its own in JSON, which this module does not know yet."""
 
 
 class Schemas:
@@ -60,9 +76,12 @@ class Schemas:
 
         Raises:
             NameTaken: another message has its name.
+            UnknownForm: its form in JSON is not known.
         """
         if message.full_name in _WELL_KNOWN:
             return dict(_WELL_KNOWN[message.full_name])
+        if message.file.package == "google.protobuf":
+            raise UnknownForm(f"{message.full_name}: name its form in JSON in protos/codegen/schemas.py, _WELL_KNOWN")
         # Requests and answers have rules of their own, so what stands in both is two schemas.
         name = f"{message.name}Input" if is_request and not message.name.endswith("Request") else message.name
         if self._is_new(name, owner=message.full_name + "".join(without)):
@@ -81,20 +100,22 @@ class Schemas:
         comment = self._described(field.full_name)
         schema = self._value(field, is_request=is_request)
         if not is_request:
-            schema = _listed(schema, field=field) | {"description": comment}
+            schema = _collected(schema, field=field) | {"description": comment}
         else:
             rules = rules_of(field)
-            schema = _listed(schema | rules.items, field=field) | rules.keywords
+            schema = _collected(schema | rules.items, field=field) | rules.keywords
             schema["description"] = f"{comment} Rules: {'; '.join(rules.words)}." if rules.words else comment
             if "enum" in rules.keywords:
                 schema["type"] = "string"
                 schema.pop("$ref")
-        if field.message_type is None:
+        if field.message_type is None or entry_of(field):
             schema["examples"] = [example(field, is_request=is_request)]
         return schema | _marks(field) | self._deprecated(field.full_name)
 
     def _value(self, field: FieldDescriptor, *, is_request: bool) -> JsonObject:
         """Return the schema of one value of the field."""
+        if entry := entry_of(field):
+            return self._value(entry.fields_by_name["value"], is_request=is_request)
         if field.enum_type is not None:
             return self._enum(field.enum_type)
         if field.message_type is not None:
@@ -137,7 +158,10 @@ def _bounds(fields: Sequence[FieldDescriptor], *, is_request: bool) -> JsonObjec
     return {"required": [field.json_name for field in fields if not field.has_presence]}
 
 
-def _listed(schema: JsonObject, *, field: FieldDescriptor) -> JsonObject:
+def _collected(schema: JsonObject, *, field: FieldDescriptor) -> JsonObject:
+    """Return the schema of all values of the field."""
+    if entry_of(field):
+        return {"type": "object", "additionalProperties": schema}
     return {"type": "array", "items": schema} if field.is_repeated else schema
 
 

@@ -13,6 +13,7 @@ from google.protobuf.descriptor import FieldDescriptor
 from chassis.errors import FieldViolation, InvalidFields
 from chassis.server.contract import service_names
 from chassis.server.validation import require_valid
+from protos.codegen.descriptors import entry_of
 from tests.support.guards import all_facts
 
 if TYPE_CHECKING:
@@ -192,6 +193,13 @@ def test_no_list_is_unbounded(root: Descriptor) -> None:
             if field.is_repeated and message is root:
                 assert field.json_name in refused_fields(_with_many(root, field, 1000))
             assert message is root or not field.is_repeated, "reach it from its request, and bound it here"
+
+
+@pytest.mark.parametrize("root", REQUESTS, ids=by_name)
+def test_a_request_has_a_list_and_no_map(root: Descriptor) -> None:
+    maps = [field.full_name for message in messages_in(root) for field in message.fields if entry_of(field)]
+
+    assert maps == [], "a list of messages with keys has bounds that every guard knows (protos/README.md)"
 
 
 @pytest.mark.parametrize("root", REQUESTS, ids=by_name)
