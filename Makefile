@@ -157,9 +157,11 @@ format: setup ## Format protos, Python and TypeScript, fix what can be fixed
 	$(BIN)/ruff check --fix
 
 generate: setup ## Generate stubs, descriptors, OpenAPI and docs/events.md from the contract; what follows from settings and services; the dashboards; the chart's README
-	@rm -rf generated
-	@$(MAKE) --no-print-directory generated-into OUT=.
-	@$(BIN)/python helm/readme.py > helm/shop/README.md
+	@# What was generated stays until all of it is made anew: without it neither the tests nor `make service` run.
+	@rm -rf .build/anew
+	@$(MAKE) --no-print-directory generated-into OUT=.build/anew
+	@rm -rf generated && cp -R .build/anew/. . && rm -r .build/anew
+	@$(BIN)/python helm/readme.py > .build/chart-readme.md && cp .build/chart-readme.md helm/shop/README.md
 	@$(BIN)/python docs/observability/dashboards/generate.py
 	@mkdir -p helm/shop/files/dashboards
 	@rm -f helm/shop/files/dashboards/* && cp docs/observability/dashboards/*.json helm/shop/files/dashboards/

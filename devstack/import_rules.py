@@ -8,10 +8,11 @@ rules has them in a file `import_rules.toml`.
 from __future__ import annotations
 
 import json
+import sys
 import tomllib
 from typing import TYPE_CHECKING, Any, Final
 
-from chassis.service import ROOT, services
+from chassis.service import ROOT, InvalidDeclaration, services
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -116,4 +117,7 @@ def toml(configuration: Mapping[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    print(toml(rules(services())))
+    try:
+        print(toml(rules(services())))
+    except (UnknownModule, InvalidDeclaration) as error:
+        sys.exit(str(error))

@@ -23,6 +23,7 @@ from chassis.client.settings import PeerSettings
 from chassis.runtime import cli
 from chassis.service import services
 from chassis.settings import Section, constants, sections_of, variable_of
+from protos.codegen.refusals import Refusal, ending_with_a_sentence
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -47,7 +48,7 @@ _KINDS: Final = {
 }
 
 
-class Incomplete(Exception):
+class Incomplete(Refusal):
     """The template lacks a section, names one that does not exist, or a field has no docstring."""
 
 
@@ -264,8 +265,9 @@ def _meanings(name: str, function: FunctionType, owner: object) -> Iterator[Any]
 def main(folder: Path) -> None:
     """Write both pages into the folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    for write in (settings, limits):
-        (folder / f"{write.__name__}.md").write_text(write((DOCS / f"{write.__name__}.tpl.md").read_text()))
+    with ending_with_a_sentence():
+        for write in (settings, limits):
+            (folder / f"{write.__name__}.md").write_text(write((DOCS / f"{write.__name__}.tpl.md").read_text()))
 
 
 if __name__ == "__main__":

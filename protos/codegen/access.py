@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Final
 
 from shop.system.v1 import access_pb2
 
+from protos.codegen.refusals import Refusal
+
 if TYPE_CHECKING:
     from google.protobuf.descriptor import MethodDescriptor
 
@@ -21,7 +23,7 @@ BEARER: Final[JsonObject] = {
 }
 
 
-class NoAccess(Exception):
+class NoAccess(Refusal):
     """An rpc does not say who may call it."""
 
 

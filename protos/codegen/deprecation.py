@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 from google.api.field_behavior_pb2 import FieldBehavior, field_behavior
 from google.protobuf.descriptor_pb2 import FieldOptions
 
+from protos.codegen.refusals import Refusal
 from protos.deprecation import Deprecation, deprecation_of, option_name, option_of
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ SHORTEST: Final = timedelta(days=180)
 _POLICY: Final = "see docs/api-changes.md"
 
 
-class BadDeprecation(Exception):
+class BadDeprecation(Refusal):
     """Something is deprecated in another way than the policy says; each line is a place and what to do there."""
 
 

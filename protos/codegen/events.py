@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from chassis.events.redis_streams import stream_of
 from chassis.service import services
 from protos.codegen.descriptors import Contract
+from protos.codegen.refusals import Refusal, ending_with_a_sentence
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,7 +22,11 @@ PACKAGE: Final = "shop.event.v1"
 _INTRODUCTION: Final = Path(__file__).with_name("events.md")
 
 
-class UnknownResource(ValueError):
+class Undescribed(Refusal):
+    """A message or a field has no comment."""
+
+
+class UnknownResource(Refusal):
     """The name of a message does not begin with a resource whose events a service publishes."""
 
 
@@ -61,13 +66,14 @@ def _section(contract: Contract, message: Descriptor) -> Iterator[str]:
 def _line(contract: Contract, name: str) -> str:
     comment = " ".join(contract.comment(name).split())
     if not comment:
-        raise ValueError(f"{name} has no comment")
+        raise Undescribed(f"{name} has no comment")
     return comment + contract.notice(name, after=" ")
 
 
 def main() -> None:
     """Print the page of the descriptor set on standard input."""
-    sys.stdout.write(document(Contract(sys.stdin.buffer.read())))
+    with ending_with_a_sentence():
+        sys.stdout.write(document(Contract(sys.stdin.buffer.read())))
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from protos.codegen.descriptors import Contract, bindings, fields_of
 from protos.codegen.errors import ERROR_SCHEMAS, error_examples, error_responses
 from protos.codegen.examples import REQUEST_ID, example_of
 from protos.codegen.reasons import Reasons, without_reasons
+from protos.codegen.refusals import ending_with_a_sentence
 from protos.codegen.schemas import Schemas, is_required
 
 if TYPE_CHECKING:
@@ -207,8 +208,9 @@ def _in_words(name: str) -> str:
 
 def main() -> None:
     """Print the document of the descriptor set on standard input."""
-    contract = Contract(sys.stdin.buffer.read())
-    sys.stdout.write(json.dumps(Document(contract).as_json(), indent=2, ensure_ascii=False) + "\n")
+    with ending_with_a_sentence():
+        contract = Contract(sys.stdin.buffer.read())
+        sys.stdout.write(json.dumps(Document(contract).as_json(), indent=2, ensure_ascii=False) + "\n")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from google.rpc.code_pb2 import Code
 
 from protos.codegen.access import is_public
+from protos.codegen.refusals import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -34,7 +35,7 @@ _OF_A_SERVICE: Final = (
 )
 
 
-class BadComment(Exception):
+class BadComment(Refusal):
     """A comment does not list its reasons in the form that this module reads."""
 
 

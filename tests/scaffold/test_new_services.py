@@ -22,7 +22,7 @@ def test_two_services_are_made_tested_run_and_removed(clone: Clone) -> None:
     assert "stock_item is there twice" in clone.run(
         "make", "service", "NAME=gift card", "RESOURCE=GiftCard", "READS=StockItem,stock-item", fails=True
     )
-    clone.run("make", "service", "NAME=gift card", "RESOURCE=GiftCard", "READS=StockItem,user")
+    clone.run("make", "service", "NAME=gift card", "RESOURCE=GiftCard", "READS=StockItem,user,order")
     clone.commit("Add gift cards")
     touched = clone.run("git", "diff", "--name-only", "--diff-filter=M", "HEAD~2").split()
     own = ("stock", "gift_card", "gift-card")
@@ -64,6 +64,20 @@ def test_a_project_gets_a_name_of_its_own(clone: Clone) -> None:
     clone.run("make", "lint")
     clone.run("pytest", "-q", "-n", "2", "tests/unit")
     clone.run("pytest", "-q", "tests/e2e/test_journey.py", "tests/e2e/test_health.py", "tests/e2e/test_access.py")
+    shutil.rmtree(clone.root)
+
+
+def test_a_contract_that_is_refused_leaves_what_was_generated(clone: Clone) -> None:
+    contract = clone.root / "protos" / "shop" / "user" / "v1" / "user.proto"
+    contract.write_text(
+        contract.read_text().replace("message User {\n", "message User {\n  int32 unheard_of = 99;\n", 1)
+    )
+
+    told = clone.run("make", "generate", fails=True)
+
+    assert "name an example of shop.user.v1.User.unheard_of in shop/user/v1/examples.toml" in told
+    assert "Traceback" not in told
+    assert clone.run("git", "status", "--porcelain").split() == ["M", "protos/shop/user/v1/user.proto"]
     shutil.rmtree(clone.root)
 
 
