@@ -75,19 +75,25 @@ def body_limit(request: str, messages: Mapping[str, DescriptorProto]) -> int:
     return max(MIN_BODY_BYTES, min(bound, MAX_BODY_BYTES))
 
 
-def largest_json(name: str, messages: Mapping[str, DescriptorProto]) -> int:
+def largest_json(name: str, messages: Mapping[str, DescriptorProto], *, within: frozenset[str] = frozenset()) -> int:
     """Return the size in bytes of the longest usual JSON of a valid message.
+
+    Args:
+        name: the full name of the message.
+        messages: every message of the contract, by full name.
+        within: the messages around it.
 
     Raises:
         Unbounded: no rule bounds one of its fields; the exception names it.
     """
     if name in _MESSAGES_WITH_OWN_FORM:
         return _MESSAGES_WITH_OWN_FORM[name]
+    around = within | {name}
 
     def of_message(inner: str) -> int:
-        if inner == name:
-            raise Unbounded(f"{name} holds itself")
-        return largest_json(inner, messages)
+        if inner in around:
+            raise Unbounded(f"{inner} holds itself")
+        return largest_json(inner, messages, within=around)
 
     return _BESIDE_VALUE + sum(
         len(each.json_name) + _BESIDE_VALUE + _value(each, name=f"{name}.{each.name}", of_message=of_message)

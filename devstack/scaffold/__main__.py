@@ -155,6 +155,7 @@ def _tidy(python: Iterable[Path]) -> None:
 
 
 def _rename(arguments: argparse.Namespace) -> None:
+    _changes()  # the name is compared with the files that git knows
     name = new_name(arguments.name)
     _require_clean()
     changed = rename(name)
@@ -170,12 +171,26 @@ def _require_clean() -> None:
     """Return if everything is committed: then `git diff` shows what is new, and `git checkout` takes it back.
 
     Raises:
-        Refused: something is not.
+        Refused: something is not, or there is no repository.
     """
-    changed = _run("git", "status", "--porcelain").stdout.splitlines()
-    if changed:
+    if changed := _changes():
         names = ", ".join(line[3:] for line in changed[:5])
         raise Refused(f"the tree has uncommitted changes ({names}): commit or stash them first")
+
+
+def _changes() -> list[str]:
+    """Return the lines of `git status` about what is not committed.
+
+    Raises:
+        Refused: there is no repository.
+    """
+    status = _run("git", "status", "--porcelain")
+    if status.returncode:
+        raise Refused(
+            "git does not know this folder, so that nothing could be taken back. In a copy of the files, begin a "
+            "repository: git init && git add --all && git commit --message Begin"
+        )
+    return status.stdout.splitlines()
 
 
 def _regenerate(written: Iterable[Path]) -> None:

@@ -26,6 +26,7 @@ from devstack.scaffold.names import (
     snake,
     with_publishers,
 )
+from devstack.scaffold.rename import replaced
 
 WORDS = ("stock", "gift", "card", "item", "person", "box", "city", "day", "entry", "order", "news", "hero", "a1")
 NAMES = st.lists(st.sampled_from(WORDS), min_size=1, max_size=3).map("_".join)
@@ -298,15 +299,25 @@ def test_a_name_can_be_a_word_of_the_template() -> None:
     assert "class DepotsInMemory:" in made["protos/testing/cargo_svc/__init__.py"]
 
 
-def test_lines_stay_within_the_limit_for_long_names() -> None:
+@pytest.mark.parametrize("project", ["Shop", "Watchmakers1"])
+def test_lines_stay_within_the_limit_for_long_names(project: str) -> None:
     names = Names("x" * 20, "loyalty_card_holders", "loyalty_card_holder_x")
 
     # Code is formatted afterwards; comments and docstrings are not.
     long = [
         (path, line)
         for path, text in files.of_new(names)
-        for line in text.splitlines()
+        for line in replaced(text, project).splitlines()
         if path.suffix == ".py" and len(line) > 120 and re.match(r'\s*(#|"""|[A-Z][\w ]+[.,])', line)
     ]
 
     assert long == []
+
+
+@pytest.mark.parametrize("command", ["create stock", "rename Acme", "remove order"])
+def test_a_folder_that_git_does_not_know_is_refused(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GIT_DIR", "/nowhere")
+    monkeypatch.setattr(sys, "argv", ["scaffold", *command.split()])
+
+    with pytest.raises(SystemExit, match="git does not know this folder"):
+        scaffold.main()

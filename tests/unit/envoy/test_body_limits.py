@@ -128,6 +128,19 @@ def test_a_text_without_a_rule_is_named_and_gets_the_outer_limit() -> None:
     assert body_limit("shop.Note", messages) == MAX_BODY_BYTES
 
 
+@pytest.mark.parametrize("names", [("Note",), ("Note", "Page"), ("Note", "Page", "Line")], ids=len)
+def test_messages_that_hold_themselves_are_named_and_get_the_outer_limit(names: tuple[str, ...]) -> None:
+    def holding(name: str, inner: str) -> DescriptorProto:
+        kind = FieldDescriptorProto.TYPE_MESSAGE
+        return DescriptorProto(name=name, field=[FieldDescriptorProto(name="a", type=kind, type_name=f".shop.{inner}")])
+
+    messages = {f"shop.{name}": holding(name, names[number % len(names)]) for number, name in enumerate(names, start=1)}
+
+    with pytest.raises(Unbounded, match=r"shop\.Note holds itself"):
+        largest_json("shop.Note", messages)
+    assert body_limit("shop.Note", messages) == MAX_BODY_BYTES
+
+
 def test_a_list_without_a_rule_is_named() -> None:
     messages = message_with(max_len=10)
     messages["shop.Note"].field[0].label = FieldDescriptorProto.LABEL_REPEATED

@@ -1,4 +1,4 @@
-"""Why the «depot» service refuses; each names a reason of shop.depot.v1.ErrorReason."""
+"""Why the «depot» service refuses, by the reasons of shop.depot.v1."""
 
 from __future__ import annotations
 

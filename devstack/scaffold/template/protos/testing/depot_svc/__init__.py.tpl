@@ -32,7 +32,7 @@ def serve(shop: Shop) -> None:
 
 
 class ParcelsInMemory:
-    """The «parcels» of a shop. Its methods and their outcomes are those of DepotService."""
+    """The «parcels» of a shop. It has the methods and outcomes of DepotService."""
 
     def __init__(self, shop: Shop) -> None:
         self._clock = shop.clock
