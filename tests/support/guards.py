@@ -25,6 +25,7 @@ TABLES: Final = {
     "dates": "what date each reading of the clock is: unit/test_wall_clock.py",
     "foreign": "the answer about another user's resource: unit/test_access_table.py, e2e/test_access.py",
     "indexes": "the columns of the indexes of each table: integration/test_migrations.py",
+    "migrations": "why a statement does not stop or block the code that runs: integration/test_migrations.py",
     "momentary": "what differs from one answer of an rpc to the next: e2e/test_parity.py",
     "named_by_callers": "why a caller names what a service decides: unit/protos/test_contract.py",
     "orderings": "why each ordering need not be exact: unit/test_orderings.py",
