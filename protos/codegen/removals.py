@@ -18,6 +18,7 @@ from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
 from protos.codegen.deprecation import deprecations, names_of
 from protos.codegen.descriptors import OWN_PACKAGES
+from protos.codegen.refusals import ending_with_a_sentence
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, MutableSequence
@@ -218,4 +219,5 @@ def main(before: Path, after: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:]))
+    with ending_with_a_sentence():
+        main(*map(Path, sys.argv[1:]))

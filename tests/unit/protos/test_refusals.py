@@ -5,12 +5,13 @@ from __future__ import annotations
 import importlib
 import io
 import pkgutil
+import subprocess
 import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
-from chassis.service import InvalidDeclaration
+from chassis.service import ROOT, InvalidDeclaration
 from protos import codegen
 from protos.codegen import openapi
 from protos.codegen.refusals import Refusal, ending_with_a_sentence
@@ -18,6 +19,7 @@ from tests.unit.protos.test_openapi import a_contract
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 
 def declared() -> Iterator[type[BaseException]]:
@@ -40,6 +42,20 @@ def test_every_exception_of_the_generation_is_a_refusal() -> None:
 def test_a_refusal_ends_the_process_with_its_message(kind: type[Exception]) -> None:
     with pytest.raises(SystemExit, match=r"^what to do$"), ending_with_a_sentence():
         raise kind("what to do")
+
+
+def test_a_contract_that_no_comparison_can_read_ends_the_command_with_a_sentence(tmp_path: Path) -> None:
+    contract = a_contract()
+    contract.file[-1].message_type[0].options.deprecated = True
+    images = [tmp_path / "before.binpb", tmp_path / "after.binpb"]
+    for image in images:
+        image.write_bytes(contract.SerializeToString())
+
+    command = [sys.executable, "-m", "protos.codegen.removals", *images]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("shop.toy.v1.GetToyRequest: ")
 
 
 def test_a_field_without_an_example_ends_the_command_with_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
