@@ -23,6 +23,8 @@ _RESERVED: Final = frozenset(
     # Packages of the contract, names in certificates, folders, and what pytest and Python take for theirs.
     {"shop", "system", "event", "options", "edge", "debug", "localhost", "rate_limiter", "chassis", "devstack", "tests"}
     | {"generated", "google", "grpc", "buf", "all", "none", "self", "service", "test", "conftest", "health"}
+    # Every PostgreSQL has these databases, and a service has one with the name of its collection.
+    | {"postgres", "template0", "template1"}
 )
 _IRREGULAR: Final = {"person": "people", "child": "children", "man": "men", "woman": "women", "index": "indices"}
 

@@ -91,6 +91,8 @@ def test_an_exception_of_english_can_be_given() -> None:
         ("match", "", "", "keyword of Python"),
         ("shop", "", "", "NAME=shop: this name has another meaning"),
         ("event", "", "", "another meaning"),
+        ("stock", "Item", "postgres", "PLURAL=postgres: this name has another meaning"),
+        ("stock", "Item", "template1", "another meaning"),
         ("stock", "import", "", "RESOURCE=import: this is a keyword"),
         ("1stock", "", "", "use words of letters"),
         ("stöck", "", "", "use words of letters"),
