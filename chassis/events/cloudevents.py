@@ -25,6 +25,9 @@ M = TypeVar("M", bound="Message")
 _SPECVERSION: Final = "1.0"
 # CloudEvents' sequence extension compares sequences as texts, so each is padded to the digits of the largest bigint.
 _SEQUENCE_DIGITS: Final = 19
+# Of the columns bigint and integer, in which readers keep both numbers.
+_MAX_SEQUENCE: Final = 2**63 - 1
+_MAX_EPOCH: Final = 2**31 - 1
 _MAX_SUBJECT: Final = 255
 # As str(UUID) has it, so that every subject is sent again as it came.
 _UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -99,11 +102,11 @@ class CloudEvent:
                 source=event["source"],
                 type=event["type"],
                 subject=_subject_of(event["subject"]),
-                sequence=int(event["sequence"]),
-                time=datetime.fromisoformat(event["time"]),
+                sequence=_number(event["sequence"], least=1, largest=_MAX_SEQUENCE),
+                time=_time_of(event["time"]),
                 traceparent=event.get("traceparent", ""),
                 data=event["data"],
-                epoch=int(event.get("epoch", 0)),
+                epoch=_number(event.get("epoch", 0), least=0, largest=_MAX_EPOCH),
             )
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise Malformed("is no CloudEvent 1.0 with subject and sequence") from error
@@ -113,6 +116,20 @@ def _subject_of(text: str) -> Key:
     if not 0 < len(text) <= _MAX_SUBJECT or "\0" in text:
         raise Malformed("has no subject that a database can keep")
     return UUID(text) if _UUID.fullmatch(text) else text
+
+
+def _number(given: str | int, *, least: int, largest: int) -> int:
+    number = int(given)
+    if not least <= number <= largest:
+        raise Malformed("has a number that a database cannot keep")
+    return number
+
+
+def _time_of(text: str) -> datetime:
+    time = datetime.fromisoformat(text)
+    if time.tzinfo is None:
+        raise Malformed("has a time without its offset")
+    return time
 
 
 def uuid_subject(event: CloudEvent) -> UUID:

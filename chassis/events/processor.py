@@ -134,7 +134,7 @@ def letter_of(entry: Entry, error: Exception) -> DeadLetter:
         key=key,
         subject=subject,
         sequence=sequence,
-        event=entry.text,
+        event=entry.text.replace("\0", "\\u0000"),  # PostgreSQL keeps no NUL
         reason="GAP" if isinstance(error, OutOfOrder) else type(error).__name__,
         attempts=entry.attempts,
     )

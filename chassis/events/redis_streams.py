@@ -162,6 +162,8 @@ def _options(settings: BrokerSettings) -> dict[str, Any]:
         **target.options,
         "ssl": target.is_tls,
         "decode_responses": True,
+        # An entry that is no UTF-8 is a dead letter, and must not fail every answer that shows it.
+        "encoding_errors": "backslashreplace",
         **_timeouts(timeout_s),
     }
 

@@ -114,7 +114,12 @@ def test_times_are_sent_in_utc() -> None:
         {"subject": "a\0b"},
         {"subject": 7},
         {"sequence": "two"},
+        {"sequence": "0"},
+        {"sequence": str(2**63)},
+        {"epoch": -1},
+        {"epoch": 2**31},
         {"time": "yesterday"},
+        {"time": "2026-03-01T12:00:00"},
         {"type": None, "sequence": []},
         {"data": []},
         {"data": None},
@@ -125,6 +130,12 @@ def test_a_foreign_event_is_refused(change: dict[str, object]) -> None:
 
     with pytest.raises(Malformed):
         CloudEvent.from_json(sent)
+
+
+def test_the_largest_numbers_are_taken() -> None:
+    largest = event(sequence=2**63 - 1, epoch=2**31 - 1)
+
+    assert CloudEvent.from_json(largest.to_json()) == largest
 
 
 @pytest.mark.parametrize("sent", ["", "{", "[]", "null", "7", "{}", "\x00"])
