@@ -110,16 +110,20 @@ _save = text("""
         lost_until = excluded.lost_until,
         epoch = excluded.epoch
 """)
-# Published events are the oldest rows, so it is enough to look at the oldest 1,000. The newest row is never removed:
-# while nothing changes, its id is the resume token of every watcher.
+# Published events are the oldest rows, so it is enough to look at the oldest 1,000. Of the outdated events the last one
+# of the feed stays: its id was the resume token of every watcher until the next event, which is not outdated.
 _remove = text("""
+    WITH outdated AS (
+        SELECT position, transaction
+        FROM (SELECT position, transaction, published_at FROM outbox ORDER BY position LIMIT 1000) AS oldest
+        WHERE published_at < now() - make_interval(secs => :keep_s)
+    )
     DELETE FROM outbox
     WHERE position IN (
         SELECT position
-        FROM (SELECT position, published_at FROM outbox ORDER BY position LIMIT 1000) AS oldest
-        WHERE
-            published_at < now() - make_interval(secs => :keep_s)
-            AND position < (SELECT max(position) FROM outbox)
+        FROM outdated
+        ORDER BY transaction DESC NULLS LAST, position DESC
+        OFFSET 1
     )
     RETURNING coalesce(entry_ms, 0), coalesce(entry_number, position)
 """)
@@ -232,7 +236,7 @@ def oldest_change_at(connection: Connection) -> datetime | None:
 
 
 def remove_published(connection: Connection, stream: str, *, keep_s: int) -> bool:
-    """Remove events that were published over `keep_s` seconds ago, at most 1,000; return whether any was."""
+    """Remove events that were published over `keep_s` seconds ago, at most 999; return whether any was."""
     removed = [EntryId(*row) for row in connection.execute(_remove, {"keep_s": keep_s})]
     if removed:
         newest = max(removed)

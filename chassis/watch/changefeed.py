@@ -42,10 +42,13 @@ _newest = text("""
     LIMIT 1
 """)
 _position_of = text("SELECT transaction, position, id FROM outbox WHERE id = :id AND transaction IS NOT NULL")
-# Whether the feed still has its first event: the sweep deletes the oldest rows. Rows from before the column
+# Whether the feed still has its first event: the sweep deletes the oldest rows and notes that it did. The number of the
+# first row says nothing, because a transaction that is rolled back uses up its numbers. Rows from before the column
 # `transaction` were never in the feed, so a missing one of those counts for nothing.
 _is_complete = text("""
-    SELECT coalesce((SELECT position = 1 OR transaction IS NULL FROM outbox ORDER BY position LIMIT 1), true)
+    SELECT
+        NOT EXISTS (SELECT FROM relay_state WHERE (swept_ms, swept_number) > (0, 0))
+        OR coalesce((SELECT transaction IS NULL FROM outbox ORDER BY position LIMIT 1), true)
 """)
 # Returns the page, and whether the row at its starting position still exists. Both come from one snapshot, so that no
 # sweep between two snapshots goes unnoticed.

@@ -76,7 +76,7 @@ def orderings_in(statement: str) -> Iterator[str]:
 
 def is_exact(ordering: str) -> bool:
     inside = re.sub(r"^(?:max|min|greatest|least)\((.*)\)$", r"\1", ordering)
-    columns = [re.sub(r"\s+(ASC|DESC)$", "", column.strip()) for column in inside.split(",")]
+    columns = [re.sub(r"\s+(ASC|DESC)( NULLS LAST)?$", "", column.strip()) for column in inside.split(",")]
     return all(column.rpartition(".")[2] in EXACT for column in columns)
 
 
@@ -94,7 +94,7 @@ def test_the_search_finds_the_known_ones() -> None:
     assert {
         ("chassis/watch/changefeed.py", "transaction, position"),
         ("chassis/watch/changefeed.py", "transaction DESC, position DESC"),
-        ("chassis/events/relay_state.py", "max(position)"),
+        ("chassis/watch/changefeed.py", "max(position)"),
     } <= found()
 
 

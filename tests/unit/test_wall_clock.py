@@ -51,7 +51,7 @@ SQL_DATES: Final = {
     "chassis/events/copies.py now()": "when news of a resource came",
     "chassis/events/relay.py SELECT now()": "of a watermark",
     "chassis/events/relay_state.py published_at = (SELECT clock_timestamp()),": "of a publication",
-    "chassis/events/relay_state.py published_at < now() - make_interval(secs => :keep_s)": (
+    "chassis/events/relay_state.py WHERE published_at < now() - make_interval(secs => :keep_s)": (
         "compared with when it was published"
     ),
 }

@@ -124,21 +124,27 @@ async def test_the_stream_is_kept_short(notes_database: TestDatabase, redis_url:
     assert 1000 <= stored.xlen(STREAM) <= 1200
 
 
+async def swept_down_to(database: TestDatabase, count: int) -> None:
+    """Remove what was published over ten minutes ago, until at most this number of events are left."""
+
+    async def is_done() -> bool:
+        return len(database.query("SELECT 1 FROM outbox")) <= count
+
+    options = {"keep_s": 600, "sweep_s": 0.01}
+    async with relay(database.url, redis=NO_REDIS, resource="note", **options) as ours, running(ours.sweep):
+        await until(is_done)
+
+
 async def test_old_events_are_removed_and_those_that_wait_are_not(notes_database: TestDatabase) -> None:
     write(notes_database, 1, 2, 3)
     waiting = write(notes_database, 4)
     notes_database.query("UPDATE outbox SET published_at = now() - interval '1 hour' WHERE sequence <= 2")
     notes_database.query("UPDATE outbox SET published_at = now() WHERE sequence = 3")
 
-    async def is_done() -> bool:
-        return len(notes_database.query("SELECT 1 FROM outbox")) == 2
-
-    options = {"keep_s": 600, "sweep_s": 0.01}
-    async with relay(notes_database.url, redis=NO_REDIS, resource="note", **options) as ours, running(ours.sweep):
-        await until(is_done)
+    await swept_down_to(notes_database, 3)
 
     left = notes_database.query("SELECT sequence FROM outbox ORDER BY sequence")
-    assert left == [(3,), (4,)]
+    assert left == [(2,), (3,), (4,)]
     assert notes_database.query("SELECT subject FROM outbox WHERE published_at IS NULL") == [(waiting,)]
 
 
@@ -146,14 +152,25 @@ async def test_the_newest_event_stays_however_old_it_is(notes_database: TestData
     write(notes_database, 1, 2, 3)
     notes_database.query("UPDATE outbox SET published_at = now() - interval '1 year'")
 
-    async def is_done() -> bool:
-        return len(notes_database.query("SELECT 1 FROM outbox")) == 1
-
-    options = {"keep_s": 600, "sweep_s": 0.01}
-    async with relay(notes_database.url, redis=NO_REDIS, resource="note", **options) as ours, running(ours.sweep):
-        await until(is_done)
+    await swept_down_to(notes_database, 1)
 
     assert notes_database.query("SELECT sequence FROM outbox") == [(3,)]
+
+
+async def test_the_last_old_event_of_the_feed_stays_whatever_its_position(notes_database: TestDatabase) -> None:
+    # The later transaction took its position first: this is where every watcher stands.
+    with notes_database.connect() as early, early.transaction():
+        early.execute("SELECT pg_current_xact_id()")
+        last = write(notes_database, 1)
+        early.execute(
+            "INSERT INTO outbox (id, type, subject, sequence, data, traceparent, occurred_at) "
+            "VALUES (gen_random_uuid(), 'note.created', gen_random_uuid(), 1, '{}', '', now())"
+        )
+    notes_database.query("UPDATE outbox SET published_at = now() - interval '1 year'")
+
+    await swept_down_to(notes_database, 1)
+
+    assert notes_database.query("SELECT subject FROM outbox") == [(last,)]
 
 
 async def test_a_replay_publishes_younger_events_again(notes_database: TestDatabase) -> None:

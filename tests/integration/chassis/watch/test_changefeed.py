@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from chassis.events import outbox
+from chassis.events import outbox, relay_state
 from chassis.testing import until
 from chassis.watch.changefeed import Changefeed
 from chassis.watch.feed import START, PositionLost
@@ -191,19 +191,34 @@ async def test_the_beginning_is_known_until_something_was_removed(
     database: Database, notes_database: TestDatabase
 ) -> None:
     assert await is_known(database, START.id)
-    removed = await add(database)
     await add(database)
-    notes_database.query("UPDATE outbox SET published_at = now() WHERE subject = %s", removed)  # now last in its file
+    await add(database)
+    await add(database)
+    notes_database.query("INSERT INTO relay_state (stream, last_entry) VALUES ('s', '0-0')")
     assert await is_known(database, START.id)
 
-    notes_database.query("DELETE FROM outbox WHERE subject = %s", removed)
+    notes_database.query("UPDATE outbox SET published_at = now() - interval '1 hour'")
+    await database.transaction(lambda connection: relay_state.remove_published(connection, "s", keep_s=60))
 
     assert not await is_known(database, START.id)
+
+
+async def test_the_beginning_is_known_though_the_first_transaction_was_rolled_back(
+    database: Database, notes_database: TestDatabase
+) -> None:
+    with contextlib.suppress(ZeroDivisionError), writing(notes_database, uuid.uuid4()):
+        raise ZeroDivisionError
+
+    first = await add(database)
+
+    assert await is_known(database, START.id)
+    assert await subjects_after(database) == [first]
 
 
 async def test_events_from_before_the_feed_are_not_in_it(database: Database, notes_database: TestDatabase) -> None:
     swept, before = await add(database), await add(database)
     notes_database.query("DELETE FROM outbox WHERE subject = %s", swept)
+    notes_database.query("INSERT INTO relay_state (stream, last_entry, swept_number) VALUES ('s', '0-0', 1)")
     notes_database.query("UPDATE outbox SET transaction = NULL")
     [(event_id,)] = notes_database.query("SELECT id FROM outbox WHERE subject = %s", before)
 
