@@ -12,12 +12,15 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import structlog
 from pydantic import Field
 from sqlalchemy import text
 
+from chassis.clock import SystemClock
+from chassis.database.database import earlier_now
 from chassis.errors import DatabaseUnavailable
 from chassis.events import recovery, relay_state, replay
 from chassis.events.cloudevents import CloudEvent
@@ -112,15 +115,18 @@ class Relay:
 
     async def sweep(self, stopping: asyncio.Event) -> None:
         """Remove old published events, in batches of at most 1,000, until `stopping` is set."""
+        keep, clock = timedelta(seconds=self._settings.keep_s), SystemClock()
 
-        def remove_batch(connection: Connection) -> bool:
-            return relay_state.remove_published(connection, self._stream, keep_s=self._settings.keep_s)
+        async def remove_batch() -> bool:
+            before = await earlier_now(self._database, clock) - keep
+            return await self._database.transaction(
+                lambda connection: relay_state.remove_published(connection, self._stream, before=before)
+            )
 
         failures = Failures(
             failed="relay.sweep_failed", recovered="relay.sweep_recovered", errors=(DatabaseUnavailable,)
         )
-        sweep_s = self._settings.sweep_s
-        await every(sweep_s, lambda: self._database.transaction(remove_batch), failures=failures, stopping=stopping)
+        await every(self._settings.sweep_s, remove_batch, failures=failures, stopping=stopping)
 
     async def _publish_if_due(self) -> bool:
         """Publish a batch if events wait or the stream is due to be compared; return whether there may be more."""

@@ -111,12 +111,20 @@ _save = text("""
         epoch = excluded.epoch
 """)
 # Published events are the oldest rows, so it is enough to look at the oldest 1,000. Of the outdated events the last one
-# of the feed stays: its id was the resume token of every watcher until the next event, which is not outdated.
+# of the feed stays: its id was the resume token of every watcher until the next event, which is not outdated. An event
+# that was published in the future, because the database's clock was wrong, would keep all behind it until then.
 _remove = text("""
     WITH outdated AS (
         SELECT position, transaction
-        FROM (SELECT position, transaction, published_at FROM outbox ORDER BY position LIMIT 1000) AS oldest
-        WHERE published_at < now() - make_interval(secs => :keep_s)
+        FROM (
+            SELECT
+                position, transaction,
+                CASE WHEN published_at > now() + interval '1 hour' THEN occurred_at ELSE published_at END AS since
+            FROM outbox
+            ORDER BY position
+            LIMIT 1000
+        ) AS oldest
+        WHERE since < :before
     )
     DELETE FROM outbox
     WHERE position IN (
@@ -235,9 +243,9 @@ def oldest_change_at(connection: Connection) -> datetime | None:
     return found
 
 
-def remove_published(connection: Connection, stream: str, *, keep_s: int) -> bool:
-    """Remove events that were published over `keep_s` seconds ago, at most 999; return whether any was."""
-    removed = [EntryId(*row) for row in connection.execute(_remove, {"keep_s": keep_s})]
+def remove_published(connection: Connection, stream: str, *, before: datetime) -> bool:
+    """Remove events that were published before this time, at most 999; return whether any was."""
+    removed = [EntryId(*row) for row in connection.execute(_remove, {"before": before})]
     if removed:
         newest = max(removed)
         connection.execute(_swept, {"stream": stream, "ms": newest.ms, "number": newest.number})

@@ -51,9 +51,8 @@ SQL_DATES: Final = {
     "chassis/events/copies.py now()": "when news of a resource came",
     "chassis/events/relay.py SELECT now()": "of a watermark",
     "chassis/events/relay_state.py published_at = (SELECT clock_timestamp()),": "of a publication",
-    "chassis/events/relay_state.py WHERE published_at < now() - make_interval(secs => :keep_s)": (
-        "compared with when it was published"
-    ),
+    "chassis/events/relay_state.py CASE WHEN published_at > now() + interval '1 hour' THEN occurred_at "
+    "ELSE published_at END AS since": "whether the clock was wrong when it was published",
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import uuid
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from structlog.testing import capture_logs
@@ -13,7 +14,7 @@ from chassis.events.cloudevents import CloudEvent
 from chassis.events.recovery import publish_again
 from chassis.events.redis_streams import FIELD, stream_of, watermark_of
 from chassis.telemetry.metrics import REGISTRY
-from chassis.testing import LOOPBACK, until
+from chassis.testing import LOOPBACK, ManualClock, until
 from tests.integration.event_flow import opened, relay, running
 
 if TYPE_CHECKING:
@@ -171,6 +172,36 @@ async def test_the_last_old_event_of_the_feed_stays_whatever_its_position(notes_
     await swept_down_to(notes_database, 1)
 
     assert notes_database.query("SELECT subject FROM outbox") == [(last,)]
+
+
+async def test_a_database_whose_clock_is_ahead_removes_no_event_early(
+    notes_database: TestDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(notes_database, 1, 2, 3, 4)
+    notes_database.query("UPDATE outbox SET published_at = now() - interval '1 hour'")
+    notes_database.query("UPDATE outbox SET published_at = now() - interval '1 year' WHERE sequence <= 2")
+    behind = ManualClock()
+    behind.advance(-timedelta(days=30))
+    monkeypatch.setattr(chassis.events.relay, "SystemClock", lambda: behind)
+
+    await swept_down_to(notes_database, 3)
+
+    assert notes_database.query("SELECT sequence FROM outbox ORDER BY sequence") == [(2,), (3,), (4,)]
+
+
+async def test_events_that_a_wrong_clock_published_in_the_future_are_removed_like_others(
+    notes_database: TestDatabase,
+) -> None:
+    write(notes_database, 1, 2, subjects=1000, age="1 h")
+    notes_database.query("UPDATE outbox SET published_at = now() + interval '1 year' WHERE sequence = 1")
+    notes_database.query("UPDATE outbox SET published_at = now() - interval '1 hour' WHERE sequence = 2")
+    recent = write(notes_database, 1)
+    notes_database.query("UPDATE outbox SET published_at = now() + interval '1 year' WHERE subject = %s", recent)
+
+    await swept_down_to(notes_database, 2)
+
+    assert len(notes_database.query("SELECT 1 FROM outbox")) == 2
+    assert notes_database.query("SELECT 1 FROM outbox WHERE subject = %s", recent) == [(1,)]
 
 
 async def test_a_replay_publishes_younger_events_again(notes_database: TestDatabase) -> None:

@@ -198,7 +198,8 @@ async def test_the_beginning_is_known_until_something_was_removed(
     assert await is_known(database, START.id)
 
     notes_database.query("UPDATE outbox SET published_at = now() - interval '1 hour'")
-    await database.transaction(lambda connection: relay_state.remove_published(connection, "s", keep_s=60))
+    now = datetime.now(UTC)
+    await database.transaction(lambda connection: relay_state.remove_published(connection, "s", before=now))
 
     assert not await is_known(database, START.id)
 
