@@ -11,7 +11,7 @@ from chassis.events.redis_streams import AFTER, FIELD, START, EntryId, key_besid
 from chassis.events.stream import APPEND_AGAIN, LOOK, PLACE, READ
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from redis.asyncio import Redis
 
@@ -128,7 +128,7 @@ class ConsumerGroup:
         first = [(name, _pairs(fields)) for name, fields in entries]
         return Look(
             first=EntryId.parse(first[0][0]) if first else None,
-            after=EntryId.parse(first[0][1][AFTER]) if first and AFTER in first[0][1] else None,
+            after=_named_before(first[0][1]) if first else None,
             last=EntryId.parse(stream["last-generated-id"]),
             was_trimmed=stream["entries-added"] > stream["length"],
             delivered=EntryId.parse(mine[0]["last-delivered-id"]),
@@ -196,6 +196,13 @@ class ConsumerGroup:
 
 def _entry(raw: tuple[str, dict[str, str]], *, attempts: int) -> Entry:
     return Entry(id=raw[0], text=raw[1].get(FIELD, ""), attempts=attempts)
+
+
+def _named_before(fields: Mapping[str, str]) -> EntryId | None:
+    try:
+        return EntryId.parse(fields[AFTER])
+    except (KeyError, ValueError):  # of a foreign publisher
+        return None
 
 
 def _pairs(fields: Sequence[Any]) -> dict[str, Any]:

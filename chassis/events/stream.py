@@ -36,6 +36,11 @@ local function pairs_of(list)
   for i = 1, #list, 2 do found[list[i]] = list[i + 1] end
   return found
 end
+-- Of an entry of a foreign publisher, which may name none or something else, nil.
+local function after_of(fields)
+  local after = pairs_of(fields)['{AFTER}']
+  if after and parts(after) then return after end
+end
 local function last_of(stream)
   local info = redis.pcall('XINFO', 'STREAM', stream)
   if info['err'] then return '0-0' end
@@ -54,7 +59,7 @@ end
 # Compares and appends in one script, so that nothing is lost or appended in between.
 _APPEND: Final = (
     _LUA
-    + f"""
+    + """
 local stream = KEYS[1]
 local expected, floor, known_after, watermark = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local max_length, longest = tonumber(ARGV[5]), tonumber(ARGV[6])
@@ -62,14 +67,14 @@ local last = last_of(stream)
 local function lost(survivor)
   -- The watermark was true of the stream with the entries that it has lost.
   redis.call('DEL', KEYS[2], KEYS[3])
-  return {{'lost', survivor}}
+  return {'lost', survivor}
 end
 if expected ~= '0-0' then
   local found = redis.call('XRANGE', stream, expected, '+', 'COUNT', 1)[1]
   if not found then
     if is_before(last, expected) then return lost(last) end
   elseif found[1] ~= expected then
-    local after = pairs_of(found[2])['{AFTER}']
+    local after = after_of(found[2])
     if not after then
       local before = redis.call('XREVRANGE', stream, '(' .. found[1], '-', 'COUNT', 1)[1]
       after = before and before[1] or '0-0'
@@ -77,8 +82,8 @@ if expected ~= '0-0' then
     if is_before(after, expected) then return lost(after) end
   end
 end
-if is_before(expected, last) then return {{'ahead', last}} end
-local sent = {{'sent'}}
+if is_before(expected, last) then return {'ahead', last} end
+local sent = {'sent'}
 floor = later(floor, last)
 local after = later(last, known_after)
 for i = 7, #ARGV do
@@ -216,23 +221,23 @@ return {
 
 READ: Final = (
     _LUA
-    + f"""
+    + """
 local stream, state = KEYS[1], KEYS[2]
 local name, count, position = ARGV[1], ARGV[2], ARGV[3]
 local groups = redis.pcall('XINFO', 'GROUPS', stream)
 local before
-for _, group in ipairs(groups['err'] and {{}} or groups) do
+for _, group in ipairs(groups['err'] and {} or groups) do
   local each = pairs_of(group)
   if each['name'] == name then before = each['last-delivered-id'] end
 end
 if not before then return redis.error_reply('NOGROUP the stream or the group is gone') end
-if redis.call('HGET', state, 'read') ~= before then return {{}} end
+if redis.call('HGET', state, 'read') ~= before then return {} end
 local answer = redis.call('XREADGROUP', 'GROUP', name, name, 'COUNT', count, 'STREAMS', stream, '>')
-if not answer then return {{}} end
+if not answer then return {} end
 local entries = answer[1][2]
 local reached = later(before, position)
 for _, entry in ipairs(entries) do
-  local after = pairs_of(entry[2])['{AFTER}']
+  local after = after_of(entry[2])
   if after and is_before(reached, after) then redis.call('HSET', state, 'broken', 1) end
   reached = later(reached, entry[1])
 end

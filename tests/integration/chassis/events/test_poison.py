@@ -11,7 +11,7 @@ from sqlalchemy import text
 
 from chassis.events.cloudevents import CloudEvent
 from chassis.events.consumer_group import ConsumerGroup
-from chassis.events.redis_streams import FIELD, connect_async, stream_of
+from chassis.events.redis_streams import AFTER, FIELD, connect_async, stream_of
 from chassis.testing import until
 from tests.integration.event_flow import consumer, relay, running, settings_of
 
@@ -52,17 +52,20 @@ VALUES: Final = (
     '["a"]',
     '{"a": 1}',
 )
+# What stands for the id of the entry before, and is none.
+BEFORE: Final = (b"", b"x", b"1", b"1-", b"-1-1", b"1-1-1", b"1-x", b"\xff")
 # Neither an event nor JSON; some not even text.
 TEXTS: Final = (b"", b"\0", b'{"a": "\0"}', b"\xff", b"\xed\xa0\x80", b"\xef\xbb\xbf{}", b"[" * 5000, b"NaN")
 
 
-def sick() -> Iterator[bytes]:
-    """Yield each text, and an event with each value in each of its attributes."""
-    yield from TEXTS
+def sick() -> Iterator[dict[str, bytes]]:
+    """Yield entries: with each text, after each of BEFORE, and an event with each value in each of its attributes."""
+    yield from ({FIELD: each} for each in TEXTS)
+    yield from ({FIELD: b"{}", AFTER: each} for each in BEFORE)
     for name in json.loads(EVENT.to_json()):
         for value in VALUES:
             own = {"id": str(uuid.uuid4()), "subject": str(uuid.uuid4()), name: "$"}
-            yield json.dumps(json.loads(EVENT.to_json()) | own).replace('"$"', value).encode()
+            yield {FIELD: json.dumps(json.loads(EVENT.to_json()) | own).replace('"$"', value).encode()}
 
 
 def keep(connection: Connection, events: Sequence[CloudEvent]) -> None:
@@ -87,7 +90,7 @@ async def test_no_entry_stops_the_entries_behind_it(
     notes_database: TestDatabase, redis_url: str, stored: Redis
 ) -> None:
     for each in sick():
-        stored.xadd(STREAM, {FIELD: each})
+        stored.xadd(STREAM, dict(each))
     stored.xadd(STREAM, {FIELD: EVENT.to_json()})
 
     async with (
@@ -119,7 +122,7 @@ async def test_no_entry_stops_a_relay_that_finds_it(
         "VALUES (gen_random_uuid(), '', gen_random_uuid(), 1, '{}', '', now())"
     )
     for each in sick():
-        stored.xadd(STREAM, {FIELD: each})
+        stored.xadd(STREAM, dict(each))
 
     async def is_published() -> bool:
         return bool(notes_database.query("SELECT 1 FROM outbox WHERE published_at IS NOT NULL"))
