@@ -83,6 +83,14 @@ class Growth:
     minutes: int
     per_hour: Slope
 
+    @property
+    def is_too_much(self) -> bool:
+        """Whether it grows for sure, and maybe by more than is allowed.
+
+        One connection more, once in an hour, is [+0.00, +1.82]: a pool that has not reached its bound.
+        """
+        return self.per_hour.low > 0 and self.per_hour.high > ALLOWED[self.held]
+
     def __str__(self) -> str:
         figures = f"{self.first:.1f} -> {self.last:.1f} in {self.minutes} min"
         return f"{self.process:<18} {self.held:<20} {figures:<28} per hour {self.per_hour}"

@@ -22,7 +22,7 @@ from tests.chaos.conftest import running_stack
 from tests.chaos.followers import following
 from tests.chaos.open_loop import crowd
 from tests.chaos.record import now_s
-from tests.chaos.sampling import ALLOWED, Sampler, growth_of
+from tests.chaos.sampling import Sampler, growth_of
 from tests.chaos.traffic import Load, under_load
 from tests.chaos.validation import until_counted, validate
 from tests.support.logins import admins_token
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 MINUTES: Final = int(os.environ.get("CHAOS_MINUTES", "0"))
 # Buyers and watchers come with a token that is good for 15 minutes.
 _SHIFT_MINUTES: Final = 10
+# Of Redis, before anything is sampled.
+_OUTAGES: Final = 8
 # Caches and pools fill, and the collector rests (chassis/server.py): measured, memory grows for 15 to 30 minutes.
 _WARM_UP_S: Final = 60.0 * min(MINUTES / 4, 15)
 # Shorter runs break things and show what grew; it would be the warm-up that they judge.
@@ -51,7 +53,7 @@ _SAMPLES: Final = REPOSITORY / ".build" / "chaos" / "samples.csv"
 
 pytestmark = [
     pytest.mark.skipif(MINUTES == 0, reason="CHAOS_MINUTES=60 breaks something once a minute for an hour"),
-    pytest.mark.timeout(60 * MINUTES + 900),
+    pytest.mark.timeout(60 * MINUTES + 1500),
 ]
 
 
@@ -125,6 +127,21 @@ async def _use_every_thread(stack: Stack) -> None:
         )
 
 
+async def _take_backlogs(stack: Stack) -> None:
+    """Have the workers take the events of ten seconds at once, again and again.
+
+    Each of the first times leaves a worker with some MiB more, as far as its largest batches go. Of the order service's
+    the memory was 90 MiB, and after eleven times 98, 99, 103, 105, 106, 106, 106, 106, 107, 107, 107. Once in eleven
+    minutes that would look like a leak.
+    """
+    away = dict(_faults(stack))["Redis away"]
+    load = Load(pause_s=0.05, patience_s=60, max_attempts=1_000_000, max_s=900)
+    async with under_load(stack.edge_url, token=admins_token(stack), load=load) as traffic:
+        for _ in range(_OUTAGES):
+            await away()
+            await traffic.goes_on(100, timeout_s=120)
+
+
 def _changes(stack: Stack, *, after: int = 0) -> list[str]:
     """Return the ids of the changes of orders, in the feed's order, without the first ones."""
     with psycopg.connect(stack.database_url("orders")) as connection:
@@ -194,6 +211,7 @@ async def test_a_fault_a_minute_loses_nothing_and_lets_nothing_grow(stack: Stack
     schedule = [turns[number % len(turns)] for number in range(MINUTES)]
 
     await _use_every_thread(stack)
+    await _take_backlogs(stack)
     async with _sampled(stack) as sampler:
         for first in range(0, MINUTES, _SHIFT_MINUTES):
             await _Shift(stack, report).work(schedule[first : first + _SHIFT_MINUTES])
@@ -203,5 +221,5 @@ async def test_a_fault_a_minute_loses_nothing_and_lets_nothing_grow(stack: Stack
         report.say(f"    {each}")
     if MINUTES < _ENOUGH_MINUTES:
         return
-    assert [str(each) for each in grown if each.per_hour.high > ALLOWED[each.held]] == []
+    assert [str(each) for each in grown if each.is_too_much] == []
     assert {each.process for each in grown} >= {"order_svc-2", "user_svc-2", *stack.workers, stack.edge.process.name}
