@@ -1,7 +1,7 @@
 """The base of all settings: environment variables, read once, frozen.
 
-Each package of the chassis has its own section. A command of a service reads those that it needs, in `serving.py` or
-`worker.py`, and hands them on.
+Each package of the chassis has its own section. `serving.py` and `worker.py` of a service read the sections that a
+command needs, and hand them on.
 """
 
 from __future__ import annotations

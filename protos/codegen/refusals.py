@@ -1,4 +1,4 @@
-"""What ends the generation: the contract, or a declaration beside it, says something that nothing can be made of."""
+"""Errors of the contract or of a declaration that end the generation, and how it ends."""
 
 from __future__ import annotations
 

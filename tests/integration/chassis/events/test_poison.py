@@ -52,7 +52,7 @@ VALUES: Final = (
     '["a"]',
     '{"a": 1}',
 )
-# What stands for the id of the entry before, and is none.
+# Values of `after`, which names the entry before, that are no ids.
 BEFORE: Final = (b"", b"x", b"1", b"1-", b"-1-1", b"1-1-1", b"1-x", b"\xff")
 # Neither an event nor JSON; some not even text.
 TEXTS: Final = (b"", b"\0", b'{"a": "\0"}', b"\xff", b"\xed\xa0\x80", b"\xef\xbb\xbf{}", b"[" * 5000, b"NaN")
